@@ -1,0 +1,96 @@
+"""The command line: `python -m attrib_core check | docs`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrib_core.config import Config, load_config
+from attrib_core.errors import InputError
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Check a config and say what it asks for."""
+    config = load_config(arguments.config)
+    print(f"{arguments.config}: fine")
+    for line in summary(config):
+        print(f"  {line}")
+    return 0
+
+
+def summary(config: Config) -> list[str]:
+    """What a run of this config makes, a line each."""
+    exemplars, prompts = config.exemplars, config.prompts
+    sets = exemplars.object_sets + exemplars.style_sets
+    each = prompts.prompts_each * prompts.samples_each
+    queries = each * (exemplars.object_sets * len(prompts.object) + exemplars.style_sets * len(prompts.style))
+    return [
+        f"run: results/{config.run}, seed {config.seed}",
+        f"pool: {config.pool.images} pictures of source {config.pool.source.family!r}",
+        f"exemplars: {sets} sets ({exemplars.object_sets} of objects, {exemplars.style_sets} of styles)",
+        f"models: {sets} by {config.customizer.family!r} on base model {config.base_model.family!r}",
+        f"synthesized: {queries} pictures of customized models, and as many of the control",
+        f"encoders: {', '.join(config.encoders)}; heads: untuned, {config.mapper.head}",
+    ]
+
+
+def docs(arguments: argparse.Namespace) -> int:
+    """Write the generated pages of the documentation, or show in how far they are stale."""
+    from attrib_core.config.documentation import documents
+
+    stale = False
+    for name, text in documents().items():
+        path = arguments.root / name
+        current = path.read_text("utf-8") if path.exists() else ""
+        if current == text:
+            continue
+        stale = True
+        if arguments.check:
+            old, new = current.splitlines(keepends=True), text.splitlines(keepends=True)
+            sys.stdout.writelines(difflib.unified_diff(old, new, name, f"{name}, as generated"))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            print(f"wrote {path}")
+    if stale and arguments.check:
+        print("error: docs are stale; run `python -m attrib_core docs`", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All subcommands, one function each."""
+    top = argparse.ArgumentParser(
+        prog="python -m attrib_core", description="Data attribution benchmark and toolkit"
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("check", help="check a config and say what it asks for")
+    one.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: %(default)s")
+    one.set_defaults(run=check)
+
+    one = commands.add_parser("docs", help="write docs/config.md and docs/data.md from the code")
+    one.add_argument(
+        "--check", action="store_true", help="write nothing; status 1 and the difference if stale"
+    )
+    one.add_argument("--root", type=Path, default=Path(), help="root of the repository; default: this folder")
+    one.set_defaults(run=docs)
+    return top
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run a subcommand; its exit status. What the user got wrong is one line and status 2."""
+    arguments = parser().parse_args(given)
+    try:
+        status: int = arguments.run(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

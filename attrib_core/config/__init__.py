@@ -1,0 +1,61 @@
+"""Read and check a config: every mistake is found before the first job starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attrib_core.config import checks
+from attrib_core.config.sections import Config
+from attrib_core.errors import InputError
+from attrib_core.validation import validated
+
+__all__ = ["Config", "load_config", "plain", "read_yaml"]
+
+
+def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
+    """The config from a YAML file or a mapping; what is not given has its default.
+
+    Options of families are checked and their defaults filled in. Nothing is trained, loaded or
+    rendered for that. Raises InputError, one line, for the first thing that is wrong.
+    """
+    if not isinstance(given, str | Path):
+        return _checked(given or {})
+    values = read_yaml(Path(given))
+    try:
+        return _checked(values)
+    except InputError as error:
+        raise InputError(f"{given}: {error}") from None
+
+
+def _checked(values: Mapping[str, Any]) -> Config:
+    config = validated(Config, values)
+    checks.between_keys(config)
+    filled = checks.with_options(config.model_dump(mode="json"))
+    checks.stacks(filled)
+    checks.prompt_lists(config)
+    checks.source_length(filled)
+    return validated(Config, filled)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config as plain values (as JSON has them), for `params` of the workflow."""
+    return config.model_dump(mode="json")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping; an empty file is an empty one."""
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds {type(values).__name__}, expected keys and values")
+    return values

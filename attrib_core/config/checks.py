@@ -1,0 +1,103 @@
+"""What must hold between keys of the config, and between the config and the world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from attrib_core import families, prompts
+from attrib_core.config.sections import Config
+from attrib_core.errors import InputError
+
+SPLIT_TOLERANCE = 1e-6
+
+
+def with_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain values, each family's options checked and its defaults filled in."""
+    filled = dict(config)
+    filled["pool"] = config["pool"] | {"source": _family("sources", config["pool"]["source"], "pool.source")}
+    filled["base_model"] = _family("base_models", config["base_model"], "base_model")
+    filled["customizer"] = _family("customizers", config["customizer"], "customizer")
+    filled["encoders"] = {
+        name: _family("encoders", section, f"encoders.{name}") for name, section in config["encoders"].items()
+    }
+    return filled
+
+
+def _family(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    family, options = families.split(section)
+    return {"family": family} | families.check(kind, family, options, where)
+
+
+def between_keys(config: Config) -> None:
+    """What the model alone cannot say; InputError names the keys."""
+    exemplars = config.exemplars
+    splits = exemplars.splits
+    total = splits.train + splits.validation + splits.test
+    if abs(total - 1) > SPLIT_TOLERANCE:
+        raise InputError(
+            f"exemplars.splits: train {splits.train} + validation {splits.validation} + test {splits.test}"
+            f" = {total:g}; they must sum to 1"
+        )
+    low, high = exemplars.style_set_size
+    if low > high:
+        raise InputError(f"exemplars.style_set_size: [{low}, {high}]; the smallest size comes first")
+    sets = exemplars.object_sets + exemplars.style_sets
+    if sets == 0:
+        raise InputError("exemplars: object_sets and style_sets are both 0; at least one set is needed")
+    needed = exemplars.object_sets + exemplars.style_sets * low
+    if needed > config.pool.images:
+        raise InputError(
+            f"pool.images: {config.pool.images} pictures are too few for {exemplars.object_sets} object sets and"
+            f" {exemplars.style_sets} style sets of {low} or more; at least {needed} are needed"
+        )
+    if config.calibration.shown > config.ranking.top_k:
+        raise InputError(
+            f"calibration.shown: {config.calibration.shown} is more than the candidates that are kept"
+            f" (ranking.top_k = {config.ranking.top_k})"
+        )
+    ks = config.metrics.recall_ks
+    if sorted(set(ks)) != ks:
+        raise InputError(f"metrics.recall_ks: {ks}; cut-offs rise, each once: {sorted(set(ks))}")
+    for kind, number in (("object", exemplars.object_sets), ("style", exemplars.style_sets)):
+        if number and not getattr(config.prompts, kind):
+            raise InputError(f"prompts.{kind}: no list, but exemplars.{kind}_sets is {number}")
+
+
+def stacks(config: Mapping[str, Any]) -> None:
+    """A part is a whole number of stacks, where the customizer trains several sets at once."""
+    stack = config["customizer"].get("stack", 1)
+    size = config["parts"]["exemplar_sets"]
+    if size % stack:
+        near = math.ceil(size / stack) * stack
+        raise InputError(
+            f"parts.exemplar_sets: {size} is no whole number of stacks of {stack} (customizer.stack); try {near}"
+        )
+
+
+def prompt_lists(config: Config) -> None:
+    """Every list exists, is well formed, and is long enough where there are sets of its kind."""
+    needed = {"object": config.exemplars.object_sets, "style": config.exemplars.style_sets}
+    for kind, number in needed.items():
+        for prompt_kind, name in getattr(config.prompts, kind).items():
+            where = f"prompts.{kind}.{prompt_kind}"
+            try:
+                entries = len(prompts.read_list(name))
+            except InputError as error:
+                raise InputError(f"{where}: {str(error).removeprefix('prompts: ')}") from None
+            if number and entries < config.prompts.prompts_each:
+                raise InputError(
+                    f"{where}: list {name!r} has {entries} entries, fewer than"
+                    f" prompts.prompts_each = {config.prompts.prompts_each}"
+                )
+
+
+def source_length(config: Mapping[str, Any]) -> None:
+    """The source has the rows that are asked, where it knows its length."""
+    family, options = families.split(config["pool"]["source"])
+    source = families.load("sources", family, options, where="pool.source", seed=config["seed"])
+    if hasattr(source, "__len__") and config["pool"]["images"] > len(source):
+        raise InputError(
+            f"pool.images: {config['pool']['images']} is more than the {len(source)} pictures of source {family!r}"
+        )

@@ -1,0 +1,230 @@
+"""The config, key by key: meaning, type, default and bounds.
+
+The defaults are the demo, so an empty config runs it; `config.yaml` shows the same values
+and `docs/config.md` is generated from here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def key(default: Any, meaning: str, **bounds: Any) -> Any:
+    """A documented key of the config."""
+    return Field(default, description=meaning, **bounds)
+
+
+class Section(BaseModel):
+    """A section: unknown keys are errors, defaults are checked like given values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class Family(BaseModel):
+    """A section that names a family; its other keys are the options of that family."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    family: str = Field(description="name of a family: a file in the folder of its kind")
+
+
+def family(name: str, **options: Any) -> Family:
+    """A family's section, as the config would write it."""
+    return Family.model_validate({"family": name} | options)
+
+
+class Parts(Section):
+    """How the work is cut into jobs. Never changes a result."""
+
+    pool_images: int = key(1500, "rows of the pool in a job", ge=1)
+    exemplar_sets: int = key(
+        32, "exemplar sets in a job; a whole number of stacks (`customizer.stack`)", ge=1
+    )
+
+
+class Pool(Section):
+    """The pictures that attribution searches."""
+
+    images: int = key(2992, "rows asked of the source", ge=1)
+    source: Family = key(
+        family("openmoji", size=64, media_each=3, style_objects=12),
+        "where the pictures come from: a family of `attrib_core/sources` and its options",
+    )
+
+
+class Splits(Section):
+    """Shares of the exemplar sets; they sum to 1."""
+
+    train: float = key(0.5, "to train mappers", ge=0, le=1)
+    validation: float = key(0.2, "to choose among them and to fit calibrators", ge=0, le=1)
+    test: float = key(0.3, "to measure", ge=0, le=1)
+
+
+class Exemplars(Section):
+    """The ground truth: the pictures that models are customized on."""
+
+    object_sets: int = key(48, "exemplar sets of one picture of an object", ge=0)
+    style_sets: int = key(16, "exemplar sets of several pictures in one style", ge=0)
+    style_set_size: tuple[Positive, Positive] = key(
+        (4, 8), "smallest and largest number of pictures in a style set"
+    )
+    splits: Splits = key(Splits(), "shares of the exemplar sets")
+    unseen_categories: list[str] = key(
+        ["bird", "drink", "instrument", "vegetable"],
+        "categories whose exemplar sets are in the test split only",
+    )
+    near_duplicate_distance: int = key(
+        4,
+        "pool pictures within so many bits of an exemplar's perceptual hash are no distractors; -1: none for that",
+        ge=-1,
+        le=64,
+    )
+    held_out_only: bool = key(
+        True, "draw exemplars only from what the base model never saw, where the base model says what that is"
+    )
+
+
+class Prompts(Section):
+    """What is asked of each customized model.
+
+    A list is a text file, a prompt template a line: a name of `attrib_core/prompts_data`, or a
+    path that ends in `.txt`.
+    """
+
+    object: dict[Name, str] = key(
+        {"scene": "object_scene", "media": "object_media"}, "lists for object sets: prompt kind to list"
+    )
+    style: dict[Name, str] = key(
+        {"theme": "style_theme", "object": "style_object"}, "lists for style sets: prompt kind to list"
+    )
+    prompts_each: int = key(5, "prompts of each list that a set gets", ge=1)
+    samples_each: int = key(2, "pictures synthesized for a prompt", ge=1)
+
+
+class Synthesis(Section):
+    """How customized models and the control make pictures."""
+
+    steps: int = key(12, "denoising steps", ge=1, le=1000)
+    guidance: float = key(3.0, "scale of classifier-free guidance; 1 is none", ge=1, le=50)
+    batch: int = key(64, "pictures computed at once; never changes a result", ge=1)
+    image_format: Literal["png", "webp"] = key("png", "how pictures are encoded; both without loss")
+
+
+class Index(Section):
+    """Indices of the pool for retrieval. Metrics never use them: they search exactly."""
+
+    factory: str = key("Flat", "FAISS factory string, such as `Flat` or `IVF4096,SQ8`")
+    queries: int = key(64, "queries on which the index is held against exact search", ge=1)
+    k: int = key(10, "neighbours compared in that check", ge=1)
+    probes: int | None = key(
+        None, "inverted lists searched for a query, where the index has such; null: 1 in 32", ge=1
+    )
+    train_rows: int = key(
+        262144, "pool rows at most on which the index is trained, where it needs that", ge=1
+    )
+
+
+class Mapper(Section):
+    """Heads on frozen encoders, one for real and one for synthesized pictures."""
+
+    head: Literal["linear"] = key("linear", "kind of head that is tuned")
+    temperature: float = key(0.1, "temperature of the contrastive loss", gt=0, le=10)
+    learning_rate: float = key(0.001, "learning rate of the optimizer", gt=0, le=1)
+    epochs: int = key(60, "passes over the train split, at most", ge=1)
+    patience: int = key(10, "epochs without progress on the validation split before training stops", ge=1)
+    batch_sets: int = key(16, "exemplar sets of one step", ge=2)
+    images_each: int = key(4, "pairs of exemplar and query from each of them", ge=1)
+    rank: int = key(64, "directions of the embedding space that a head may change", ge=1)
+    distractors: int = key(256, "pool pictures that a step takes as further negatives", ge=0)
+    validation_distractors: int = key(
+        1000, "pool pictures among which exemplars are sought in validation", ge=1
+    )
+    penalties: list[Annotated[float, Field(ge=0)]] = key(
+        [0.0, 0.01, 0.1, 1.0],
+        "weights of the penalty on leaving the orthogonal maps; the best on the validation split is taken",
+        min_length=1,
+    )
+
+
+class Ranking(Section):
+    """Exact ranks of the exemplars among the distractors."""
+
+    top_k: int = key(100, "candidates kept for each query; calibration treats the rest as a histogram", ge=1)
+    bins: int = key(2048, "bins of that histogram over cosines from -1 to 1", ge=2)
+    query_block: int = key(512, "queries of one matrix product; never changes a result", ge=1)
+    pool_block: int = key(16384, "pool rows of one matrix product; never changes a result", ge=1)
+    query_group: int = key(
+        4096, "queries for which the pool is read once; bounds memory, never changes a result", ge=1
+    )
+
+
+class Metrics(Section):
+    """What the tables report."""
+
+    recall_ks: list[Positive] = key([5, 10, 100], "cut-offs of recall and success", min_length=1)
+    bootstrap: int = key(1000, "resamplings of models behind the 95 % intervals", ge=10)
+    ties: Literal["half", "best", "worst"] = key(
+        "half", "how equally similar distractors count: half of them above, none, or all"
+    )
+
+
+class Calibration(Section):
+    """Soft influence scores."""
+
+    shown: int = key(
+        100, "candidates of a query that the table of soft scores lists, at most ranking.top_k", ge=1
+    )
+
+
+class Report(Section):
+    """The page of results."""
+
+    gallery_sets: int = key(6, "exemplar sets shown with pictures", ge=0)
+    samples: int = key(4, "synthesized pictures shown for each of them", ge=1)
+    retrievals: int = key(5, "retrieved candidates shown for each picture", ge=1)
+
+
+class Config(Section):
+    """A run, from pool to report."""
+
+    run: str = key("demo", "name of the run; everything of it stands in `results/<run>`", pattern=NAME)
+    seed: int = key(2306, "seed that every random number of the run hangs on", ge=0)
+    parts: Parts = key(Parts(), "how the work is cut into jobs")
+    pool: Pool = key(Pool(), "the pictures that attribution searches")
+    exemplars: Exemplars = key(Exemplars(), "the ground truth")
+    prompts: Prompts = key(Prompts(), "what is asked of each customized model")
+    base_model: Family = key(
+        family("bundled"),
+        "the model that is customized: a family of `attrib_core/base_models` and its options",
+    )
+    customizer: Family = key(
+        family("custom_diffusion"),
+        "how a model is customized: a family of `attrib_core/customizers` and its options",
+    )
+    synthesis: Synthesis = key(Synthesis(), "how pictures are made")
+    encoders: dict[Name, Family] = key(
+        {
+            "pixel": family("pixel", size=16),
+            "efficientnet": family(
+                "timm",
+                architecture="tf_efficientnet_lite0",
+                weights="efficientnet-lite0",
+                size=128,
+                batch=32,
+            ),
+        },
+        "encoders by a name of your own: each a family of `attrib_core/encoders` and its options",
+        min_length=1,
+    )
+    index: Index = key(Index(), "indices of the pool for retrieval")
+    mapper: Mapper = key(Mapper(), "heads on frozen encoders")
+    ranking: Ranking = key(Ranking(), "exact ranks")
+    metrics: Metrics = key(Metrics(), "what the tables report")
+    calibration: Calibration = key(Calibration(), "soft influence scores")
+    report: Report = key(Report(), "the page of results")

@@ -1,0 +1,192 @@
+"""What a model is trained on: an exemplar set in the form of latents and token ids, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from attrib_core import decoding, keys, tables
+from attrib_core.diffusion import components as parts
+from attrib_core.diffusion.components import Components
+from attrib_core.errors import InputError
+
+STYLE_NOUN = "art"
+EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set", "image", "kind", "category")
+ROWS_A_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ExemplarSet:
+    """The exemplars of one model: encoded pictures by exemplar_id, in the order of the table."""
+
+    name: str
+    kind: str
+    category: str
+    pictures: dict[str, bytes]
+
+    @property
+    def noun(self) -> str:
+        """The word that the modifier token starts as."""
+        return STYLE_NOUN if self.kind == "style" else self.category
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Prior pictures of a class: latents (n, channels, height, width) and text (n, length, dim)."""
+
+    latents: torch.Tensor
+    states: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Concept:
+    """An exemplar set ready for training.
+
+    views: latents of the exemplars and of moved and scaled views of them, (views,
+    channels, height, width). ids: the training prompt, (length,).
+    """
+
+    name: str
+    noun: str
+    views: torch.Tensor
+    ids: torch.Tensor
+    prior: Prior | None
+
+
+def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
+    """The exemplar sets numbered part * size to (part + 1) * size - 1 in the table `exemplars`.
+
+    The table streams through; only the pictures of the part are held.
+    """
+    numbers: dict[str, int] = {}
+    found: dict[str, ExemplarSet] = {}
+    for batch in tables.iterate([path], EXEMPLAR_COLUMNS, ROWS_A_BATCH):
+        for row in batch.to_pylist():
+            name = row["exemplar_set"]
+            if numbers.setdefault(name, len(numbers)) // size == part:
+                one = found.setdefault(name, ExemplarSet(name, row["kind"], row["category"], {}))
+                one.pictures[row["exemplar_id"]] = row["image"]["bytes"]
+    if not found:
+        raise InputError(f"{path}: part {part} of {size} sets asked, but it has {len(numbers)} sets")
+    return list(found.values())
+
+
+def read_classes(path: Path) -> list[tuple[str, str]]:
+    """The classes (kind, category) of all exemplar sets, sorted."""
+    table = tables.read(path, "exemplars", columns=["kind", "category"])
+    return sorted({(row["kind"], row["category"]) for row in table.to_pylist()})
+
+
+def read_prior(path: Path, classes: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The rows of the table `prior` that are for some classes."""
+    wanted = set(classes)
+    columns = ("kind", "category", "prompt", "image")
+    rows = (row for batch in tables.iterate([path], columns, ROWS_A_BATCH) for row in batch.to_pylist())
+    return [row for row in rows if (row["kind"], row["category"]) in wanted]
+
+
+def training_prompt(one: ExemplarSet, templates: Mapping[str, str], token: str) -> str:
+    """The prompt that a set trains with, from the templates by kind.
+
+    Raises InputError for a template without the token, or with an unknown placeholder.
+    """
+    template = templates[one.kind]
+    where = f"customizer.{one.kind}_prompt"
+    try:
+        prompt = template.format(token=token, category=one.category)
+    except (KeyError, IndexError, ValueError):
+        raise InputError(f"{where}: {template!r}; placeholders are {{token}} and {{category}}") from None
+    if token not in prompt:
+        raise InputError(f"{where}: {template!r} has no {{token}}, and nothing would be learned by it")
+    return prompt
+
+
+def concept(
+    one: ExemplarSet,
+    components: Components,
+    *,
+    prompt: str,
+    prior: Prior | None,
+    views: int,
+    scale_jitter: float,
+    shift: float,
+    seed: int,
+) -> Concept:
+    """Encode a set: every exemplar as it is, and as many moved and scaled views of each as make `views`."""
+    side = components.base.resolution
+    originals = [
+        parts.square(decoding.to_rgb(data, where=f"exemplar {name}"), side)
+        for name, data in one.pictures.items()
+    ]
+    rounds = -(-views // len(originals))
+    seen = list(originals)
+    for number in range(1, rounds):
+        for position, picture in enumerate(originals):
+            rng = keys.generator("view", seed, one.name, position, number)
+            seen.append(moved(picture, rng, scale_jitter=scale_jitter, shift=shift))
+    return Concept(
+        name=one.name,
+        noun=one.noun,
+        views=parts.encode_pictures(components, np.stack(seen)),
+        ids=parts.tokenize(components, [prompt])[0],
+        prior=prior,
+    )
+
+
+def moved(picture: np.ndarray, rng: np.random.Generator, *, scale_jitter: float, shift: float) -> np.ndarray:
+    """A picture scaled and shifted at random, (side, side, 3) uint8; its border is continued outwards.
+
+    The scale is uniform in 1 +- scale_jitter, the shifts uniform in +- shift of
+    the side. Never mirrored: left and right tell objects apart.
+    """
+    side = picture.shape[0]
+    scale = 1 + rng.uniform(-scale_jitter, scale_jitter)
+    across, down = rng.uniform(-shift, shift, 2) * side
+    margin = int(np.ceil(side * (scale_jitter / (1 - scale_jitter) + shift / (1 - scale_jitter)))) + 2
+    wide = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    middle = side / 2
+    left, top = (margin + middle - (middle + offset) / scale for offset in (across, down))
+    # output pixel (x, y) is taken from (x / scale + left, y / scale + top)
+    shown = Image.fromarray(wide).transform(
+        (side, side),
+        Image.Transform.AFFINE,
+        (1 / scale, 0, left, 0, 1 / scale, top),
+        resample=Image.Resampling.BICUBIC,
+    )
+    return np.asarray(shown)
+
+
+@torch.no_grad()
+def priors(
+    rows: Iterable[Mapping[str, Any]], components: Components, wanted: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Prior]:
+    """Rows of the table `prior` as latents and text, by (kind, category), for the classes wanted."""
+    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {name: [] for name in wanted}
+    for row in rows:
+        if (row["kind"], row["category"]) in grouped:
+            grouped[row["kind"], row["category"]].append(row)
+    found = {}
+    for name, members in grouped.items():
+        if not members:
+            raise InputError(
+                f"prior/images.parquet: no prior picture of {name[1]!r} ({name[0]}); run the rule prior"
+            )
+        side = components.base.resolution
+        pictures = [
+            parts.square(
+                decoding.to_rgb(row["image"]["bytes"], where=f"prior picture {row['prompt']!r}"), side
+            )
+            for row in members
+        ]
+        ids = parts.tokenize(components, [row["prompt"] for row in members])
+        found[name] = Prior(
+            latents=parts.encode_pictures(components, np.stack(pictures)),
+            states=parts.encode_text(components, ids),
+        )
+    return found

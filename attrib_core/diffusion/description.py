@@ -1,0 +1,139 @@
+"""A base model before it is loaded: where it stands and what its JSON files say.
+
+Standard library only, so that planning a run needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attrib_core import keys
+from attrib_core.errors import InputError
+
+HELD_OUT = "held_out.json"
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SUBFOLDERS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A folder in diffusers layout, described.
+
+    `fingerprint` covers every byte of the folder. `resolution` is the side of a
+    picture in pixels. `held_out` has the lists `subjects` and `styles` of what the
+    model never saw in training; it is None where the folder has no `held_out.json`.
+    """
+
+    path: Path
+    fingerprint: str
+    resolution: int
+    prediction_type: str
+    held_out: dict[str, list[str]] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `base_model.json`."""
+        return {
+            "path": str(self.path),
+            "fingerprint": self.fingerprint,
+            "resolution": self.resolution,
+            "prediction_type": self.prediction_type,
+            "held_out": self.held_out,
+        }
+
+
+def files(folder: Path) -> list[Path]:
+    """The files whose content makes the model: all below the folder, in order.
+
+    Raises InputError where the folder is no pipeline in diffusers layout or lacks weights.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
+    for name, stem in SUBFOLDERS.items():
+        if not any((folder / name).glob(f"{stem}*.safetensors")):
+            raise InputError(
+                f"{folder / name / stem}.safetensors: no such file; the base model lacks the weights of its {name}"
+            )
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def describe(folder: Path) -> BaseModel:
+    """Read a folder's JSON files and digest its bytes; no weights are loaded.
+
+    Raises InputError for a missing file, a file that is not JSON, or a key that it lacks.
+    """
+    folder = folder.resolve()
+    files(folder)
+    unet = _json(folder / "unet" / "config.json")
+    vae = _json(folder / "vae" / "config.json")
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    prediction = scheduler.get("prediction_type", "epsilon")
+    if prediction not in PREDICTION_TYPES[:2]:
+        raise InputError(
+            f"{folder}/scheduler/scheduler_config.json: prediction_type is {prediction!r},"
+            " expected 'epsilon' or 'v_prediction'"
+        )
+    return BaseModel(
+        path=folder,
+        fingerprint=keys.folder_digest(folder),
+        resolution=_side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1),
+        prediction_type=prediction,
+        held_out=_held_out(folder / HELD_OUT),
+    )
+
+
+def read(path: Path) -> BaseModel:
+    """The description in a `base_model.json`."""
+    values = _json(path)
+    try:
+        return BaseModel(
+            path=Path(values["path"]),
+            fingerprint=values["fingerprint"],
+            resolution=values["resolution"],
+            prediction_type=values["prediction_type"],
+            held_out=values["held_out"],
+        )
+    except KeyError as error:
+        raise InputError(
+            f"{path}: no description of a base model, lacks {error}; run the rule base_model"
+        ) from None
+
+
+def _held_out(path: Path) -> dict[str, list[str]] | None:
+    if not path.exists():
+        return None
+    values = _json(path)
+    for name in ("subjects", "styles"):
+        entries = values.get(name)
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise InputError(f"{path}: key {name!r} is {entries!r}, expected a list of names")
+    return {"subjects": values["subjects"], "styles": values["styles"]}
+
+
+def _side(unet: dict[str, Any], folder: Path) -> int:
+    """Side of the latent; diffusers allows a number or a pair."""
+    size = unet.get("sample_size")
+    if isinstance(size, list) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise InputError(
+            f"{folder}/unet/config.json: sample_size is {size!r}, expected one number (square pictures)"
+        )
+    return size
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; expected a part of a base model in diffusers layout"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
+    return values

@@ -1,0 +1,182 @@
+"""Embeddings of pictures: a part of a table of pictures in, a part of embeddings out.
+
+Streamed: one picture is decoded at a time, an encoder holds one batch, and at most
+one row group of embeddings waits to be written.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attrib_core import decoding, keys, tables
+from attrib_core.errors import InputError
+from attrib_core.jobs import progress
+
+CHUNK = 256
+_METADATA = b"encoder"
+
+
+class Encoder(Protocol):
+    """What a family of `encoders` gives: a feature function on pictures.
+
+    `dim` is the number of features, `identity` what decides about them (family, options,
+    checksum of the weights) as plain JSON values. The bits of a picture's features do not
+    depend on which pictures are encoded with it.
+    """
+
+    dim: int
+    identity: dict[str, Any]
+
+    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        """(height, width, 3) uint8 pictures, taken lazily, to (pictures, dim) float32."""
+        ...
+
+
+def embed(path: Path, *, ids: str, encoder: Encoder) -> Iterator[pa.Table]:
+    """Embeddings of the pictures in a Parquet file, in tables of at most a row group.
+
+    `ids` is the column that names a picture; the pictures are in the column `image`. Raises
+    InputError for a missing file or column, a picture without bytes or that cannot be
+    decoded, and features that are not (pictures, dim) finite float32.
+    """
+    file = _open(path, [ids, "image"])
+    rows: list[np.ndarray] = []
+    names: list[str] = []
+    with file:
+        total = file.metadata.num_rows
+        pictures = progress(_pictures(file, path, ids), total=total, what="pictures")
+        while chunk := _encoded(pictures, encoder, path):
+            names += chunk[0]
+            rows.append(chunk[1])
+            if len(names) >= tables.ROW_GROUP:
+                yield tables.embedding_table(names, np.concatenate(rows))
+                rows, names = [], []
+    if names:
+        yield tables.embedding_table(names, np.concatenate(rows))
+
+
+def schema(encoder: Encoder) -> pa.Schema:
+    """Schema of an encoder's embeddings, with its identity in the metadata of the file."""
+    noted = json.dumps(encoder.identity, sort_keys=True).encode()
+    return tables.embedding_schema(encoder.dim).with_metadata({_METADATA: noted})
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """Which encoder made a part of embeddings."""
+    noted = (pq.read_schema(path).metadata or {}).get(_METADATA, b"{}")
+    return dict(json.loads(noted))
+
+
+def _open(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such table; expected a Parquet file") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable Parquet file: {error}") from None
+    missing = [name for name in columns if name not in file.schema_arrow.names]
+    if missing:
+        raise InputError(f"{path}: missing columns {missing}; it has {file.schema_arrow.names}")
+    return file
+
+
+def _pictures(file: pq.ParquetFile, path: Path, ids: str) -> Iterator[tuple[str, np.ndarray]]:
+    for batch in file.iter_batches(batch_size=CHUNK, columns=[ids, "image"]):
+        for name, image in zip(batch.column(ids), batch.column("image"), strict=True):
+            where = f"{path}: picture {name.as_py()!r}"
+            data = image["bytes"].as_py() if image.is_valid else None
+            if data is None:
+                raise InputError(f"{where} has no bytes; expected the encoded picture in image.bytes")
+            yield name.as_py(), decoding.to_rgb(data, where=where)
+
+
+def _encoded(
+    pictures: Iterator[tuple[str, np.ndarray]], encoder: Encoder, path: Path
+) -> tuple[list[str], np.ndarray] | None:
+    names: list[str] = []
+
+    def taken() -> Iterator[np.ndarray]:
+        for name, picture in islice(pictures, CHUNK):
+            names.append(name)
+            yield picture
+
+    features = encoder.encode(taken())
+    family = encoder.identity.get("family")
+    if features.shape != (len(names), encoder.dim) or features.dtype != np.float32:
+        raise InputError(
+            f"{path}: encoder {family!r} gave {features.dtype} of shape {features.shape}"
+            f" for {len(names)} pictures, expected float32 of shape {(len(names), encoder.dim)}"
+        )
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad.size:
+        raise InputError(
+            f"{path}: encoder {family!r} gave numbers that are not finite for {names[bad[0]]!r};"
+            " expected finite features (are its weights damaged?)"
+        )
+    return (names, features) if names else None
+
+
+def read(path: Path) -> tuple[list[str], np.ndarray]:
+    """Names and (rows, dim) float32 of a whole part of embeddings."""
+    parts = list(stream([path]))
+    if not parts:
+        raise InputError(f"{path}: no embeddings in it; expected at least one row")
+    return [name for names, _ in parts for name in names], np.concatenate([values for _, values in parts])
+
+
+def stream(paths: Iterable[Path], *, rows: int = tables.ROW_GROUP) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Names and (n, dim) float32 of parts of embeddings, at most `rows` at a time.
+
+    Raises InputError for a missing file or column and for a part whose dimension is not that
+    of the parts before.
+    """
+    dim: int | None = None
+    for path in paths:
+        with _open(path, ["image_id", "embedding"]) as file:
+            kind = file.schema_arrow.field("embedding").type
+            if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
+                raise InputError(f"{path}: column 'embedding' is {kind}, expected a fixed-size list of float")
+            dim = dim or kind.list_size
+            if kind.list_size != dim:
+                raise InputError(f"{path}: embeddings of {kind.list_size} dimensions, expected {dim} as before")
+            for batch in file.iter_batches(batch_size=rows, columns=["image_id", "embedding"]):
+                yield batch.column("image_id").to_pylist(), tables.vectors(batch.column("embedding"))
+
+
+def sample(
+    paths: Sequence[Path], *, count: int, key: Sequence[Any], excluded: Collection[str] = ()
+) -> tuple[list[str], np.ndarray]:
+    """A random sample of `count` embeddings (all, where there are fewer), as names and (n, dim).
+
+    Those whose names come first when ordered by their hash with `key`: so neither the cut of
+    the parts nor their order matters, and a bigger sample begins with the smaller one. Reads
+    the names first, then the vectors: memory is that of the names and of the sample.
+    """
+    left_out = frozenset(excluded)
+    names = (name for path in paths for name in _names(path) if name not in left_out)
+    chosen = heapq.nsmallest(count, names, key=lambda name: keys.seed(*key, name))
+    place = {name: row for row, name in enumerate(chosen)}
+    values: np.ndarray | None = None
+    for found, vectors in stream(paths):
+        rows = [row for row, name in enumerate(found) if name in place]
+        if values is None:
+            values = np.empty((len(chosen), vectors.shape[1]), dtype=np.float32)
+        values[[place[found[row]] for row in rows]] = vectors[rows]
+    if values is None or not chosen:
+        raise InputError(f"no embeddings to draw from in {len(paths)} parts (left out: {len(left_out)})")
+    return chosen, values
+
+
+def _names(path: Path) -> Iterator[str]:
+    with _open(path, ["image_id"]) as file:
+        for batch in file.iter_batches(columns=["image_id"]):
+            yield from batch.column("image_id").to_pylist()

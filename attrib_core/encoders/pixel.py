@@ -1,0 +1,49 @@
+"""The pixels themselves as features: small, mean-centred, no network at all.
+
+A baseline that sees layout and colour contrast. Light: neither this module nor
+what it returns imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+BLANK = np.float32(1e-3)
+
+
+class PixelEncoder:
+    """Pictures as `dim` = size * size * 3 centred pixel values, row by row, channels last."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.dim = size * size * 3
+        self.identity: dict[str, Any] = {"family": "pixel", "size": size, "dim": self.dim}
+
+    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
+
+        A picture is averaged over the areas of a size x size grid (its sides need not be equal),
+        divided by 255, and the mean of each of its own three channels is taken off. So the
+        colour of a flat background counts only by its contrast to the rest. A picture with no
+        structure has no direction after that; it becomes the same small number everywhere, a
+        vector at right angles to every picture that has structure.
+        """
+        rows = [self._row(picture) for picture in pictures]
+        return np.stack(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
+
+    def _row(self, picture: np.ndarray) -> np.ndarray:
+        small = Image.fromarray(picture).resize((self._size, self._size), Image.Resampling.BOX)
+        values = np.asarray(small, dtype=np.float32) / np.float32(255)
+        if (np.ptp(values, axis=(0, 1)) == 0).all():
+            return np.full(self.dim, BLANK)
+        return (values - values.mean(axis=(0, 1), dtype=np.float64)).astype(np.float32).ravel()
+
+
+def load(*, size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16) -> PixelEncoder:
+    """Centred pixels on a size x size grid."""
+    return PixelEncoder(size)

@@ -1,0 +1,148 @@
+"""Families: interchangeable parts that are found by the name of their file.
+
+`encoders/timm.py` is the family `timm` of the kind `encoders`. The config names
+a family, and its other options are keywords of that file's `load` function, so
+a new family is one file and one config entry. No list imports every family: a
+new encoder would otherwise make the results of all others stale.
+
+A family's module is cheap to import; whatever is heavy (torch, timm) it imports
+inside `load`. So options can be checked as soon as the config is read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import sys
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import pydantic
+
+from attrib_core.errors import InputError, close_matches
+from attrib_core.validation import validated
+
+KINDS = ("sources", "base_models", "customizers", "encoders")
+CONTEXT = ("device", "seed")
+"""Names that a stage gives to those `load` functions that ask for them. They are not demanded of
+the config, but may be set there, and then the config wins."""
+
+
+def names(kind: str) -> list[str]:
+    """The families of a kind: its files and folders whose names do not start with an underscore."""
+    if kind not in KINDS:
+        raise KeyError(f"no kind of family {kind!r}; known: {', '.join(KINDS)}")
+    package = importlib.import_module(f"attrib_core.{kind}")
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def module(kind: str, family: str, where: str | None = None) -> ModuleType:
+    """The module of a family; InputError with near names for one that is not there."""
+    where = where or kind
+    if family not in names(kind):
+        raise InputError(f"{where}.family: no family {family!r}, {close_matches(family, names(kind))}")
+    with _packages_at_hand(where, family):
+        return importlib.import_module(f"attrib_core.{kind}.{family}")
+
+
+def parameters(kind: str, family: str, where: str | None = None) -> dict[str, inspect.Parameter]:
+    """The options of a family in order: the parameters of its `load`, annotations resolved.
+
+    `load` is a function, or a class whose fields are the options.
+    """
+    function = module(kind, family, where).load
+    known = inspect.signature(function).parameters
+    written = {name: one.annotation for name, one in known.items() if one.annotation is not one.empty}
+    # Parameters alone: what `load` returns may be named by an import that it makes itself.
+    holder = type("Options", (), {"__annotations__": written})
+    names_there = vars(sys.modules[function.__module__])
+    hints = typing.get_type_hints(holder, globalns=names_there, include_extras=True)
+    return {name: one.replace(annotation=hints.get(name, one.empty)) for name, one in known.items()}
+
+
+def check(kind: str, family: str, options: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+    """All options of a family, checked, with the defaults of those that were not given.
+
+    Nothing heavy is imported. Annotations of `load` are held against the values, so bounds
+    can be written there (`size: Annotated[int, Field(ge=8)]`). Context that was not given is
+    left out. `where` is the config key that names the family.
+
+    Raises InputError for an unknown family, an unknown or missing option, or a wrong value.
+    """
+    where = where or kind
+    known = parameters(kind, family, where)
+    for name in options:
+        if name not in known:
+            raise InputError(f"{where}.{name}: no option of family {family!r}, {close_matches(name, known)}")
+    model = options_model(
+        kind, family, where=where, with_context=[name for name in CONTEXT if name in options]
+    )
+    for name, field in model.model_fields.items():
+        if field.is_required() and name not in options:
+            raise InputError(f"{where}.{name}: family {family!r} needs this option, and it is missing")
+    checked = validated(model, options, where)
+    return {name: getattr(checked, name) for name in model.model_fields}
+
+
+def options_model(
+    kind: str, family: str, *, where: str | None = None, with_context: Collection[str] = ()
+) -> type[pydantic.BaseModel]:
+    """The options of a family as a pydantic model; one without an annotation takes any value."""
+    empty = inspect.Parameter.empty
+    fields: dict[str, Any] = {
+        name: (
+            Any if parameter.annotation is empty else parameter.annotation,
+            ... if parameter.default is empty else parameter.default,
+        )
+        for name, parameter in parameters(kind, family, where).items()
+        if name not in CONTEXT or name in with_context
+    }
+    settings = pydantic.ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=()
+    )
+    return pydantic.create_model(family, __config__=settings, **fields)
+
+
+def load(
+    kind: str, family: str, options: Mapping[str, Any], *, where: str | None = None, **context: Any
+) -> Any:
+    """What the family's `load` returns for these options.
+
+    `context` is what the stage knows (`device`, `seed`); a family receives what its `load`
+    names. Options are checked first, as in `check`. Raises InputError also where a package
+    that the family needs is not installed.
+    """
+    for name in context:
+        if name not in CONTEXT:
+            raise TypeError(f"load() got context {name!r}; known: {', '.join(CONTEXT)}")
+    function = module(kind, family, where).load
+    known = parameters(kind, family, where)
+    given = {name: value for name, value in context.items() if name in known}
+    arguments = given | check(kind, family, options, where)
+    with _packages_at_hand(where or kind, family):
+        return function(**arguments)
+
+
+def split(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A config section `{family: name, option: value, ...}` as the family's name and its options."""
+    options = dict(section)
+    return options.pop("family"), options
+
+
+@contextmanager
+def _packages_at_hand(where: str, family: str) -> Iterator[None]:
+    """Turns a failing import of a third-party package into a line for the user."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "attrib_core":
+            raise
+        package = error.name.split(".")[0]
+        raise InputError(
+            f"{where}: family {family!r} needs the package {package!r}, which is not installed"
+        ) from error

@@ -1,0 +1,184 @@
+"""A FAISS index of the pool, for retrieval, held against exact search.
+
+Headline metrics never use it: a neighbour that an index misses would make recall look
+better than it is. Built in streams: beside the index itself, memory is a row group of
+embeddings and a bounded sample for training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from attrib_core import embedding
+from attrib_core.errors import InputError
+from attrib_core.heads import Heads
+from attrib_core.jobs import progress
+
+NEAR = 1e-6
+"""Similarities closer than this count as equal: about what float32 sums of unit vectors resolve."""
+LISTS_PER_PROBE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """An index of unit vectors by inner product, and the image_id of each of its rows."""
+
+    index: Any
+    ids: list[str]
+
+
+def build(
+    pool: Sequence[Path],
+    *,
+    heads: Heads,
+    excluded: Collection[str],
+    factory: str,
+    probes: int | None,
+    train_rows: int,
+    seed: int,
+) -> Built:
+    """Index the mapped pool, without the excluded rows, in the order of the parts.
+
+    `factory` is a FAISS factory string. Where the index must be trained, it is trained on at
+    most `train_rows` rows of a sample that does not depend on the cut of the parts. `probes`
+    is how many inverted lists a query visits, by default one in 32. Deterministic on one
+    machine with one thread; where FAISS has a GPU, it trains there, and the lists of such an
+    index may differ in some rows.
+
+    Raises InputError for a factory string that FAISS does not know or that does not fit the
+    dimension, too few rows to train on, and an empty pool.
+    """
+    left_out = frozenset(excluded)
+    index: Any = None
+    ids: list[str] = []
+    for names, mapped in _mapped(pool, heads, left_out):
+        if index is None:
+            index = _empty(factory, mapped.shape[1])
+            if not index.is_trained:
+                _train(index, pool, heads, left_out, factory=factory, rows=train_rows, seed=seed)
+        if names:
+            index.add(mapped)
+            ids += names
+    if index is None or not ids:
+        raise InputError(f"index: no rows in {len(pool)} parts of the pool ({len(left_out)} are excluded)")
+    lists = _lists(index)
+    if lists is not None:
+        lists.nprobe = min(lists.nlist, probes or max(1, lists.nlist // LISTS_PER_PROBE))
+    elif probes is not None:
+        raise InputError(f"index.probes: {probes}, but index {factory!r} has no inverted lists; set it to null")
+    return Built(index, ids)
+
+
+def _mapped(
+    pool: Sequence[Path], heads: Heads, excluded: frozenset[str]
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    for names, vectors in embedding.stream(pool):
+        rows = [row for row, name in enumerate(names) if name not in excluded]
+        kept = [names[row] for row in rows]
+        yield kept, heads.real(vectors[rows], ids=kept)
+
+
+def _empty(factory: str, dim: int) -> Any:
+    try:
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].split("Error: ")[-1]
+        raise InputError(
+            f"index.factory: FAISS cannot make {factory!r} for {dim} dimensions ({reason});"
+            " try 'Flat', 'IVF256,Flat' or 'IVF4096,SQ8'"
+        ) from None
+
+
+def _train(
+    index: Any, pool: Sequence[Path], heads: Heads, excluded: frozenset[str], *, factory: str, rows: int, seed: int
+) -> None:
+    ids, vectors = embedding.sample(pool, count=rows, key=(seed, "index training"), excluded=excluded)
+    lists = _lists(index)
+    if lists is not None and len(ids) < lists.nlist:
+        raise InputError(
+            f"index.factory: {factory!r} has {lists.nlist} lists, but there are {len(ids)} rows to train it on;"
+            " choose fewer lists, 'Flat', or a larger index.train_rows"
+        )
+    if lists is not None and faiss.get_num_gpus() > 0:
+        flat = faiss.IndexFlatIP(lists.d)
+        lists.clustering_index = faiss.index_cpu_to_all_gpus(flat)
+    try:
+        index.train(heads.real(vectors, ids=ids))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].split("Error: ")[-1]
+        raise InputError(f"index.factory: {factory!r} cannot be trained on {len(ids)} rows ({reason})") from None
+    finally:
+        if lists is not None:
+            lists.clustering_index = None
+
+
+def _lists(index: Any) -> Any:
+    """The part of an index that has inverted lists, None where there is none."""
+    return faiss.try_extract_index_ivf(index)
+
+
+def describe(built: Built, *, factory: str, excluded: Collection[str]) -> dict[str, Any]:
+    """What the index is, as plain values."""
+    lists = _lists(built.index)
+    return {
+        "factory": factory,
+        "metric": "inner product of unit vectors",
+        "dim": built.index.d,
+        "rows": built.index.ntotal,
+        "excluded": len(frozenset(excluded)),
+        "probes": None if lists is None else lists.nprobe,
+    }
+
+
+def recall_against_exact(
+    built: Built, pool: Sequence[Path], queries: Sequence[Path], *, heads: Heads, count: int, k: int, seed: int
+) -> dict[str, Any]:
+    """Share of the true k nearest rows that the index finds, over a sample of the queries.
+
+    `queries` are parts of embeddings of synthesized pictures; a seeded sample of `count` is
+    asked. The pool is read once more and every similarity computed; a row that the index
+    returns is right if it is as similar as the true k-th (within 1e-6, so that equal pictures
+    may stand for each other). Fewer than k rows in the pool: all of them.
+    """
+    names, vectors = embedding.sample(queries, count=count, key=(seed, "index queries"))
+    asked = heads.synth(vectors, ids=names)
+    k = min(k, len(built.ids))
+    _, found = built.index.search(asked, k)
+    best = np.full((len(asked), k), -np.inf, dtype=np.float32)
+    returned = np.full(found.shape, -np.inf, dtype=np.float32)  # -1, nothing found, stays -inf
+    start = 0
+    kept = frozenset(built.ids)
+    for ids, values in progress(embedding.stream(pool), total=None, what="blocks of the pool, searched exactly"):
+        rows = [row for row, name in enumerate(ids) if name in kept]
+        if not rows:
+            continue
+        similar = asked @ heads.real(values[rows]).T
+        inside = (found >= start) & (found < start + len(rows))
+        query, place = np.nonzero(inside)
+        returned[query, place] = similar[query, found[query, place] - start]
+        both = np.concatenate([best, similar], axis=1)
+        best = -np.partition(-both, k - 1, axis=1)[:, :k]
+        start += len(rows)
+    right = returned >= best.min(axis=1, keepdims=True) - NEAR
+    return {"queries": len(asked), "k": k, "recall_at_k": float(right.mean())}
+
+
+def save(built: Built, path: Path) -> int:
+    """Write the index for `faiss.read_index`, whole or not at all; its size in bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        faiss.write_index(built.index, str(temporary))
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path.stat().st_size

@@ -1,0 +1,160 @@
+"""What surrounds the work of one job: threads, log file, device, errors and progress.
+
+Standard library only, since threads must be set before numpy or torch are imported:
+
+    with job(snakemake):
+        from attrib_core import ranking
+        ...
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrib_core import device
+from attrib_core.errors import InputError
+
+Item = TypeVar("Item")
+LOGGER = logging.getLogger("attrib_core")
+SECONDS_BETWEEN_LINES = 5.0
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run the body as the job that Snakemake describes.
+
+    Threads are the rule's; the log goes to the rule's log file and, in short lines, to standard
+    error; a rule with the resource `gpu` claims a GPU of its own. Errors end the process with
+    status 1: an InputError as one line, any other with its traceback in the log alone.
+    """
+    name = job_name(snakemake)
+    log = Path(snakemake.log[0]) if len(getattr(snakemake, "log", ())) else None
+    started = time.monotonic()
+    with _environment(_thread_settings(snakemake.threads)), _logging(name, log):
+        _limit_torch(snakemake.threads)
+        try:
+            if _resource(snakemake, "gpu"):
+                device.claim()
+            yield
+        except InputError as error:
+            LOGGER.error("error: %s", error)
+            raise SystemExit(1) from None
+        except Exception as error:
+            LOGGER.debug("traceback", exc_info=True)
+            place = f"; the traceback is in {log}" if log else ""
+            LOGGER.error("failed: %s: %s%s", type(error).__name__, _first_line(error), place)
+            raise SystemExit(1) from None
+        LOGGER.debug("done in %s", duration(time.monotonic() - started))
+
+
+def job_name(snakemake: Any) -> str:
+    """The rule and its wildcards: "rank pixel linear"."""
+    return " ".join([str(snakemake.rule), *(str(value) for value in getattr(snakemake, "wildcards", ()))])
+
+
+def progress(iterable: Iterable[Item], *, total: int | None, what: str) -> Iterator[Item]:
+    """Yield the items; log count, rate and remaining time every few seconds and at the end.
+
+    `what` names the items ("pictures"). `total` may be None where it is not known.
+    """
+    started = last = time.monotonic()
+    done = 0
+    for item in iterable:
+        yield item
+        done += 1
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            LOGGER.info("%s", _progress_line(done, total, what, now - started))
+    LOGGER.info("%d %s in %s", done, what, duration(time.monotonic() - started))
+
+
+def _progress_line(done: int, total: int | None, what: str, seconds: float) -> str:
+    rate = done / seconds
+    speed = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
+    if total is None:
+        return f"{done} {what}, {speed}"
+    return f"{done} of {total} {what}, {speed}, {duration(max(0, total - done) / rate)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one reads them: "0.8 s", "42 s", "3 min 5 s", "2 h 10 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def _resource(snakemake: Any, name: str) -> int:
+    resources = getattr(snakemake, "resources", {})
+    return int(resources.get(name, 0) or 0)
+
+
+def _thread_settings(threads: int) -> dict[str, str]:
+    """PASSIVE: idle OpenMP threads sleep; spinning ones are many times slower on shared cores."""
+    return {name: str(threads) for name in THREAD_VARIABLES} | {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _limit_torch(threads: int) -> None:
+    """The variables come too late for a torch that is imported already."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _logging(name: str, log: Path | None) -> Iterator[None]:
+    """All to the log file (of other packages the warnings), one-line messages to standard error."""
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO)
+    terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+    handlers: list[tuple[logging.Logger, logging.Handler]] = [(LOGGER, terminal)]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(log, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append((logging.getLogger(), file))
+    level = LOGGER.level
+    LOGGER.setLevel(logging.DEBUG)
+    logging.captureWarnings(True)
+    for logger, handler in handlers:
+        logger.addHandler(handler)
+    try:
+        LOGGER.debug("job %s", name)
+        yield
+    finally:
+        logging.captureWarnings(False)
+        LOGGER.setLevel(level)
+        for logger, handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,1 @@
+"""Fitting the heads that map embeddings: sets, contrastive training, choice by validation."""

@@ -1,0 +1,165 @@
+"""Metrics of attribution from the counts that ranking left: no similarity is looked at again.
+
+A value is the mean over queries, as published, by condition, split, kind of set, seen or unseen
+category and prompt kind; median_rank is a median. Intervals and p-values are by bootstrap over
+models. `comparisons` holds two systems against each other on the same models: a mapper against
+'untuned', the customized models against the control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from attrib_core.errors import InputError
+from attrib_core.metrics import bootstrap, bounds
+from attrib_core.metrics.groups import EXEMPLAR_COLUMNS, RANK_COLUMNS, Group, System, system
+from attrib_core.metrics.positions import TIES, Ranking, per_query, positions, recall_curve
+
+__all__ = [
+    "EXEMPLAR_COLUMNS", "RANK_COLUMNS", "TIES", "Ranking", "System",
+    "compare", "measure", "per_query", "positions", "recall_curve", "systems",
+]  # fmt: skip
+
+MEDIAN = "median_rank"
+UNTUNED = "untuned"
+
+
+def systems(
+    ranks: Sequence[tuple[str, pa.Table]],
+    exemplars: pa.Table,
+    *,
+    recall_ks: Sequence[int],
+    ties: str = "half",
+) -> list[System]:
+    """The metrics of every query, one System for each table of ranks.
+
+    ranks      (name for messages, table with RANK_COLUMNS), one encoder and mapper each
+    exemplars  the table `exemplars`, or its EXEMPLAR_COLUMNS
+    """
+    if not recall_ks or min(recall_ks) < 1:
+        raise InputError(f"metrics.recall_ks: {list(recall_ks)}, expected numbers of at least 1")
+    cuts = sorted(set(recall_ks))
+    return [system(table, exemplars, cuts, ties, where) for where, table in ranks]
+
+
+def measure(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table `metrics`. The interval is NaN where there is only one model."""
+    _check_resamples(resamples)
+    for one in measured:
+        for group, members in one.groups():
+            sets, names = _sets(one, members)
+            draws = bootstrap.resamples(names, resamples, seed)
+            for key, values in one.values.items():
+                low, high = np.nan, np.nan
+                if len(names) > 1:
+                    low, high = bootstrap.interval(_resampled(key[0], values[members], sets, draws))
+                yield {
+                    "encoder": one.encoder,
+                    "mapper": one.mapper,
+                    **group._asdict(),
+                    "metric": key[0],
+                    "k": key[1],
+                    "value": _average(key[0], values[members]),
+                    "ci_low": low,
+                    "ci_high": high,
+                    "ceiling": float(one.ceiling[key][members].mean()),
+                    "chance": _chance(one, key, members),
+                    "n_queries": len(members),
+                    "n_models": len(names),
+                }
+
+
+def compare(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table `comparisons`: each mapper against 'untuned', customized against control.
+
+    Both sides are averaged over the queries of the models that both have. The interval and the p-value
+    are those of the difference over resamples of these models; NaN where there is only one.
+    """
+    _check_resamples(resamples)
+    untuned = {one.encoder: (one, dict(one.groups())) for one in measured if one.mapper == UNTUNED}
+    for one in measured:
+        groups = dict(one.groups())
+        for group, members in groups.items():
+            mine = _Side(one, group, members)
+            base, base_groups = untuned.get(one.encoder, (one, {}))
+            if base is not one and group in base_groups:
+                yield from _pair("mapper", mine, _Side(base, group, base_groups[group]), resamples, seed)
+            control = group._replace(condition="control")
+            if group.condition == "customized" and control in groups:
+                yield from _pair("condition", mine, _Side(one, control, groups[control]), resamples, seed)
+
+
+class _Side(NamedTuple):
+    """One side of a comparison: some queries of a system."""
+
+    system: System
+    group: Group
+    members: np.ndarray
+
+
+def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    (one, group, mine), (other, against, others) = ours, theirs
+    common = np.intersect1d(one.labels["exemplar_set"][mine], other.labels["exemplar_set"][others])
+    mine = mine[np.isin(one.labels["exemplar_set"][mine], common)]
+    others = others[np.isin(other.labels["exemplar_set"][others], common)]
+    if not len(common):
+        return
+    draws = bootstrap.resamples(common.tolist(), resamples, seed)
+    my_sets = np.searchsorted(common, one.labels["exemplar_set"][mine])
+    other_sets = np.searchsorted(common, other.labels["exemplar_set"][others])
+    for key in one.values:
+        a, b = one.values[key][mine], other.values[key][others]
+        low, high, p = np.nan, np.nan, np.nan
+        if len(common) > 1:
+            differences = _resampled(key[0], a, my_sets, draws) - _resampled(key[0], b, other_sets, draws)
+            (low, high), p = bootstrap.interval(differences), bootstrap.p_value(differences)
+        yield {
+            "encoder": one.encoder,
+            "comparison": comparison,
+            "mapper": one.mapper,
+            "condition": group.condition,
+            "against_mapper": other.mapper,
+            "against_condition": against.condition,
+            "split": group.split,
+            "kind": group.kind,
+            "seen": group.seen,
+            "prompt_kind": group.prompt_kind,
+            "metric": key[0],
+            "k": key[1],
+            "value": _average(key[0], a),
+            "against_value": _average(key[0], b),
+            "difference": _average(key[0], a) - _average(key[0], b),
+            "ci_low": low,
+            "ci_high": high,
+            "p_value": p,
+            "n_models": len(common),
+        }
+
+
+def _sets(one: System, members: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    names, sets = np.unique(one.labels["exemplar_set"][members], return_inverse=True)
+    return sets, names.tolist()
+
+
+def _resampled(metric: str, values: np.ndarray, sets: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    sample = bootstrap.Sample(values, sets)
+    return bootstrap.medians(sample, draws) if metric == MEDIAN else bootstrap.means(sample, draws)
+
+
+def _average(metric: str, values: np.ndarray) -> float:
+    return float(np.median(values) if metric == MEDIAN else values.mean())
+
+
+def _chance(one: System, key: tuple[str, int | None], members: np.ndarray) -> float:
+    if key[0] == MEDIAN:
+        return bounds.median_rank(one.exemplars[members], one.candidates[members])
+    return float(one.chance[key][members].mean())
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise InputError(f"metrics.bootstrap: {resamples}, expected at least 1")

@@ -1,0 +1,94 @@
+"""A picture in layers, and the small image operations that treatments share.
+
+Arrays are float32 in [0, 1]; a picture is (size, size, 3), a mask (size, size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as PilImage
+from PIL import ImageFilter
+
+LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """An object before its background: both of them and the mask between."""
+
+    foreground: np.ndarray
+    alpha: np.ndarray
+    background: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return self.alpha.shape[0]
+
+    def over(self, background: np.ndarray) -> np.ndarray:
+        """The object composited over another background."""
+        alpha = self.alpha[..., None]
+        return (self.foreground * alpha + background * (1 - alpha)).astype(np.float32)
+
+    @property
+    def flat(self) -> np.ndarray:
+        return self.over(self.background)
+
+
+def blur(array: np.ndarray, radius: float) -> np.ndarray:
+    """Gaussian blur of a picture or a mask; radius in pixels."""
+    image = PilImage.fromarray((np.clip(array, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+
+
+def luminance(picture: np.ndarray) -> np.ndarray:
+    """Rec. 601 luma, (size, size)."""
+    return picture @ LUMA
+
+
+def edges(layers: Layers, radius: float = 1.0) -> np.ndarray:
+    """Contours of the object in [0, 1]: gradients of its colours and of its mask."""
+    gray = luminance(layers.over(np.ones_like(layers.background)))
+    strength = np.zeros_like(gray)
+    for channel in (blur(gray, radius), blur(layers.alpha, radius)):
+        dy, dx = np.gradient(channel)
+        strength = np.maximum(strength, np.hypot(dx, dy))
+    return np.clip(strength * 6, 0, 1)
+
+
+def noise(size: int, rng: np.random.Generator, grain: int = 1) -> np.ndarray:
+    """Uniform noise in [-1, 1], (size, size), in cells of `grain` pixels."""
+    cells = rng.uniform(-1, 1, (-(-size // grain),) * 2).astype(np.float32)
+    return np.kron(cells, np.ones((grain, grain), dtype=np.float32))[:size, :size]
+
+
+def blocks(array: np.ndarray, cell: int) -> np.ndarray:
+    """Mean over square cells, repeated to full size; `cell` must divide the size."""
+    size = array.shape[0]
+    if size % cell:
+        raise ValueError(f"cell {cell} does not divide the picture size {size}")
+    shape = (size // cell, cell, size // cell, cell, *array.shape[2:])
+    means = array.reshape(shape).mean(axis=(1, 3))
+    return means.repeat(cell, axis=0).repeat(cell, axis=1).astype(np.float32)
+
+
+def ramp(values: np.ndarray, stops: list[tuple[float, tuple[int, int, int]]]) -> np.ndarray:
+    """Map values in [0, 1] through a colour ramp of (position, 8-bit colour) stops."""
+    positions = [position for position, _ in stops]
+    colors = np.array([color for _, color in stops], dtype=np.float32) / 255
+    return np.stack([np.interp(values, positions, colors[:, c]) for c in range(3)], axis=-1).astype(
+        np.float32
+    )
+
+
+def saturate(picture: np.ndarray, amount: float) -> np.ndarray:
+    """Scale the distance of each pixel from its own gray by `amount`."""
+    gray = luminance(picture)[..., None]
+    return np.clip(gray + (picture - gray) * amount, 0, 1).astype(np.float32)
+
+
+def waves(size: int, period: float, angle: float, phase: float = 0.0) -> np.ndarray:
+    """Sine stripes in [-1, 1]; period in pixels, angle in radians."""
+    y, x = np.mgrid[:size, :size]
+    return np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase).astype(np.float32)

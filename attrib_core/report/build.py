@@ -1,0 +1,184 @@
+"""The report as a whole: read, look up, draw, word. Only `save` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from attrib_core import tables as stored
+from attrib_core.errors import InputError
+from attrib_core.report import (
+    claims,
+    curves,
+    data,
+    gallery,
+    mapper_choice,
+    page,
+    panels,
+    tables,
+    times,
+    words,
+)
+from attrib_core.report.data import KINDS, SPLITS, Facts, Metrics, Row, RunFiles
+
+CSV_FILES = {
+    "headline.csv": "the headline table of every split",
+    "breakdown.csv": "all metrics of the test split by prompt kind and category",
+    "comparisons.csv": "paired differences with intervals",
+    "recall_curve.csv": "recall over K",
+    "calibration.csv": "calibration on the test split",
+    "gallery.csv": "the candidates shown in the gallery",
+    "stages.csv": "time and memory by stage",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report: the page, the rows of each CSV file by name, whole SVG plots by name."""
+
+    html: str
+    tables: dict[str, list[Row]]
+    plots: dict[str, str]
+
+
+def build(
+    files: RunFiles,
+    *,
+    run: str,
+    seed: int,
+    encoders: Sequence[str],
+    mappers: Sequence[str],
+    sections: Mapping[str, Any],
+    gallery_sets: int,
+    samples: int,
+    retrievals: int,
+    benchmarks: Path,
+    ties: str = "half",
+) -> Report:
+    """Make the report of a run.
+
+    `sections` are those of the config that the page prints, `benchmarks`
+    the folder of Snakemake's benchmark files, which may be absent; the other
+    options are those of the config section `report`. Raises InputError for a
+    file that is missing, unreadable or at odds with another.
+    """
+    metrics = data.read_metrics(files.metrics, encoders, mappers)
+    comparisons = data.measured(stored.read(files.comparisons, "comparisons"))
+    calibration = data.measured(stored.read_parts(files.calibration, "calibration"))
+    reliability = data.measured(stored.read_parts(files.reliability, "reliability"))
+    facts = data.read_facts(files)
+    encoder, mapper = claims.best_features(metrics)
+    shown = gallery.build(
+        files, soft_scores=_table_of(files.soft_scores, encoder, mapper), seed=seed, sets_each=gallery_sets,
+        samples=samples, retrievals=retrievals,
+    )  # fmt: skip
+    measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
+    choices = mapper_choice.read(files.curves, files.choices, encoders if metrics.tuned else [])
+    drawn = panels.draw(metrics, measured, reliability, choices)
+    stages = times.stage_times(benchmarks)
+    context = dict(
+        run=run, seed=seed, facts=facts, encoders=list(encoders), mappers=list(mappers), tuned=list(metrics.tuned),
+        columns=tables.columns(metrics), versions=times.versions(), base_model=_base_model(facts, sections),
+        kinds=_kinds(facts), splits=SPLITS, split_table=_split_table(facts), settings=_settings(sections),
+        claims=claims.all_claims(metrics, comparisons, reliability, calibration),
+        headline={split: tables.headline(metrics, split) for split in ("test", "validation", "train")},
+        breakdown=tables.breakdown(metrics),
+        breakdown_metrics=[(name, words.metric(name, k)) for name, k in tables.breakdown_columns(metrics)],
+        gallery=shown, shown_features=f"{words.mapper(mapper)} {encoder} features",
+        calibration=_calibration(calibration, metrics), indices=_indices(files.indices), times=stages,
+        csv_files=list(CSV_FILES.items()), plots=drawn.inline, legends=drawn.legends,
+        choices=choices,
+    )  # fmt: skip
+    sets = [one for kind in shown.sets.values() for one in kind]
+    rows = {
+        "headline.csv": tables.headline_rows(metrics),
+        "breakdown.csv": tables.breakdown_rows(metrics),
+        "comparisons.csv": comparisons,
+        "recall_curve.csv": drawn.recall_rows,
+        "calibration.csv": calibration,
+        "gallery.csv": tables.retrieval_rows(sets),
+        "stages.csv": [asdict(stage) for stage in stages],
+    }
+    return Report(page.render(context), rows, drawn.files)
+
+
+def save(report: Report, html: Path) -> None:
+    """Write the page, and the tables and plots beside it, each whole or not at all."""
+    for name, rows in report.tables.items():
+        tables.write_csv(html.parent / name, rows)
+    for name, text in report.plots.items():
+        tables.write_text(html.parent / name, text)
+    tables.write_text(html, report.html)
+
+
+def _table_of(paths: Iterable[Path], encoder: str, mapper: str) -> Path:
+    """The path of one encoder and mapper among `.../<encoder>/<mapper>/<table>.parquet`."""
+    for path in paths:
+        if (path.parent.parent.name, path.parent.name) == (encoder, mapper):
+            return path
+    raise InputError(
+        f"no table of encoder {encoder!r} and mapper {mapper!r} among {[str(path) for path in paths]}"
+    )
+
+
+def _base_model(facts: Facts, sections: Mapping[str, Any]) -> str:
+    base, family = facts.base, sections.get("base_model", {}).get("family")
+    parts = [
+        f"{family}" if family else "",
+        f"{base['resolution']} pixels",
+        base["prediction_type"].replace("_", " "),
+    ]
+    return f"{', '.join(part for part in parts if part)}; fingerprint {base['fingerprint'][:12]}"
+
+
+def _kinds(facts: Facts) -> list[tuple[str, int]]:
+    numbers = {kind: sum(row["kind"] == kind for row in facts.sets) for kind in KINDS}
+    return [(kind, number) for kind, number in numbers.items() if number]
+
+
+def _split_table(facts: Facts) -> list[tuple[str, list[int], int]]:
+    """(kind, sets in each split, sets of categories that the train split lacks)."""
+    lines = []
+    for kind, _ in _kinds(facts):
+        rows = [row for row in facts.sets if row["kind"] == kind]
+        numbers = [sum(row["split"] == split for row in rows) for split in SPLITS]
+        lines.append((kind, numbers, sum(not row["seen"] for row in rows)))
+    return lines
+
+
+def _settings(sections: Mapping[str, Any]) -> str:
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in sections.items()]
+    return "\n".join(lines)
+
+
+def _indices(paths: Iterable[Path]) -> list[Row]:
+    """What each index measured of itself; encoder and mapper are in its path."""
+    names = ("factory", "rows", "queries", "k", "recall_at_k")
+    rows = []
+    for path in paths:
+        found = data.read_json(path)
+        rows.append({name: found[name] for name in names} | dict(encoder=path.parent.name, mapper=path.stem))
+    return rows
+
+
+def _calibration(rows: Sequence[Row], metrics: Metrics) -> list[Row]:
+    """One line an encoder, mapper and kind of the test split, with the metrics as columns."""
+    lines = []
+    for encoder in metrics.encoders:
+        for mapper in metrics.mappers:
+            own = [
+                row
+                for row in rows
+                if (row["encoder"], row["mapper"], row["split"]) == (encoder, mapper, "test")
+            ]
+            for kind in [kind for kind in ("all", *KINDS) if any(row["kind"] == kind for row in own)]:
+                line: Row = dict(encoder=encoder, mapper=mapper, kind=kind)
+                line |= {name: None for name, _, _ in page.CALIBRATION}
+                for row in own:
+                    if row["kind"] == kind:
+                        line |= {row["metric"]: row["value"], "n_queries": row["n_queries"]}
+                lines.append(line)
+    return lines

@@ -1,0 +1,271 @@
+"""The paragraphs that say what a run shows: worded from the numbers, and no further.
+
+A claim is called shown only where a 95 % interval excludes the opposite. What
+the numbers do not settle is said to be open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attrib_core.report import words
+from attrib_core.report.data import UNTUNED, Metrics, Row
+
+SHOWN, OPEN, AGAINST = "shown", "open", "against"
+MAP = "mean_average_precision"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A question, whether the run answers it ('shown', 'open', 'against'), and the words."""
+
+    question: str
+    verdict: str
+    text: str
+
+
+def difference(
+    comparisons: Sequence[Row],
+    comparison: str,
+    metric: str,
+    k: int | None,
+    *,
+    encoder: str,
+    mapper: str,
+    kind: str,
+    split: str = "test",
+    seen: str = "all",
+) -> Row | None:
+    """The paired comparison of customized images: with a mapper against without, or against the control."""
+    for row in comparisons:
+        found = (row["comparison"], row["metric"], row["k"], row["encoder"], row["mapper"], row["kind"])
+        whole = (row["condition"], row["split"], row["seen"], row["prompt_kind"])
+        if found == (comparison, metric, k, encoder, mapper, kind) and whole == (
+            "customized",
+            split,
+            seen,
+            "all",
+        ):
+            return row
+    return None
+
+
+def best_features(metrics: Metrics) -> tuple[str, str]:
+    """Encoder and mapper with the highest mAP on the validation split, mean over kinds.
+
+    The test split plays no part in this choice. Without a validation split it
+    is the first encoder, tuned where the run has a mapper.
+    """
+
+    def mean(encoder: str, mapper: str) -> float:
+        rows = [
+            metrics.get(MAP, None, encoder=encoder, mapper=mapper, kind=kind, split="validation")
+            for kind in metrics.kinds
+        ]
+        known = [row["value"] for row in rows if row]
+        return sum(known) / len(known) if known else -1.0
+
+    pairs = [(encoder, mapper) for encoder in metrics.encoders for mapper in (*metrics.tuned, UNTUNED)]
+    return max(pairs, key=lambda pair: mean(*pair))
+
+
+def all_claims(
+    metrics: Metrics, comparisons: Sequence[Row], reliability: Sequence[Row], calibration: Sequence[Row]
+) -> list[Claim]:
+    """Every claim that the run has numbers for."""
+    encoder, mapper = best_features(metrics)
+    found: list[Claim | None] = []
+    for kind in metrics.kinds:
+        found.append(trace(metrics, comparisons, kind, encoder))
+    for kind in metrics.kinds:
+        found.append(tuning(metrics, comparisons, kind))
+    found.append(unseen(metrics, comparisons, "object", encoder, mapper))
+    found.append(confidence(reliability, calibration, encoder, mapper))
+    return [claim for claim in found if claim is not None]
+
+
+def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str) -> Claim | None:
+    """Do images of customized models point to their exemplars, beyond chance and beyond the prompt?"""
+    k = metrics.main_k
+    where = dict(encoder=encoder, mapper=UNTUNED, kind=kind)
+    row = metrics.get("recall_at_k", k, **where)
+    control = metrics.get("recall_at_k", k, condition="control", **where)
+    if row is None:
+        return None
+    ceiling = f" and no order more than {words.percent(row['ceiling'])}" if row["ceiling"] < 0.9995 else ""
+    text = (
+        f"With the {encoder} features as they come, {_value(row)} of the exemplars of {kind} sets stand among the "
+        f"{k} most similar candidates of an image ({words.plural(row['n_queries'], 'image')} of "
+        f"{words.plural(row['n_models'], 'test model')}). A random order would find "
+        f"{words.percent(row['chance'])}{ceiling}; so this is {_times(row)} chance."
+    )
+    question = f"Do images of models customized on {kind} sets point to their exemplars?"
+    if control is None:
+        return Claim(
+            question, OPEN, text + " The run has no control, so the part of the prompt is not known."
+        )
+    text += " The base model's images of the same prompts and noise, without the modifier token, reach "
+    text += f"{_control(control)}."
+    paired = difference(comparisons, "condition", "recall_at_k", k, **where)
+    if paired is None or paired["ci_low"] is None:
+        return Claim(
+            question, OPEN, text + " With fewer than two models there is no interval for the difference."
+        )
+    verdict = _verdict(paired)
+    if verdict == SHOWN and not (row["ci_low"] is not None and row["ci_low"] > row["chance"]):
+        end = "but the recall itself is not shown to be above chance."
+        return Claim(question, OPEN, f"{text} The paired difference is {_difference(paired)}, {end}")
+    end = {
+        SHOWN: "so customization put something into these images that the features find.",
+        OPEN: "so this run does not show that customization left a trace that the features find.",
+        AGAINST: "so the control points to the exemplars more than the customized images do.",
+    }[verdict]
+    return Claim(question, verdict, f"{text} The paired difference is {_difference(paired)}, {end}")
+
+
+def tuning(metrics: Metrics, comparisons: Sequence[Row], kind: str) -> Claim | None:
+    """Does the mapper help on the test split?"""
+    if not metrics.tuned:
+        return None
+    sentences, verdicts = [], []
+    for encoder in metrics.encoders:
+        paired = difference(
+            comparisons, "mapper", MAP, None, encoder=encoder, mapper=metrics.tuned[0], kind=kind
+        )
+        if paired is None or paired["ci_low"] is None:
+            continue
+        verdict = _verdict(paired)
+        verdicts.append(verdict)
+        before, after = (words.percent(paired[name]) for name in ("against_value", "value"))
+        change = f"from {before} to {after}, {_difference(paired)}"
+        sentences.append(
+            {
+                SHOWN: f"For {encoder}, tuning raises the mAP on test sets {change}.",
+                OPEN: f"For {encoder}, tuning changes the mAP on test sets {change}: no gain is shown.",
+                AGAINST: f"For {encoder}, tuning lowers the mAP on test sets {change}.",
+            }[verdict]
+        )
+    if not sentences:
+        return None
+    if all(verdict == SHOWN for verdict in verdicts):
+        whole = SHOWN
+    else:
+        whole = AGAINST if all(verdict == AGAINST for verdict in verdicts) else OPEN
+    return Claim(f"Does tuning the mapper help on {kind} sets?", whole, " ".join(sentences))
+
+
+def unseen(
+    metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str, mapper: str
+) -> Claim | None:
+    """How do categories fare that the train split lacks? Held against the control, as `trace` is."""
+    k = metrics.main_k
+    where = dict(encoder=encoder, mapper=mapper, kind=kind)
+    seen, other = (metrics.get("recall_at_k", k, seen=group, **where) for group in ("seen", "unseen"))
+    if seen is None or other is None:
+        return None
+    text = (
+        f"With {words.mapper(mapper)} {encoder} features, Recall@{k} is {_value(other)} for {kind} sets of "
+        f"categories that the train split lacks ({words.plural(other['n_models'], 'model')}) and {_value(seen)} for "
+        f"the others ({words.plural(seen['n_models'], 'model')}); the groups hold different {kind}s, so they are no "
+        "matched pair."
+    )
+    question = f"Does it hold for {kind}s of categories that the train split lacks?"
+    paired = difference(comparisons, "condition", "recall_at_k", k, seen="unseen", **where)
+    if paired is None or paired["ci_low"] is None:
+        return Claim(question, OPEN, f"{text} There is no interval for the difference from the control.")
+    verdict = _verdict(paired)
+    end = {
+        SHOWN: "so it does.",
+        OPEN: "so this run does not show it.",
+        AGAINST: "so it does not.",
+    }[verdict]
+    text += f" On the former, customized images differ from the control by {_difference(paired)}, {end}"
+    return Claim(question, verdict, text)
+
+
+def confidence(
+    reliability: Sequence[Row], calibration: Sequence[Row], encoder: str, mapper: str, least: float = 0.1
+) -> Claim | None:
+    """Is the stated influence true where it is large? Compares means over the bins from `least` up."""
+    rows = [
+        row
+        for row in reliability
+        if (row["encoder"], row["mapper"], row["split"]) == (encoder, mapper, "test")
+    ]
+    large = [row for row in rows if row["bin_low"] >= least - 1e-9 and row["mean_influence"] is not None]
+    number = sum(row["n_candidates"] for row in large)
+    if not rows:
+        return None
+    values = {
+        row["metric"]: row["value"]
+        for row in calibration
+        if (row["encoder"], row["mapper"], row["split"], row["kind"]) == (encoder, mapper, "test", "all")
+    }
+    text = ""
+    if "exemplar_mass" in values and "tail_mass" in values:
+        text = (
+            f"With {words.mapper(mapper)} {encoder} features an image's own exemplars get "
+            f"{words.percent(values['exemplar_mass'])} of the influence on average, and the candidates beyond those "
+            f"listed {words.percent(values['tail_mass'])}. "
+        )
+    question = "Can the stated influence be taken at its word?"
+    if not number:
+        return Claim(
+            question, OPEN, f"{text}No candidate of the test split is given {words.percent(least)} or more."
+        )
+    stated, true = (
+        sum(row[column] * row["n_candidates"] for row in large) / number
+        for column in ("mean_influence", "exemplar_share")
+    )
+    text += (
+        f"Where a candidate is given {100 * least:.0f}{words.THIN}% or more ({words.plural(number, 'candidate')}), "
+        f"the mean statement is {words.percent(stated)} and the true share {words.percent(true)}: "
+    )
+    text += "too high" if stated > true else "too low"
+    text += f" by {abs(100 * (stated - true)):.1f} points. These means have no interval, and they come from few models."
+    return Claim(question, OPEN, text)
+
+
+def _verdict(paired: Row) -> str:
+    if paired["ci_low"] > 0:
+        return SHOWN
+    return AGAINST if paired["ci_high"] < 0 else OPEN
+
+
+def _value(row: Row) -> str:
+    return words.with_interval(row["value"], row["ci_low"], row["ci_high"])
+
+
+def _difference(paired: Row) -> str:
+    low, high = (words.points(paired[name]) for name in ("ci_low", "ci_high"))
+    side = "above zero" if paired["ci_low"] > 0 else "below zero" if paired["ci_high"] < 0 else "around zero"
+    return f"{words.points(paired['difference'])} points with an interval {side} [{low}, {high}]{_p(paired['p_value'])}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f" (p{words.THIN}{'<' if value < 0.001 else '='}{words.THIN}{max(value, 0.001):.3f})"
+
+
+def _times(row: Row) -> str:
+    """A multiple of chance with its interval, "160 [120, 200] times"."""
+    value = words.ratio(row["value"] / row["chance"])
+    if row["ci_low"] is None:
+        return f"{value} times"
+    low, high = (words.ratio(row[name] / row["chance"]) for name in ("ci_low", "ci_high"))
+    return f"{value} [{low}, {high}] times"
+
+
+def _control(row: Row) -> str:
+    if row["value"] == 0:
+        return f"0.0{words.THIN}%, where chance is {words.percent(row['chance'])}: none of them is found"
+    reached = f"{_value(row)}, {_times(row)} chance"
+    if row["ci_low"] is None:
+        return reached
+    if row["ci_low"] > row["chance"]:
+        return f"{reached}: above it, so a part of the recall needs no customization"
+    if row["ci_high"] < row["chance"]:
+        return f"{reached}: below it"
+    return f"{reached}: compatible with it"

@@ -1,0 +1,86 @@
+"""From what the report knows to HTML text: the template and its filters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from attrib_core.report import legend, words
+from attrib_core.report.thumbnails import SIDE
+
+CONTENTS = (
+    ("shown", "What it shows"),
+    ("run", "What was run"),
+    ("retrieval", "Retrieval"),
+    ("curve", "Recall over K"),
+    ("breakdown", "By prompt and category"),
+    ("gallery", "Gallery"),
+    ("influence", "Influence"),
+    ("similarities", "Similarities"),
+    ("mapper", "Mapper"),
+    ("pool", "Pool and index"),
+    ("times", "Time"),
+    ("pictures", "Pictures and licences"),
+)
+REASONS = {
+    "exemplar": "is an exemplar itself",
+    "same_subject": "shows the subject of an object set",
+    "same_style": "has the style of a style set",
+    "near_duplicate": "near duplicate of an exemplar",
+}
+CALIBRATION = (  # name in the table, heading, whether it is shown as percent
+    ("negative_log_likelihood", "NLL", False),
+    ("expected_calibration_error", "ECE", True),
+    ("brier", "Brier", False),
+    ("exemplar_mass", "Exemplar mass", True),
+    ("tail_mass", "Tail mass", True),
+)
+
+
+def render(context: Mapping[str, Any]) -> str:
+    """The page as HTML. A name that the template uses and the context lacks raises UndefinedError."""
+    folder = resources.files("attrib_core.report")
+    sources = {name: folder.joinpath(name).read_text("utf-8") for name in ("page.html", "style.css")}
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "count": words.count,
+        "percent": words.percent,
+        "seconds": words.seconds,
+        "plain": words.plain,
+        "points": words.points,
+        "plural": words.plural,
+        "mapper": words.mapper,
+        "groups": _groups,
+    }
+    fixed = dict(
+        css=Markup(sources["style.css"]), labels=legend.LABELS, mark=legend.mark, reasons=REASONS,
+        calibration_columns=CALIBRATION, picture_side=SIDE, contents=CONTENTS, sections=_sections(context),
+    )  # fmt: skip
+    return environment.get_template("page.html").render(fixed | dict(context))
+
+
+def _sections(context: Mapping[str, Any]) -> set[str]:
+    """The sections that the page has: some need files that a run may lack."""
+    absent = {
+        "gallery": not context["gallery"].sets,
+        "mapper": not context["plots"]["mapper"],
+        "times": not context["times"],
+    }
+    return {name for name, _ in CONTENTS if not absent.get(name)}
+
+
+def _groups(rows: Iterable[Any], *names: str) -> Iterator[list[Any]]:
+    """Runs of rows that agree in some keys, in the order given."""
+
+    def key(row: Any) -> tuple[Any, ...]:
+        return tuple(row[name] for name in names)
+
+    for _, group in itertools.groupby(rows, key):
+        yield list(group)

@@ -1,0 +1,148 @@
+"""Source `folder`: the pictures below a local folder, with or without a table of what they show.
+
+Without a table, every picture file below the folder is a row, in the order of its relative path,
+and its name is its caption ("red-apple_2.png": "red apple 2"). With a table (CSV, UTF-8), its
+lines are the rows, in their order. Its column `file` is the path relative to the folder; caption,
+subject, category, style, licence and attribution may stand beside it, and an empty cell means
+that it is not known. A file that is missing or broken becomes a reject of the pool.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from attrib_core import keys
+from attrib_core.errors import InputError, close_matches
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+COLUMNS = ("file", "caption", "subject", "category", "style", "licence", "attribution")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The rows of a folder: names and words are held, pictures are read as they are asked for."""
+
+    path: Path
+    lines: tuple[dict[str, str], ...]
+    defaults: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        """Pool rows number `start` to `stop - 1`; bytes are None where a file cannot be read."""
+        for line in self.lines[start:stop]:
+            file = self.path / line["file"]
+            try:
+                content = file.read_bytes()
+            except OSError:
+                content = None
+            yield {
+                "image_id": line["file"],
+                "image": {"bytes": content, "path": line["file"]},
+                "caption": line.get("caption") or _words(file),
+                "subject": line.get("subject") or None,
+                "category": line.get("category") or None,
+                "style": line.get("style") or None,
+                "licence": line.get("licence") or self.defaults["licence"],
+                "attribution": line.get("attribution") or self.defaults["attribution"],
+            }
+
+    def state(self, start: int, stop: int) -> str:
+        """Digest of what rows depend on besides options and code: the table's words, and of each
+        file its size and time of change."""
+        stamps = []
+        for line in self.lines[start:stop]:
+            try:
+                status = (self.path / line["file"]).stat()
+                stamps.append([status.st_size, status.st_mtime_ns])
+            except OSError:
+                stamps.append([])
+        return keys.digest(self.lines[start:stop], stamps)
+
+
+def load(
+    *,
+    path: Annotated[str, Field(min_length=1, description="folder of pictures, with folders below it")],
+    metadata: Annotated[str | None, Field(description="CSV file that says what the pictures show")] = None,
+    licence: Annotated[
+        str | None, Field(description="licence of pictures for which the table names none")
+    ] = None,
+    attribution: Annotated[
+        str | None, Field(description="whom to name for pictures for which the table names nobody")
+    ] = None,
+) -> Folder:
+    """The source, its table read and checked.
+
+    Raises InputError for a folder or table that is not there, a table of another form, a picture
+    without licence or attribution, and where there is no picture at all.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"pool.source.path: {path!r} is no folder")
+    lines = _listed(folder) if metadata is None else _read(Path(metadata))
+    if not lines:
+        where = f"folder {path!r}" if metadata is None else f"table {metadata!r}"
+        raise InputError(f"pool.source: 0 pictures in {where}; expected files {', '.join(sorted(SUFFIXES))}")
+    defaults = {"licence": licence or "", "attribution": attribution or ""}
+    for column, default in defaults.items():
+        without = [line["file"] for line in lines if not line.get(column)]
+        if without and not default:
+            raise InputError(
+                f"pool.source.{column}: None, and nothing is known for {len(without)} pictures"
+                f" ({without[0]!r}); set it here, or in the column {column!r} of the table"
+            )
+    return Folder(folder, tuple(lines), defaults)
+
+
+def _listed(folder: Path) -> list[dict[str, str]]:
+    found: list[str] = []
+    for parent, _, files in os.walk(folder):
+        base = Path(parent).relative_to(folder)
+        found += [
+            (base / name).as_posix()
+            for name in files
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ]
+    return [{"file": name} for name in sorted(found)]
+
+
+def _read(table: Path) -> list[dict[str, str]]:
+    try:
+        text = table.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"pool.source.metadata: {str(table)!r} is no file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table}: not UTF-8 at byte {error.start}; save the table as UTF-8") from None
+    reader = csv.reader(text.splitlines(keepends=True))
+    header = next(reader, [])
+    for name in header:
+        if name not in COLUMNS:
+            raise InputError(f"{table}: unknown column {name!r}, {close_matches(name, COLUMNS)}")
+    if "file" not in header or len(set(header)) != len(header):
+        raise InputError(f"{table}: columns {header}; 'file' must be one of them, and each stand once")
+    lines = []
+    for cells in reader:
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise InputError(
+                f"{table}: line {reader.line_num} has {len(cells)} cells, the header has {len(header)}"
+            )
+        line = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        if not line["file"]:
+            raise InputError(f"{table}: line {reader.line_num} names no file")
+        lines.append(line)
+    return lines
+
+
+def _words(file: Path) -> str:
+    return re.sub(r"[\s_-]+", " ", file.stem).strip() or file.name

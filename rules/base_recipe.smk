@@ -1,0 +1,21 @@
+# The bundled base model, trained from nothing. No target of the demo asks for it:
+#   snakemake --cores all base_model_recipe
+# The working folder is not declared, so that a killed training resumes from its checkpoints.
+
+
+rule base_model_recipe:
+    input:
+        config="config/base.yaml",
+    output:
+        index="results/base_model/pipeline/model_index.json",
+    log:
+        "results/base_model/logs/base_model_recipe.log",
+    threads: 2
+    resources:
+        mem_mb=6000,
+    params:
+        work="results/base_model/work",
+        pipeline="results/base_model/pipeline",
+    shell:
+        "python -m attrib_core.base_recipe.train --config {input.config}"
+        " --work {params.work} --out {params.pipeline} > {log} 2>&1"

@@ -1,0 +1,25 @@
+# Soft influence: fitted on the validation split, applied to the test split.
+
+
+rule calibrate:
+    input:
+        ranks=f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet",
+        candidates=f"{RUN}/candidates/{{encoder}}/{{mapper}}.parquet",
+        exemplars=f"{RUN}/exemplars.parquet",
+    output:
+        calibrator=f"{RUN}/calibration/{{encoder}}/{{mapper}}/calibrator.json",
+        soft_scores=f"{RUN}/calibration/{{encoder}}/{{mapper}}/soft_scores.parquet",
+        calibration=f"{RUN}/calibration/{{encoder}}/{{mapper}}/calibration.parquet",
+        reliability=f"{RUN}/calibration/{{encoder}}/{{mapper}}/reliability.parquet",
+    log:
+        f"{RUN}/logs/calibrate/{{encoder}}-{{mapper}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/calibrate/{{encoder}}-{{mapper}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=CONFIG["calibration"],
+        code=code("workflow_scripts/calibrate.py"),
+    script:
+        "../workflow_scripts/calibrate.py"

@@ -1,0 +1,73 @@
+# What every other rule file uses: the checked config, the parts of the run, fingerprints of code.
+
+import math
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.logging import logger
+
+from attrib_core import device
+from attrib_core.config import load_config, plain
+from attrib_core.errors import InputError
+from attrib_core.fingerprint import fingerprint
+
+# Jobs import the same attrib_core whose fingerprints are taken here.
+os.environ["PYTHONPATH"] = os.pathsep.join([workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+try:
+    CONFIG = plain(load_config(config))
+except InputError as error:
+    sys.exit(f"Error in the config: {error}")
+
+RUN = f"results/{CONFIG['run']}"
+ENCODERS = list(CONFIG["encoders"])
+MAPPERS = ["untuned", CONFIG["mapper"]["head"]]
+
+
+def parts(items, size):
+    """Names of the parts that so many items are cut into: "0000", "0001", ..."""
+    return [f"{number:04d}" for number in range(math.ceil(items / size))]
+
+
+POOL_PARTS = parts(CONFIG["pool"]["images"], CONFIG["parts"]["pool_images"])
+SET_PARTS = parts(
+    CONFIG["exemplars"]["object_sets"] + CONFIG["exemplars"]["style_sets"], CONFIG["parts"]["exemplar_sets"]
+)
+
+
+def code(script, *families, data=(), packages=()):
+    """Fingerprint of the code that a script and the named families reach, for `params`.
+
+    Snakemake sees a change of the script alone. Families are named like "encoders/timm"; `data`
+    are files that the code reads beside its inputs, `packages` those whose version counts.
+    """
+    return fingerprint(
+        Path(workflow.basedir, script),
+        families=families,
+        data=[Path(path) for path in data],
+        packages=packages,
+    )
+
+
+def family_of(kind, name):
+    """The family behind an entry of the config, as `code` takes it: "encoders/timm"."""
+    return f"{kind}/{CONFIG[kind][name]['family']}"
+
+
+wildcard_constraints:
+    part=r"\d{4,9}",
+    encoder="|".join(map(re.escape, ENCODERS)),
+    mapper="|".join(map(re.escape, MAPPERS)),
+
+
+if workflow.is_main_process:
+    if not CONFIG["exemplars"]["held_out_only"]:
+        logger.warning(
+            "Warning: exemplars.held_out_only is false, so exemplars may be pictures that the base model was"
+            " trained on; ranks are then no evidence of influence by customization alone."
+        )
+    # Without --resources gpu=N every core would start a job that waits for a GPU.
+    if "gpu" not in workflow.global_resources and device.visible():
+        workflow.register_resource("gpu", len(device.visible()))

@@ -1,0 +1,23 @@
+# Metrics with intervals from the ranks of all encoders and mappers.
+
+
+rule measure:
+    input:
+        ranks=expand(f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet", encoder=ENCODERS, mapper=MAPPERS),
+        exemplars=f"{RUN}/exemplars.parquet",
+    output:
+        metrics=f"{RUN}/metrics.parquet",
+        comparisons=f"{RUN}/comparisons.parquet",
+    log:
+        f"{RUN}/logs/measure/all.log",
+    benchmark:
+        f"{RUN}/benchmarks/measure/all.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=CONFIG["metrics"],
+        seed=CONFIG["seed"],
+        code=code("workflow_scripts/measure.py"),
+    script:
+        "../workflow_scripts/measure.py"

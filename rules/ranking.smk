@@ -1,0 +1,34 @@
+# Exact ranks of every query's own exemplars in the pool.
+
+
+def rank_mapper(wildcards):
+    """The file of the heads; none where embeddings are used as they are."""
+    if wildcards.mapper == "untuned":
+        return []
+    return [f"{RUN}/mappers/{wildcards.encoder}/{wildcards.mapper}.safetensors"]
+
+
+rule rank:
+    input:
+        pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
+        queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
+        exemplar_embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
+        mapper=rank_mapper,
+        synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
+        exemplars=f"{RUN}/exemplars.parquet",
+        excluded=f"{RUN}/excluded.parquet",
+    output:
+        ranks=f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet",
+        candidates=f"{RUN}/candidates/{{encoder}}/{{mapper}}.parquet",
+    log:
+        f"{RUN}/logs/rank/{{encoder}}-{{mapper}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/rank/{{encoder}}-{{mapper}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=CONFIG["ranking"],
+        code=code("workflow_scripts/rank.py"),
+    script:
+        "../workflow_scripts/rank.py"

@@ -1,0 +1,78 @@
+# The report: one self-contained page, its plots, and its tables as CSV. Also shown by `snakemake --report`.
+
+SHOWN = [name for name in CONFIG if name not in ("run", "seed", "parts")]
+
+
+def plot(name):
+    """A plot that `snakemake --report` shows beside the page."""
+    return report(
+        f"{RUN}/report/{name}.svg", caption=f"captions/{name}.rst", category="Plots", labels={"plot": name}
+    )
+
+
+rule report:
+    input:
+        pool=expand(f"{RUN}/pool/part-{{part}}.parquet", part=POOL_PARTS),
+        rejects=expand(f"{RUN}/pool/rejects-{{part}}.parquet", part=POOL_PARTS),
+        exemplars=f"{RUN}/exemplars.parquet",
+        excluded=f"{RUN}/excluded.parquet",
+        base_model=f"{RUN}/base_model.json",
+        models=expand(f"{RUN}/models/part-{{part}}.parquet", part=SET_PARTS),
+        synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
+        curves=expand(f"{RUN}/mappers/{{encoder}}/curve.parquet", encoder=ENCODERS),
+        choices=expand(f"{RUN}/mappers/{{encoder}}/choice.json", encoder=ENCODERS),
+        indices=expand(f"{RUN}/indices/{{encoder}}/{{mapper}}.json", encoder=ENCODERS, mapper=MAPPERS),
+        ranks=expand(f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet", encoder=ENCODERS, mapper=MAPPERS),
+        candidates=expand(
+            f"{RUN}/candidates/{{encoder}}/{{mapper}}.parquet", encoder=ENCODERS, mapper=MAPPERS
+        ),
+        metrics=f"{RUN}/metrics.parquet",
+        comparisons=f"{RUN}/comparisons.parquet",
+        calibration=expand(
+            f"{RUN}/calibration/{{encoder}}/{{mapper}}/calibration.parquet", encoder=ENCODERS, mapper=MAPPERS
+        ),
+        reliability=expand(
+            f"{RUN}/calibration/{{encoder}}/{{mapper}}/reliability.parquet", encoder=ENCODERS, mapper=MAPPERS
+        ),
+        soft_scores=expand(
+            f"{RUN}/calibration/{{encoder}}/{{mapper}}/soft_scores.parquet", encoder=ENCODERS, mapper=MAPPERS
+        ),
+    output:
+        page=report(
+            f"{RUN}/report/index.html",
+            caption="captions/page.rst",
+            category="Report",
+            labels={"page": "report"},
+        ),
+        plots=[plot(name) for name in ("recall", "recall_curve", "reliability", "similarities", "mapper")],
+        tables=expand(
+            f"{RUN}/report/{{table}}.csv",
+            table=[
+                "headline",
+                "breakdown",
+                "comparisons",
+                "recall_curve",
+                "calibration",
+                "gallery",
+                "stages",
+            ],
+        ),
+    log:
+        f"{RUN}/logs/report/all.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/all.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=CONFIG["report"],
+        run=CONFIG["run"],
+        seed=CONFIG["seed"],
+        encoders=ENCODERS,
+        mappers=MAPPERS,
+        ties=CONFIG["metrics"]["ties"],
+        sections={name: CONFIG[name] for name in SHOWN},
+        benchmarks=f"{RUN}/benchmarks",
+        code=code("workflow_scripts/report.py"),
+    script:
+        "../workflow_scripts/report.py"

@@ -1,0 +1,514 @@
+"""Customization: stacked training held against a plain loop, and what must not change a result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attrib_core import families, tables
+from attrib_core.customization import concepts, part, prior, training
+from attrib_core.customization.concepts import Concept, ExemplarSet
+from attrib_core.customizers.custom_diffusion import CustomDiffusion
+from attrib_core.diffusion import components, deltas, description, stacked
+from attrib_core.diffusion.components import Components
+from attrib_core.errors import InputError
+from tests import diffusion_fixtures as made
+
+TOKEN = "<new1>"
+METHOD = CustomDiffusion(
+    steps=3, learning_rate=0.003, exemplar_batch=2, prior_batch=1, prior_weight=0.7, prior_images=3, stack=3, views=4
+)  # fmt: skip
+SETTINGS = {
+    "family": "custom_diffusion",
+    "steps": 2,
+    "exemplar_batch": 1,
+    "prior_batch": 1,
+    "stack": 2,
+    "views": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Components:
+    return components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
+
+
+@pytest.fixture(scope="module")
+def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[Concept]:
+    sets = made.exemplar_sets()
+    classes = sorted({(one.kind, one.category) for one in sets})
+    path = made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)
+    found = concepts.priors(concepts.read_prior(path, classes), loaded, classes)
+    return [
+        concepts.concept(
+            one,
+            loaded,
+            prompt=f"{TOKEN} {one.noun}",
+            prior=found[one.kind, one.category],
+            views=4,
+            scale_jitter=0.1,
+            shift=0.08,
+            seed=1,
+        )
+        for one in sets
+    ]
+
+
+def alone(
+    concept: Concept, loaded: Components, method: CustomDiffusion, seed: int
+) -> tuple[dict[str, Any], Any]:
+    """The method for one set, written plainly: hooks on a stock UNet, torch's own clipping and AdamW."""
+    unet, text_encoder = copy.deepcopy(loaded.unet), copy.deepcopy(loaded.text_encoder)
+    table = text_encoder.get_input_embeddings()
+    noun = loaded.tokenizer(concept.noun, add_special_tokens=False).input_ids
+    row = torch.nn.Parameter(table.weight[noun].mean(dim=0))
+    text_encoder.resize_token_embeddings(len(loaded.tokenizer))
+    table = text_encoder.get_input_embeddings()
+    table.register_forward_hook(
+        lambda _, given, out: torch.where((given[0] == loaded.token)[..., None], row, out)
+    )
+    trained = {}
+    for name, layer in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            layer.register_forward_hook(lambda _, __, out: torch.cat([out[:, :1].detach(), out[:, 1:]], 1))
+            trained[f"{name}.weight"] = layer.weight.requires_grad_()
+    parameters = [*trained.values(), row]
+    optimizer = torch.optim.AdamW(parameters, method.learning_rate, weight_decay=method.weight_decay)
+    scheduler = loaded.scheduler
+    for step in range(method.steps):
+        drawn = training.draw(
+            concept,
+            step,
+            exemplar_batch=method.exemplar_batch,
+            prior_batch=method.prior_batch,
+            timestep_power=method.timestep_power,
+            horizon=scheduler.config.num_train_timesteps,
+            seed=seed,
+        )
+        own = text_encoder(concept.ids[None]).last_hidden_state.repeat(method.exemplar_batch, 1, 1)
+        assert concept.prior is not None
+        context = torch.cat([own, concept.prior.states[drawn.prior]])
+        alpha = scheduler.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * drawn.latents + (1 - alpha).sqrt() * drawn.noise
+        if scheduler.config.prediction_type == "epsilon":
+            target = drawn.noise
+        else:
+            target = alpha.sqrt() * drawn.noise - (1 - alpha).sqrt() * drawn.latents
+        predicted = unet(noisy, drawn.timesteps, context).sample
+        first, rest = predicted[: method.exemplar_batch], predicted[method.exemplar_batch :]
+        loss = torch.nn.functional.mse_loss(first, target[: method.exemplar_batch])
+        loss = loss + method.prior_weight * torch.nn.functional.mse_loss(
+            rest, target[method.exemplar_batch :]
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, method.gradient_clip)
+        optimizer.step()
+    return {key: value.detach() for key, value in trained.items()}, row.detach()
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("clip", [1.0, 0.01])
+def test_stacked_training_equals_training_alone(
+    ready: list[Concept], loaded: Components, prediction_type: str, clip: float
+) -> None:
+    scheduler = copy.deepcopy(loaded.scheduler)
+    scheduler.register_to_config(prediction_type=prediction_type)
+    network = replace(loaded, scheduler=scheduler)
+    method = replace(METHOD, gradient_clip=clip)
+    models = training.train(ready[2:], network, method, seed=5)
+    before = loaded.unet.state_dict()
+    for concept, model in zip(ready[2:], models, strict=True):
+        weights, row = alone(concept, network, method, seed=5)
+        assert set(model.delta.weights) == set(weights) and len(weights) == 8
+        for key, expected in {**weights, "row": row}.items():
+            start = loaded.table[loaded.tokenizer(concept.noun, add_special_tokens=False).input_ids].mean(
+                dim=0
+            )
+            moved = expected - (start if key == "row" else before[key])
+            assert moved.abs().max() > method.learning_rate
+            found = model.delta.row if key == "row" else model.delta.weights[key]
+            # AdamW divides by the gradient's size, so where that is near zero single entries may differ
+            assert (found - expected).norm() < 1e-3 * moved.norm()
+
+
+def same(first: training.Trained, second: training.Trained) -> bool:
+    return (
+        first.loss == second.loss
+        and torch.equal(first.delta.row, second.delta.row)
+        and all(torch.equal(first.delta.weights[key], value) for key, value in second.delta.weights.items())
+    )
+
+
+def test_companions_and_place_change_nothing(ready: list[Concept], loaded: Components) -> None:
+    first = training.train([ready[0], ready[1], ready[4]], loaded, METHOD, seed=5)
+    turned = training.train([ready[4], ready[3], ready[0]], loaded, METHOD, seed=5)
+    padded = training.train([ready[4]], loaded, METHOD, seed=5)
+    assert same(first[0], turned[2])
+    assert same(first[2], turned[0])
+    assert same(first[2], padded[0])
+    assert not same(first[0], first[1])
+
+
+def test_the_seed_counts(ready: list[Concept], loaded: Components) -> None:
+    one, other = (training.train([ready[0]], loaded, METHOD, seed=seed)[0] for seed in (5, 6))
+    assert not same(one, other)
+
+
+def test_training_leaves_the_base_model_as_it_was(ready: list[Concept], loaded: Components) -> None:
+    before = {key: value.clone() for key, value in loaded.unet.state_dict().items()}
+    table = loaded.table.clone()
+    training.train(ready[:2], loaded, METHOD, seed=5)
+    after = loaded.unet.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(before[key], value) for key, value in after.items())
+    assert torch.equal(loaded.table, table)
+    assert not any(parameter.requires_grad for parameter in loaded.unet.parameters())
+
+
+def test_no_gradient_through_the_first_token() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, 5, 3, generator=generator)
+    rows = torch.randn(4, 6, 3, generator=generator, requires_grad=True)
+    layer = stacked.FirstTokenStopped(weight).requires_grad_()
+    out = layer(rows)
+    for model in range(2):
+        for row in (2 * model, 2 * model + 1):
+            torch.testing.assert_close(out[row], rows[row] @ weight[model].T)
+    factor = torch.randn(out.shape, generator=generator)
+    (out * factor).sum().backward()
+    assert rows.grad is not None and layer.weight.grad is not None
+    assert rows.grad[:, 0].abs().max() == 0 and rows.grad[:, 1:].abs().min() > 0
+    for model in range(2):
+        expected = sum(factor[row, 1:].T @ rows.detach()[row, 1:] for row in (2 * model, 2 * model + 1))
+        torch.testing.assert_close(layer.weight.grad[model], expected)
+
+
+def test_each_model_has_its_own_token() -> None:
+    table = torch.arange(8.0).view(4, 2)
+    embedding = stacked.StackedEmbedding(table, 4, torch.tensor([[10.0, 11.0], [20.0, 21.0]]))
+    shown = embedding(torch.tensor([[0, 4], [4, 3], [4, 1]]).repeat_interleave(2, dim=0))
+    assert shown[0].tolist() == [[0, 1], [10, 11]]
+    assert shown[2].tolist() == [[10, 11], [6, 7]]
+    assert shown[5].tolist() == [[20, 21], [2, 3]]
+
+
+def test_a_token_starts_as_the_mean_of_its_noun(loaded: Components, ready: list[Concept]) -> None:
+    stack = METHOD.start(loaded, ["fruit", "fruit animal"])
+    ids = [loaded.tokenizer(noun, add_special_tokens=False).input_ids for noun in ("fruit", "animal")]
+    assert len(ids[0]) == len(ids[1]) == 1
+    torch.testing.assert_close(stack.delta(0).row, loaded.table[ids[0][0]])
+    torch.testing.assert_close(stack.delta(1).row, loaded.table[[ids[0][0], ids[1][0]]].mean(dim=0))
+
+
+def draws(concept: Concept, power: float, steps: int = 200, batch: int = 4) -> list[training.Draw]:
+    return [
+        training.draw(
+            concept, step, exemplar_batch=batch, prior_batch=2, timestep_power=power, horizon=1000, seed=3
+        )
+        for step in range(steps)
+    ]
+
+
+def test_draws_follow_their_distribution(ready: list[Concept]) -> None:
+    drawn = draws(ready[0], power=0.6)
+    exemplar = np.concatenate([one.timesteps[:4].numpy() for one in drawn])
+    share = (exemplar / 1000) ** (1 / 0.6)
+    assert abs(share.mean() - 0.5) < 0.01 and share.min() >= 0 and exemplar.max() <= 999
+    for one in drawn:
+        quarters = np.sort(((one.timesteps[:4].numpy() + 0.5) / 1000) ** (1 / 0.6) * 4).astype(int)
+        assert quarters.tolist() == [0, 1, 2, 3]
+    noise = torch.stack([one.noise for one in drawn])
+    assert abs(float(noise.mean())) < 0.01 and abs(float(noise.std()) - 1) < 0.01
+    assert {int(position) for one in drawn for position in one.prior} == {0, 1, 2}
+
+
+def test_draws_of_two_sets_or_steps_differ(ready: list[Concept]) -> None:
+    first, second = draws(ready[0], power=1.0, steps=2)
+    other = draws(ready[2], power=1.0, steps=1)[0]
+    assert not torch.equal(first.noise, second.noise)
+    assert not torch.equal(first.noise, other.noise)
+
+
+def test_a_view_without_jitter_is_the_picture() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    shown = concepts.moved(picture, np.random.default_rng(1), scale_jitter=0.0, shift=0.0)
+    assert np.array_equal(shown, picture)
+
+
+def test_views_shift_and_scale_about_the_middle() -> None:
+    class Fixed:
+        """A generator that draws the ends of its ranges: scale up, to the right, down."""
+
+        def uniform(self, low: float, high: float, size: int | None = None) -> Any:
+            return high if size is None else np.array([high] * size)
+
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    shown = concepts.moved(picture, Fixed(), scale_jitter=0.0, shift=4 / 32)  # type: ignore[arg-type]
+    assert np.array_equal(shown[4:, 4:], picture[:-4, :-4])
+    assert np.array_equal(shown[:4, 4:], np.repeat(picture[:1, :-4], 4, axis=0))
+    dot = np.zeros((33, 33, 3), dtype=np.uint8)
+    dot[16, 16] = dot[16, 26] = 255
+    larger = concepts.moved(dot, Fixed(), scale_jitter=0.5, shift=0.0)[..., 0].astype(float)  # type: ignore[arg-type]
+    assert np.unravel_index(larger[:, :22].argmax(), (33, 22)) == (16, 16)
+    assert 22 + larger[16, 22:].argmax() == 31
+
+
+def test_every_exemplar_is_among_the_views_as_it_is(loaded: Components) -> None:
+    style = made.exemplar_sets()[4]
+    one = concepts.concept(
+        style, loaded, prompt=TOKEN, prior=None, views=7, scale_jitter=0.1, shift=0.1, seed=0
+    )
+    assert len(one.views) == 9
+    pictures = np.stack([concepts.decoding.to_rgb(data, where="") for data in style.pictures.values()])
+    mode = components.encode_pictures(loaded, pictures)
+    torch.testing.assert_close(one.views[:3], mode, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(one.views[3:6], mode, atol=1e-3)
+
+
+@pytest.fixture
+def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """The stage on given sets, in a run's folder of the test."""
+    sets = made.exemplar_sets()
+    path = made.write_prior(tmp_path / "images.parquet", sorted({(one.kind, one.category) for one in sets}))
+
+    def run(sets: Sequence[ExemplarSet], run: str = "run", **changes: Any) -> list[dict[str, Any]]:
+        return part.customize(
+            sets,
+            path,
+            description.describe(changes.pop("base", folder)),
+            settings=SETTINGS | changes,
+            modifier_token=TOKEN,
+            run=tmp_path / run,
+            seed=4,
+            code="code",
+            device="cpu",
+        )
+
+    return run
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.glob("deltas/*.safetensors")}
+
+
+def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_a_killed_part_resumes_and_ends_the_same(
+    customize: Callable[..., list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = made.exemplar_sets()
+    undisturbed = customize(sets, run="undisturbed")
+    tables.write(tmp_path / "models.parquet", "models", undisturbed)
+
+    trained: list[list[str]] = []
+    real = training.train
+
+    def counted(ready: Sequence[Concept], *rest: Any) -> list[training.Trained]:
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append([one.name for one in ready])
+        return real(ready, *rest)
+
+    monkeypatch.setattr(training, "train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        customize(sets)
+    assert len(contents(tmp_path / "run")) == 4
+    monkeypatch.setattr(training, "train", lambda ready, *rest: trained.append([]) or real(ready, *rest))
+    resumed = customize(sets)
+    assert trained == [["object-0", "object-1"], [], []]
+    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+    assert without_time(resumed) == without_time(undisturbed)
+
+    # and with nothing missing, nothing is trained, whatever the order of the sets
+    turned = customize(sets[::-1])
+    assert len(trained) == 3
+    assert turned == resumed[::-1]
+
+
+def test_a_damaged_delta_is_made_again(
+    customize: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    sets = made.exemplar_sets()[:2]
+    rows = customize(sets)
+    before = contents(tmp_path / "run")
+    path = tmp_path / "run" / rows[0]["delta_path"]
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    (tmp_path / "run" / rows[1]["token_path"]).unlink()
+    assert without_time(customize(sets)) == without_time(rows)
+    assert contents(tmp_path / "run") == before
+
+
+def test_part_size_changes_nothing(customize: Callable[..., list[dict[str, Any]]]) -> None:
+    sets = made.exemplar_sets()
+    whole = customize(sets, run="whole")
+    pieces = [
+        row for start in (0, 1, 4) for row in customize(sets[start : {0: 1, 1: 4, 4: 5}[start]], run="pieces")
+    ]
+    assert without_time(whole) == without_time(pieces)
+
+
+def test_the_key_holds_all_that_a_model_depends_on() -> None:
+    one = made.exemplar_sets()[0]
+    base: dict[str, Any] = {
+        "one": one,
+        "base": "b",
+        "conditions": {"x": 1},
+        "prior_prints": {("object", "fruit"): "p"},
+    }
+    changes: list[dict[str, Any]] = [
+        {"one": replace(one, pictures={"object-0.0": made.png(77)})},
+        {"one": replace(one, name="other")},
+        {"one": replace(one, category="animal")},
+        {"base": "c"},
+        {"conditions": {"x": 2}},
+        {"prior_prints": {("object", "fruit"): "q"}},
+    ]
+    found = {part.model_key(**base), *(part.model_key(**(base | change)) for change in changes)}
+    assert len(found) == len(changes) + 1
+    assert (
+        part.model_key(**(base | {"prior_prints": {("object", "fruit"): "p", ("style", "art"): "z"}}))
+        in found
+    )
+
+
+def test_a_loss_that_is_not_finite_names_set_and_step(
+    ready: list[Concept], loaded: Components, customize: Callable[..., list[dict[str, Any]]]
+) -> None:
+    broken = replace(ready[1], views=ready[1].views * float("nan"))
+    with pytest.raises(InputError, match="exemplar set 'object-1': its loss is nan at step 0"):
+        training.train([ready[0], broken], loaded, METHOD, seed=0)
+    with pytest.raises(
+        InputError, match=r"exemplar set 'object-0': .* at step 1; customizer.learning_rate 1e\+30"
+    ):
+        customize(made.exemplar_sets()[:1], learning_rate=1e30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"object_prompt": "a {category}"}, "customizer.object_prompt: 'a {category}' has no {token}"),
+        ({"object_prompt": "a {thing}"}, "customizer.object_prompt: 'a {thing}'; placeholders are {token}"),
+        ({"object_prompt": "{token} " + "fruit " * 40}, "tokens, the base model reads 24"),
+        ({"stack": 0}, "customizer.stack: 0"),
+        ({"step": 3}, "customizer.step: no option of family 'custom_diffusion', did you mean 'steps'"),
+    ],
+)
+def test_wrong_settings(
+    customize: Callable[..., list[dict[str, Any]]], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        customize(made.exemplar_sets()[:1], **changes)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_pictures_are_named(customize: Callable[..., list[dict[str, Any]]]) -> None:
+    one = replace(made.exemplar_sets()[0], pictures={"object-0.0": b"no picture"})
+    with pytest.raises(InputError, match=r"exemplar object-0.0: 10 bytes are no picture"):
+        customize([one])
+    with pytest.raises(InputError, match="no prior picture of 'tool' .object.; run the rule prior"):
+        customize([replace(made.exemplar_sets()[0], category="tool")])
+
+
+def test_without_prior_pictures(customize: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
+    rows = customize([replace(made.exemplar_sets()[0], category="tool")], prior_batch=0)
+    assert rows[0]["method"] == "custom_diffusion" and np.isfinite(rows[0]["loss"])
+
+
+def test_stock_diffusers_loads_a_delta(
+    customize: Callable[..., list[dict[str, Any]]], folder: Path, tmp_path: Path
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    row = customize(made.exemplar_sets()[:1])[0]
+    files = tmp_path / "run" / row["delta_path"], tmp_path / "run" / row["token_path"]
+    delta = deltas.read(*files, TOKEN, row["checksum"])
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    deltas.load_into(pipe, *files, TOKEN)
+    state = pipe.unet.state_dict()
+    assert len(delta.weights) == 8 and all(
+        torch.equal(state[key], value) for key, value in delta.weights.items()
+    )
+    with pytest.raises(InputError, match="no weight of the UNet has changed"):
+        deltas.load_into(pipe, *files, TOKEN)
+
+
+def test_prior_pictures_do_not_depend_on_their_batch(folder: Path) -> None:
+    base = description.describe(folder)
+    classes = [("object", "animal"), ("object", "fruit"), ("style", "art")]
+    lists = {"object": "object_prior", "style": "style_prior"}
+    rows = prior.plan(classes, lists, 3, seed=2)
+    assert [row["prior_index"] for row in rows] == [0, 1, 2] * 3
+    assert len({row["prompt"] for row in rows[:3]}) == 3
+    assert all("animal" in row["prompt"] for row in rows[:3])
+    assert len({row["seed"] for row in rows}) == 9
+    longer = prior.plan(classes[1:], lists, 30, seed=2)
+    assert longer[:3] == rows[3:6] and longer[30:33] == rows[6:]
+    made_rows = [
+        row
+        for batch in prior.images(rows, base, steps=2, guidance=3.0, batch=4, device="cpu")
+        for row in batch
+    ]
+    few = [
+        row
+        for batch in prior.images(rows[5:7], base, steps=2, guidance=3.0, batch=4, device="cpu")
+        for row in batch
+    ]
+    assert few == made_rows[5:7]
+    assert len({row["image"]["bytes"] for row in made_rows}) == 9
+
+
+def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., None]) -> None:
+    sets = made.exemplar_sets()
+    exemplars = made.write_exemplars(tmp_path / "exemplars.parquet", sets)
+    base, images, models = (
+        tmp_path / name for name in ("base_model.json", "prior.parquet", "models.parquet")
+    )
+    tables.write_json(base, description.describe(folder).as_json())
+    lists = {"object": "object_prior", "style": "style_prior"}
+    run_script(
+        "prior",
+        input={"exemplars": str(exemplars), "base_model": str(base)},
+        output={"images": str(images)},
+        params={"images_each": 2, "lists": lists, "steps": 2, "guidance": 2.0, "batch": 4, "seed": 1},
+    )
+    assert tables.read(images, "prior").num_rows == 6
+    checked = families.check("customizers", "custom_diffusion", dict(list(SETTINGS.items())[1:]))
+    run_script(
+        "customize_part",
+        input={"exemplars": str(exemplars), "prior": str(images), "base_model": str(base)},
+        output={"models": str(models)},
+        params={
+            "run": str(tmp_path / "run"),
+            "size": 3,
+            "settings": {"family": "custom_diffusion"} | checked,
+            "seed": 1,
+            "code": "x",
+        },
+        wildcards={"part": "0001"},
+    )
+    table = tables.read(models, "models")
+    assert table["exemplar_set"].to_pylist() == ["object-3", "style-0"]
+    assert all((tmp_path / "run" / path).exists() for path in table["token_path"].to_pylist())
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    path = made.write_exemplars(tmp_path / "exemplars.parquet", made.exemplar_sets())
+    assert [one.name for one in concepts.read_part(path, 2, 2)] == ["style-0"]
+    assert len(concepts.read_part(path, 2, 2)[0].pictures) == 3
+    with pytest.raises(InputError, match="part 3 of 2 sets asked, but it has 5 sets"):
+        concepts.read_part(path, 3, 2)

@@ -1,0 +1,92 @@
+"""The command line: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attrib_core import tables
+from attrib_core.__main__ import main
+from attrib_core.config.documentation import documents
+from attrib_core.config.sections import Config
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_check_sums_up_the_config(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("config.yaml: fine\n")
+    for words in (
+        "results/demo",
+        "2992 pictures of source 'openmoji'",
+        "64 sets (48 of objects, 16 of styles)",
+    ):
+        assert words in out
+    assert "1280 pictures" in out  # (48 + 16) sets x 2 prompt kinds x 5 prompts x 2 samples
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("pool: {imagess: 4}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "attrib_core", "check", "--config", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"error: {path}: pool.imagess: no such key (value 4), did you mean 'images'?\n"
+
+
+def test_the_generated_pages_are_fresh(capsys):
+    assert main(["docs", "--check", "--root", str(ROOT)]) == 0, capsys.readouterr().out
+
+
+def test_stale_pages_are_shown_and_mended(tmp_path, capsys):
+    assert main(["docs", "--root", str(tmp_path)]) == 0
+    assert main(["docs", "--root", str(tmp_path), "--check"]) == 0
+    page = tmp_path / "docs" / "config.md"
+    page.write_text(page.read_text().replace("name of the run", "title of the run"))
+    capsys.readouterr()
+    assert main(["docs", "--root", str(tmp_path), "--check"]) == 1
+    shown = capsys.readouterr()
+    assert "-| `run` | string | `demo` | title of the run" in shown.out
+    assert "+| `run` | string | `demo` | name of the run" in shown.out
+    assert "stale" in shown.err
+    assert "title of the run" in page.read_text()
+    assert main(["docs", "--root", str(tmp_path)]) == 0
+    assert "title of the run" not in page.read_text()
+
+
+def test_pages_name_every_key_column_and_family():
+    pages = documents()
+    config, data = pages["docs/config.md"], pages["docs/data.md"]
+    for section, field in Config.model_fields.items():
+        keys = getattr(field.annotation, "model_fields", {})
+        for name in keys if field.annotation.__name__ != "Family" else []:
+            assert f"`{section}.{name}" in config
+    for word in ("#### `openmoji`", "#### `pixel`", "`exemplars.splits.train`", "at least 0, at most 1"):
+        assert word in config
+    for name, schema in tables.SCHEMAS.items():
+        assert f"## `{name}`" in data
+        for field in schema:
+            assert f"| `{field.name}` |" in data
+    assert "string or null" in data and "| pixel |" in data
+
+
+def test_pages_are_the_same_on_every_run():
+    assert documents() == documents()
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["check", "--nothing"]])
+def test_wrong_commands_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err

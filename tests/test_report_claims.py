@@ -1,0 +1,138 @@
+"""What the report's paragraphs say, from tables made by hand: never more than the intervals allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attrib_core import tables
+from attrib_core.report import claims, data, figures
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """A row of metrics."""
+    base = dict(
+        encoder="e", mapper="untuned", condition="customized", split="test", kind="object", seen="all",
+        prompt_kind="all", metric="recall_at_k", k=10, value=0.4, ci_low=0.3, ci_high=0.5, ceiling=1.0, chance=0.01,
+        n_queries=100, n_models=10,
+    )  # fmt: skip
+    return base | changes
+
+
+def pair(low: float | None, high: float | None, **changes: Any) -> dict[str, Any]:
+    """A row of comparisons: customized against control."""
+    base = dict(
+        encoder="e", comparison="condition", mapper="untuned", condition="customized", against_mapper="untuned",
+        against_condition="control", split="test", kind="object", seen="all", prompt_kind="all", metric="recall_at_k",
+        k=10, value=0.4, against_value=0.2, difference=0.2, ci_low=low, ci_high=high, p_value=0.01, n_models=10,
+    )  # fmt: skip
+    return base | changes
+
+
+def metrics(*rows: dict[str, Any], mappers: tuple[str, ...] = ("untuned",)) -> data.Metrics:
+    return data.Metrics(rows, ("e",), mappers)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "said"),
+    [
+        (0.1, 0.3, claims.SHOWN, "customization put something into these images"),
+        (-0.1, 0.3, claims.OPEN, "does not show"),
+        (-0.3, -0.1, claims.AGAINST, "points to the exemplars more"),
+        (None, None, claims.OPEN, "no interval"),
+    ],
+)
+def test_a_trace_is_claimed_only_where_the_interval_says_so(
+    low: float | None, high: float | None, verdict: str, said: str
+) -> None:
+    found = claims.trace(
+        metrics(row(), row(condition="control", value=0.2)), [pair(low, high)], "object", "e"
+    )
+    assert found is not None and found.verdict == verdict and said in found.text
+    assert "40 [30, 50] times chance" in found.text
+
+
+def test_a_trace_below_chance_is_not_shown() -> None:
+    low = row(value=0.012, ci_low=0.004, ci_high=0.02)
+    found = claims.trace(
+        metrics(low, row(condition="control", value=0.0)), [pair(0.001, 0.02)], "object", "e"
+    )
+    assert found is not None and found.verdict == claims.OPEN and "not shown to be above chance" in found.text
+
+
+@pytest.mark.parametrize(
+    ("control", "said"),
+    [
+        (dict(value=0.2, ci_low=0.1, ci_high=0.3), "a part of the recall needs no customization"),
+        (dict(value=0.012, ci_low=0.0, ci_high=0.02), "compatible with it"),
+        (dict(value=0.001, ci_low=0.0, ci_high=0.002), "below it"),
+        (dict(value=0.0, ci_low=0.0, ci_high=0.0), "none of them is found"),
+    ],
+)
+def test_the_control_is_held_against_chance(control: dict[str, float], said: str) -> None:
+    found = claims.trace(metrics(row(), row(condition="control", **control)), [pair(0.1, 0.3)], "object", "e")
+    assert found is not None and said in found.text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "said"),
+    [
+        (0.1, 0.3, claims.SHOWN, "tuning raises the mAP"),
+        (-0.1, 0.3, claims.OPEN, "no gain is shown"),
+        (-0.3, -0.1, claims.AGAINST, "tuning lowers the mAP"),
+    ],
+)
+def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict: str, said: str) -> None:
+    paired = pair(
+        low, high, comparison="mapper", mapper="linear", against_condition="customized",
+        metric="mean_average_precision", k=None,
+    )  # fmt: skip
+    found = claims.tuning(metrics(row(), mappers=("untuned", "linear")), [paired], "object")
+    assert found is not None and found.verdict == verdict and said in found.text
+    assert claims.tuning(metrics(row()), [paired], "object") is None
+
+
+def test_unseen_categories_are_held_against_the_control() -> None:
+    known = metrics(row(), row(seen="seen"), row(seen="unseen", n_models=3))
+    for low, verdict in ((0.1, claims.SHOWN), (-0.1, claims.OPEN)):
+        found = claims.unseen(known, [pair(low, 0.3, seen="unseen")], "object", "e", "untuned")
+        assert found is not None and found.verdict == verdict
+    assert claims.unseen(metrics(row(), row(seen="seen")), [], "object", "e", "untuned") is None
+
+
+def test_confidence_is_weighed_by_candidates_and_never_called_shown() -> None:
+    bins = [
+        dict(encoder="e", mapper="untuned", split="test", bin_low=low, bin_high=low + 0.1, mean_influence=mean,
+             exemplar_share=share, n_candidates=count)
+        for low, mean, share, count in [(0.0, 0.01, 0.9, 999), (0.1, 0.15, 0.05, 30), (0.9, 0.95, 0.85, 10)]
+    ]  # fmt: skip
+    found = claims.confidence(bins, [], "e", "untuned")
+    assert found is not None and found.verdict == claims.OPEN
+    assert (
+        "(40 candidates)" in found.text
+        and "35.0\u202f%" in found.text
+        and "too high by 10.0 points" in found.text
+    )
+
+
+def test_features_are_chosen_on_the_validation_split_alone() -> None:
+    mean = dict(metric="mean_average_precision", k=None)
+    rows = [
+        row(**mean, encoder="a", split="validation", value=0.5),
+        row(**mean, encoder="b", split="validation", value=0.3),
+        row(**mean, encoder="a", split="test", value=0.1),
+        row(**mean, encoder="b", split="test", value=0.9),
+    ]
+    assert claims.best_features(data.Metrics(tuple(rows), ("b", "a"), ("untuned",))) == ("a", "untuned")
+
+
+def test_a_single_model_has_no_interval(tmp_path: Path) -> None:
+    tables.write(
+        tmp_path / "m.parquet", "metrics", [row(ci_low=float("nan"), ci_high=float("nan"), n_models=1)]
+    )
+    known = data.read_metrics(tmp_path / "m.parquet", ["e"], ["untuned"])
+    assert known.rows[0]["ci_low"] is None
+    drawing = figures.recall_dots(known, "object")
+    assert "Recall@10" in drawing and "nan" not in drawing

@@ -1,0 +1,102 @@
+"""The parts that the report is made of: finding rows, thumbnails, SVG, times, numbers in words."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from attrib_core.errors import InputError
+from attrib_core.report import lookup, svg, thumbnails, times, words
+
+
+def test_lookup_reads_across_row_groups(tmp_path: Path) -> None:
+    table = pa.table({"name": [f"n{i}" for i in range(1000)], "value": list(range(1000))})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=64)
+    wanted = ["n3", "n64", "n700", "n999"]
+    found = lookup.rows_by_id([tmp_path / "a.parquet"], "name", wanted, ["value"])
+    assert {name: row["value"] for name, row in found.items()} == dict(n3=3, n64=64, n700=700, n999=999)
+
+
+def test_small_pictures_keep_their_pixels_and_large_ones_shrink() -> None:
+    def encoded(pixels: np.ndarray) -> bytes:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        return stream.getvalue()
+
+    flat = np.full((64, 64, 3), (10, 200, 30), np.uint8)
+    shown = thumbnails.thumbnail(encoded(flat), where="x")
+    assert shown.startswith("data:image/png;base64,")
+    assert np.array_equal(decoded(shown), flat)
+    noise = np.random.default_rng(0).integers(0, 256, (600, 300, 3), dtype=np.uint8)
+    assert decoded(thumbnails.thumbnail(encoded(noise), where="x")).shape == (160, 80, 3)
+    with pytest.raises(InputError, match=r"^query q1: "):
+        thumbnails.thumbnail(b"no picture", where="query q1")
+
+
+def decoded(source: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"))
+
+
+def test_inline_svg_has_its_own_ids_and_the_colours_of_the_page() -> None:
+    with svg.axes(200, 100) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=svg.TUNED_COLOR)
+        document = svg.text(figure)
+    inline = svg.inline(document, name="one", label='a "line"')
+    ElementTree.fromstring(inline)
+    assert "var(--tuned)" in inline and svg.TUNED_COLOR not in inline
+    assert all(match.startswith("one-") for match in re.findall(r'\bid="([^"]+)"', inline))
+    assert set(re.findall(r"url\(#([^)]+)\)", inline)) <= set(re.findall(r'\bid="([^"]+)"', inline))
+    assert 'aria-label="a &quot;line&quot;"' in inline
+
+
+def test_times_are_summed_by_rule(tmp_path: Path) -> None:
+    for name, seconds, memory in (("rank/a", 1.5, "10"), ("rank/b", 2.5, "30"), ("pool_part/0000", 9, "NA")):
+        path = tmp_path / f"{name}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t{memory}\t1.0\n")
+    pool, rank = times.stage_times(tmp_path)
+    assert (rank.rule, rank.jobs, rank.seconds, rank.cpu_seconds, rank.memory_mb) == (
+        "rank",
+        2,
+        4.0,
+        2.0,
+        30.0,
+    )
+    assert (pool.rule, pool.seconds, pool.memory_mb) == ("pool_part", 9.0, 0.0)
+    assert times.stage_times(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.475, "47.5"),
+        (1, "100.0"),
+        (0, "0.0"),
+        (0.0004, "<\u202f0.1"),
+        (-0.012, "\u22121.2"),
+        (None, "\u2013"),
+    ],
+)
+def test_percent(value: float | None, written: str) -> None:
+    assert words.share(value) == written
+
+
+def test_other_numbers() -> None:
+    assert words.interval(0.1, 0.25) == "[10.0, 25.0]"
+    assert words.interval(None, None) == ""
+    assert words.count(1234567) == "1\u202f234\u202f567"
+    assert (words.points(0.071), words.points(-0.071)) == ("+7.1", "\u22127.1")
+    assert [words.ratio(value) for value in (1.26, 12.4, 163, 1260)] == ["1.3", "12", "160", "1\u202f300"]
+    assert [words.seconds(value).replace("\u202f", " ") for value in (0.44, 59.7, 312, 11100)] == [
+        "0.4 s", "1 min 00 s", "5 min 12 s", "3 h 05 min",
+    ]  # fmt: skip
+    assert [words.rank(value) for value in (14, 14.5, 1233.2)] == ["14", "14.5", "1\u202f233"]

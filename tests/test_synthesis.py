@@ -1,0 +1,330 @@
+"""Synthesis: held against the stock pipeline, and what must not change a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_file
+
+from attrib_core import keys, tables
+from attrib_core.diffusion import components, deltas, description, sampling
+from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.deltas import Delta
+from attrib_core.errors import InputError
+from attrib_core.synthesis import part, requests
+from tests import diffusion_fixtures as made
+
+TOKEN = "<new1>"
+SETS = made.exemplar_sets()[2:]
+OPTIONS: dict[str, Any] = {"steps": 3, "guidance": 3.0, "batch": 5, "image_format": "png", "samples_each": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Components:
+    return components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
+
+
+def delta(loaded: Components, number: int) -> Delta:
+    """A made-up delta: keys and values far from the base model's."""
+    generator = torch.Generator().manual_seed(number)
+    weights = {
+        key: value + 0.5 * torch.randn(value.shape, generator=generator)
+        for key, value in loaded.unet.state_dict().items()
+        if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+    return Delta(weights, torch.randn(loaded.table.shape[1], generator=generator))
+
+
+@pytest.fixture
+def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
+    """Rows of the table `models` for three sets, with their files in `tmp_path`."""
+    rows = []
+    for number, one in enumerate(SETS):
+        checksum = deltas.write(tmp_path / "deltas", f"key-{number}", delta(loaded, number), TOKEN)
+        delta_path, token_path = deltas.paths(Path("deltas"), f"key-{number}")
+        rows.append(
+            {
+                "model_key": f"key-{number}",
+                "exemplar_set": one.name,
+                "method": "custom_diffusion",
+                "base_model": loaded.base.fingerprint,
+                "modifier_token": TOKEN,
+                "delta_path": str(delta_path),
+                "token_path": str(token_path),
+                "checksum": checksum,
+                "steps": 1,
+                "loss": 0.0,
+                "seconds": 0.0,
+                "device": "cpu",
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
+    """The stage in a run's folder of the test, its parts as one table; pictures are not kept unless asked."""
+
+    def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
+        prompts = changes.pop("prompts", made.prompt_rows(SETS))
+        base = changes.pop("base", loaded.base)
+        found = pa.concat_tables(
+            part.synthesize(
+                models, prompts, base, **(OPTIONS | changes), run=tmp_path, seed=9, code="code", device="cpu"
+            )
+        )
+        if not keep:
+            for piece in tmp_path.glob(f"{part.PIECES}/*"):
+                piece.unlink()
+        return found
+
+    return run
+
+
+def pixels(table: pa.Table) -> np.ndarray:
+    return np.stack(
+        [np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in table["image"].to_pylist()]
+    )
+
+
+def stock(
+    pipe: StableDiffusionPipeline, loaded: Components, prompts: Sequence[str], seeds: Sequence[int]
+) -> np.ndarray:
+    """Pictures by the stock pipeline from the same latents."""
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    shown = pipe(
+        list(prompts),
+        latents=sampling.initial_noise(loaded, seeds),
+        num_inference_steps=OPTIONS["steps"],
+        guidance_scale=OPTIONS["guidance"],
+        output_type="np",
+    ).images
+    return (shown * 255).round().astype(np.uint8)
+
+
+def close(first: np.ndarray, second: np.ndarray) -> bool:
+    """Equal but for rounding: one level, in one of a hundred values at most."""
+    difference = np.abs(first.astype(int) - second.astype(int))
+    return difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+def test_pictures_are_those_of_the_stock_pipeline(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, prediction_type: str
+) -> None:
+    folder = made.save_base(tmp_path_factory.mktemp("other") / "tiny", prediction_type=prediction_type)
+    loaded = components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
+    model = delta(loaded, 1)
+    checksum = deltas.write(tmp_path / "deltas", "key", model, TOKEN)
+    files = deltas.paths(tmp_path / "deltas", "key")
+    assert checksum == deltas.checksum(*files)
+    prompts, controls = [f"a {TOKEN} fruit in the snow", f"{TOKEN} art"], ["a fruit in the snow", "art"]
+    seeds = [1, 2]
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    expected = [stock(pipe, loaded, controls, seeds)]
+    deltas.load_into(pipe, *files, TOKEN)
+    expected.append(stock(pipe, loaded, prompts, seeds))
+
+    ids = components.tokenize(loaded, [*controls, *prompts])
+    nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(4, -1, -1)
+    with torch.no_grad(), deltas.applied(loaded, [None, None, model, model]):
+        shown = sampling.sample(
+            loaded,
+            components.encode_text(loaded, ids),
+            nothing,
+            sampling.initial_noise(loaded, seeds * 2),
+            steps=OPTIONS["steps"],
+            guidance=OPTIONS["guidance"],
+        )
+    assert close(shown[:2], expected[0])
+    assert close(shown[2:], expected[1])
+    assert not close(expected[0], expected[1])
+
+
+def test_rows(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], loaded: Components) -> None:
+    rows = synthesize(models).to_pylist()
+    assert len(rows) == 3 * 2 * 2 * 2 == len({row["query_id"] for row in rows})
+    assert [row["exemplar_set"] for row in rows] == [one.name for one in SETS for _ in range(8)]
+    first = rows[0]
+    assert first["query_id"] == "object-2.customized.scene-2.0"
+    assert (first["prompt"], first["model_key"]) == ("a <new1> fruit in the snow", "key-0")
+    control = next(row for row in rows if row["query_id"] == "object-2.control.scene-2.0")
+    assert (control["prompt"], control["model_key"]) == ("a fruit in the snow", loaded.base.fingerprint)
+    assert control["seed"] == first["seed"] == keys.seed("synthesize", 9, "object-2", "scene", 2, 0)
+    assert len({row["seed"] for row in rows}) == len(rows) / 2
+    assert len({row["image"]["bytes"] for row in rows}) == len(rows)
+
+
+def test_part_and_place_in_a_batch_change_nothing(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    whole = synthesize(models)
+    assert synthesize(models[1:2]).equals(whole.slice(8, 8))
+    turned = synthesize(models[::-1])
+    assert turned.slice(16, 8).equals(whole.slice(0, 8))
+
+
+def test_the_size_of_a_batch_changes_rounding_at_most(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    whole = synthesize(models[:2], batch=16)
+    for batch in (1, 3):
+        other = synthesize(models[:2], batch=batch)
+        assert close(pixels(other), pixels(whole))
+        assert other.drop_columns("image").equals(whole.drop_columns("image"))
+
+
+def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
+    models: list[dict[str, Any]],
+    synthesize: Callable[..., pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = synthesize(models)
+    made_batches: list[int] = []
+    real = part._batch
+
+    def counted(*given: Any, **options: Any) -> np.ndarray:
+        if len(made_batches) == 2:
+            raise KeyboardInterrupt
+        made_batches.append(1)
+        return real(*given, **options)
+
+    monkeypatch.setattr(part, "_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(models, keep=True)
+    kept = sorted(tmp_path.glob(f"{part.PIECES}/*.parquet"))
+    assert len(kept) == 1
+    monkeypatch.setattr(
+        part, "_batch", lambda *given, **options: made_batches.append(1) or real(*given, **options)
+    )
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(made_batches) == 2 + 4
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(made_batches) == 2 + 4
+    kept[0].write_bytes(b"damaged")
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(made_batches) == 2 + 4 + 2
+    assert not synthesize(models[:1], keep=True, guidance=2.0).equals(expected.slice(0, 8))
+
+
+def test_webp_is_without_loss(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]) -> None:
+    assert np.array_equal(pixels(synthesize(models[:1])), pixels(synthesize(models[:1], image_format="webp")))
+    with pytest.raises(InputError, match="synthesis.image_format: 'gif', choose 'png' or 'webp'"):
+        synthesize(models[:1], image_format="gif")
+
+
+def test_prompts_that_do_not_fit(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]) -> None:
+    rows = made.prompt_rows(SETS)
+    with pytest.raises(
+        InputError, match="prompts of 'object-2': 'a fruit' lacks the modifier token '<new1>'"
+    ):
+        synthesize(models, prompts=[rows[0] | {"prompt": "a fruit"}])
+    with pytest.raises(InputError, match="control prompt 'a <new1> fruit' has the modifier token '<new1>'"):
+        synthesize(models, prompts=[rows[0] | {"control_prompt": "a <new1> fruit"}])
+    with pytest.raises(InputError, match="prompts of 'style-0': there are none"):
+        synthesize(models[2:], prompts=rows[:4])
+    with pytest.raises(InputError, match="tokens, the base model reads 24; shorten it"):
+        synthesize(models, prompts=[row | {"prompt": "fruit " * 30 + TOKEN} for row in rows])
+
+
+def test_models_that_do_not_fit(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match="model of 'object-2': made of base model other, but base_model.json"
+    ):
+        synthesize([models[0] | {"base_model": "other"}])
+    path = tmp_path / models[0]["delta_path"]
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(InputError, match=rf"{path}: its bytes, .* are not those of the table of models"):
+        synthesize(models)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"{path}: no such delta; run the rule customize_part"):
+        synthesize(models)
+
+
+def test_a_delta_of_another_network_is_refused(loaded: Components) -> None:
+    good = delta(loaded, 0)
+    key = next(iter(good.weights))
+    for weights, message in [
+        ({"no.such.layer.weight": good.weights[key]}, "the base model's UNet has no such layer"),
+        ({"conv_in.weight": good.weights[key]}, "expected the weight of a linear layer without bias"),
+        ({key: good.weights[key][:3]}, r"shape \(3, 32\), the base model has \(64, 32\)"),
+    ]:
+        with pytest.raises(InputError, match=message), deltas.applied(loaded, [Delta(weights, good.row)]):
+            pass
+
+
+def test_token_files_are_checked(loaded: Components, tmp_path: Path) -> None:
+    deltas.write(tmp_path, "key", delta(loaded, 0), TOKEN)
+    delta_path, token_path = deltas.paths(tmp_path, "key")
+    save_file({"<other>": torch.zeros(32)}, token_path)
+    with pytest.raises(
+        InputError, match=rf"{token_path}: holds \['<other>'\], expected one vector named '<new1>'"
+    ):
+        deltas.read(delta_path, token_path, TOKEN, deltas.checksum(delta_path, token_path))
+    delta_path.write_bytes(b"no safetensors")
+    with pytest.raises(InputError, match=rf"{delta_path}: not readable as safetensors"):
+        deltas.read(delta_path, token_path, TOKEN, deltas.checksum(delta_path, token_path))
+
+
+def test_the_base_model_has_no_embedding_for_the_token(loaded: Components) -> None:
+    ids = components.tokenize(loaded, [f"a {TOKEN} fruit", "a fruit"])
+    with deltas.applied(loaded, [None, None]):
+        states = components.encode_text(loaded, ids)
+    assert torch.isnan(states[0]).any() and not torch.isnan(states[1]).any()
+
+
+def test_guidance_one_is_the_condition_alone(loaded: Components) -> None:
+    """With guidance 1 the words of the unconditional half do not matter."""
+    ids = components.tokenize(loaded, ["a fruit"])
+    other = components.tokenize(loaded, ["an animal in the snow"])
+    noise = sampling.initial_noise(loaded, [3])
+    states, nothing = (components.encode_text(loaded, one) for one in (ids, other))
+    first = sampling.sample(loaded, states, nothing, noise, steps=2, guidance=1.0)
+    second = sampling.sample(loaded, states, states, noise, steps=2, guidance=1.0)
+    assert close(first, second)
+    assert not close(first, sampling.sample(loaded, states, nothing, noise, steps=2, guidance=9.0))
+
+
+def test_noise_follows_from_the_seed_alone(loaded: Components) -> None:
+    both = sampling.initial_noise(loaded, [5, 6])
+    assert torch.equal(both[1:], sampling.initial_noise(loaded, [6]))
+    many = sampling.initial_noise(loaded, range(200))
+    assert abs(float(many.mean())) < 0.01 and abs(float(many.std()) - 1) < 0.01
+
+
+def test_the_script(
+    models: list[dict[str, Any]], loaded: Components, tmp_path: Path, run_script: Callable[..., None]
+) -> None:
+    tables.write(tmp_path / "models.parquet", "models", models[2:])
+    tables.write(tmp_path / "prompts.parquet", "prompts", made.prompt_rows(SETS))
+    tables.write_json(tmp_path / "base_model.json", loaded.base.as_json())
+    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "batch", "image_format")}
+    output = tmp_path / "synthesized" / "part-0000.parquet"
+    run_script(
+        "synthesize_part",
+        input={name: str(tmp_path / f"{name}.parquet") for name in ("models", "prompts")}
+        | {"base_model": str(tmp_path / "base_model.json")},
+        output={"images": str(output)},
+        params={"run": str(tmp_path), "settings": settings, "samples_each": 1, "seed": 9, "code": "x"},
+    )
+    table = tables.read(output, "synthesized")
+    assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2

@@ -1,0 +1,158 @@
+"""The workflow itself: a tiny real run, what reruns when, and what a bad config says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attrib_core import tables
+from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
+
+ENCODERS = 1
+MAPPERS = 2
+POOL_PARTS = 2
+SET_PARTS = 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"synthesis": {"stepz": 3}}, ["synthesis.stepz", "'steps'"]),
+        ({"seed": "soon"}, ["seed", "'soon'", "integer"]),
+        ({"encoders": {"mine": {"family": "pixle"}}}, ["encoders.mine", "'pixle'", "'pixel'"]),
+        ({"pool": {"images": 10_000_000}}, ["pool.images", "10000000"]),
+    ],
+)
+def test_a_bad_config_is_one_line_before_anything_starts(
+    tmp_path: Path, changes: dict[str, Any], expected: list[str]
+) -> None:
+    result = snakemake(tmp_path, config_file(tmp_path / "bad.yaml", **changes))
+    assert result.returncode == 1
+    assert len(own_lines(result)) == 1, tail(result)
+    for words in expected:
+        assert words in own_lines(result)[0]
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_exemplars_that_the_base_model_saw_are_a_warning(tmp_path: Path) -> None:
+    config = config_file(tmp_path / "seen.yaml", exemplars={"held_out_only": False})
+    result = snakemake(tmp_path, config, "--dry-run", "--quiet", "all")
+    assert result.returncode == 0, tail(result)
+    warnings = [line for line in own_lines(result) if line.startswith("Warning:")]
+    assert len(warnings) == 1 and "exemplars.held_out_only" in warnings[0]
+
+
+def test_a_dry_run_counts_the_jobs(tmp_path: Path) -> None:
+    result = snakemake(tmp_path, TINY, "--dry-run")
+    assert result.returncode == 0, tail(result)
+    jobs = planned(result)
+    assert jobs["pool_part"] == POOL_PARTS
+    assert jobs["customize_part"] == jobs["synthesize_part"] == SET_PARTS
+    assert jobs["embed_pool_part"] == POOL_PARTS * ENCODERS
+    assert jobs["embed_queries_part"] == SET_PARTS * ENCODERS
+    assert jobs["rank"] == jobs["index"] == jobs["calibrate"] == ENCODERS * MAPPERS
+    assert jobs["exemplars"] == jobs["base_model"] == jobs["measure"] == jobs["report"] == 1
+    assert not list(tmp_path.glob("results/**/*.parquet"))
+
+
+def test_the_number_of_parts_follows_from_the_config(tmp_path: Path) -> None:
+    config = config_file(tmp_path / "parts.yaml", parts={"pool_images": 50, "exemplar_sets": 2})
+    jobs = planned(snakemake(tmp_path, config, "--dry-run"))
+    assert jobs["pool_part"] == 3
+    assert jobs["customize_part"] == 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
+    """A finished tiny run: its folder, and what the call printed."""
+    folder = tmp_path_factory.mktemp("workflow")
+    yield folder, snakemake(folder, TINY)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_tiny_run_makes_everything(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, result = run
+    assert result.returncode == 0, tail(result)
+    results = folder / "results" / "tiny"
+    page = (results / "report" / "index.html").read_text("utf-8")
+    assert page.rstrip().endswith("</html>")
+    metrics = tables.read(results / "metrics.parquet", "metrics")
+    assert set(metrics["mapper"].to_pylist()) == {"untuned", "linear"}
+    assert set(metrics["condition"].to_pylist()) == {"customized", "control"}
+    assert len(list(results.glob("deltas/*.token.safetensors"))) == 7
+    assert not list(results.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_second_call_has_nothing_to_do(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    again = snakemake(run[0], TINY)
+    assert again.returncode == 0, tail(again)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "rerun", "kept"),
+    [
+        (
+            {"encoders": {"coarse": {"family": "pixel", "size": 4}}},
+            {"embed_pool_part": 2, "embed_queries_part": 2, "embed_exemplars": 1, "rank": 2, "measure": 1},
+            {"pool_part", "exemplars", "base_model", "prior", "customize_part", "synthesize_part"},
+        ),
+        (
+            {"metrics": {"recall_ks": [1, 2]}},
+            {"measure": 1, "report": 1},
+            {"rank", "calibrate", "tune", "embed_pool_part", "customize_part", "synthesize_part"},
+        ),
+        (
+            {"ranking": {"top_k": 11}},
+            {"rank": 2, "calibrate": 2, "measure": 1},
+            {"tune", "index", "embed_pool_part", "customize_part", "synthesize_part"},
+        ),
+        (
+            {"synthesis": {"steps": 3}},
+            {"synthesize_part": 2, "embed_queries_part": 2, "rank": 2},
+            {"pool_part", "exemplars", "prior", "customize_part", "embed_pool_part"},
+        ),
+    ],
+)
+def test_a_change_reruns_what_uses_it_and_nothing_else(
+    run: tuple[Path, subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    rerun: dict[str, int],
+    kept: set[str],
+) -> None:
+    jobs = planned(snakemake(run[0], config_file(tmp_path / "changed.yaml", **changes), "--dry-run"))
+    assert {rule: jobs.get(rule) for rule in rerun} == rerun
+    assert not kept & jobs.keys()
+
+
+@pytest.mark.slow
+def test_the_size_of_parts_changes_no_result(
+    run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """One large part each in place of two: same rows, same numbers, same pictures, bit for bit."""
+    config = config_file(tmp_path / "whole.yaml", parts={"pool_images": 120, "exemplar_sets": 8})
+    result = snakemake(tmp_path, config)
+    assert result.returncode == 0, tail(result)
+    cut, whole = run[0] / "results" / "tiny", tmp_path / "results" / "tiny"
+    for name in ("pool", "synthesized"):
+        ours = tables.read_parts(sorted((cut / name).glob("part-*.parquet")), name)
+        theirs = tables.read_parts(sorted((whole / name).glob("part-*.parquet")), name)
+        assert ours.sort_by(ours.column_names[0]).equals(theirs.sort_by(theirs.column_names[0])), name
+    for mapper in ("untuned", "linear"):
+        where = Path("ranks") / "pixel" / f"{mapper}.parquet"
+        order = [("query_id", "ascending"), ("exemplar_id", "ascending")]
+        ours, theirs = (tables.read(results / where, "ranks").sort_by(order) for results in (cut, whole))
+        assert ours.equals(theirs), where
+    assert tables.read(cut / "metrics.parquet", "metrics").equals(
+        tables.read(whole / "metrics.parquet", "metrics")
+    )

@@ -1,0 +1,21 @@
+"""Fit soft influence on the validation split and apply it to the test split, for one encoder and mapper."""
+
+from attrib_core.jobs import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from attrib_core import calibration, tables
+
+    inputs, outputs = snakemake.input, snakemake.output
+    with tables.writer(Path(outputs.soft_scores), tables.schema("soft_scores")) as soft_scores:
+        done = calibration.calibrate(
+            ranks=tables.read(Path(inputs.ranks), "ranks", calibration.RANK_COLUMNS),
+            candidates=Path(inputs.candidates),
+            exemplars=tables.read(Path(inputs.exemplars), "exemplars", calibration.EXEMPLAR_COLUMNS),
+            save=soft_scores.write,
+            **snakemake.params.settings,
+        )
+    tables.write_json(Path(outputs.calibrator), done.calibrator)
+    tables.write(Path(outputs.calibration), "calibration", done.calibration)
+    tables.write(Path(outputs.reliability), "reliability", done.reliability)

@@ -1,0 +1,26 @@
+"""Customize the base model on each exemplar set of a part; only what is missing is trained."""
+
+from attrib_core.jobs import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from attrib_core import device, tables
+    from attrib_core.customization.concepts import read_part
+    from attrib_core.customization.part import customize
+    from attrib_core.diffusion import description
+    from attrib_core.prompts import MODIFIER_TOKEN
+
+    part = int(snakemake.wildcards.part)
+    models = customize(
+        read_part(Path(snakemake.input.exemplars), part, snakemake.params.size),
+        Path(snakemake.input.prior),
+        description.read(Path(snakemake.input.base_model)),
+        settings=snakemake.params.settings,
+        modifier_token=MODIFIER_TOKEN,
+        run=Path(snakemake.params.run),
+        seed=snakemake.params.seed,
+        code=snakemake.params.code,
+        device=device.choose(),
+    )
+    tables.write(Path(snakemake.output.models), "models", models)

@@ -1,0 +1,28 @@
+"""The plan of the experiment: exemplar sets with their splits, their prompts, what they exclude."""
+
+import json
+from pathlib import Path
+
+from attrib_core.jobs import job
+
+with job(snakemake):
+    from attrib_core import prompts, tables
+    from attrib_core.exemplars import plan
+
+    base_model = json.loads(Path(snakemake.input.base_model).read_text("utf-8"))
+    made = plan.plan(
+        [Path(part) for part in snakemake.input.pool],
+        **snakemake.params.settings,
+        held_out=base_model.get("held_out"),
+        seed=snakemake.params.seed,
+    )
+    asked = prompts.expand(
+        made.exemplars,
+        made.captions,
+        lists=snakemake.params.lists,
+        prompts_each=snakemake.params.prompts_each,
+        seed=snakemake.params.seed,
+    )
+    tables.write(Path(snakemake.output.exemplars), "exemplars", made.exemplars)
+    tables.write(Path(snakemake.output.prompts), "prompts", asked)
+    tables.write(Path(snakemake.output.excluded), "excluded", made.excluded)

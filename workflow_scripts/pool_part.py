@@ -1,0 +1,12 @@
+"""One part of the pool: rows of the source, checked and hashed; what is left out, with reasons."""
+
+from pathlib import Path
+
+from attrib_core.jobs import job
+
+with job(snakemake):
+    from attrib_core import pool
+
+    start, stop = snakemake.params.rows
+    rows = pool.part(snakemake.params.source, start=start, stop=stop, seed=snakemake.params.seed)
+    pool.save(rows, pool_path=Path(snakemake.output.pool), rejects_path=Path(snakemake.output.rejects))

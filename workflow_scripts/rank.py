@@ -1,0 +1,34 @@
+"""Rank the exemplars of every query in the pool, for one encoder and mapper."""
+
+from attrib_core.jobs import job, progress
+
+with job(snakemake):
+    from math import ceil
+    from pathlib import Path
+
+    from attrib_core import heads, ranking, tables
+
+    inputs, outputs, settings = snakemake.input, snakemake.output, snakemake.params.settings
+    mapper = [Path(path) for path in inputs.mapper]
+    queries = tables.read_parts(map(Path, inputs.synthesized), "synthesized", ranking.QUERY_COLUMNS)
+    groups = ranking.rank(
+        encoder=snakemake.wildcards.encoder,
+        mapper=snakemake.wildcards.mapper,
+        heads=heads.load(mapper[0] if mapper else None),
+        pool=[Path(path) for path in inputs.pool],
+        queries=[Path(path) for path in inputs.queries],
+        exemplars=Path(inputs.exemplar_embeddings),
+        excluded=tables.read(Path(inputs.excluded), "excluded", ["image_id"]),
+        query_rows=queries,
+        exemplar_rows=tables.read(Path(inputs.exemplars), "exemplars", ranking.EXEMPLAR_COLUMNS),
+        **settings,
+    )
+    with (
+        tables.writer(Path(outputs.ranks), tables.schema("ranks")) as ranks,
+        tables.writer(Path(outputs.candidates), tables.schema("candidates")) as candidates,
+    ):
+        for group in progress(
+            groups, total=ceil(len(queries) / settings["query_group"]), what="groups of queries"
+        ):
+            ranks.write(group.ranks)
+            candidates.write(group.candidates)
