@@ -46,7 +46,9 @@ def to_rgb(data: bytes, *, where: str) -> np.ndarray:
             f"{where}: {len(data)} bytes are no picture that Pillow knows; expected PNG, JPEG, WebP, ..."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{where}: more than {Image.MAX_IMAGE_PIXELS} pixels; make the picture smaller") from None
+        raise InputError(
+            f"{where}: more than {Image.MAX_IMAGE_PIXELS} pixels; make the picture smaller"
+        ) from None
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -59,7 +61,9 @@ def _rgb(image: Image.Image, where: str) -> np.ndarray:
         eight = ((gray * 255 + 32767) // 65535).astype(np.uint8)
         return np.repeat(eight[..., None], 3, axis=2)
     if image.mode in _REFUSED:
-        raise InputError(f"{where}: pixels of mode {image.mode!r}; expected 8 or 16 bit gray, RGB, CMYK or a palette")
+        raise InputError(
+            f"{where}: pixels of mode {image.mode!r}; expected 8 or 16 bit gray, RGB, CMYK or a palette"
+        )
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         straight = image.convert("RGBA")
         white = Image.new("RGBA", straight.size, (255, 255, 255, 255))

@@ -147,7 +147,9 @@ def stream(paths: Iterable[Path], *, rows: int = tables.ROW_GROUP) -> Iterator[t
                 raise InputError(f"{path}: column 'embedding' is {kind}, expected a fixed-size list of float")
             dim = dim or kind.list_size
             if kind.list_size != dim:
-                raise InputError(f"{path}: embeddings of {kind.list_size} dimensions, expected {dim} as before")
+                raise InputError(
+                    f"{path}: embeddings of {kind.list_size} dimensions, expected {dim} as before"
+                )
             for batch in file.iter_batches(batch_size=rows, columns=["image_id", "embedding"]):
                 yield batch.column("image_id").to_pylist(), tables.vectors(batch.column("embedding"))
 

@@ -128,17 +128,16 @@ def load(path: Path | None) -> Heads:
         raise InputError(f"{path}: not a readable mapper ({error}); expected a safetensors file") from None
     if set(tensors) != set(TENSORS):
         raise InputError(f"{path}: has tensors {sorted(tensors)}, expected {sorted(TENSORS)}")
-    heads = Heads(
-        *(_checked(tensors[f"{side}.weight"], tensors[f"{side}.bias"], side, path) for side in ("real_mapper", "synth_mapper"))
-    )
-    assert heads.real_head is not None and heads.synth_head is not None
-    if heads.real_head.weight.shape != heads.synth_head.weight.shape:
-        shapes = heads.real_head.weight.shape, heads.synth_head.weight.shape
-        raise InputError(f"{path}: the heads have shapes {shapes[0]} and {shapes[1]}, expected the same")
-    return heads
+    real, synth = (_checked(tensors, side, path) for side in ("real_mapper", "synth_mapper"))
+    if real.weight.shape != synth.weight.shape:
+        raise InputError(
+            f"{path}: the heads have shapes {real.weight.shape} and {synth.weight.shape}, expected the same"
+        )
+    return Heads(real, synth)
 
 
-def _checked(weight: np.ndarray, bias: np.ndarray, side: str, path: Path) -> Linear:
+def _checked(tensors: Mapping[str, np.ndarray], side: str, path: Path) -> Linear:
+    weight, bias = tensors[f"{side}.weight"], tensors[f"{side}.bias"]
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise InputError(
             f"{path}: {side} has weight {weight.shape} and bias {bias.shape}, expected (out, in) and (out,)"
@@ -168,7 +167,8 @@ def save(path: Path, heads: Heads, notes: Mapping[str, Any]) -> None:
         raise ValueError("there are no heads to save")
     values = (heads.real_head.weight, heads.real_head.bias, heads.synth_head.weight, heads.synth_head.bias)
     tensors = {
-        name: np.ascontiguousarray(value, dtype=np.float32) for name, value in zip(TENSORS, values, strict=True)
+        name: np.ascontiguousarray(value, dtype=np.float32)
+        for name, value in zip(TENSORS, values, strict=True)
     }
     data = to_bytes(tensors, metadata={_METADATA: json.dumps(notes, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,9 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 
-from attrib_core import embedding
+from attrib_core import embedding, tables
 from attrib_core.errors import InputError
 from attrib_core.heads import Heads
 from attrib_core.jobs import progress
@@ -24,6 +25,8 @@ from attrib_core.jobs import progress
 NEAR = 1e-6
 """Similarities closer than this count as equal: about what float32 sums of unit vectors resolve."""
 LISTS_PER_PROBE = 32
+BLOCK = 8192
+"""Rows added at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,41 +66,58 @@ def build(
             index = _empty(factory, mapped.shape[1])
             if not index.is_trained:
                 _train(index, pool, heads, left_out, factory=factory, rows=train_rows, seed=seed)
-        if names:
-            index.add(mapped)
-            ids += names
+        index.add(mapped)
+        ids += names
     if index is None or not ids:
         raise InputError(f"index: no rows in {len(pool)} parts of the pool ({len(left_out)} are excluded)")
     lists = _lists(index)
     if lists is not None:
         lists.nprobe = min(lists.nlist, probes or max(1, lists.nlist // LISTS_PER_PROBE))
     elif probes is not None:
-        raise InputError(f"index.probes: {probes}, but index {factory!r} has no inverted lists; set it to null")
+        raise InputError(
+            f"index.probes: {probes}, but index {factory!r} has no inverted lists; set it to null"
+        )
     return Built(index, ids)
 
 
 def _mapped(
     pool: Sequence[Path], heads: Heads, excluded: frozenset[str]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    for names, vectors in embedding.stream(pool):
-        rows = [row for row, name in enumerate(names) if name not in excluded]
-        kept = [names[row] for row in rows]
-        yield kept, heads.real(vectors[rows], ids=kept)
+    """Names and mapped vectors of the pool's distractors, in blocks that do not follow the cut of the
+    parts: some kinds of index are built differently from other blocks."""
+    names: list[str] = []
+    vectors: list[np.ndarray] = []
+    for found, values in embedding.stream(pool):
+        rows = [row for row, name in enumerate(found) if name not in excluded]
+        names += [found[row] for row in rows]
+        vectors.append(values[rows])
+        while len(names) >= BLOCK:
+            joined = np.concatenate(vectors)
+            yield names[:BLOCK], heads.real(joined[:BLOCK], ids=names)
+            names, vectors = names[BLOCK:], [joined[BLOCK:]]
+    if names:
+        yield names, heads.real(np.concatenate(vectors), ids=names)
 
 
 def _empty(factory: str, dim: int) -> Any:
     try:
         return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split("Error: ")[-1]
         raise InputError(
-            f"index.factory: FAISS cannot make {factory!r} for {dim} dimensions ({reason});"
+            f"index.factory: FAISS cannot make {factory!r} for {dim} dimensions ({_reason(error)});"
             " try 'Flat', 'IVF256,Flat' or 'IVF4096,SQ8'"
         ) from None
 
 
 def _train(
-    index: Any, pool: Sequence[Path], heads: Heads, excluded: frozenset[str], *, factory: str, rows: int, seed: int
+    index: Any,
+    pool: Sequence[Path],
+    heads: Heads,
+    excluded: frozenset[str],
+    *,
+    factory: str,
+    rows: int,
+    seed: int,
 ) -> None:
     ids, vectors = embedding.sample(pool, count=rows, key=(seed, "index training"), excluded=excluded)
     lists = _lists(index)
@@ -107,16 +127,22 @@ def _train(
             " choose fewer lists, 'Flat', or a larger index.train_rows"
         )
     if lists is not None and faiss.get_num_gpus() > 0:
-        flat = faiss.IndexFlatIP(lists.d)
-        lists.clustering_index = faiss.index_cpu_to_all_gpus(flat)
+        assigner = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(lists.d))  # the name must outlive training
+        lists.clustering_index = assigner
     try:
         index.train(heads.real(vectors, ids=ids))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split("Error: ")[-1]
-        raise InputError(f"index.factory: {factory!r} cannot be trained on {len(ids)} rows ({reason})") from None
+        raise InputError(
+            f"index.factory: {factory!r} cannot be trained on {len(ids)} rows ({_reason(error)})"
+        ) from None
     finally:
         if lists is not None:
             lists.clustering_index = None
+
+
+def _reason(error: RuntimeError) -> str:
+    """FAISS's own words, without the place in its source."""
+    return str(error).strip().splitlines()[-1].rpartition(": ")[2].rpartition("failed: ")[2]
 
 
 def _lists(index: Any) -> Any:
@@ -124,21 +150,27 @@ def _lists(index: Any) -> Any:
     return faiss.try_extract_index_ivf(index)
 
 
-def describe(built: Built, *, factory: str, excluded: Collection[str]) -> dict[str, Any]:
+def describe(built: Built) -> dict[str, Any]:
     """What the index is, as plain values."""
     lists = _lists(built.index)
     return {
-        "factory": factory,
         "metric": "inner product of unit vectors",
         "dim": built.index.d,
         "rows": built.index.ntotal,
-        "excluded": len(frozenset(excluded)),
         "probes": None if lists is None else lists.nprobe,
     }
 
 
 def recall_against_exact(
-    built: Built, pool: Sequence[Path], queries: Sequence[Path], *, heads: Heads, count: int, k: int, seed: int
+    built: Built,
+    pool: Sequence[Path],
+    queries: Sequence[Path],
+    *,
+    heads: Heads,
+    excluded: Collection[str],
+    count: int,
+    k: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Share of the true k nearest rows that the index finds, over a sample of the queries.
 
@@ -154,18 +186,15 @@ def recall_against_exact(
     best = np.full((len(asked), k), -np.inf, dtype=np.float32)
     returned = np.full(found.shape, -np.inf, dtype=np.float32)  # -1, nothing found, stays -inf
     start = 0
-    kept = frozenset(built.ids)
-    for ids, values in progress(embedding.stream(pool), total=None, what="blocks of the pool, searched exactly"):
-        rows = [row for row, name in enumerate(ids) if name in kept]
-        if not rows:
-            continue
-        similar = asked @ heads.real(values[rows]).T
-        inside = (found >= start) & (found < start + len(rows))
-        query, place = np.nonzero(inside)
+    blocks = -(-len(built.ids) // BLOCK)
+    for ids, mapped in progress(
+        _mapped(pool, heads, frozenset(excluded)), total=blocks, what="blocks of the pool"
+    ):
+        similar = asked @ mapped.T
+        query, place = np.nonzero((found >= start) & (found < start + len(ids)))
         returned[query, place] = similar[query, found[query, place] - start]
-        both = np.concatenate([best, similar], axis=1)
-        best = -np.partition(-both, k - 1, axis=1)[:, :k]
-        start += len(rows)
+        best = -np.partition(-np.concatenate([best, similar], axis=1), k - 1, axis=1)[:, :k]
+        start += len(ids)
     right = returned >= best.min(axis=1, keepdims=True) - NEAR
     return {"queries": len(asked), "k": k, "recall_at_k": float(right.mean())}
 
@@ -182,3 +211,10 @@ def save(built: Built, path: Path) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return path.stat().st_size
+
+
+def save_ids(built: Built, path: Path) -> None:
+    """Write the table `index_ids`: which picture each row of the index is."""
+    rows = pa.array(np.arange(len(built.ids)), pa.int64())
+    table = pa.Table.from_arrays([rows, pa.array(built.ids, pa.string())], names=["row", "image_id"])
+    tables.write(path, "index_ids", table)

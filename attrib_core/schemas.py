@@ -7,6 +7,8 @@ touches only the stages that name it (see `fingerprint.BY_LITERAL`).
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -14,7 +16,8 @@ IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())
 
 def _field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", null: bool = False) -> pa.Field:
     metadata = {"meaning": meaning} | ({"unit": unit} if unit else {})
-    return pa.field(name, kind, nullable=null, metadata=metadata)
+    # `datasets` knows a column again only where Arrow allows nulls; `conform` forbids them all the same
+    return pa.field(name, kind, nullable=null or kind.equals(IMAGE), metadata=metadata)
 
 
 _S, _I, _L, _F, _D, _B = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
@@ -305,6 +308,18 @@ def embedding_schema(dim: int) -> pa.Schema:
 def schema(name: str) -> pa.Schema:
     """The schema of a table by name; KeyError names the tables that exist."""
     try:
-        return SCHEMAS[name]
+        found = SCHEMAS[name]
     except KeyError:
         raise KeyError(f"no table {name!r}; known: {', '.join(SCHEMAS)}") from None
+    return _with_features(found) if IMAGE in found.types else found
+
+
+def _with_features(plain: pa.Schema) -> pa.Schema:
+    """The schema with the file metadata by which Hugging Face `datasets` decodes its pictures."""
+    features = {
+        field.name: {"_type": "Image"}
+        if field.type.equals(IMAGE)
+        else {"_type": "Value", "dtype": str(field.type)}
+        for field in plain
+    }
+    return plain.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})

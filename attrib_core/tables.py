@@ -55,7 +55,7 @@ def conform(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
         column = table.column(field.name)
         if not column.type.equals(field.type):
             raise InputError(f"{where}: column {field.name!r} is {column.type}, expected {field.type}")
-        if not field.nullable and column.null_count:
+        if column.null_count and (not field.nullable or field.type.equals(IMAGE)):
             raise InputError(f"{where}: column {field.name!r} has {column.null_count} nulls, expected none")
     return pa.Table.from_arrays(table.columns, schema=expected)
 

@@ -61,5 +61,12 @@ rule customize_part:
             f"customizers/{CUSTOMIZER['family']}",
             packages=["torch", "diffusers", "transformers"],
         ),
+        # Of this alone depend the models themselves: other changes run the job again, but train nothing.
+        model_code=code(
+            "attrib_core/customization/stacks.py",
+            "customization/concepts",
+            f"customizers/{CUSTOMIZER['family']}",
+            packages=["torch", "diffusers", "transformers"],
+        ),
     script:
         "../workflow_scripts/customize_part.py"

@@ -22,5 +22,7 @@ rule synthesize_part:
         samples_each=CONFIG["prompts"]["samples_each"],
         seed=CONFIG["seed"],
         code=code("workflow_scripts/synthesize_part.py", packages=["torch", "diffusers", "transformers"]),
+        # Of this alone depend the pictures themselves: other changes run the job again, but draw nothing.
+        picture_code=code("attrib_core/synthesis/drawing.py", packages=["torch", "diffusers", "transformers"]),
     script:
         "../workflow_scripts/synthesize_part.py"

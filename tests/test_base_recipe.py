@@ -149,8 +149,17 @@ def test_decoder_training_leaves_latents_alone(items: list[corpus.Item], tmp_pat
     before = export.encode(model, pictures)
     rows = list(
         autoencoder.train(
-            model, pictures, steps=3, batch=2, crop=16, crop_share=0.0, learning_rate=1e-3, kl_weight=0.0,
-            decoder_only=True, seed=0, checkpoint=tmp_path / "decoder.pt",
+            model,
+            pictures,
+            steps=3,
+            batch=2,
+            crop=16,
+            crop_share=0.0,
+            learning_rate=1e-3,
+            kl_weight=0.0,
+            decoder_only=True,
+            seed=0,
+            checkpoint=tmp_path / "decoder.pt",
         )  # fmt: skip
     )
     assert rows[-1]["step"] == 3

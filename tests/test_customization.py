@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from attrib_core import families, tables
-from attrib_core.customization import concepts, part, prior, training
+from attrib_core.customization import concepts, part, prior, reading, training
 from attrib_core.customization.concepts import Concept, ExemplarSet
 from attrib_core.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion import components, deltas, description, stacked
@@ -50,7 +50,7 @@ def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[
     sets = made.exemplar_sets()
     classes = sorted({(one.kind, one.category) for one in sets})
     path = made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)
-    found = concepts.priors(concepts.read_prior(path, classes), loaded, classes)
+    found = concepts.priors(reading.read_prior(path, classes), loaded, classes)
     return [
         concepts.concept(
             one,
@@ -497,7 +497,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
             "size": 3,
             "settings": {"family": "custom_diffusion"} | checked,
             "seed": 1,
-            "code": "x",
+            "model_code": "x",
         },
         wildcards={"part": "0001"},
     )
@@ -508,7 +508,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
 
 def test_a_part_that_is_not_there(tmp_path: Path) -> None:
     path = made.write_exemplars(tmp_path / "exemplars.parquet", made.exemplar_sets())
-    assert [one.name for one in concepts.read_part(path, 2, 2)] == ["style-0"]
-    assert len(concepts.read_part(path, 2, 2)[0].pictures) == 3
+    assert [one.name for one in reading.read_part(path, 2, 2)] == ["style-0"]
+    assert len(reading.read_part(path, 2, 2)[0].pictures) == 3
     with pytest.raises(InputError, match="part 3 of 2 sets asked, but it has 5 sets"):
-        concepts.read_part(path, 3, 2)
+        reading.read_part(path, 3, 2)

@@ -20,7 +20,7 @@ from attrib_core.diffusion import components, deltas, description, sampling
 from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.errors import InputError
-from attrib_core.synthesis import part, requests
+from attrib_core.synthesis import drawing, part, requests
 from tests import diffusion_fixtures as made
 
 TOKEN = "<new1>"
@@ -198,7 +198,7 @@ def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
 ) -> None:
     expected = synthesize(models)
     made_batches: list[int] = []
-    real = part._batch
+    real = drawing._batch
 
     def counted(*given: Any, **options: Any) -> np.ndarray:
         if len(made_batches) == 2:
@@ -206,13 +206,13 @@ def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
         made_batches.append(1)
         return real(*given, **options)
 
-    monkeypatch.setattr(part, "_batch", counted)
+    monkeypatch.setattr(drawing, "_batch", counted)
     with pytest.raises(KeyboardInterrupt):
         synthesize(models, keep=True)
     kept = sorted(tmp_path.glob(f"{part.PIECES}/*.parquet"))
     assert len(kept) == 1
     monkeypatch.setattr(
-        part, "_batch", lambda *given, **options: made_batches.append(1) or real(*given, **options)
+        drawing, "_batch", lambda *given, **options: made_batches.append(1) or real(*given, **options)
     )
     assert synthesize(models, keep=True).equals(expected)
     assert len(made_batches) == 2 + 4
@@ -324,7 +324,13 @@ def test_the_script(
         input={name: str(tmp_path / f"{name}.parquet") for name in ("models", "prompts")}
         | {"base_model": str(tmp_path / "base_model.json")},
         output={"images": str(output)},
-        params={"run": str(tmp_path), "settings": settings, "samples_each": 1, "seed": 9, "code": "x"},
+        params={
+            "run": str(tmp_path),
+            "settings": settings,
+            "samples_each": 1,
+            "seed": 9,
+            "picture_code": "x",
+        },
     )
     table = tables.read(output, "synthesized")
     assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2

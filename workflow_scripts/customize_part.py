@@ -6,8 +6,8 @@ with job(snakemake):
     from pathlib import Path
 
     from attrib_core import device, tables
-    from attrib_core.customization.concepts import read_part
     from attrib_core.customization.part import customize
+    from attrib_core.customization.reading import read_part
     from attrib_core.diffusion import description
     from attrib_core.prompts import MODIFIER_TOKEN
 
@@ -20,7 +20,7 @@ with job(snakemake):
         modifier_token=MODIFIER_TOKEN,
         run=Path(snakemake.params.run),
         seed=snakemake.params.seed,
-        code=snakemake.params.code,
+        code=snakemake.params.model_code,
         device=device.choose(),
     )
     tables.write(Path(snakemake.output.models), "models", models)

@@ -7,7 +7,7 @@ with job(snakemake):
 
     from attrib_core import device, tables
     from attrib_core.customization import prior
-    from attrib_core.customization.concepts import read_classes
+    from attrib_core.customization.reading import read_classes
     from attrib_core.diffusion import description
 
     classes = read_classes(Path(snakemake.input.exemplars))

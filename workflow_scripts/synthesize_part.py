@@ -17,7 +17,7 @@ with job(snakemake):
         samples_each=snakemake.params.samples_each,
         run=Path(snakemake.params.run),
         seed=snakemake.params.seed,
-        code=snakemake.params.code,
+        code=snakemake.params.picture_code,
         device=device.choose(),
     )
     with tables.writer(Path(snakemake.output.images), tables.schema("synthesized")) as sink:

@@ -24,7 +24,9 @@ from attrib_core.base_recipe import checkpoints
 from attrib_core.base_recipe.corpus import Item, draw_caption
 
 
-def build_unet(channels: Sequence[int], latent_channels: int, size: int, text_width: int) -> UNet2DConditionModel:
+def build_unet(
+    channels: Sequence[int], latent_channels: int, size: int, text_width: int
+) -> UNet2DConditionModel:
     """An untrained UNet; attention from the second level on, where there are 64 positions."""
     levels = len(channels)
     down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1)

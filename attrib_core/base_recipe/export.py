@@ -88,7 +88,13 @@ def save(pipe: StableDiffusionPipeline, held_out: dict[str, list[str]], folder: 
 
 
 def contact_sheet(
-    pipe: StableDiffusionPipeline, captions: Sequence[str], seed: int, *, steps: int, guidance: float, columns: int
+    pipe: StableDiffusionPipeline,
+    captions: Sequence[str],
+    seed: int,
+    *,
+    steps: int,
+    guidance: float,
+    columns: int,
 ) -> Image.Image:
     """One picture a caption, enlarged twice, in rows."""
     pipe.set_progress_bar_config(disable=True)

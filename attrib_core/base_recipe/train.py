@@ -70,7 +70,9 @@ def train_autoencoder(config: dict[str, Any], pictures: np.ndarray, work: Path) 
     return autoencoder.AutoencoderKL.from_pretrained(final)
 
 
-def finish_decoder(config: dict[str, Any], model: autoencoder.AutoencoderKL, pictures: np.ndarray, work: Path) -> None:
+def finish_decoder(
+    config: dict[str, Any], model: autoencoder.AutoencoderKL, pictures: np.ndarray, work: Path
+) -> None:
     """Train the decoder further, on whole pictures; latents stay what the denoiser learned."""
     some = np.asarray(pictures[:: config["autoencoder"]["pictures_every"]])
     rows = autoencoder.train(
@@ -104,7 +106,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--preview", action="store_true", help="export what the checkpoint holds, train nothing")
+    parser.add_argument(
+        "--preview", action="store_true", help="export what the checkpoint holds, train nothing"
+    )
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text("utf-8"))
     work: Path = arguments.work

@@ -78,8 +78,8 @@ def data_page() -> str:
 
 def _column_type(field: pa.Field) -> str:
     if field.type.equals(tables.IMAGE):
-        text = "image: struct of bytes and path"
-    elif pa.types.is_fixed_size_list(field.type):
+        return "image: struct of bytes and path"
+    if pa.types.is_fixed_size_list(field.type):
         text = f"{field.type.value_type}, list of fixed length"
     elif pa.types.is_list(field.type):
         text = f"list of {field.type.value_type}"

@@ -138,15 +138,19 @@ class Mapper(Section):
     learning_rate: float = key(0.001, "learning rate of the optimizer", gt=0, le=1)
     epochs: int = key(60, "passes over the train split, at most", ge=1)
     patience: int = key(10, "epochs without progress on the validation split before training stops", ge=1)
-    batch_sets: int = key(16, "exemplar sets of one step", ge=2)
-    images_each: int = key(4, "pairs of exemplar and query from each of them", ge=1)
-    rank: int = key(64, "directions of the embedding space that a head may change", ge=1)
-    distractors: int = key(256, "pool pictures that a step takes as further negatives", ge=0)
+    batch_sets: int = key(32, "exemplar sets of one step", ge=2)
+    images_each: int = key(2, "pairs of exemplar and query from each of them", ge=1)
+    rank: int = key(256, "directions of the embedding space that a head may change", ge=1)
+    distractors: int = key(
+        0,
+        "pool pictures that a step takes as further negatives; test queries are ranked among them too",
+        ge=0,
+    )
     validation_distractors: int = key(
-        1000, "pool pictures among which exemplars are sought in validation", ge=1
+        2000, "pool pictures among which exemplars are sought in validation", ge=1
     )
     penalties: list[Annotated[float, Field(ge=0)]] = key(
-        [0.0, 0.01, 0.1, 1.0],
+        [0.1, 1.0, 10.0],
         "weights of the penalty on leaving the orthogonal maps; the best on the validation split is taken",
         min_length=1,
     )

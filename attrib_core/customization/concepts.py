@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from attrib_core import decoding, keys, tables
+from attrib_core import decoding, keys
 from attrib_core.diffusion import components as parts
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 
 STYLE_NOUN = "art"
-EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set", "image", "kind", "category")
-ROWS_A_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -57,38 +54,6 @@ class Concept:
     views: torch.Tensor
     ids: torch.Tensor
     prior: Prior | None
-
-
-def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
-    """The exemplar sets numbered part * size to (part + 1) * size - 1 in the table `exemplars`.
-
-    The table streams through; only the pictures of the part are held.
-    """
-    numbers: dict[str, int] = {}
-    found: dict[str, ExemplarSet] = {}
-    for batch in tables.iterate([path], EXEMPLAR_COLUMNS, ROWS_A_BATCH):
-        for row in batch.to_pylist():
-            name = row["exemplar_set"]
-            if numbers.setdefault(name, len(numbers)) // size == part:
-                one = found.setdefault(name, ExemplarSet(name, row["kind"], row["category"], {}))
-                one.pictures[row["exemplar_id"]] = row["image"]["bytes"]
-    if not found:
-        raise InputError(f"{path}: part {part} of {size} sets asked, but it has {len(numbers)} sets")
-    return list(found.values())
-
-
-def read_classes(path: Path) -> list[tuple[str, str]]:
-    """The classes (kind, category) of all exemplar sets, sorted."""
-    table = tables.read(path, "exemplars", columns=["kind", "category"])
-    return sorted({(row["kind"], row["category"]) for row in table.to_pylist()})
-
-
-def read_prior(path: Path, classes: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The rows of the table `prior` that are for some classes."""
-    wanted = set(classes)
-    columns = ("kind", "category", "prompt", "image")
-    rows = (row for batch in tables.iterate([path], columns, ROWS_A_BATCH) for row in batch.to_pylist())
-    return [row for row in rows if (row["kind"], row["category"]) in wanted]
 
 
 def training_prompt(one: ExemplarSet, templates: Mapping[str, str], token: str) -> str:

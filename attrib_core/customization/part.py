@@ -8,25 +8,17 @@ or not; a killed part loses at most the stack in work.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from attrib_core import families, keys, tables
-from attrib_core.customization import concepts as data
-from attrib_core.customization import training
+from attrib_core import families, keys
+from attrib_core.customization import concepts, reading, stacks
 from attrib_core.customization.concepts import ExemplarSet
 from attrib_core.customization.training import Customizer
-from attrib_core.diffusion import components, deltas
-from attrib_core.diffusion.components import Components
+from attrib_core.diffusion import deltas
 from attrib_core.diffusion.description import BaseModel
-from attrib_core.errors import InputError
-from attrib_core.jobs import duration
 
 LOGGER = logging.getLogger(__name__)
 DELTAS = "deltas"
@@ -47,8 +39,8 @@ def customize(
     """Rows of the table `models`, one for each set in its order; what is missing is trained and written.
 
     `prior` is the file of the table of that name. `settings` is the config section
-    `customizer`: family and options. They, the
-    seed and `code`, the fingerprint of the code, are part of each model's key.
+    `customizer`: family and options. They, the seed and `code`, the fingerprint of
+    what `stacks`, `concepts` and the family reach, are part of each model's key.
     `run` is the folder of the run, below which the deltas stand. A delta that is
     there is taken after a check of its bytes. Raises InputError for bad pictures,
     prompts or a loss that is not finite.
@@ -57,23 +49,25 @@ def customize(
     method: Customizer = families.load("customizers", family, options, where="customizer")
     folder = run / DELTAS
     classes = {(one.kind, one.category) for one in sets} if method.prior_batch else set()
-    prior_rows = data.read_prior(prior, classes)
+    prior_rows = reading.read_prior(prior, classes)
     prints = _prior_prints(prior_rows)
     conditions = {"settings": dict(settings), "token": modifier_token, "seed": seed, "code": code}
     model_keys = {one.name: model_key(one, base.fingerprint, conditions, prints) for one in sets}
-    missing = [one for one in sets if finished(folder, model_keys[one.name]) is None]
+    missing = [one for one in sets if stacks.finished(folder, model_keys[one.name]) is None]
     if len(missing) < len(sets):
         LOGGER.info("%d of %d models are there already", len(sets) - len(missing), len(sets))
     if missing:
-        loaded = components.with_token(components.load(base, device), modifier_token)
+        loaded = stacks.network(base, modifier_token, device)
         classes &= {(one.kind, one.category) for one in missing}
-        priors = data.priors(prior_rows, loaded, sorted(classes))
+        prior_of = concepts.priors(prior_rows, loaded, sorted(classes))
         for start in range(0, len(missing), method.stack):
             members = missing[start : start + method.stack]
-            _train_stack(members, priors, loaded, method, folder, model_keys, modifier_token, seed)
+            stacks.train(
+                members, model_keys, prior_of, loaded, method, folder=folder, token=modifier_token, seed=seed
+            )
     rows = []
     for one in sets:
-        record = finished(folder, model_keys[one.name])
+        record = stacks.finished(folder, model_keys[one.name])
         if record is None:
             raise RuntimeError(f"{folder}: the delta of {one.name!r} is gone as soon as it was written")
         rows.append(_row(one, model_keys[one.name], record, family, base, modifier_token))
@@ -90,65 +84,6 @@ def model_key(
     pixels = {name: hashlib.sha256(picture).hexdigest() for name, picture in one.pictures.items()}
     prior = prior_prints.get((one.kind, one.category), "")
     return keys.content_key("model", one.name, one.kind, one.category, pixels, prior, base, dict(conditions))
-
-
-def finished(folder: Path, key: str) -> dict[str, Any] | None:
-    """The record of a finished model, after a check of its files' bytes; None where it must be made."""
-    try:
-        record: dict[str, Any] = json.loads((folder / f"{key}.json").read_text("utf-8"))
-        if deltas.checksum(*deltas.paths(folder, key)) == record["checksum"]:
-            return record
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    return None
-
-
-def _train_stack(
-    members: Sequence[ExemplarSet],
-    priors: Mapping[tuple[str, str], data.Prior],
-    loaded: Components,
-    method: Customizer,
-    folder: Path,
-    model_keys: Mapping[str, str],
-    token: str,
-    seed: int,
-) -> None:
-    """Train a stack and write its models, each with its record last."""
-    began = time.monotonic()
-    templates = {"object": method.object_prompt, "style": method.style_prompt}
-    ready = [
-        data.concept(
-            one,
-            loaded,
-            prompt=data.training_prompt(one, templates, token),
-            prior=priors.get((one.kind, one.category)),
-            views=method.views,
-            scale_jitter=method.scale_jitter,
-            shift=method.shift,
-            seed=seed,
-        )
-        for one in members
-    ]
-    try:
-        trained = training.train(ready, loaded, method, seed)
-    except torch.cuda.OutOfMemoryError:
-        raise InputError(
-            f"customizer.stack: {method.stack} sets at a time do not fit the memory of {loaded.device};"
-            " choose a smaller number"
-        ) from None
-    seconds = time.monotonic() - began
-    for one, model in zip(members, trained, strict=True):
-        key = model_keys[one.name]
-        record = {
-            "checksum": deltas.write(folder, key, model.delta, token),
-            "exemplar_set": one.name,
-            "steps": method.steps,
-            "loss": model.loss,
-            "seconds": seconds / len(members),
-            "device": str(loaded.device),
-        }
-        tables.write_json(folder / f"{key}.json", record)
-    LOGGER.info("customized %d sets in %s", len(members), duration(seconds))
 
 
 def _prior_prints(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:

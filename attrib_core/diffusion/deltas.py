@@ -46,13 +46,18 @@ def write(folder: Path, model_key: str, delta: Delta, token: str) -> str:
     parts = save_tensors(weights), save_tensors({token: delta.row.detach().cpu().contiguous()})
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in zip(paths(folder, model_key), parts, strict=True):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        write_whole(path, content)
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
 
 
 def checksum(delta_path: Path, token_path: Path) -> str:

@@ -44,6 +44,8 @@ class PixelEncoder:
         return (values - values.mean(axis=(0, 1), dtype=np.float64)).astype(np.float32).ravel()
 
 
-def load(*, size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16) -> PixelEncoder:
+def load(
+    *, size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16
+) -> PixelEncoder:
     """Centred pixels on a size x size grid."""
     return PixelEncoder(size)

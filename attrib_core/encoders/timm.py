@@ -3,9 +3,11 @@
 Weights are a file that the user has, or a preset: weights that an installed
 Python package carries, listed in `presets.toml`. Nothing is downloaded.
 
-Arithmetic: float32, and always whole batches of `batch` pictures; the last is
-filled up with black ones. So the bits of an embedding do not depend on how many
-pictures are encoded together, nor on its place among them.
+Arithmetic is float32. The CPU takes one picture at a time: sums inside a batch run in
+an order that depends on a picture's place in it, and the bits of an embedding must not
+depend on its company. (It costs a third more time than batches of 8 for a small
+network, nothing for a large one.) A GPU takes whole batches of `batch` pictures, the
+last filled up with black ones; there a picture's place may change last bits.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from attrib_core.errors import InputError, close_matches
 if TYPE_CHECKING:
     import torch
 
+PACKAGES = ("torch", "timm")
+"""Distributions whose version may change the features."""
 Channels = tuple[float, float, float]
 
 
@@ -36,21 +40,30 @@ class TimmEncoder:
     """A network without its classifier; `dim` features a picture."""
 
     def __init__(
-        self, network: torch.nn.Module, *, size: int, batch: int, device: str, mean: Channels, std: Channels
+        self,
+        network: torch.nn.Module,
+        *,
+        dim: int,
+        size: int,
+        batch: int,
+        device: str,
+        mean: Channels,
+        std: Channels,
     ) -> None:
         import torch
 
-        self._network = network.eval().to(device, memory_format=torch.channels_last)
-        self._size, self._batch, self._device = size, batch, device
-        self._mean, self._std = np.float32(mean), np.float32(std)
+        self._network = network.eval().to(memory_format=torch.channels_last).to(device)
+        self._size, self._device = size, device
+        self._batch = 1 if device == "cpu" else batch
+        self._mean, self._std = np.array(mean, dtype=np.float32), np.array(std, dtype=np.float32)
+        self.dim = dim
         self.identity: dict[str, Any] = {}
-        self.dim = self._run(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1]
 
     def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
         """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
 
         The shorter side is resampled (bicubic, up or down) to `size` pixels and the middle
-        square is cut out. Taken lazily: at most `batch` pictures are held at once.
+        square is cut out. Taken lazily: at most a batch of pictures is held at once.
         """
         source: Iterator[np.ndarray] = iter(pictures)
         rows: list[np.ndarray] = []
@@ -64,20 +77,32 @@ class TimmEncoder:
         import torch
 
         values = (pictures.astype(np.float32) / np.float32(255) - self._mean) / self._std
-        tensor = torch.from_numpy(values).permute(0, 3, 1, 2)  # channels last in memory, as the network wants it
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        tensor = torch.from_numpy(values).permute(0, 3, 1, 2)  # in memory the channels stay last
+        cudnn = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        with torch.inference_mode(), cudnn:
             features: np.ndarray = self._network(tensor.to(self._device)).float().cpu().numpy()
         return features
 
 
 def load(
     *,
-    architecture: Annotated[str, Field(description="name of a network in timm, such as vit_base_patch16_224")],
-    weights: Annotated[str, Field(description="path of a .safetensors or .pth file, or the name of a preset")],
-    size: Annotated[int, Field(ge=16, le=1024, description="side of the picture that the network sees, pixels")] = 128,
-    batch: Annotated[int, Field(ge=1, le=1024, description="pictures a forward pass")] = 8,
-    mean: Annotated[Channels | None, Field(description="mean of the pixel values in [0, 1]; null: as trained")] = None,
+    architecture: Annotated[
+        str, Field(description="name of a network in timm, such as vit_base_patch16_224")
+    ],
+    weights: Annotated[
+        str, Field(description="path of a .safetensors or .pth file, or the name of a preset")
+    ],
+    size: Annotated[
+        int, Field(ge=16, le=1024, description="side of the picture that the network sees, pixels")
+    ] = 128,
+    batch: Annotated[
+        int, Field(ge=1, le=1024, description="pictures a forward pass on a GPU; the CPU takes one at a time")
+    ] = 32,
+    mean: Annotated[
+        Channels | None, Field(description="mean of the pixel values in [0, 1]; null: as trained")
+    ] = None,
     std: Annotated[Channels | None, Field(description="their standard deviation; null: as trained")] = None,
     device: Annotated[str, Field(description="auto, cpu or cuda")] = "auto",
 ) -> TimmEncoder:
@@ -90,25 +115,27 @@ def load(
     import timm
 
     if not timm.is_model(architecture):
-        raise InputError(f"architecture: {architecture!r} is not in timm, {close_matches(architecture, timm.list_models())}")
+        near = close_matches(architecture, timm.list_models())
+        raise InputError(f"architecture: {architecture!r} is not in timm, {near}")
     preset = _presets().get(weights)
-    path = _preset_file(weights, preset) if preset else Path(weights)
+    path = files(weights=weights)[0]
     if preset and preset["architecture"] != architecture:
-        raise InputError(f"architecture: {architecture!r} does not fit weights {weights!r}; use {preset['architecture']!r}")
+        fitting = preset["architecture"]
+        raise InputError(f"architecture: {architecture!r} does not fit weights {weights!r}; use {fitting!r}")
     checksum = _checksum(path, weights, preset)
     network = timm.create_model(architecture, pretrained=False)
-    stated = network.pretrained_cfg
-    if preset:
-        stated = preset
     _fill(network, _read(path), path, by_order=bool(preset and preset["by_order"]))
+    stated = preset or network.pretrained_cfg
     mean, std = mean or tuple(stated["mean"]), std or tuple(stated["std"])
-    try:
-        encoder = TimmEncoder(
-            network, size=size, batch=batch, device=devices.choose(device), mean=mean, std=std
-        )
-    except (AssertionError, RuntimeError) as error:
-        side = network.pretrained_cfg["input_size"][-1]
-        raise InputError(f"size: {architecture} refuses {size} ({error}); it was made for {side}") from None
+    encoder = TimmEncoder(
+        network,
+        dim=_features(network, size),
+        size=size,
+        batch=batch,
+        device=devices.choose(device),
+        mean=mean,
+        std=std,
+    )
     encoder.identity = {
         "family": "timm",
         "architecture": architecture,
@@ -119,6 +146,25 @@ def load(
         "dim": encoder.dim,
     }
     return encoder
+
+
+def _features(network: Any, size: int) -> int:
+    """How many features a picture gets; InputError where the network takes other sizes only."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return int(network.eval()(torch.zeros(1, 3, size, size)).shape[1])
+    except (AssertionError, RuntimeError) as error:
+        side, reason = network.pretrained_cfg["input_size"][-1], str(error).splitlines()[0]
+        raise InputError(f"size: the network refuses {size} ({reason}); it was made for {side}") from None
+
+
+def files(*, weights: str, **_others: Any) -> list[Path]:
+    """Files beside the code that decide about the features: where they change, so do those."""
+    preset = _presets().get(weights)
+    path = _preset_file(weights, preset) if preset else Path(weights)
+    return [path, Path(__file__).parent / "presets.toml"]
 
 
 def _square(picture: np.ndarray, size: int) -> np.ndarray:
@@ -149,7 +195,9 @@ def _checksum(path: Path, weights: str, preset: Mapping[str, Any] | None) -> str
         raise InputError(f"weights: no file {weights!r} and no preset of that name; presets: {known}")
     checksum = keys.file_digest(path)
     if preset and checksum != preset["sha256"]:
-        raise InputError(f"weights: {path} has SHA-256 {checksum}, preset {weights!r} states {preset['sha256']}")
+        raise InputError(
+            f"weights: {path} has SHA-256 {checksum}, preset {weights!r} states {preset['sha256']}"
+        )
     return checksum
 
 
@@ -165,7 +213,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has errors of its own for damaged files
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"weights: {path} cannot be read ({line}); expected .safetensors or a plain .pth") from None
+        raise InputError(
+            f"weights: {path} cannot be read ({line}); expected .safetensors or a plain .pth"
+        ) from None
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -184,7 +234,9 @@ def _fill(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_ord
         names = list(network.state_dict())
         ends = [name.rsplit(".", 1)[-1] for name in names]
         if ends != [name.rsplit(".", 1)[-1] for name in state]:
-            raise InputError(f"weights: {path} has {len(state)} tensors in an order that is not the network's")
+            raise InputError(
+                f"weights: {path} has {len(state)} tensors in an order that is not the network's"
+            )
         state = dict(zip(names, state.values(), strict=True))
     classifier = network.pretrained_cfg.get("classifier") or ()
     prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
@@ -199,5 +251,7 @@ def _fill(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_ord
         if name in given and given[name].shape != value.shape
     ]
     if odd:
-        raise InputError(f"weights: {path} does not fit the network in {len(odd)} tensors, the first: {odd[0]}")
+        raise InputError(
+            f"weights: {path} does not fit the network in {len(odd)} tensors, the first: {odd[0]}"
+        )
     network.load_state_dict(given)

@@ -54,7 +54,9 @@ def select(
     )
     names = sorted({name for name, _ in rows})
     if not names:
-        raise InputError(f"exemplars: no set has the split {split!r}; tuning needs sets in train and validation")
+        raise InputError(
+            f"exemplars: no set has the split {split!r}; tuning needs sets in train and validation"
+        )
     number = {name: index for index, name in enumerate(names)}
     pictures = sorted(
         (row["exemplar_set"], row["query_id"])
@@ -87,7 +89,9 @@ def _vectors(wanted: Sequence[str], paths: Sequence[Path], *, what: str) -> np.n
         raise InputError(f"embeddings: {len(place)} pictures have none, such as {what} {min(place)!r}")
     bad = np.flatnonzero(~(np.isfinite(chosen).all(axis=1) & chosen.any(axis=1)))
     if bad.size:
-        raise InputError(f"embeddings: {what} {wanted[bad[0]]!r} is zero or not finite; expected finite numbers")
+        raise InputError(
+            f"embeddings: {what} {wanted[bad[0]]!r} is zero or not finite; expected finite numbers"
+        )
     return chosen
 
 

@@ -66,7 +66,9 @@ def directions(sets: Sets, rank: int) -> np.ndarray:
     moment = np.zeros((sets.real.shape[1],) * 2)
     for vectors, numbers in ((sets.real, sets.real_set), (sets.synth, sets.synth_set)):
         weights = np.sqrt(1 / np.bincount(numbers)[numbers])
-        weighted = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True) * weights[:, None]
+        weighted = (
+            vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True) * weights[:, None]
+        )
         moment += weighted.T @ weighted
     values, vectors = np.linalg.eigh(moment)
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -136,7 +138,14 @@ class Batch:
 
 
 def batches(
-    sets: Sets, *, batch_sets: int, images_each: int, negatives: int, pool: int, key: tuple[object, ...], epoch: int
+    sets: Sets,
+    *,
+    batch_sets: int,
+    images_each: int,
+    negatives: int,
+    pool: int,
+    key: tuple[object, ...],
+    epoch: int,
 ) -> Iterator[Batch]:
     """The steps of an epoch: about every query once, every set as often as any other.
 
@@ -160,5 +169,9 @@ def batches(
                 synth += random.choice(queries[number], pairs, replace=False).tolist()
                 real += random.choice(exemplars[number], pairs).tolist()
                 groups += [int(number)] * pairs
-            distractors = random.choice(pool, min(negatives, pool), replace=False) if negatives else np.empty(0, int)
-            yield Batch(*(torch.as_tensor(rows, dtype=torch.int64) for rows in (real, synth, groups, distractors)))
+            distractors = (
+                random.choice(pool, min(negatives, pool), replace=False) if negatives else np.empty(0, int)
+            )
+            yield Batch(
+                *(torch.as_tensor(rows, dtype=torch.int64) for rows in (real, synth, groups, distractors))
+            )

@@ -93,7 +93,7 @@ def gather(
     Distractors for validation and negatives for training are drawn from the pool, without the
     excluded rows and without a row in common.
     """
-    splits = [
+    train, validation = (
         select(
             split,
             exemplars=exemplars,
@@ -102,7 +102,7 @@ def gather(
             query_embeddings=query_embeddings,
         )
         for split in ("train", "validation")
-    ]
+    )
     count = validation_distractors + NEGATIVE_STEPS * distractors
     _, vectors = embedding.sample(pool, count=count, key=(seed, "mapper pool"), excluded=excluded)
     if distractors and len(vectors) <= validation_distractors:
@@ -110,7 +110,7 @@ def gather(
             f"mapper.distractors: {distractors} negatives a step, but the pool's {len(vectors)} distractors are"
             f" all needed for validation; lower mapper.validation_distractors ({validation_distractors})"
         )
-    return Material(*splits, vectors[:validation_distractors], vectors[validation_distractors:])
+    return Material(train, validation, vectors[:validation_distractors], vectors[validation_distractors:])
 
 
 def tune(
@@ -156,7 +156,12 @@ def tune(
     place, point = chosen
     rows[place]["chosen"] = True
     choice = _choice(point, start, material, seed=seed)
-    choice |= {"encoder": encoder, "mapper": "linear", "rank": basis.shape[1], "temperature": settings.temperature}
+    choice |= {
+        "encoder": encoder,
+        "mapper": "linear",
+        "rank": basis.shape[1],
+        "temperature": settings.temperature,
+    }
     choice |= {"learning_rate": settings.learning_rate, "epochs_run": sum(row["epoch"] > 0 for row in rows)}
     LOGGER.info("%s", choice["verdict"])
     real, synth = _heads(material.train, basis)
@@ -192,11 +197,11 @@ def _run(
     def point(epoch: int, loss: float | None) -> _Point:
         with torch.no_grad():
             pool = real.map(others).numpy()
-            scores = [
+            found, wanted = (
                 mean_average_precisions(sets, real.map(mine).numpy(), synth.map(asking).numpy(), pool)
                 for sets, mine, asking in ((train, exemplars, queries), (validation, sought, seeking))
-            ]
-            return _Point(penalty, epoch, loss, moved().item(), *scores, (real.state(), synth.state()))
+            )
+            return _Point(penalty, epoch, loss, moved().item(), found, wanted, (real.state(), synth.state()))
 
     yield point(0, None)
     for epoch in range(1, settings.epochs + 1):

@@ -34,6 +34,9 @@ CSV_FILES = {
     "stages.csv": "time and memory by stage",
 }
 
+OWN_RULE = "report"
+"""Left out of the times: there is a benchmark of it only where the page was made before."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -78,7 +81,7 @@ def build(
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
     choices = mapper_choice.read(files.curves, files.choices, encoders if metrics.tuned else [])
     drawn = panels.draw(metrics, measured, reliability, choices)
-    stages = times.stage_times(benchmarks)
+    stages = [stage for stage in times.stage_times(benchmarks) if stage.rule != OWN_RULE]
     context = dict(
         run=run, seed=seed, facts=facts, encoders=list(encoders), mappers=list(mappers), tuned=list(metrics.tuned),
         columns=tables.columns(metrics), versions=times.versions(), base_model=_base_model(facts, sections),

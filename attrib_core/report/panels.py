@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from attrib_core.report import figures, legend, svg, words
 from attrib_core.report.curves import Curves, Key
-from attrib_core.report.data import UNTUNED, Metrics, Row
+from attrib_core.report.data import KINDS, UNTUNED, Metrics, Row
 from attrib_core.report.mapper_choice import Choice
 
 FILES = {
@@ -45,7 +45,7 @@ def draw(
         "similarities": [],
     }
     recall_rows: list[Row] = []
-    for kind in metrics.kinds:
+    for kind in metrics.values("kind", KINDS, split="test"):
         label = f"Recall and mAP of {kind} sets; the numbers are in the table below"
         found["dots"].append((figures.recall_dots(metrics, kind), label))
     for kind in metrics.kinds:

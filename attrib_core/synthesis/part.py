@@ -6,7 +6,6 @@ folder that no rule declares; a part makes only those that are missing.
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 from collections import defaultdict
@@ -15,19 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
-from PIL import Image
 
 from attrib_core import keys, tables
-from attrib_core.diffusion import components, deltas, sampling
-from attrib_core.diffusion.components import Components
-from attrib_core.diffusion.deltas import Delta
 from attrib_core.diffusion.description import BaseModel
 from attrib_core.errors import InputError
-from attrib_core.jobs import progress
-from attrib_core.pictures import png
+from attrib_core.synthesis import drawing
 from attrib_core.synthesis.requests import Request, of_model
 
 LOGGER = logging.getLogger(__name__)
@@ -52,9 +44,10 @@ def synthesize(
     """Tables of `synthesized`, one a model, in the order of the rows of `models`.
 
     `run` is the folder of the run, where the deltas stand and where finished sets
-    are kept. A batch always has `batch` rows, filled with copies where requests
-    run out. Raises InputError for a model whose files are not those of its row,
-    or that was made of another base model, and for prompts that do not fit.
+    are kept; `code` is the fingerprint of what `drawing` reaches. A batch always
+    has `batch` rows, filled with copies where requests run out. Raises InputError
+    for a model whose files are not those of its row, or that was made of another
+    base model, and for prompts that do not fit.
     """
     by_set: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in prompts:
@@ -69,93 +62,18 @@ def synthesize(
         )
         wanted[model["exemplar_set"]] = (model, asked, run / PIECES / f"{key}.parquet")
     missing = [(model, asked) for model, asked, piece in wanted.values() if not _finished(piece, asked)]
-    made = _made(missing, base, run, steps=steps, guidance=guidance, batch=batch, device=device)
+    made = drawing.drawn(missing, base, run, steps=steps, guidance=guidance, batch=batch, device=device)
     if len(missing) < len(wanted):
         LOGGER.info("pictures of %d of %d models are there already", len(wanted) - len(missing), len(wanted))
     lacking = {model["exemplar_set"] for model, _ in missing}
     for name, (_, asked, piece) in wanted.items():
         if name in lacking:
             rows = [
-                asdict(request) | {"image": {"bytes": encoded(picture, image_format), "path": None}}
+                asdict(request) | {"image": {"bytes": drawing.encoded(picture, image_format), "path": None}}
                 for request, picture in zip(asked, itertools.islice(made, len(asked)), strict=True)
             ]
             tables.write(piece, "synthesized", rows)
         yield tables.read(piece, "synthesized")
-
-
-def encoded(picture: np.ndarray, image_format: str) -> bytes:
-    """A picture's file, without loss: png or webp."""
-    if image_format == "png":
-        return png.encode(picture)
-    if image_format != "webp":
-        raise InputError(f"synthesis.image_format: {image_format!r}, choose 'png' or 'webp'")
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "WEBP", lossless=True)
-    return stream.getvalue()
-
-
-def _made(
-    missing: Sequence[tuple[Mapping[str, Any], Sequence[Request]]],
-    base: BaseModel,
-    run: Path,
-    *,
-    steps: int,
-    guidance: float,
-    batch: int,
-    device: str,
-) -> Iterator[np.ndarray]:
-    """The pictures of all missing requests in order; nothing is loaded before the first is asked for."""
-    if not missing:
-        return
-    token = missing[0][0]["modifier_token"]
-    loaded = components.with_token(components.load(base, device), token)
-    with torch.no_grad():
-        nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(batch, -1, -1)
-    owners = {model["model_key"]: model for model, _ in missing}
-    held: dict[str, Delta] = {}
-    asked = [request for _, requests in missing for request in requests]
-    for request in asked:
-        owner = owners.get(request.model_key)
-        if owner is not None and owner["modifier_token"] != token:
-            raise InputError(f"models: modifier tokens {token!r} and {owner['modifier_token']!r} in one part")
-    starts = range(0, len(asked), batch)
-    for start in progress(starts, total=len(starts), what=f"batches of {batch} pictures"):
-        members = asked[start : start + batch]
-        filled = [*members, *[members[-1]] * (batch - len(members))]
-        needed = {request.model_key for request in filled} & set(owners)
-        held = {key: held.get(key) or _delta(owners[key], run) for key in sorted(needed)}
-        try:
-            pictures = _batch(loaded, filled, held, nothing, steps=steps, guidance=guidance)
-        except torch.cuda.OutOfMemoryError:
-            raise InputError(
-                f"synthesis.batch: {batch} pictures at a time do not fit the memory of {device};"
-                " choose a smaller number"
-            ) from None
-        yield from pictures[: len(members)]
-
-
-@torch.no_grad()
-def _batch(
-    loaded: Components,
-    filled: Sequence[Request],
-    held: Mapping[str, Delta],
-    nothing: torch.Tensor,
-    *,
-    steps: int,
-    guidance: float,
-) -> np.ndarray:
-    """Pictures of a batch of requests, each by its own model."""
-    ids = components.tokenize(loaded, [request.prompt for request in filled])
-    noise = sampling.initial_noise(loaded, [request.seed for request in filled])
-    with deltas.applied(loaded, [held.get(request.model_key) for request in filled]):
-        states = components.encode_text(loaded, ids)
-        return sampling.sample(loaded, states, nothing, noise, steps=steps, guidance=guidance)
-
-
-def _delta(model: Mapping[str, Any], run: Path) -> Delta:
-    return deltas.read(
-        run / model["delta_path"], run / model["token_path"], model["modifier_token"], model["checksum"]
-    )
 
 
 def _check_base(model: Mapping[str, Any], base: BaseModel) -> None:

@@ -1,0 +1,100 @@
+"""Pictures from requests, in batches that mix models.
+
+The fingerprint of the code that this module reaches is part of the key under
+which a set's pictures are kept; so what does not touch a picture stays out of it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from attrib_core.diffusion import components, deltas, sampling
+from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.deltas import Delta
+from attrib_core.diffusion.description import BaseModel
+from attrib_core.errors import InputError
+from attrib_core.jobs import progress
+from attrib_core.pictures import png
+from attrib_core.synthesis.requests import Request
+
+
+def encoded(picture: np.ndarray, image_format: str) -> bytes:
+    """A picture's file, without loss: png or webp."""
+    if image_format == "png":
+        return png.encode(picture)
+    if image_format != "webp":
+        raise InputError(f"synthesis.image_format: {image_format!r}, choose 'png' or 'webp'")
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "WEBP", lossless=True)
+    return stream.getvalue()
+
+
+def drawn(
+    missing: Sequence[tuple[Mapping[str, Any], Sequence[Request]]],
+    base: BaseModel,
+    run: Path,
+    *,
+    steps: int,
+    guidance: float,
+    batch: int,
+    device: str,
+) -> Iterator[np.ndarray]:
+    """The pictures of all missing requests in order; nothing is loaded before the first is asked for."""
+    if not missing:
+        return
+    token = missing[0][0]["modifier_token"]
+    loaded = components.with_token(components.load(base, device), token)
+    with torch.no_grad():
+        nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(batch, -1, -1)
+    owners = {model["model_key"]: model for model, _ in missing}
+    held: dict[str, Delta] = {}
+    asked = [request for _, requests in missing for request in requests]
+    for request in asked:
+        owner = owners.get(request.model_key)
+        if owner is not None and owner["modifier_token"] != token:
+            raise InputError(f"models: modifier tokens {token!r} and {owner['modifier_token']!r} in one part")
+    starts = range(0, len(asked), batch)
+    for start in progress(starts, total=len(starts), what=f"batches of {batch} pictures"):
+        members = asked[start : start + batch]
+        filled = [*members, *[members[-1]] * (batch - len(members))]
+        needed = {request.model_key for request in filled} & set(owners)
+        held = {key: held.get(key) or _delta(owners[key], run) for key in sorted(needed)}
+        try:
+            pictures = _batch(loaded, filled, held, nothing, steps=steps, guidance=guidance)
+        except torch.cuda.OutOfMemoryError:
+            raise InputError(
+                f"synthesis.batch: {batch} pictures at a time do not fit the memory of {device};"
+                " choose a smaller number"
+            ) from None
+        yield from pictures[: len(members)]
+
+
+@torch.no_grad()
+def _batch(
+    loaded: Components,
+    filled: Sequence[Request],
+    held: Mapping[str, Delta],
+    nothing: torch.Tensor,
+    *,
+    steps: int,
+    guidance: float,
+) -> np.ndarray:
+    """Pictures of a batch of requests, each by its own model."""
+    ids = components.tokenize(loaded, [request.prompt for request in filled])
+    noise = sampling.initial_noise(loaded, [request.seed for request in filled])
+    with deltas.applied(loaded, [held.get(request.model_key) for request in filled]):
+        states = components.encode_text(loaded, ids)
+        return sampling.sample(loaded, states, nothing, noise, steps=steps, guidance=guidance)
+
+
+def _delta(model: Mapping[str, Any], run: Path) -> Delta:
+    return deltas.read(
+        run / model["delta_path"], run / model["token_path"], model["modifier_token"], model["checksum"]
+    )

@@ -1,0 +1,93 @@
+# Features of all pictures by every encoder: of the pool and the queries in parts, of the exemplars at once.
+
+from attrib_core import families
+
+
+def embed_code(wildcards):
+    """Fingerprint of the encoder: its code, the files that it names (weights), the packages it needs."""
+    settings = CONFIG["encoders"][wildcards.encoder]
+    family = families.module("encoders", settings["family"])
+    options = {name: value for name, value in settings.items() if name != "family"}
+    try:
+        return code(
+            "workflow_scripts/embed.py",
+            family_of("encoders", wildcards.encoder),
+            data=family.files(**options) if hasattr(family, "files") else [],
+            packages=["pillow", *getattr(family, "PACKAGES", [])],
+        )
+    except InputError as error:
+        sys.exit(f"Error in the config: encoders.{wildcards.encoder}: {error}")
+
+
+def embed_encoder(wildcards):
+    """The encoder's section of the config."""
+    return CONFIG["encoders"][wildcards.encoder]
+
+
+def embed_gpu(wildcards):
+    """One GPU for an encoder that computes on a device."""
+    family = CONFIG["encoders"][wildcards.encoder]["family"]
+    return int("device" in families.parameters("encoders", family))
+
+
+rule embed_pool_part:
+    input:
+        images=f"{RUN}/pool/part-{{part}}.parquet",
+    output:
+        embeddings=f"{RUN}/embeddings/{{encoder}}/pool/part-{{part}}.parquet",
+    log:
+        f"{RUN}/logs/embed_pool_part/{{encoder}}-{{part}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/embed_pool_part/{{encoder}}-{{part}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        gpu=embed_gpu,
+    params:
+        ids="image_id",
+        encoder=embed_encoder,
+        code=embed_code,
+    script:
+        "../workflow_scripts/embed.py"
+
+
+rule embed_queries_part:
+    input:
+        images=f"{RUN}/synthesized/part-{{part}}.parquet",
+    output:
+        embeddings=f"{RUN}/embeddings/{{encoder}}/queries/part-{{part}}.parquet",
+    log:
+        f"{RUN}/logs/embed_queries_part/{{encoder}}-{{part}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/embed_queries_part/{{encoder}}-{{part}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        gpu=embed_gpu,
+    params:
+        ids="query_id",
+        encoder=embed_encoder,
+        code=embed_code,
+    script:
+        "../workflow_scripts/embed.py"
+
+
+rule embed_exemplars:
+    input:
+        images=f"{RUN}/exemplars.parquet",
+    output:
+        embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
+    log:
+        f"{RUN}/logs/embed_exemplars/{{encoder}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/embed_exemplars/{{encoder}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        gpu=embed_gpu,
+    params:
+        ids="exemplar_id",
+        encoder=embed_encoder,
+        code=embed_code,
+    script:
+        "../workflow_scripts/embed.py"

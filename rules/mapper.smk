@@ -1,0 +1,41 @@
+# Heads on the frozen encoders: trained on the train split, chosen on the validation split.
+
+TUNING = (
+    "temperature",
+    "learning_rate",
+    "epochs",
+    "patience",
+    "batch_sets",
+    "images_each",
+    "rank",
+    "distractors",
+)
+
+
+rule tune:
+    input:
+        exemplars=f"{RUN}/exemplars.parquet",
+        exemplar_embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
+        synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
+        queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
+        pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
+        excluded=f"{RUN}/excluded.parquet",
+    output:
+        mapper=f"{RUN}/mappers/{{encoder}}/{CONFIG['mapper']['head']}.safetensors",
+        curve=f"{RUN}/mappers/{{encoder}}/curve.parquet",
+        choice=f"{RUN}/mappers/{{encoder}}/choice.json",
+    log:
+        f"{RUN}/logs/tune/{{encoder}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/tune/{{encoder}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2500,
+    params:
+        settings={name: CONFIG["mapper"][name] for name in TUNING},
+        penalties=CONFIG["mapper"]["penalties"],
+        validation_distractors=CONFIG["mapper"]["validation_distractors"],
+        seed=CONFIG["seed"],
+        code=code("workflow_scripts/tune.py", packages=["torch"]),
+    script:
+        "../workflow_scripts/tune.py"

@@ -1,0 +1,224 @@
+"""Parts of pictures become parts of embeddings: the same rows in any cut, bad encoders and bad pictures named."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from attrib_core import embedding, families, tables
+from attrib_core.errors import InputError
+from tests.embedding_fixtures import noise_pictures, png, write_embeddings, write_parts, write_pictures
+
+
+class MeanColor:
+    """An encoder for tests: the mean of each channel, and one."""
+
+    dim = 4
+    identity: dict[str, Any] = {"family": "mean_color", "dim": 4}
+
+    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        rows = [[*picture.mean(axis=(0, 1)), 1] for picture in pictures]
+        return np.array(rows, dtype=np.float32).reshape(-1, 4)
+
+
+def embedded(path: Path, encoder: embedding.Encoder | None = None) -> tuple[list[str], np.ndarray]:
+    parts = list(embedding.embed(path, ids="image_id", encoder=encoder or MeanColor()))
+    names = [name for part in parts for name in part["image_id"].to_pylist()]
+    return names, np.concatenate([tables.vectors(part["embedding"]) for part in parts])
+
+
+def test_every_picture_gets_its_features_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "CHUNK", 4)
+    pictures = noise_pictures(11)
+    ids = [f"p{number}" for number in range(11)]
+    path = write_pictures(tmp_path / "a.parquet", ids, [png(picture) for picture in pictures])
+    names, features = embedded(path)
+    assert names == ids
+    assert np.array_equal(features, MeanColor().encode(pictures))
+
+
+def test_tables_have_at_most_about_a_row_group_and_the_documented_schema(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "CHUNK", 2)
+    monkeypatch.setattr(tables, "ROW_GROUP", 4)
+    path = write_pictures(tmp_path / "a.parquet", list("abcdefghi"), [png(one) for one in noise_pictures(9)])
+    parts = list(embedding.embed(path, ids="image_id", encoder=MeanColor()))
+    assert [len(part) for part in parts] == [4, 4, 1]
+    for part in parts:
+        tables.conform(part, tables.embedding_schema(4), "part")
+
+
+def test_the_cut_into_parts_changes_nothing(tmp_path):
+    pictures = noise_pictures(10)
+    data = [png(picture) for picture in pictures]
+    encoder = families.load("encoders", "pixel", {"size": 4})
+    whole = write_pictures(tmp_path / "whole.parquet", [str(n) for n in range(10)], data)
+    first = write_pictures(tmp_path / "1.parquet", [str(n) for n in range(3)], data[:3])
+    second = write_pictures(tmp_path / "2.parquet", [str(n) for n in range(3, 10)], data[3:])
+    expected = embedded(whole, encoder)
+    names, features = zip(embedded(first, encoder), embedded(second, encoder), strict=True)
+    assert sum(names, []) == expected[0]
+    assert np.array_equal(np.concatenate(features), expected[1])
+
+
+def test_an_empty_part_yields_nothing(tmp_path):
+    path = write_pictures(tmp_path / "a.parquet", [], [])
+    assert list(embedding.embed(path, ids="image_id", encoder=MeanColor())) == []
+
+
+def test_pictures_are_decoded_one_at_a_time(tmp_path):
+    """A part of 60 pictures of 3 MB each (in memory) never needs more than a few of them."""
+    data = png(np.zeros((1000, 1000, 3), np.uint8))
+    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(60)], [data] * 60)
+    tracemalloc.start()
+    embedded(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+
+
+class Broken(MeanColor):
+    def __init__(self, change: Any) -> None:
+        self._change = change
+
+    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        changed: np.ndarray = self._change(super().encode(pictures))
+        return changed
+
+
+def with_nan(features: np.ndarray) -> np.ndarray:
+    features[1, 2] = np.nan
+    return features
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (with_nan, "gave numbers that are not finite for 'b'"),
+        (
+            lambda features: features[:, :3],
+            r"float32 of shape \(3, 3\) for 3 pictures, expected float32 of shape \(3, 4\)",
+        ),
+        (lambda features: features[:2], r"shape \(2, 4\) for 3 pictures"),
+        (lambda features: features.astype(np.float64), "gave float64"),
+    ],
+)
+def test_what_breaks_the_contract_of_encoders_is_refused(tmp_path, change, words):
+    path = write_pictures(tmp_path / "a.parquet", list("abc"), [png(one) for one in noise_pictures(3)])
+    with pytest.raises(
+        InputError, match=f"a.parquet: encoder 'mean_color' {words}" if words[0] == "g" else words
+    ):
+        embedded(path, Broken(change))
+
+
+def test_a_network_with_damaged_weights_is_refused(tmp_path):
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    state = timm.create_model("test_efficientnet", pretrained=False).state_dict()
+    save_file(
+        state | {"conv_stem.weight": torch.full_like(state["conv_stem.weight"], float("nan"))},
+        tmp_path / "w.safetensors",
+    )
+    encoder = families.load(
+        "encoders",
+        "timm",
+        {"architecture": "test_efficientnet", "weights": str(tmp_path / "w.safetensors"), "size": 32},
+        device="cpu",
+    )
+    path = write_pictures(tmp_path / "a.parquet", ["a"], [png(noise_pictures(1)[0])])
+    with pytest.raises(InputError, match="encoder 'timm' gave numbers that are not finite for 'a'"):
+        embedded(path, encoder)
+
+
+def test_bad_tables_and_pictures_are_named(tmp_path):
+    with pytest.raises(InputError, match="none.parquet: no such table"):
+        embedded(tmp_path / "none.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"x")
+    with pytest.raises(InputError, match="bad.parquet: not a readable Parquet file"):
+        embedded(tmp_path / "bad.parquet")
+    path = write_pictures(tmp_path / "a.parquet", ["a"], [b"junk"])
+    with pytest.raises(InputError, match="a.parquet: picture 'a': 4 bytes are no picture"):
+        embedded(path)
+    with pytest.raises(InputError, match=r"a.parquet: missing columns \['query_id'\]"):
+        list(embedding.embed(path, ids="query_id", encoder=MeanColor()))
+    with pytest.raises(InputError, match="a.parquet: picture 'b' has no bytes"):
+        embedded(write_pictures(tmp_path / "a.parquet", ["b"], [None]))
+
+
+def test_a_part_says_which_encoder_made_it(tmp_path):
+    path = tmp_path / "e.parquet"
+    with tables.writer(path, embedding.schema(MeanColor())) as sink:
+        sink.write(tables.embedding_table(["a"], np.ones((1, 4), np.float32)))
+    assert embedding.identity(path) == MeanColor.identity
+    names, features = embedding.read(path)
+    assert names == ["a"] and features.shape == (1, 4)
+
+
+def test_streaming_gives_back_what_was_written_whatever_the_cut(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float32)
+    ids = [f"r{number}" for number in range(23)]
+    for size in (1, 7, 23):
+        paths = write_parts(tmp_path / str(size), ids, vectors, size)
+        chunks = list(embedding.stream(paths, rows=4))
+        assert [name for names, _ in chunks for name in names] == ids
+        assert np.array_equal(np.concatenate([values for _, values in chunks]), vectors)
+        assert max(len(names) for names, _ in chunks) <= 4
+
+
+def test_parts_must_have_one_dimension_and_the_right_type(tmp_path):
+    first = write_embeddings(tmp_path / "1.parquet", ["a"], np.ones((1, 3)))
+    second = write_embeddings(tmp_path / "2.parquet", ["b"], np.ones((1, 4)))
+    with pytest.raises(InputError, match="2.parquet: embeddings of 4 dimensions, expected 3 as before"):
+        list(embedding.stream([first, second]))
+    pq.write_table(pa.table({"image_id": ["a"], "embedding": [[1.0]]}), tmp_path / "3.parquet")
+    with pytest.raises(InputError, match="3.parquet: column 'embedding' is list"):
+        list(embedding.stream([tmp_path / "3.parquet"]))
+    with pytest.raises(InputError, match="no embeddings in it"):
+        embedding.read(write_embeddings(tmp_path / "4.parquet", [], np.ones((0, 3))))
+
+
+def test_a_sample_depends_on_names_and_key_alone(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    ids = [f"r{number}" for number in range(200)]
+    one = embedding.sample(write_parts(tmp_path / "a", ids, vectors, 200), count=30, key=(1, "x"))
+    parts = write_parts(tmp_path / "b", ids, vectors, 13)
+    other = embedding.sample(parts[::-1], count=30, key=(1, "x"))
+    assert one[0] == other[0] and np.array_equal(one[1], other[1])
+    assert all(np.array_equal(vectors[int(name[1:])], row) for name, row in zip(*one, strict=True))
+    assert len(set(one[0])) == 30
+    assert embedding.sample(parts, count=60, key=(1, "x"))[0][:30] == one[0]
+    assert embedding.sample(parts, count=30, key=(2, "x"))[0] != one[0]
+
+
+def test_a_sample_leaves_out_what_is_excluded_and_gives_all_where_there_is_less(tmp_path):
+    paths = write_parts(tmp_path, list("abcdef"), np.eye(6), 2)
+    names, vectors = embedding.sample(paths, count=99, key=(0,), excluded=["b", "e", "stranger"])
+    assert sorted(names) == ["a", "c", "d", "f"]
+    assert np.array_equal(vectors.argmax(axis=1), ["abcdef".index(name) for name in names])
+    with pytest.raises(InputError, match="no embeddings to draw from"):
+        embedding.sample(paths, count=3, key=(0,), excluded=list("abcdef"))
+
+
+@pytest.mark.parametrize("column", ["image_id", "query_id", "exemplar_id"])
+def test_the_script_writes_a_part(run_script, tmp_path, column):
+    pictures = noise_pictures(3)
+    path = write_pictures(tmp_path / "in.parquet", list("abc"), [png(one) for one in pictures], column=column)
+    run_script(
+        "embed",
+        input={"images": str(path)},
+        output={"embeddings": str(tmp_path / "out" / "part.parquet")},
+        params={"ids": column, "encoder": {"family": "pixel", "size": 4}, "code": "x"},
+        wildcards={"encoder": "small"},
+    )
+    names, features = embedding.read(tmp_path / "out" / "part.parquet")
+    encoder = families.load("encoders", "pixel", {"size": 4})
+    assert names == list("abc") and np.array_equal(features, encoder.encode(pictures))
+    assert embedding.identity(tmp_path / "out" / "part.parquet") == encoder.identity

@@ -1,0 +1,23 @@
+"""Build the index of the pool for one encoder and mapper, and hold it against exact search."""
+
+from attrib_core.jobs import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from attrib_core import heads, index, tables
+
+    inputs, outputs, params = snakemake.input, snakemake.output, snakemake.params
+    pool, queries, mapper = (
+        [Path(path) for path in paths] for paths in (inputs.pool, inputs.queries, inputs.mapper)
+    )
+    excluded = tables.read(Path(inputs.excluded), "excluded", ["image_id"])["image_id"].to_pylist()
+    asked = {"heads": heads.load(mapper[0] if mapper else None), "excluded": excluded, "seed": params.seed}
+
+    built = index.build(pool, **asked, **params.settings)
+    index.save_ids(built, Path(outputs.ids))
+    report = {"encoder": snakemake.wildcards.encoder, "mapper": snakemake.wildcards.mapper}
+    report |= {"factory": params.settings["factory"], "bytes": index.save(built, Path(outputs.index))}
+    report |= index.describe(built) | {"excluded": len(excluded)}
+    report |= index.recall_against_exact(built, pool, queries, **asked, **params.check)
+    tables.write_json(Path(outputs.report), report)
