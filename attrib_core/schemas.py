@@ -130,8 +130,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             _ENCODER,
             _MAPPER,
+            _field("start", _S, "where training began: 'identity' or 'whitened' features"),
             _field("penalty", _D, "weight of the penalty on leaving the orthogonal maps"),
-            _field("epoch", _I, "passes over the train split; 0 is the identity"),
+            _field("epoch", _I, "passes over the train split; 0 is the start"),
             _field("loss", _D, "mean contrastive loss of the epoch, without the penalty", null=True),
             _field("drift", _D, "squared distance of H^T H from the identity, both heads added"),
             _field("train_mean_average_precision", _D, "mean over the sets of the train split"),

@@ -56,6 +56,13 @@ def family_of(kind, name):
     return f"{kind}/{CONFIG[kind][name]['family']}"
 
 
+def heads(wildcards):
+    """The file of the tuned heads, as input; none where embeddings are used as they are."""
+    if wildcards.mapper == "untuned":
+        return []
+    return [f"{RUN}/mappers/{wildcards.encoder}/{wildcards.mapper}.safetensors"]
+
+
 wildcard_constraints:
     part=r"\d{4,9}",
     encoder="|".join(map(re.escape, ENCODERS)),

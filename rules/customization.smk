@@ -22,9 +22,8 @@ rule prior:
     params:
         images_each=CUSTOMIZER["prior_images"] if CUSTOMIZER["prior_batch"] else 0,
         lists={kind: CUSTOMIZER[f"{kind}_prior"] for kind in ("object", "style")},
-        steps=CONFIG["synthesis"]["steps"],
-        guidance=CONFIG["synthesis"]["guidance"],
-        batch=CONFIG["synthesis"]["batch"],
+        steps=CUSTOMIZER["prior_steps"],
+        guidance=CUSTOMIZER["prior_guidance"],
         seed=CONFIG["seed"],
         code=code(
             "workflow_scripts/prior.py",

@@ -1,21 +1,14 @@
 # An index of the pool for retrieval, with its recall against exact search. Metrics never use it.
 
 
-def index_mapper(wildcards):
-    """The file of the heads; none where embeddings are used as they are."""
-    if wildcards.mapper == "untuned":
-        return []
-    return [f"{RUN}/mappers/{wildcards.encoder}/{wildcards.mapper}.safetensors"]
-
-
 rule index:
     input:
         pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
         queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
         excluded=f"{RUN}/excluded.parquet",
-        mapper=index_mapper,
+        mapper=heads,
     output:
-        index=f"{RUN}/indices/{{encoder}}/{{mapper}}.faiss",
+        faiss=f"{RUN}/indices/{{encoder}}/{{mapper}}.faiss",
         ids=f"{RUN}/indices/{{encoder}}/{{mapper}}.ids.parquet",
         report=f"{RUN}/indices/{{encoder}}/{{mapper}}.json",
     log:
@@ -30,6 +23,6 @@ rule index:
         settings={name: CONFIG["index"][name] for name in ("factory", "probes", "train_rows")},
         check={"count": CONFIG["index"]["queries"], "k": CONFIG["index"]["k"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/index.py"),
+        code=code("workflow_scripts/index.py", packages=["faiss-cpu", "faiss-gpu"]),
     script:
         "../workflow_scripts/index.py"

@@ -34,6 +34,8 @@ rule tune:
     params:
         settings={name: CONFIG["mapper"][name] for name in TUNING},
         penalties=CONFIG["mapper"]["penalties"],
+        starts=CONFIG["mapper"]["starts"],
+        shrinkage=CONFIG["mapper"]["shrinkage"],
         validation_distractors=CONFIG["mapper"]["validation_distractors"],
         seed=CONFIG["seed"],
         code=code("workflow_scripts/tune.py", packages=["torch"]),

@@ -1,19 +1,12 @@
 # Exact ranks of every query's own exemplars in the pool.
 
 
-def rank_mapper(wildcards):
-    """The file of the heads; none where embeddings are used as they are."""
-    if wildcards.mapper == "untuned":
-        return []
-    return [f"{RUN}/mappers/{wildcards.encoder}/{wildcards.mapper}.safetensors"]
-
-
 rule rank:
     input:
         pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
         queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
         exemplar_embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
-        mapper=rank_mapper,
+        mapper=heads,
         synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
         exemplars=f"{RUN}/exemplars.parquet",
         excluded=f"{RUN}/excluded.parquet",

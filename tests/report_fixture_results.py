@@ -254,7 +254,7 @@ def _write_tuning(folder: Path, encoder: str) -> None:
             gain = -0.3 * gain if encoder == "pixel" else gain
             rows.append(
                 dict(
-                    encoder=encoder, mapper="linear", penalty=penalty, epoch=epoch,
+                    encoder=encoder, mapper="linear", start="identity", penalty=penalty, epoch=epoch,
                     loss=None if epoch == 0 else float(3.2 * np.exp(-epoch / 9)), drift=0.01 * epoch,
                     train_mean_average_precision=start + 0.02 * epoch,
                     validation_mean_average_precision=start + float(gain), chosen=False,
@@ -272,7 +272,9 @@ def _write_tuning(folder: Path, encoder: str) -> None:
         "train_mean_average_precision",
     )
     chosen = {name: best[name] for name in names}
-    chosen |= dict(identity_is_best=identity, penalty=None if identity else best["penalty"], gain=gain)
+    chosen |= dict(
+        start="identity", identity_is_best=identity, penalty=None if identity else best["penalty"], gain=gain
+    )
     chosen |= dict(gain_low=0.5 * gain, gain_high=1.5 * gain, untuned_validation_mean_average_precision=start)
     tables.write_json(folder / "choice.json", chosen | dict(untuned_train_mean_average_precision=start))
 

@@ -484,7 +484,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         "prior",
         input={"exemplars": str(exemplars), "base_model": str(base)},
         output={"images": str(images)},
-        params={"images_each": 2, "lists": lists, "steps": 2, "guidance": 2.0, "batch": 4, "seed": 1},
+        params={"images_each": 2, "lists": lists, "steps": 2, "guidance": 2.0, "seed": 1},
     )
     assert tables.read(images, "prior").num_rows == 6
     checked = families.check("customizers", "custom_diffusion", dict(list(SETTINGS.items())[1:]))

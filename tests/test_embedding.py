@@ -73,14 +73,14 @@ def test_an_empty_part_yields_nothing(tmp_path):
 
 
 def test_pictures_are_decoded_one_at_a_time(tmp_path):
-    """A part of 60 pictures of 3 MB each (in memory) never needs more than a few of them."""
-    data = png(np.zeros((1000, 1000, 3), np.uint8))
-    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(60)], [data] * 60)
+    """A part of 20 pictures of 1 MB each (in memory) never needs more than a few of them."""
+    data = png(np.zeros((600, 600, 3), np.uint8))
+    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(20)], [data] * 20)
     tracemalloc.start()
     embedded(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 40e6
+    assert peak < 8e6
 
 
 class Broken(MeanColor):
@@ -100,20 +100,18 @@ def with_nan(features: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (with_nan, "gave numbers that are not finite for 'b'"),
+        (with_nan, "numbers that are not finite for 'b'"),
         (
             lambda features: features[:, :3],
             r"float32 of shape \(3, 3\) for 3 pictures, expected float32 of shape \(3, 4\)",
         ),
-        (lambda features: features[:2], r"shape \(2, 4\) for 3 pictures"),
-        (lambda features: features.astype(np.float64), "gave float64"),
+        (lambda features: features[:2], r"float32 of shape \(2, 4\) for 3 pictures"),
+        (lambda features: features.astype(np.float64), "float64"),
     ],
 )
 def test_what_breaks_the_contract_of_encoders_is_refused(tmp_path, change, words):
     path = write_pictures(tmp_path / "a.parquet", list("abc"), [png(one) for one in noise_pictures(3)])
-    with pytest.raises(
-        InputError, match=f"a.parquet: encoder 'mean_color' {words}" if words[0] == "g" else words
-    ):
+    with pytest.raises(InputError, match=f"a.parquet: encoder 'mean_color' gave {words}"):
         embedded(path, Broken(change))
 
 

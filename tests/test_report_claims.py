@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,9 @@ def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict
         low, high, comparison="mapper", mapper="linear", against_condition="customized",
         metric="mean_average_precision", k=None,
     )  # fmt: skip
-    found = claims.tuning(metrics(row(), mappers=("untuned", "linear")), [paired], "object")
+    found = claims.tuning(metrics(row(), mappers=("untuned", "linear")), [paired], "object", [])
     assert found is not None and found.verdict == verdict and said in found.text
-    assert claims.tuning(metrics(row()), [paired], "object") is None
+    assert claims.tuning(metrics(row()), [paired], "object", []) is None
 
 
 def test_unseen_categories_are_held_against_the_control() -> None:
@@ -102,19 +103,47 @@ def test_unseen_categories_are_held_against_the_control() -> None:
     assert claims.unseen(metrics(row(), row(seen="seen")), [], "object", "e", "untuned") is None
 
 
+def test_encoders_that_disagree_are_mixed_and_a_kept_identity_is_said() -> None:
+    both = data.Metrics((row(), row(encoder="f")), ("e", "f"), ("untuned", "linear"))
+    change = dict(comparison="mapper", mapper="linear", against_condition="customized", k=None)
+    change |= dict(metric="mean_average_precision")
+    pairs = [pair(0.1, 0.3, **change), pair(-0.3, -0.1, encoder="f", **change)]
+    found = claims.tuning(both, pairs, "object", [])
+    assert found is not None and found.verdict == claims.MIXED
+    found = claims.tuning(both, pairs, "object", ["e", "f"])
+    assert found is not None and found.verdict == claims.OPEN and "tuning" not in found.text
+    assert found.text.count("no mapper did better") == 2
+
+
+def bins(*values: tuple[float, float, float, int]) -> list[dict[str, Any]]:
+    """Rows of reliability: (lower edge, mean influence, true share, candidates)."""
+    names = ("bin_low", "mean_influence", "exemplar_share", "n_candidates")
+    same = dict(encoder="e", mapper="untuned", split="test")
+    return [same | dict(zip(names, value, strict=True)) for value in values]
+
+
 def test_confidence_is_weighed_by_candidates_and_never_called_shown() -> None:
-    bins = [
-        dict(encoder="e", mapper="untuned", split="test", bin_low=low, bin_high=low + 0.1, mean_influence=mean,
-             exemplar_share=share, n_candidates=count)
-        for low, mean, share, count in [(0.0, 0.01, 0.9, 999), (0.1, 0.15, 0.05, 30), (0.9, 0.95, 0.85, 10)]
-    ]  # fmt: skip
-    found = claims.confidence(bins, [], "e", "untuned")
+    rows = bins((0.0, 0.01, 0.9, 999), (0.1, 0.15, 0.05, 30), (0.9, 0.95, 0.85, 10))
+    found = claims.confidence(rows, [], "e", "untuned", distractors=100)
     assert found is not None and found.verdict == claims.OPEN
-    assert (
-        "(40 candidates)" in found.text
-        and "35.0\u202f%" in found.text
-        and "too high by 10.0 points" in found.text
-    )
+    assert "(40 candidates)" in found.text and "too high by 10.00 points" in found.text
+    assert "35.00\u202f%" in found.text and "25.00\u202f%" in found.text
+
+
+def test_confidence_goes_down_to_where_there_are_candidates() -> None:
+    rows = bins((1e-4, 5e-4, 1e-3, 500), (1e-3, 4e-3, 6e-3, 100), (0.01, 0.02, 0.0, 5), (0.1, None, None, 0))
+    found = claims.confidence(rows, [], "e", "untuned", distractors=100)
+    assert found is not None and "given 0.1\u202f% or more (105 candidates)" in found.text
+    found = claims.confidence(rows[:1], [], "e", "untuned", distractors=100)
+    assert found is not None and "Fewer than 20 candidates" in found.text
+
+
+def test_likelihood_is_held_against_equal_shares() -> None:
+    same = dict(encoder="e", mapper="untuned", split="test", kind="all")
+    values = dict(negative_log_likelihood=math.log(50), exemplar_mass=0.1, tail_mass=0.2)
+    quality = [same | dict(metric=name, value=value) for name, value in values.items()]
+    found = claims.confidence(bins((0.1, 0.2, 0.2, 50)), quality, "e", "untuned", distractors=99)
+    assert found is not None and "gets 2.0 times what equal shares" in found.text
 
 
 def test_features_are_chosen_on_the_validation_split_alone() -> None:

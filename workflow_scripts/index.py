@@ -17,7 +17,7 @@ with job(snakemake):
     built = index.build(pool, **asked, **params.settings)
     index.save_ids(built, Path(outputs.ids))
     report = {"encoder": snakemake.wildcards.encoder, "mapper": snakemake.wildcards.mapper}
-    report |= {"factory": params.settings["factory"], "bytes": index.save(built, Path(outputs.index))}
+    report |= {"factory": params.settings["factory"], "bytes": index.save(built, Path(outputs.faiss))}
     report |= index.describe(built) | {"excluded": len(excluded)}
     report |= index.recall_against_exact(built, pool, queries, **asked, **params.check)
     tables.write_json(Path(outputs.report), report)

@@ -16,7 +16,6 @@ with job(snakemake):
         description.read(Path(snakemake.input.base_model)),
         steps=snakemake.params.steps,
         guidance=snakemake.params.guidance,
-        batch=snakemake.params.batch,
         device=device.choose(),
     )
     with tables.writer(Path(snakemake.output.images), tables.schema("prior")) as sink:

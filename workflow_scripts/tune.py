@@ -6,11 +6,11 @@ with job(snakemake):
     from pathlib import Path
 
     from attrib_core import heads, tables
-    from attrib_core.mapper import sets, tuning
+    from attrib_core.mapper import material, sets, tuning
 
     inputs, outputs, params = snakemake.input, snakemake.output, snakemake.params
     settings = tuning.Settings(**params.settings)
-    material = tuning.gather(
+    gathered = material.gather(
         exemplars=tables.read(Path(inputs.exemplars), "exemplars", sets.EXEMPLAR_COLUMNS),
         exemplar_embeddings=Path(inputs.exemplar_embeddings),
         queries=tables.read_parts(map(Path, inputs.synthesized), "synthesized", sets.QUERY_COLUMNS),
@@ -22,7 +22,13 @@ with job(snakemake):
         seed=params.seed,
     )
     tuned = tuning.tune(
-        material, settings, encoder=snakemake.wildcards.encoder, penalties=params.penalties, seed=params.seed
+        gathered,
+        settings,
+        encoder=snakemake.wildcards.encoder,
+        penalties=params.penalties,
+        starts=params.starts,
+        shrinkage=params.shrinkage,
+        seed=params.seed,
     )
     heads.save(Path(outputs.mapper), tuned.heads, tuned.choice)
     tables.write(Path(outputs.curve), "mapper_curve", tuned.curve)

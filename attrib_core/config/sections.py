@@ -154,6 +154,17 @@ class Mapper(Section):
         "weights of the penalty on leaving the orthogonal maps; the best on the validation split is taken",
         min_length=1,
     )
+    starts: list[Literal["identity", "whitened"]] = key(
+        ["identity", "whitened"],
+        "where training begins: at the features as they are, or at features centred and whitened by the pool",
+        min_length=1,
+    )
+    shrinkage: float = key(
+        0.1,
+        "share of a multiple of the identity in the covariance by which features are whitened",
+        gt=0,
+        le=1,
+    )
 
 
 class Ranking(Section):

@@ -18,6 +18,8 @@ from attrib_core.jobs import progress
 from attrib_core.pictures import png
 from attrib_core.prompts import class_prompts
 
+BATCH = 16
+
 
 def plan(
     classes: Iterable[tuple[str, str]], lists: Mapping[str, str], count: int, seed: int
@@ -48,7 +50,13 @@ def plan(
 
 @torch.no_grad()
 def images(
-    rows: Sequence[dict[str, Any]], base: BaseModel, *, steps: int, guidance: float, batch: int, device: str
+    rows: Sequence[dict[str, Any]],
+    base: BaseModel,
+    *,
+    steps: int,
+    guidance: float,
+    device: str,
+    batch: int = BATCH,
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of `plan` with their pictures, batch by batch; a picture does not depend on its batch.
 

@@ -1,9 +1,9 @@
 """A delta as a LoRA file, which `pipe.load_lora_weights` and most tools of the field open.
 
 The difference to the base model's weights is cut to a rank by singular values,
-which is Custom Diffusion's own compression (Kumari et al., CVPR
-2023). At full rank it is the delta, up to rounding. The token's
-embedding is no part of it and keeps its own file.
+which is Custom Diffusion's own compression (Kumari et al., CVPR 2023). At full
+rank it is the delta, up to rounding. The token's embedding is no part of it and
+keeps its own file.
 """
 
 from __future__ import annotations

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from attrib_core import embedding, keys
+from attrib_core import keys
 from attrib_core.errors import InputError
 from attrib_core.heads import Heads
 from attrib_core.jobs import progress
-from attrib_core.mapper import training
-from attrib_core.mapper.sets import Sets, mean_average_precisions, select
+from attrib_core.mapper import training, whitening
+from attrib_core.mapper.material import Material
+from attrib_core.mapper.sets import Sets, mean_average_precisions
 
 LOGGER = logging.getLogger(__name__)
 RESAMPLES = 2000
 BETAS = (0.9, 0.99)
-NEGATIVE_STEPS = 16
-"""Further negatives are drawn from a sample of the pool that would serve so many steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +32,6 @@ class Tuning:
     heads: Heads
     curve: list[dict[str, Any]]
     choice: dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What heads are fitted on: sets of two splits, distractors for validation, negatives for training."""
-
-    train: Sets
-    validation: Sets
-    distractors: np.ndarray
-    negatives: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,48 +58,12 @@ class _Point:
     drift: float
     train: np.ndarray
     validation: np.ndarray
-    states: tuple[training.State, training.State]
+    start: str
+    heads: Callable[[], Heads]
 
     @property
     def value(self) -> float:
         return float(self.validation.mean())
-
-
-def gather(
-    *,
-    exemplars: pa.Table,
-    exemplar_embeddings: Path,
-    queries: pa.Table,
-    query_embeddings: Sequence[Path],
-    pool: Sequence[Path],
-    excluded: Collection[str],
-    validation_distractors: int,
-    distractors: int,
-    seed: int,
-) -> Material:
-    """Read what tuning needs: never a vector of the test split. Tables as in `sets.select`.
-
-    Distractors for validation and negatives for training are drawn from the pool, without the
-    excluded rows and without a row in common.
-    """
-    train, validation = (
-        select(
-            split,
-            exemplars=exemplars,
-            exemplar_embeddings=[exemplar_embeddings],
-            queries=queries,
-            query_embeddings=query_embeddings,
-        )
-        for split in ("train", "validation")
-    )
-    count = validation_distractors + NEGATIVE_STEPS * distractors
-    _, vectors = embedding.sample(pool, count=count, key=(seed, "mapper pool"), excluded=excluded)
-    if distractors and len(vectors) <= validation_distractors:
-        raise InputError(
-            f"mapper.distractors: {distractors} negatives a step, but the pool's {len(vectors)} distractors are"
-            f" all needed for validation; lower mapper.validation_distractors ({validation_distractors})"
-        )
-    return Material(train, validation, vectors[:validation_distractors], vectors[validation_distractors:])
 
 
 def tune(
@@ -119,15 +72,18 @@ def tune(
     *,
     encoder: str,
     penalties: Sequence[float],
+    starts: Collection[str],
+    shrinkage: float,
     seed: int,
 ) -> Tuning:
-    """Train heads on the train sets and choose penalty and epoch by the validation sets.
+    """Train heads on the train sets and choose start, penalty and epoch by the validation sets.
 
-    For each penalty training (Adam) starts at the identity and ends after `epochs`, or when
-    `patience` epochs brought nothing. What counts is mean average precision over the sets of
-    the validation split. The identity is a candidate too (epoch 0): where training does not
-    help, the identity is what is returned, with a gain of 0. Of equals the larger penalty and
-    the earlier epoch win, so the order of the penalties does not matter.
+    For each start and penalty training (Adam) runs for `epochs`, or until `patience` epochs
+    brought nothing. What counts is mean average precision over the sets of the validation
+    split. Both starts are candidates themselves (epoch 0), and the identity always is: where
+    training does not help, the identity is what is returned, with a gain of 0. Of equals the
+    identity, the larger penalty and the earlier epoch win, so the order of starts and
+    penalties does not matter.
 
     Raises InputError for fewer than two train sets and for training that diverges.
     """
@@ -136,37 +92,48 @@ def tune(
         raise InputError(
             f"exemplars.splits.train: it gives {count} exemplar set, but contrastive training needs 2 or more"
         )
-    basis = training.directions(material.train, settings.rank)
     rows: list[dict[str, Any]] = []
-    start: _Point | None = None
+    untuned: _Point | None = None
     chosen: tuple[int, _Point] | None = None
-    for penalty in sorted(set(penalties), reverse=True):
-        best, waited = -1.0, 0
-        run = _run(material, settings, basis, penalty=penalty, key=(seed, "mapper", encoder))
-        for point in progress(run, total=settings.epochs + 1, what=f"epochs at penalty {penalty:g}"):
-            start = start or point
-            if chosen is None or point.value > chosen[1].value:
-                chosen = len(rows), point
-            rows.append(_row(point, encoder))
-            waited = 0 if point.value > best else waited + 1
-            best = max(best, point.value)
-            if waited == settings.patience:
-                break
-    assert start is not None and chosen is not None, "at least one penalty is given"
+    for start in sorted({"identity", *starts}):
+        given, white = material, None
+        if start == "whitened":
+            pool = np.concatenate([material.distractors, material.negatives])
+            white = whitening.fit(pool, material.train, shrinkage)
+            given = material.whitened(white)
+        basis = training.directions(given.train, settings.rank)
+        for penalty in sorted(set(penalties), reverse=True) if start in starts else [max(penalties)]:
+            best, waited = -1.0, 0
+            run = _run(given, settings, basis, white, penalty=penalty, key=(seed, "mapper", encoder))
+            epochs = settings.epochs if start in starts else 0
+            for point in progress(
+                itertools.islice(run, epochs + 1),
+                total=epochs + 1,
+                what=f"epochs, {start}, penalty {penalty:g}",
+            ):
+                untuned = untuned or point
+                if chosen is None or point.value > chosen[1].value:
+                    chosen = len(rows), point
+                rows.append(_row(point, encoder))
+                waited = 0 if point.value > best else waited + 1
+                best = max(best, point.value)
+                if waited == settings.patience:
+                    break
+    assert untuned is not None and chosen is not None, "at least one penalty is given"
     place, point = chosen
     rows[place]["chosen"] = True
-    choice = _choice(point, start, material, seed=seed)
+    choice = _choice(point, untuned, material, seed=seed)
     choice |= {
         "encoder": encoder,
         "mapper": "linear",
-        "rank": basis.shape[1],
+        "rank": settings.rank,
+        "shrinkage": shrinkage if point.start == "whitened" else None,
         "temperature": settings.temperature,
     }
     choice |= {"learning_rate": settings.learning_rate, "epochs_run": sum(row["epoch"] > 0 for row in rows)}
     LOGGER.info("%s", choice["verdict"])
-    real, synth = _heads(material.train, basis)
-    found = Heads(real.linear(point.states[0]), synth.linear(point.states[1]))
-    return Tuning(found, sorted(rows, key=lambda row: (row["penalty"], row["epoch"])), choice)
+    ordered = sorted(rows, key=lambda row: (row["start"], row["penalty"], row["epoch"]))
+    return Tuning(point.heads(), ordered, choice)
 
 
 def _heads(train: Sets, basis: np.ndarray) -> tuple[training.Head, training.Head]:
@@ -176,12 +143,33 @@ def _heads(train: Sets, basis: np.ndarray) -> tuple[training.Head, training.Head
     return training.Head(basis, scale), training.Head(basis, scale)
 
 
-def _run(
-    material: Material, settings: Settings, basis: np.ndarray, *, penalty: float, key: tuple[Any, ...]
-) -> Iterator[_Point]:
-    """The state after each epoch at one penalty, from epoch 0, the identity, on.
+def _finish(
+    real: training.Head,
+    synth: training.Head,
+    real_state: training.State,
+    synth_state: training.State,
+    white: whitening.Whitening | None,
+) -> Heads:
+    """Both heads at some states, for embeddings as the encoder gives them."""
+    made = real.linear(real_state), synth.linear(synth_state)
+    if white is not None:
+        made = white.before(made[0], white.real_mean), white.before(made[1], white.synth_mean)
+    return Heads(*made)
 
-    All penalties see the same pairs in the same order: they differ by the penalty alone.
+
+def _run(
+    material: Material,
+    settings: Settings,
+    basis: np.ndarray,
+    white: whitening.Whitening | None,
+    *,
+    penalty: float,
+    key: tuple[Any, ...],
+) -> Iterator[_Point]:
+    """The heads after each epoch at one penalty, from epoch 0, the start, on.
+
+    `material` is whitened already where `white` is given. All penalties see the same pairs in
+    the same order: they differ by the penalty alone.
     """
     train, validation = material.train, material.validation
     real, synth = _heads(train, basis)
@@ -201,7 +189,9 @@ def _run(
                 mean_average_precisions(sets, real.map(mine).numpy(), synth.map(asking).numpy(), pool)
                 for sets, mine, asking in ((train, exemplars, queries), (validation, sought, seeking))
             )
-            return _Point(penalty, epoch, loss, moved().item(), found, wanted, (real.state(), synth.state()))
+            start = "identity" if white is None else "whitened"
+            made = functools.partial(_finish, real, synth, real.state(), synth.state(), white)
+            return _Point(penalty, epoch, loss, moved().item(), found, wanted, start, made)
 
     yield point(0, None)
     for epoch in range(1, settings.epochs + 1):
@@ -244,14 +234,16 @@ def _choice(chosen: _Point, start: _Point, material: Material, *, seed: int) -> 
     draws = keys.generator(seed, "mapper gain").integers(0, len(gains), (RESAMPLES, len(gains)))
     low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
     scores = f"validation mean average precision {chosen.value:.4f}, untuned {start.value:.4f}"
-    identity = chosen.epoch == 0
+    identity = chosen.epoch == 0 and chosen.start == "identity"
     if identity:
         verdict = f"training did not help on the validation split, the identity is kept: {scores}"
     else:
-        verdict = f"penalty {chosen.penalty:g}, epoch {chosen.epoch}: {scores}"
+        begun = "whitened features" if chosen.start == "whitened" else "the identity"
+        verdict = f"from {begun}, penalty {chosen.penalty:g}, epoch {chosen.epoch}: {scores}"
     return {
         "verdict": verdict,
         "identity_is_best": identity,
+        "start": chosen.start,
         "penalty": None if identity else chosen.penalty,
         "epoch": chosen.epoch,
         "validation_mean_average_precision": chosen.value,
@@ -273,6 +265,7 @@ def _row(point: _Point, encoder: str) -> dict[str, Any]:
     return {
         "encoder": encoder,
         "mapper": "linear",
+        "start": point.start,
         "penalty": point.penalty,
         "epoch": point.epoch,
         "loss": point.loss,

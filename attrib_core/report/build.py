@@ -81,12 +81,16 @@ def build(
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
     choices = mapper_choice.read(files.curves, files.choices, encoders if metrics.tuned else [])
     drawn = panels.draw(metrics, measured, reliability, choices)
+    kept = [choice.encoder for choice in choices if choice.penalty is None]
+    found_claims = claims.all_claims(
+        metrics, comparisons, reliability, calibration, kept=kept, distractors=facts.distractors
+    )
     stages = [stage for stage in times.stage_times(benchmarks) if stage.rule != OWN_RULE]
     context = dict(
         run=run, seed=seed, facts=facts, encoders=list(encoders), mappers=list(mappers), tuned=list(metrics.tuned),
         columns=tables.columns(metrics), versions=times.versions(), base_model=_base_model(facts, sections),
         kinds=_kinds(facts), splits=SPLITS, split_table=_split_table(facts), settings=_settings(sections),
-        claims=claims.all_claims(metrics, comparisons, reliability, calibration),
+        claims=found_claims, kept=kept,
         headline={split: tables.headline(metrics, split) for split in ("test", "validation", "train")},
         breakdown=tables.breakdown(metrics),
         breakdown_metrics=[(name, words.metric(name, k)) for name, k in tables.breakdown_columns(metrics)],

@@ -6,19 +6,21 @@ the numbers do not settle is said to be open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attrib_core.report import words
 from attrib_core.report.data import UNTUNED, Metrics, Row
 
-SHOWN, OPEN, AGAINST = "shown", "open", "against"
+SHOWN, OPEN, AGAINST, MIXED = "shown", "open", "against", "mixed"
 MAP = "mean_average_precision"
+FEWEST = 20  # candidates that a statement on calibration is made from
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A question, whether the run answers it ('shown', 'open', 'against'), and the words."""
+    """A question, whether the run answers it ('shown', 'open', 'against', 'mixed'), and the words."""
 
     question: str
     verdict: str
@@ -71,17 +73,27 @@ def best_features(metrics: Metrics) -> tuple[str, str]:
 
 
 def all_claims(
-    metrics: Metrics, comparisons: Sequence[Row], reliability: Sequence[Row], calibration: Sequence[Row]
+    metrics: Metrics,
+    comparisons: Sequence[Row],
+    reliability: Sequence[Row],
+    calibration: Sequence[Row],
+    *,
+    kept: Sequence[str],
+    distractors: int,
 ) -> list[Claim]:
-    """Every claim that the run has numbers for."""
+    """Every claim that the run has numbers for.
+
+    `kept` are the encoders for which tuning kept the identity, `distractors`
+    is the size of the pool that was searched.
+    """
     encoder, mapper = best_features(metrics)
     found: list[Claim | None] = []
     for kind in metrics.kinds:
         found.append(trace(metrics, comparisons, kind, encoder))
     for kind in metrics.kinds:
-        found.append(tuning(metrics, comparisons, kind))
+        found.append(tuning(metrics, comparisons, kind, kept))
     found.append(unseen(metrics, comparisons, "object", encoder, mapper))
-    found.append(confidence(reliability, calibration, encoder, mapper))
+    found.append(confidence(reliability, calibration, encoder, mapper, distractors=distractors))
     return [claim for claim in found if claim is not None]
 
 
@@ -124,12 +136,19 @@ def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str)
     return Claim(question, verdict, f"{text} The paired difference is {_difference(paired)}, {end}")
 
 
-def tuning(metrics: Metrics, comparisons: Sequence[Row], kind: str) -> Claim | None:
-    """Does the mapper help on the test split?"""
+def tuning(metrics: Metrics, comparisons: Sequence[Row], kind: str, kept: Sequence[str]) -> Claim | None:
+    """Does the mapper help on the test split? Encoders in `kept` have the identity as their mapper."""
     if not metrics.tuned:
         return None
     sentences, verdicts = [], []
     for encoder in metrics.encoders:
+        if encoder in kept:
+            sentences.append(
+                f"For {encoder}, no mapper did better on the validation split than none, so its tuned features are "
+                "the untuned ones."
+            )
+            verdicts.append(OPEN)
+            continue
         paired = difference(
             comparisons, "mapper", MAP, None, encoder=encoder, mapper=metrics.tuned[0], kind=kind
         )
@@ -148,10 +167,7 @@ def tuning(metrics: Metrics, comparisons: Sequence[Row], kind: str) -> Claim | N
         )
     if not sentences:
         return None
-    if all(verdict == SHOWN for verdict in verdicts):
-        whole = SHOWN
-    else:
-        whole = AGAINST if all(verdict == AGAINST for verdict in verdicts) else OPEN
+    whole = verdicts[0] if len(set(verdicts)) == 1 else MIXED
     return Claim(f"Does tuning the mapper help on {kind} sets?", whole, " ".join(sentences))
 
 
@@ -185,46 +201,55 @@ def unseen(
 
 
 def confidence(
-    reliability: Sequence[Row], calibration: Sequence[Row], encoder: str, mapper: str, least: float = 0.1
+    reliability: Sequence[Row], calibration: Sequence[Row], encoder: str, mapper: str, *, distractors: int
 ) -> Claim | None:
-    """Is the stated influence true where it is large? Compares means over the bins from `least` up."""
-    rows = [
-        row
-        for row in reliability
-        if (row["encoder"], row["mapper"], row["split"]) == (encoder, mapper, "test")
-    ]
-    large = [row for row in rows if row["bin_low"] >= least - 1e-9 and row["mean_influence"] is not None]
-    number = sum(row["n_candidates"] for row in large)
+    """Is the stated influence true where it is large?
+
+    Compares means over all bins above 10 %, or above 1 % or 0.1 % where fewer
+    than 20 candidates are given more; and the likelihood with equal shares.
+    """
+    place = (encoder, mapper, "test")
+    rows = [row for row in reliability if (row["encoder"], row["mapper"], row["split"]) == place]
     if not rows:
         return None
     values = {
         row["metric"]: row["value"]
         for row in calibration
-        if (row["encoder"], row["mapper"], row["split"], row["kind"]) == (encoder, mapper, "test", "all")
+        if (row["encoder"], row["mapper"], row["split"], row["kind"]) == (*place, "all")
     }
     text = ""
-    if "exemplar_mass" in values and "tail_mass" in values:
+    if {"exemplar_mass", "tail_mass", "negative_log_likelihood"} <= set(values):
+        gain = math.exp(math.log(distractors + 1) - values["negative_log_likelihood"])
         text = (
             f"With {words.mapper(mapper)} {encoder} features an image's own exemplars get "
             f"{words.percent(values['exemplar_mass'])} of the influence on average, and the candidates beyond those "
-            f"listed {words.percent(values['tail_mass'])}. "
+            f"listed {words.percent(values['tail_mass'])}. In the geometric mean, which the likelihood judges, an "
+            f"exemplar gets {words.ratio(gain)} times what equal shares for all candidates would give it. "
         )
     question = "Can the stated influence be taken at its word?"
-    if not number:
+    for least in (0.1, 0.01, 0.001):
+        large = [row for row in rows if row["bin_low"] >= 0.999 * least and row["mean_influence"] is not None]
+        number = sum(row["n_candidates"] for row in large)
+        if number >= FEWEST:
+            break
+    else:
         return Claim(
-            question, OPEN, f"{text}No candidate of the test split is given {words.percent(least)} or more."
+            question, OPEN, f"{text}Fewer than {FEWEST} candidates are given {_least(least)} or more."
         )
     stated, true = (
         sum(row[column] * row["n_candidates"] for row in large) / number
         for column in ("mean_influence", "exemplar_share")
     )
     text += (
-        f"Where a candidate is given {100 * least:.0f}{words.THIN}% or more ({words.plural(number, 'candidate')}), "
-        f"the mean statement is {words.percent(stated)} and the true share {words.percent(true)}: "
+        f"Where a candidate is given {_least(least)} or more ({words.plural(number, 'candidate')}), the mean statement "
+        f"is {100 * stated:.2f}{words.THIN}% and the true share {100 * true:.2f}{words.THIN}%: "
     )
-    text += "too high" if stated > true else "too low"
-    text += f" by {abs(100 * (stated - true)):.1f} points. These means have no interval, and they come from few models."
-    return Claim(question, OPEN, text)
+    text += f"{'too high' if stated > true else 'too low'} by {abs(100 * (stated - true)):.2f} points."
+    return Claim(question, OPEN, f"{text} These means have no interval, and they come from few models.")
+
+
+def _least(share: float) -> str:
+    return f"{100 * share:g}{words.THIN}%"
 
 
 def _verdict(paired: Row) -> str:

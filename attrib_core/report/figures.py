@@ -19,6 +19,7 @@ from attrib_core.report.data import UNTUNED, Metrics, Row
 from attrib_core.report.mapper_choice import Choice
 
 WIDTH = 520
+TICKS = (1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def recall_dots(metrics: Metrics, kind: str, *, split: str = "test") -> str:
             )
         axes.set_ylim(at - 0.4, -0.5)
         axes.grid(axis="y", visible=False)
-        _percent_axis(axes, "x")
+        _root_axis(axes, "x", 1.0)
+        axes.set_xlabel("percent, square-root axis")
         axes.set_title(f"{kind.capitalize()} sets")
         return svg.text(figure)
 
@@ -101,11 +103,23 @@ def _dot(axes: Axes, place: float, row: Row, look: Look) -> None:
     axes.plot([row["value"]], [y], look.marker, ms=6.2, color=look.color, mfc=face, mew=1.5, clip_on=False)
 
 
-def _percent_axis(axes: Axes, which: str, top: float = 1.0) -> None:
-    ticks = np.linspace(0, top, 6)
-    getattr(axes, f"set_{which}lim")(-0.015 * top, 1.015 * top)
-    getattr(axes, f"set_{which}ticks")(ticks, [f"{100 * tick:.0f}" for tick in ticks])
-    getattr(axes, f"set_{which}label")("percent")
+def _root_axis(axes: Axes, which: str, top: float) -> None:
+    """A square-root axis from 0 to `top`: small shares and large ones on one scale, zero included."""
+    getattr(axes, f"set_{which}scale")("function", functions=(_root, _square))
+    getattr(axes, f"set_{which}lim")(0, top * 1.01)
+    ticks: list[float] = [0]
+    for tick in TICKS:
+        if tick <= top and np.sqrt(tick) - np.sqrt(ticks[-1]) >= 0.075 * np.sqrt(top):
+            ticks.append(tick)
+    getattr(axes, f"set_{which}ticks")(ticks, [f"{100 * tick:g}" for tick in ticks])
+
+
+def _root(values: Any) -> Any:
+    return np.sqrt(np.clip(values, 0, None))
+
+
+def _square(values: Any) -> Any:
+    return np.square(values)
 
 
 def recall_curves(
@@ -134,7 +148,8 @@ def recall_curves(
         axes.set_xticks(decades, [words.count(value) for value in decades])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("candidates looked at, K")
-        _percent_axis(axes, "y")
+        axes.set_ylim(-0.015, 1.015)
+        axes.set_yticks(np.linspace(0, 1, 6), [f"{tick}" for tick in range(0, 101, 20)])
         axes.set_ylabel("recall, percent")
         axes.set_title(title)
         return svg.text(figure)
@@ -143,37 +158,32 @@ def recall_curves(
 def reliability(rows: Mapping[str, Sequence[Row]], *, title: str) -> str:
     """Predicted influence against the true share, by bin, on square-root axes; area grows with the count.
 
-    `rows` are the bins of the table by look.
+    `rows` are the bins of the table by look. The axes end behind the largest value.
     """
-    ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]
+    full = {name: [row for row in bins if row["mean_influence"] is not None] for name, bins in rows.items()}
+    values = [
+        row[name] for bins in full.values() for row in bins for name in ("mean_influence", "exemplar_share")
+    ]
+    top = min(1.0, 1.1 * max(values, default=1.0))
     with svg.axes(WIDTH, 430) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=svg.INK, lw=1.2, ls=(0, (4, 3)))
-        for name, bins in rows.items():
+        axes.plot([0, top], [0, top], color=svg.INK, lw=1.2, ls=(0, (4, 3)))
+        for name, bins in full.items():
             look = LOOKS[name]
-            full = [row for row in bins if row["mean_influence"] is not None]
             x, y = (
-                np.array([row[column] for row in full]) for column in ("mean_influence", "exemplar_share")
+                np.array([row[column] for row in bins]) for column in ("mean_influence", "exemplar_share")
             )
-            area = [14 + 16 * np.log10(row["n_candidates"]) for row in full]
+            area = [14 + 16 * np.log10(row["n_candidates"]) for row in bins]
             axes.plot(x, y, color=look.color, lw=1.2)
             face = look.color if look.filled else svg.PAPER
-            axes.scatter(x, y, s=area, marker=look.marker, color=face, edgecolors=look.color, zorder=3)
+            axes.scatter(
+                x, y, s=area, marker=look.marker, color=face, edgecolors=look.color, zorder=3, clip_on=False
+            )
         for which in ("x", "y"):
-            getattr(axes, f"set_{which}scale")("function", functions=(_root, _square))
-            getattr(axes, f"set_{which}lim")(0, 1.04)
-            getattr(axes, f"set_{which}ticks")(ticks, [f"{100 * tick:.0f}" for tick in ticks])
+            _root_axis(axes, which, top)
         axes.set_xlabel("predicted influence, percent")
         axes.set_ylabel("true share, percent")
         axes.set_title(title)
         return svg.text(figure)
-
-
-def _root(values: Any) -> Any:
-    return np.sqrt(np.clip(values, 0, None))
-
-
-def _square(values: Any) -> Any:
-    return np.square(values)
 
 
 def similarities(densities: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> str:
@@ -200,19 +210,19 @@ def similarities(densities: Mapping[str, tuple[np.ndarray, np.ndarray]], *, titl
 
 
 def mapper_curves(choice: Choice) -> str:
-    """Validation mAP over epochs, a line a penalty; a ring at the chosen point, dots at the untuned value."""
-    lines: dict[float, list[Row]] = {}
+    """Validation mAP over epochs, a line a start and penalty; a ring at the chosen point, dots at the untuned value."""
+    lines: dict[tuple[str, float], list[Row]] = {}
     for row in choice.curve:
-        lines.setdefault(row["penalty"], []).append(row)
+        lines.setdefault((row["start"], row["penalty"]), []).append(row)
     with svg.axes(WIDTH, 280) as (figure, axes):
         axes.axhline(choice.untuned, color=svg.INK, lw=1.2, ls=(0, (1, 1.5)))
         ends: list[tuple[float, float, str, str]] = []
-        for penalty, rows in sorted(lines.items()):
-            taken = penalty == choice.penalty
+        for (start, penalty), rows in sorted(lines.items()):
+            taken = (start, penalty) == (choice.start, choice.penalty)
             color, width = (svg.TUNED_COLOR, 2.0) if taken else (svg.CONTROL, 1.2)
             x, y = [row["epoch"] for row in rows], [row["validation_mean_average_precision"] for row in rows]
             axes.plot(x, y, color=color, lw=width, zorder=3 if taken else 2)
-            ends.append((y[-1], x[-1], f"{penalty:g}", color))
+            ends.append((y[-1], x[-1], f"{penalty:g}{' w' if start == 'whitened' else ''}", color))
         axes.plot([choice.epoch], [choice.value], "o", ms=9, mfc="none", color=svg.INK, mew=1.4, zorder=4)
         low, high = axes.get_ylim()
         axes.set_ylim(max(0, low), min(1, high))

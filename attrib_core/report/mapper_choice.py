@@ -1,4 +1,4 @@
-"""How the mapper was chosen: validation over epochs, a line a penalty, the chosen point, the untuned value."""
+"""How the mapper was chosen: validation over epochs, a line a start and penalty, and the untuned value."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Choice:
 
     encoder: str
     curve: list[Row]
+    start: str
     penalty: float | None
     epoch: int
     value: float
@@ -44,6 +45,7 @@ def _choice(encoder: str, curve: Path, chosen: dict[str, Any]) -> Choice:
     return Choice(
         encoder=encoder,
         curve=data.measured(tables.read(curve, "mapper_curve")),
+        start=chosen["start"],
         penalty=chosen["penalty"],
         epoch=chosen["epoch"],
         value=chosen["validation_mean_average_precision"],

@@ -55,6 +55,7 @@ def render(context: Mapping[str, Any]) -> str:
         "seconds": words.seconds,
         "plain": words.plain,
         "points": words.points,
+        "listing": words.listing,
         "plural": words.plural,
         "mapper": words.mapper,
         "groups": _groups,

@@ -56,6 +56,8 @@ class CustomDiffusion:
     style_prompt: Annotated[str, Field(description="training prompt of style sets")] = (
         "a picture in the style of {token} art"
     )
+    prior_steps: Annotated[int, Field(ge=1, description="denoising steps of prior pictures")] = 12
+    prior_guidance: Annotated[float, Field(ge=1, description="guidance of prior pictures")] = 3.0
     object_prior: Annotated[str, Field(description="list of prior prompts of object sets")] = "object_prior"
     style_prior: Annotated[str, Field(description="list of prior prompts of style sets")] = "style_prior"
 
