@@ -522,7 +522,7 @@ def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
     choice = json.loads(Path(out["choice"]).read_text())
     assert heads.metadata(Path(out["mapper"])) == choice
     assert heads.load(Path(out["mapper"])).real(run.pool_vectors).shape == (50, DIM)
-    assert len(tables.read(Path(out["curve"]), "mapper_curve")) == 3
+    assert len(tables.read(Path(out["curve"]), "mapper_curve")) == 6
 
 
 # --- the whitened start

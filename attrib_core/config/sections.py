@@ -103,7 +103,7 @@ class Prompts(Section):
     style: dict[Name, str] = key(
         {"theme": "style_theme", "object": "style_object"}, "lists for style sets: prompt kind to list"
     )
-    prompts_each: int = key(5, "prompts of each list that a set gets", ge=1)
+    prompts_each: int = key(4, "prompts of each list that a set gets", ge=1)
     samples_each: int = key(2, "pictures synthesized for a prompt", ge=1)
 
 

@@ -222,7 +222,8 @@ def mapper_curves(choice: Choice) -> str:
             color, width = (svg.TUNED_COLOR, 2.0) if taken else (svg.CONTROL, 1.2)
             x, y = [row["epoch"] for row in rows], [row["validation_mean_average_precision"] for row in rows]
             axes.plot(x, y, color=color, lw=width, zorder=3 if taken else 2)
-            ends.append((y[-1], x[-1], f"{penalty:g}{' w' if start == 'whitened' else ''}", color))
+            if len(rows) > 1:  # a start that was not trained from has one point
+                ends.append((y[-1], x[-1], f"{penalty:g}{' w' if start == 'whitened' else ''}", color))
         axes.plot([choice.epoch], [choice.value], "o", ms=9, mfc="none", color=svg.INK, mew=1.4, zorder=4)
         low, high = axes.get_ylim()
         axes.set_ylim(max(0, low), min(1, high))

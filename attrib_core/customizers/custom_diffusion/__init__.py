@@ -30,7 +30,7 @@ class CustomDiffusion:
     """The method with its settings."""
 
     steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 120
-    learning_rate: Annotated[float, Field(gt=0, description="of AdamW, constant")] = 0.01
+    learning_rate: Annotated[float, Field(gt=0, description="of AdamW, constant")] = 0.004
     weight_decay: Annotated[float, Field(ge=0, description="of AdamW, on what is trained alone")] = 0.0
     gradient_clip: Annotated[float, Field(gt=0, description="largest gradient norm of one exemplar set")] = (
         1.0
