@@ -56,6 +56,26 @@ def test_bits_of_a_row_do_not_depend_on_its_company(mapped):
         assert np.array_equal(heads.apply(rows[start:stop], head), together[start:stop])
 
 
+def test_the_sums_behind_it_are_exact_so_that_their_order_cannot_matter():
+    """Held before the rounding to float32, which would hide nearly all differences of order."""
+    head, rows = random_linear(300), random_rows(500, 300).astype(np.float64)
+    together = heads._linear(rows, head, 0, None)
+    order = np.random.default_rng(2).permutation(len(rows))
+    assert np.array_equal(heads._linear(rows[order], head, 0, None), together[order])
+    assert np.array_equal(heads._linear(rows[:1], head, 0, None), together[:1])
+    length = np.sqrt(np.einsum("ij,ij->i", rows[:1], rows[:1]))[0]
+    weight = head.weight.astype(np.float64)
+    longest = np.sqrt(np.einsum("ij,ij->i", weight, weight)).max()
+    point = [int(value) for value in np.rint(rows[0] / length * 2**26)]
+    for out in range(5):
+        grid = [int(value) for value in np.rint(weight[out] / longest * 2**26)]
+        whole = sum(
+            one * other for one, other in zip(point, grid, strict=True)
+        )  # Python's integers never round
+        assert abs(whole) < 2**53
+        assert together[0, out] == whole * (length * (longest / 2.0**52)) + head.bias[out]
+
+
 def test_scale_of_head_and_rows_do_no_harm():
     head, rows = random_linear(30), random_rows(5, 30)
     no_bias = heads.Linear(head.weight, np.zeros(30, np.float32))

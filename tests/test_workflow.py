@@ -112,6 +112,11 @@ def test_a_second_call_has_nothing_to_do(run: tuple[Path, subprocess.CompletedPr
             {"rank", "calibrate", "tune", "embed_pool_part", "customize_part", "synthesize_part"},
         ),
         (
+            {"calibration": {"shown": 9}},
+            {"calibrate": 2, "report": 1},
+            {"measure", "rank", "tune", "embed_pool_part", "customize_part", "synthesize_part"},
+        ),
+        (
             {"ranking": {"top_k": 11}},
             {"rank": 2, "calibrate": 2, "measure": 1},
             {"tune", "index", "embed_pool_part", "customize_part", "synthesize_part"},
@@ -119,7 +124,7 @@ def test_a_second_call_has_nothing_to_do(run: tuple[Path, subprocess.CompletedPr
         (
             {"synthesis": {"steps": 3}},
             {"synthesize_part": 2, "embed_queries_part": 2, "rank": 2},
-            {"pool_part", "exemplars", "prior", "customize_part", "embed_pool_part"},
+            {"pool_part", "exemplars", "prior", "customize_part", "embed_pool_part", "embed_exemplars"},
         ),
     ],
 )
