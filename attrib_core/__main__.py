@@ -25,14 +25,15 @@ def summary(config: Config) -> list[str]:
     """What a run of this config makes, a line each."""
     exemplars, prompts = config.exemplars, config.prompts
     sets = exemplars.object_sets + exemplars.style_sets
-    each = prompts.prompts_each * prompts.samples_each
-    queries = each * (exemplars.object_sets * len(prompts.object) + exemplars.style_sets * len(prompts.style))
+    lists = exemplars.object_sets * len(prompts.object) + exemplars.style_sets * len(prompts.style)
+    asked = prompts.prompts_each * lists
     return [
         f"run: results/{config.run}, seed {config.seed}",
         f"pool: {config.pool.images} pictures of source {config.pool.source.family!r}",
         f"exemplars: {sets} sets ({exemplars.object_sets} of objects, {exemplars.style_sets} of styles)",
         f"models: {sets} by {config.customizer.family!r} on base model {config.base_model.family!r}",
-        f"synthesized: {queries} pictures of customized models, and as many of the control",
+        f"synthesized: {asked * prompts.samples_each} pictures of customized models,"
+        f" {asked * prompts.control_samples_each} of the control",
         f"encoders: {', '.join(config.encoders)}; heads: untuned, {config.mapper.head}",
     ]
 

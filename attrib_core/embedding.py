@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attrib_core import decoding, keys, tables
+from attrib_core import decoding, families, keys, tables
 from attrib_core.errors import InputError
 from attrib_core.jobs import progress
 
@@ -39,6 +39,16 @@ class Encoder(Protocol):
     def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
         """(height, width, 3) uint8 pictures, taken lazily, to (pictures, dim) float32."""
         ...
+
+
+def load(section: Mapping[str, Any], where: str) -> Encoder:
+    """The encoder of a config section; an InputError names the config key `where`."""
+    family, options = families.split(section)
+    try:
+        encoder: Encoder = families.load("encoders", family, options, where=where, device="auto")
+    except InputError as error:
+        raise error.under(where) from None
+    return encoder
 
 
 def embed(path: Path, *, ids: str, encoder: Encoder) -> Iterator[pa.Table]:

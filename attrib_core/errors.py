@@ -13,6 +13,22 @@ class InputError(ValueError):
     would be right. Command line and workflow print it without a traceback.
     """
 
+    key = ""
+
+    def under(self, key: str) -> InputError:
+        """The error with the config key in front under which it arose.
+
+        "weights: no file" becomes "parts.a: weights: no file", and one more call makes it
+        "encoders.x.parts.a: weights: no file". A message that begins with the key stays.
+        """
+        message = str(self)
+        if message.startswith((f"{key}:", f"{key}.")):
+            return self
+        whole = f"{key}.{self.key}" if self.key else key
+        error = InputError(f"{whole}: {message.removeprefix(f'{self.key}: ')}")
+        error.key = whole
+        return error
+
 
 def close_matches(name: str, choices: Iterable[str]) -> str:
     """The end of an error message: near names first, else all the choices."""

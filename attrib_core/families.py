@@ -7,6 +7,12 @@ new encoder would otherwise make the results of all others stale.
 
 A family's module is cheap to import; whatever is heavy (torch, timm) it imports
 inside `load`. So options can be checked as soon as the config is read.
+
+Beside `load` a module may have, each taking the options as keywords:
+`checked`, the options once more, after a check that annotations cannot say (an InputError
+    of it begins with the key: "cells: ...");
+`members`, the sections of further families of its kind that it is made of;
+`files`, what it reads beside its code, and `PACKAGES`, distributions whose version counts.
 """
 
 from __future__ import annotations
@@ -132,6 +138,30 @@ def split(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A config section `{family: name, option: value, ...}` as the family's name and its options."""
     options = dict(section)
     return options.pop("family"), options
+
+
+def complete(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A config section of a family, checked, with all options: `check`, and the family's own `checked`.
+
+    Raises InputError as `check` does, and for what the family finds wrong between its options.
+    """
+    family, options = split(section)
+    options = check(kind, family, options, where)
+    own = getattr(module(kind, family), "checked", None)
+    try:
+        return {"family": family} | (own(**options) if own else options)
+    except InputError as error:
+        raise InputError(f"{where}.{error}") from None
+
+
+def members(kind: str, section: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and options of a section's family, then of those that it is made of (most: of none)."""
+    family, options = split(section)
+    inner = getattr(module(kind, family), "members", None)
+    found = [(family, options)]
+    for one in inner(**options) if inner else ():
+        found += members(kind, one)
+    return found
 
 
 @contextmanager

@@ -19,7 +19,7 @@ SPOKEN_CALLS = frozenset({"InputError"})
 """Calls whose arguments are words for the user, and which end the job."""
 SPOKEN_KEYWORDS = frozenset({"description"})
 SPEAKERS = frozenset({"LOGGER"})
-SPOKEN_POSITION = {"_field": 2}
+SPOKEN_POSITION = {"column": 2}
 """The meaning of a column, in `schemas`."""
 
 Target = tuple[str, str | None]

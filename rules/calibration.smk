@@ -1,4 +1,5 @@
-# Soft influence: fitted on the validation split, applied to the test split.
+# Soft influence: fitted on the validation split, applied to the test split, of the kinds of sets that the
+# mapper is for.
 
 
 rule calibrate:
@@ -20,6 +21,7 @@ rule calibrate:
         mem_mb=2000,
     params:
         settings=CONFIG["calibration"],
+        kinds=kinds_of,
         code=code("workflow_scripts/calibrate.py"),
     script:
         "../workflow_scripts/calibrate.py"

@@ -23,7 +23,8 @@ except InputError as error:
 
 RUN = f"results/{CONFIG['run']}"
 ENCODERS = list(CONFIG["encoders"])
-MAPPERS = ["untuned", CONFIG["mapper"]["head"]]
+TRAINED_ON = {f"{CONFIG['mapper']['head']}-{kind}": kind for kind in CONFIG["mapper"]["trained_on"]}
+MAPPERS = ["untuned", *TRAINED_ON]
 
 
 def parts(items, size):
@@ -51,9 +52,16 @@ def code(script, *families, data=(), packages=()):
     )
 
 
-def family_of(kind, name):
-    """The family behind an entry of the config, as `code` takes it: "encoders/timm"."""
-    return f"{kind}/{CONFIG[kind][name]['family']}"
+def kind_of(wildcards):
+    """The kind of sets that a mapper is trained on; None for both, and where it is not trained."""
+    kind = TRAINED_ON.get(wildcards.mapper, "both")
+    return None if kind == "both" else kind
+
+
+def kinds_of(wildcards):
+    """The kinds of sets that a mapper is for: those that it is trained on; all where it is not trained."""
+    kind = kind_of(wildcards)
+    return [kind] if kind else ["object", "style"]
 
 
 def heads(wildcards):

@@ -5,18 +5,21 @@ from attrib_core import families
 
 def embed_code(wildcards):
     """Fingerprint of the encoder: its code, the files that it names (weights), the packages it needs."""
-    settings = CONFIG["encoders"][wildcards.encoder]
-    family = families.module("encoders", settings["family"])
-    options = {name: value for name, value in settings.items() if name != "family"}
+    members = families.members("encoders", CONFIG["encoders"][wildcards.encoder])
+    modules = {name: families.module("encoders", name) for name, _ in members}
+    family, options = members[0]
     try:
         return code(
             "workflow_scripts/embed.py",
-            family_of("encoders", wildcards.encoder),
-            data=family.files(**options) if hasattr(family, "files") else [],
-            packages=["pillow", *getattr(family, "PACKAGES", [])],
+            *(f"encoders/{name}" for name in modules),
+            data=modules[family].files(**options) if hasattr(modules[family], "files") else [],
+            packages=[
+                "pillow",
+                *(one for inner in modules.values() for one in getattr(inner, "PACKAGES", [])),
+            ],
         )
     except InputError as error:
-        sys.exit(f"Error in the config: encoders.{wildcards.encoder}: {error}")
+        sys.exit(f"Error in the config: {error.under(f'encoders.{wildcards.encoder}')}")
 
 
 def embed_encoder(wildcards):
@@ -26,8 +29,9 @@ def embed_encoder(wildcards):
 
 def embed_gpu(wildcards):
     """One GPU for an encoder that computes on a device."""
-    family = CONFIG["encoders"][wildcards.encoder]["family"]
-    return int("device" in families.parameters("encoders", family))
+    members = families.members("encoders", CONFIG["encoders"][wildcards.encoder])
+    computing = members[1:] or members  # one that is made of others computes through them alone
+    return int(any("device" in families.parameters("encoders", family) for family, _ in computing))
 
 
 rule embed_pool_part:

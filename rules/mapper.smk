@@ -1,4 +1,5 @@
-# Heads on the frozen encoders: trained on the train split, chosen on the validation split.
+# Heads on the frozen encoders: trained on the train split, chosen on the validation split, for the
+# kinds of sets that `mapper.trained_on` names.
 
 TUNING = (
     "temperature",
@@ -21,21 +22,24 @@ rule tune:
         pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
         excluded=f"{RUN}/excluded.parquet",
     output:
-        mapper=f"{RUN}/mappers/{{encoder}}/{CONFIG['mapper']['head']}.safetensors",
-        curve=f"{RUN}/mappers/{{encoder}}/curve.parquet",
-        choice=f"{RUN}/mappers/{{encoder}}/choice.json",
+        mapper=f"{RUN}/mappers/{{encoder}}/{{mapper}}.safetensors",
+        curve=f"{RUN}/mappers/{{encoder}}/{{mapper}}.curve.parquet",
+        choice=f"{RUN}/mappers/{{encoder}}/{{mapper}}.choice.json",
+    wildcard_constraints:
+        mapper="|".join(map(re.escape, TRAINED_ON)),
     log:
-        f"{RUN}/logs/tune/{{encoder}}.log",
+        f"{RUN}/logs/tune/{{encoder}}-{{mapper}}.log",
     benchmark:
-        f"{RUN}/benchmarks/tune/{{encoder}}.tsv"
+        f"{RUN}/benchmarks/tune/{{encoder}}-{{mapper}}.tsv"
     threads: 1
     resources:
         mem_mb=2500,
     params:
+        kind=kind_of,
         settings={name: CONFIG["mapper"][name] for name in TUNING},
         penalties=CONFIG["mapper"]["penalties"],
         starts=CONFIG["mapper"]["starts"],
-        shrinkage=CONFIG["mapper"]["shrinkage"],
+        shrinkages=CONFIG["mapper"]["shrinkages"],
         validation_distractors=CONFIG["mapper"]["validation_distractors"],
         seed=CONFIG["seed"],
         code=code("workflow_scripts/tune.py", packages=["torch"]),

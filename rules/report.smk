@@ -3,6 +3,21 @@
 SHOWN = [name for name in CONFIG if name not in ("run", "seed", "parts")]
 
 
+# Of these the page sums the times, as their benchmark files are named; others are of an earlier config.
+JOBS = [
+    *("base_model", "exemplars", "prior", "measure/all"),
+    *expand("pool_part/{part}", part=POOL_PARTS),
+    *expand("{rule}/{part}", rule=["customize_part", "synthesize_part"], part=SET_PARTS),
+    *expand("embed_exemplars/{encoder}", encoder=ENCODERS),
+    *expand("embed_pool_part/{encoder}-{part}", encoder=ENCODERS, part=POOL_PARTS),
+    *expand("embed_queries_part/{encoder}-{part}", encoder=ENCODERS, part=SET_PARTS),
+    *expand("tune/{encoder}-{mapper}", encoder=ENCODERS, mapper=TRAINED_ON),
+    *expand(
+        "{rule}/{encoder}-{mapper}", rule=["rank", "index", "calibrate"], encoder=ENCODERS, mapper=MAPPERS
+    ),
+]
+
+
 def plot(name):
     """A plot that `snakemake --report` shows beside the page."""
     return report(
@@ -19,8 +34,12 @@ rule report:
         base_model=f"{RUN}/base_model.json",
         models=expand(f"{RUN}/models/part-{{part}}.parquet", part=SET_PARTS),
         synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
-        curves=expand(f"{RUN}/mappers/{{encoder}}/curve.parquet", encoder=ENCODERS),
-        choices=expand(f"{RUN}/mappers/{{encoder}}/choice.json", encoder=ENCODERS),
+        curves=expand(
+            f"{RUN}/mappers/{{encoder}}/{{mapper}}.curve.parquet", encoder=ENCODERS, mapper=TRAINED_ON
+        ),
+        choices=expand(
+            f"{RUN}/mappers/{{encoder}}/{{mapper}}.choice.json", encoder=ENCODERS, mapper=TRAINED_ON
+        ),
         indices=expand(f"{RUN}/indices/{{encoder}}/{{mapper}}.json", encoder=ENCODERS, mapper=MAPPERS),
         ranks=expand(f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet", encoder=ENCODERS, mapper=MAPPERS),
         candidates=expand(
@@ -73,6 +92,7 @@ rule report:
         ties=CONFIG["metrics"]["ties"],
         sections={name: CONFIG[name] for name in SHOWN},
         benchmarks=f"{RUN}/benchmarks",
+        jobs=JOBS,
         code=code("workflow_scripts/report.py"),
     script:
         "../workflow_scripts/report.py"

@@ -20,6 +20,7 @@ rule synthesize_part:
         run=RUN,
         settings=CONFIG["synthesis"],
         samples_each=CONFIG["prompts"]["samples_each"],
+        control_samples_each=CONFIG["prompts"]["control_samples_each"],
         seed=CONFIG["seed"],
         code=code("workflow_scripts/synthesize_part.py", packages=["torch", "diffusers", "transformers"]),
         # Of this alone depend the pictures themselves: other changes run the job again, but draw nothing.

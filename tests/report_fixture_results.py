@@ -16,11 +16,14 @@ from attrib_core import keys, tables
 
 TOP_K, BINS, KS = 20, 2048, (5, 10, 100)
 METRICS = [*(("recall_at_k", k) for k in KS), ("mean_average_precision", None), ("median_rank", None)]
+MAPPERS = ("untuned", "linear-object", "linear-style")
 WEIGHTS = {  # how much each encoder sees of object, category, style, background
     ("pixel", "untuned"): (0.45, 0.2, 0.7, 1.3),
-    ("pixel", "linear"): (0.62, 0.2, 0.8, 0.9),
+    ("pixel", "linear-object"): (0.62, 0.2, 0.6, 0.9),
+    ("pixel", "linear-style"): (0.45, 0.2, 0.9, 0.9),
     ("efficientnet", "untuned"): (0.75, 0.7, 0.45, 0.4),
-    ("efficientnet", "linear"): (0.95, 0.5, 0.8, 0.3),
+    ("efficientnet", "linear-object"): (0.95, 0.5, 0.4, 0.3),
+    ("efficientnet", "linear-style"): (0.4, 0.5, 0.9, 0.3),
 }
 WIDTHS = (24, 8, 12, 10)
 
@@ -33,7 +36,7 @@ def write_results(run: Path, world: Any, encoders: Sequence[str]) -> None:
     excluded = {row.as_py() for row in tables.read(run / "excluded.parquet", "excluded")["image_id"]}
     pool = [i for i, thing in enumerate(world.pool) if thing.name not in excluded]
     for encoder in encoders:
-        for mapper in ("untuned", "linear"):
+        for mapper in MAPPERS:
             ranked = list(_rank(world, pool, encoder, mapper))
             where = f"{encoder}/{mapper}"
             tables.write(
@@ -54,7 +57,8 @@ def write_results(run: Path, world: Any, encoders: Sequence[str]) -> None:
             _write_calibration(run / "calibration" / where, world, ranked, encoder, mapper)
             stored = dict(factory="Flat", rows=len(pool), dim=54, queries=64, k=10, recall_at_k=1.0)
             tables.write_json(run / f"indices/{where}.json", stored)
-        _write_tuning(run / "mappers" / encoder, encoder)
+            if mapper != "untuned":
+                _write_tuning(run / "mappers" / where, encoder, mapper)
     tables.write(run / "metrics.parquet", "metrics", measured)
     tables.write(run / "comparisons.parquet", "comparisons", compared)
     _write_benchmarks(run / "benchmarks", encoders)
@@ -194,7 +198,10 @@ def _write_calibration(
     soft, masses, reliability = [], [], []
     for item in ranked:
         query = item["query"]
-        if query["condition"] != "customized" or world.sets[query["set"]]["split"] != "test":
+        entry = world.sets[query["set"]]
+        if query["condition"] != "customized" or entry["split"] != "test":
+            continue
+        if mapper not in ("untuned", f"linear-{entry['kind']}"):
             continue
         scores = np.concatenate([[row["similarity"] for row in item["ranks"]], item["scores"]])
         names = [row["exemplar_id"] for row in item["ranks"]] + item["names"]
@@ -245,48 +252,52 @@ def _write_calibration(
     tables.write_json(folder / "calibrator.json", dict(tau=tau, floor=0.0))
 
 
-def _write_tuning(folder: Path, encoder: str) -> None:
-    """Curves that rise and fall again, less so with a stronger penalty; no gain for pixels."""
+def _write_tuning(stem: Path, encoder: str, mapper: str) -> None:
+    """Curves that rise and fall again, less so with a stronger penalty; no gain for pixels.
+
+    The style mapper of efficientnet begins at whitened features.
+    """
     start, rows = 0.42, []
+    names = dict(encoder=encoder, mapper=mapper)
+    origin: dict[str, Any] = dict(start="identity", shrinkage=None)
+    rows.append(names | origin | _point(None, 0, start))
+    for shrinkage in (0.1, 0.3):
+        other = dict(start="within", shrinkage=shrinkage)
+        rows.append(names | other | _point(None, 0, start - 0.01 - shrinkage / 10))
+    if (encoder, mapper) == ("efficientnet", "linear-style"):
+        origin = other
     for penalty in (0.0, 0.01, 0.1, 1.0):
         for epoch in range(26):
             gain = epoch / 8 * np.exp(1 - epoch / (8 + 6 * penalty)) * (0.1 + 0.05 * (penalty == 0.1))
             gain = -0.3 * gain if encoder == "pixel" else gain
-            rows.append(
-                dict(
-                    encoder=encoder, mapper="linear", start="identity", penalty=penalty, epoch=epoch,
-                    loss=None if epoch == 0 else float(3.2 * np.exp(-epoch / 9)), drift=0.01 * epoch,
-                    train_mean_average_precision=start + 0.02 * epoch,
-                    validation_mean_average_precision=start + float(gain), chosen=False,
-                )
-            )  # fmt: skip
-    best = max(rows, key=lambda row: (row["validation_mean_average_precision"], row["penalty"]))
+            rows.append(names | origin | _point(penalty, epoch, start + float(gain)))
+    best = max(rows, key=lambda row: (row["validation_mean_average_precision"], row["penalty"] is None))
     best["chosen"] = True
-    tables.write(folder / "curve.parquet", "mapper_curve", rows)
-    identity, gain = best["epoch"] == 0, best["validation_mean_average_precision"] - start
-    names = (
-        "encoder",
-        "mapper",
-        "epoch",
-        "validation_mean_average_precision",
-        "train_mean_average_precision",
-    )
-    chosen = {name: best[name] for name in names}
-    chosen |= dict(
-        start="identity", identity_is_best=identity, penalty=None if identity else best["penalty"], gain=gain
-    )
+    tables.write(stem.with_name(f"{stem.name}.curve.parquet"), "mapper_curve", rows)
+    identity, gain = best["penalty"] is None, best["validation_mean_average_precision"] - start
+    chosen = {name: best[name] for name in best if name not in ("loss", "drift", "chosen")}
+    chosen |= dict(identity_is_best=identity, gain=gain)
     chosen |= dict(gain_low=0.5 * gain, gain_high=1.5 * gain, untuned_validation_mean_average_precision=start)
-    tables.write_json(folder / "choice.json", chosen | dict(untuned_train_mean_average_precision=start))
+    choice = stem.with_name(f"{stem.name}.choice.json")
+    tables.write_json(choice, chosen | dict(untuned_train_mean_average_precision=start))
+
+
+def _point(penalty: float | None, epoch: int, value: float) -> dict[str, Any]:
+    return dict(
+        penalty=penalty, epoch=epoch, loss=None if epoch == 0 else float(3.2 * np.exp(-epoch / 9)),
+        drift=0.01 * epoch, train_mean_average_precision=0.42 + 0.02 * epoch,
+        validation_mean_average_precision=value, chosen=False,
+    )  # fmt: skip
 
 
 def _write_benchmarks(folder: Path, encoders: Sequence[str]) -> None:
     header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
     seconds = dict(pool_part=9.1, exemplars=2.2, customize_part=162.0, synthesize_part=64.5, measure=3.3)
     seconds |= {f"embed_pool_part/{encoder}": 17.0 for encoder in encoders}
-    seconds |= {f"rank/{encoder}-{mapper}": 2.4 for encoder in encoders for mapper in ("untuned", "linear")}
+    seconds |= {f"rank/{encoder}-{mapper}": 2.4 for encoder in encoders for mapper in MAPPERS}
     for name, value in seconds.items():
         for part in range(2 if "part" in name else 1):
-            path = folder / name / f"{part:04d}.tsv"
+            path = folder / (f"{name}/{part:04d}.tsv" if "part" in name else f"{name}.tsv")
             path.parent.mkdir(parents=True, exist_ok=True)
             numbers = "\t".join([f"{value + part:.4f}", "0:00:09", "812.4", "1", "1", "1", "0", "0", "98.0"])
             path.write_text(f"{header}{numbers}\t{value * 0.95:.2f}\n", encoding="utf-8")

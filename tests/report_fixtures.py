@@ -66,7 +66,7 @@ def inputs_of(run: Path) -> dict[str, Any]:
     """The named inputs of the rule `report`, for a run on disk."""
     several = dict(
         pool="pool/part-*.parquet", rejects="pool/rejects-*.parquet", models="models/*.parquet",
-        synthesized="synthesized/*.parquet", curves="mappers/*/curve.parquet", choices="mappers/*/choice.json",
+        synthesized="synthesized/*.parquet", curves="mappers/*/*.curve.parquet", choices="mappers/*/*.choice.json",
         indices="indices/*/*.json", ranks="ranks/*/*.parquet", candidates="candidates/*/*.parquet",
         calibration="calibration/*/*/calibration.parquet", reliability="calibration/*/*/reliability.parquet",
         soft_scores="calibration/*/*/soft_scores.parquet",
@@ -75,6 +75,12 @@ def inputs_of(run: Path) -> dict[str, Any]:
     single |= dict(metrics="metrics.parquet", comparisons="comparisons.parquet")
     found: dict[str, Any] = {name: sorted(map(str, run.glob(pattern))) for name, pattern in several.items()}
     return found | {name: str(run / path) for name, path in single.items()}
+
+
+def jobs_of(run: Path) -> list[str]:
+    """The names of the jobs of a run on disk, as its benchmark files are named."""
+    folder = run / "benchmarks"
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.tsv"))
 
 
 def _credit() -> dict[str, str]:

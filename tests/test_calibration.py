@@ -168,10 +168,17 @@ def test_coarse_bins_cost_little_and_no_top_costs_little(case: Case, tmp_path: P
             )
 
 
-def calibrated(case: Case, shown: int = 20) -> tuple[calibration.Calibrated, list[dict[str, Any]]]:
+def calibrated(
+    case: Case, shown: int = 20, kinds: tuple[str, ...] | None = None
+) -> tuple[calibration.Calibrated, list[dict[str, Any]]]:
     saved: list[pa.Table] = []
     done = calibration.calibrate(
-        ranks=case.ranks, candidates=case.candidates, exemplars=case.exemplars, save=saved.append, shown=shown
+        ranks=case.ranks,
+        candidates=case.candidates,
+        exemplars=case.exemplars,
+        save=saved.append,
+        shown=shown,
+        kinds=kinds,
     )
     return done, pa.concat_tables(saved).to_pylist()
 
@@ -293,7 +300,8 @@ def test_the_calibrator_says_what_it_was_fitted_on(case: Case) -> None:
     done, _ = calibrated(case)
     pool = len(case.world.pool) - len(case.world.excluded)
     assert done.calibrator["fitted_on"] == {
-        "split": "validation", "condition": "customized", "queries": 20, "exemplar_sets": 4, "distractors": pool,
+        "split": "validation", "condition": "customized", "kinds": ["object", "style"],
+        "queries": 20, "exemplar_sets": 4, "distractors": pool,
     }  # fmt: skip
     assert 0 <= done.calibrator["uniform_share"] <= 1
 
@@ -303,6 +311,24 @@ def test_controls_are_not_calibrated_on(case: Case) -> None:
     control = case.ranks.set_column(position, "condition", pa.array(["control"] * len(case.ranks)))
     with pytest.raises(InputError, match="no customized query in the split 'validation'"):
         calibrated(case._replace(ranks=control))
+
+
+def test_a_calibrator_for_one_kind_is_that_of_a_run_with_this_kind_alone(case: Case) -> None:
+    about = {row["exemplar_set"]: row for row in case.exemplars.to_pylist()}
+    styles = [name for name, row in about.items() if row["kind"] == "style"]
+    assert {about[name]["split"] for name in styles} == {"validation", "test"}
+    alone = case._replace(
+        ranks=case.ranks.filter(pa.compute.is_in(case.ranks["exemplar_set"], pa.array(styles)))
+    )
+    done, scores = calibrated(case, kinds=("style",))
+    assert (done, scores) == calibrated(alone)
+    assert done.calibrator["fitted_on"]["kinds"] == ["style"]
+    assert {row["kind"] for row in done.calibration} == {"style", "all"}
+    assert {row["query_id"].split("-")[0] for row in scores} <= set(styles)
+    assert calibrated(case, kinds=("object", "style")) == calibrated(case)
+    objects = pa.Table.from_pylist([row | {"kind": "object"} for row in about.values()])
+    with pytest.raises(InputError, match=r"no customized query of style sets .* exemplars.splits.validation"):
+        calibrated(case._replace(exemplars=objects), kinds=("style",))
 
 
 def test_what_does_not_fit_is_named(case: Case, tmp_path: Path) -> None:

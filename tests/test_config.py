@@ -123,6 +123,17 @@ WRONG = [
     (given("prompts.style.theme", "mine.txt"), ["prompts.style.theme", "'mine.txt'"]),
     (given("prompts.prompts_each", 10**4), ["prompts.object.scene", "10000", "entries"]),
     (given("prompts.object", {}), ["prompts.object", "exemplars.object_sets"]),
+    (given("mapper.trained_on", []), ["mapper.trained_on", "at least 1"]),
+    (given("mapper.trained_on", ["objects"]), ["mapper.trained_on", "'objects'", "'object'"]),
+    (given("mapper.trained_on", ["both", "both"]), ["mapper.trained_on", "each once: ['both']"]),
+    (
+        given("exemplars.style_sets", 0),
+        ["mapper.trained_on", "exemplars.style_sets is 0", "take 'style' out", "['object']"],
+    ),
+    (
+        {"exemplars": {"object_sets": 0}, "mapper": {"trained_on": ["both", "object"]}},
+        ["mapper.trained_on", "exemplars.object_sets is 0", "take 'object' out", "['both']"],
+    ),
 ]
 
 

@@ -21,6 +21,7 @@ from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 from tests import diffusion_fixtures as made
 
+SUBJECTS = ("owl", "pear", "unicorn")
 TOKEN = "<new1>"
 METHOD = CustomDiffusion(
     steps=3, learning_rate=0.003, exemplar_batch=2, prior_batch=1, prior_weight=0.7, prior_images=3, stack=3, views=4
@@ -55,7 +56,7 @@ def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[
         concepts.concept(
             one,
             loaded,
-            prompt=f"{TOKEN} {one.noun}",
+            prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.pictures))],
             prior=found[one.kind, one.category],
             views=4,
             scale_jitter=0.1,
@@ -97,7 +98,7 @@ def alone(
             horizon=scheduler.config.num_train_timesteps,
             seed=seed,
         )
-        own = text_encoder(concept.ids[None]).last_hidden_state.repeat(method.exemplar_batch, 1, 1)
+        own = torch.cat([text_encoder(ids[None]).last_hidden_state for ids in drawn.ids])
         assert concept.prior is not None
         context = torch.cat([own, concept.prior.states[drawn.prior]])
         alpha = scheduler.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
@@ -128,7 +129,7 @@ def test_stacked_training_equals_training_alone(
     scheduler.register_to_config(prediction_type=prediction_type)
     network = replace(loaded, scheduler=scheduler)
     method = replace(METHOD, gradient_clip=clip)
-    models = training.train(ready[2:], network, method, seed=5)
+    models = training.train(ready[2:], network, method, steps=method.steps, seed=5)
     before = loaded.unet.state_dict()
     for concept, model in zip(ready[2:], models, strict=True):
         weights, row = alone(concept, network, method, seed=5)
@@ -153,9 +154,9 @@ def same(first: training.Trained, second: training.Trained) -> bool:
 
 
 def test_companions_and_place_change_nothing(ready: list[Concept], loaded: Components) -> None:
-    first = training.train([ready[0], ready[1], ready[4]], loaded, METHOD, seed=5)
-    turned = training.train([ready[4], ready[3], ready[0]], loaded, METHOD, seed=5)
-    padded = training.train([ready[4]], loaded, METHOD, seed=5)
+    first = training.train([ready[0], ready[1], ready[4]], loaded, METHOD, steps=METHOD.steps, seed=5)
+    turned = training.train([ready[4], ready[3], ready[0]], loaded, METHOD, steps=METHOD.steps, seed=5)
+    padded = training.train([ready[4]], loaded, METHOD, steps=METHOD.steps, seed=5)
     assert same(first[0], turned[2])
     assert same(first[2], turned[0])
     assert same(first[2], padded[0])
@@ -163,14 +164,16 @@ def test_companions_and_place_change_nothing(ready: list[Concept], loaded: Compo
 
 
 def test_the_seed_counts(ready: list[Concept], loaded: Components) -> None:
-    one, other = (training.train([ready[0]], loaded, METHOD, seed=seed)[0] for seed in (5, 6))
+    one, other = (
+        training.train([ready[0]], loaded, METHOD, steps=METHOD.steps, seed=seed)[0] for seed in (5, 6)
+    )
     assert not same(one, other)
 
 
 def test_training_leaves_the_base_model_as_it_was(ready: list[Concept], loaded: Components) -> None:
     before = {key: value.clone() for key, value in loaded.unet.state_dict().items()}
     table = loaded.table.clone()
-    training.train(ready[:2], loaded, METHOD, seed=5)
+    training.train(ready[:2], loaded, METHOD, steps=METHOD.steps, seed=5)
     after = loaded.unet.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(before[key], value) for key, value in after.items())
@@ -269,13 +272,57 @@ def test_views_shift_and_scale_about_the_middle() -> None:
 def test_every_exemplar_is_among_the_views_as_it_is(loaded: Components) -> None:
     style = made.exemplar_sets()[4]
     one = concepts.concept(
-        style, loaded, prompt=TOKEN, prior=None, views=7, scale_jitter=0.1, shift=0.1, seed=0
+        style,
+        loaded,
+        prompts=[f"{TOKEN} {noun}" for noun in ("a", "b", "c")],
+        prior=None,
+        views=7,
+        scale_jitter=0.1,
+        shift=0.1,
+        seed=0,
     )
     assert len(one.views) == 9
     pictures = np.stack([concepts.decoding.to_rgb(data, where="") for data in style.pictures.values()])
     mode = components.encode_pictures(loaded, pictures)
     torch.testing.assert_close(one.views[:3], mode, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(one.views[3:6], mode, atol=1e-3)
+
+
+def test_each_view_has_the_prompt_of_its_exemplar(loaded: Components) -> None:
+    style = replace(
+        made.exemplar_sets()[4], subjects={f"style-0.{number}": noun for number, noun in enumerate(SUBJECTS)}
+    )
+    prompts = concepts.training_prompts(style, {"style": "{subject} in {token} {category}"}, TOKEN)
+    assert prompts == [f"{shown} in {TOKEN} art" for shown in ("an owl", "a pear", "a unicorn")]
+    bracketed = concepts.training_prompts(style, {"style": "a picture[ of {subject}] by {token}"}, TOKEN)
+    assert bracketed[0] == f"a picture of an owl by {TOKEN}"
+    one = concepts.concept(
+        style, loaded, prompts=prompts, prior=None, views=7, scale_jitter=0.1, shift=0.1, seed=0
+    )
+    assert torch.equal(one.ids, components.tokenize(loaded, prompts * 3))
+    drawn = training.draw(one, 0, exemplar_batch=6, prior_batch=0, timestep_power=1.0, horizon=1000, seed=1)
+    for latents, ids in zip(drawn.latents, drawn.ids, strict=True):
+        view = next(place for place, view in enumerate(one.views) if torch.equal(view, latents))
+        assert torch.equal(ids, one.ids[view])
+
+
+def test_a_template_with_subjects_needs_them(loaded: Components) -> None:
+    with pytest.raises(InputError) as caught:
+        concepts.training_prompts(made.exemplar_sets()[4], {"style": "{subject} in {token} art"}, TOKEN)
+    assert "customizer.style_prompt: '{subject} in {token} art' asks for {subject}, but" in str(caught.value)
+    assert "style-0.0" in str(caught.value)
+    bracketed = {"style": "a picture[ of {subject}] by {token}"}
+    assert concepts.training_prompts(made.exemplar_sets()[4], bracketed, TOKEN)[0] == f"a picture by {TOKEN}"
+
+
+def test_style_sets_have_steps_of_their_own(customize: Callable[..., list[dict[str, Any]]]) -> None:
+    """And kinds do not share a stack, so the models are those of the two kinds customized apart."""
+    sets = made.exemplar_sets()[3:]
+    assert [one.kind for one in sets] == ["object", "style"]
+    rows = customize(sets, steps=2, style_steps=3)
+    assert [row["steps"] for row in rows] == [2, 3]
+    apart = [customize([one], run="apart", steps=2, style_steps=3)[0] for one in sets]
+    assert [row["checksum"] for row in rows] == [row["checksum"] for row in apart]
 
 
 @pytest.fixture
@@ -318,17 +365,19 @@ def test_a_killed_part_resumes_and_ends_the_same(
     trained: list[list[str]] = []
     real = training.train
 
-    def counted(ready: Sequence[Concept], *rest: Any) -> list[training.Trained]:
+    def counted(ready: Sequence[Concept], *rest: Any, **named: Any) -> list[training.Trained]:
         if len(trained) == 1:
             raise KeyboardInterrupt
         trained.append([one.name for one in ready])
-        return real(ready, *rest)
+        return real(ready, *rest, **named)
 
     monkeypatch.setattr(training, "train", counted)
     with pytest.raises(KeyboardInterrupt):
         customize(sets)
     assert len(contents(tmp_path / "run")) == 4
-    monkeypatch.setattr(training, "train", lambda ready, *rest: trained.append([]) or real(ready, *rest))
+    monkeypatch.setattr(
+        training, "train", lambda ready, *rest, **named: trained.append([]) or real(ready, *rest, **named)
+    )
     resumed = customize(sets)
     assert trained == [["object-0", "object-1"], [], []]
     assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
@@ -391,7 +440,7 @@ def test_a_loss_that_is_not_finite_names_set_and_step(
 ) -> None:
     broken = replace(ready[1], views=ready[1].views * float("nan"))
     with pytest.raises(InputError, match="exemplar set 'object-1': its loss is nan at step 0"):
-        training.train([ready[0], broken], loaded, METHOD, seed=0)
+        training.train([ready[0], broken], loaded, METHOD, steps=METHOD.steps, seed=0)
     with pytest.raises(
         InputError, match=r"exemplar set 'object-0': .* at step 1; customizer.learning_rate 1e\+30"
     ):

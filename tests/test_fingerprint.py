@@ -31,11 +31,11 @@ PROJECT = {
     "attrib_core/jobs.py": "def job(snakemake): return snakemake",
     "attrib_core/schemas.py": """
         import pyarrow as pa
-        def _field(name, kind, meaning): return pa.field(name, kind)
-        _ID = _field("id", pa.string(), "name of the row")
+        def column(name, kind, meaning): return pa.field(name, kind)
+        _ID = column("id", pa.string(), "name of the row")
         SCHEMAS = {
-            "pool": pa.schema([_ID, _field("width", pa.int32(), "width in pixels")]),
-            "ranks": pa.schema([_ID, _field("rank", pa.int64(), "position")]),
+            "pool": pa.schema([_ID, column("width", pa.int32(), "width in pixels")]),
+            "ranks": pa.schema([_ID, column("rank", pa.int64(), "position")]),
         }
         def schema(name): return SCHEMAS[name]
     """,
@@ -154,7 +154,7 @@ CODE = "attrib_core/counting.py"
         ("attrib_core/late.py", "return len", "return 2 * len"),
         ("attrib_core/numbers.csv", "3", "4"),
         ("attrib_core/schemas.py", "pa.int32()", "pa.int64()"),
-        ("attrib_core/schemas.py", '_field("id", pa.string()', '_field("id", pa.large_string()'),
+        ("attrib_core/schemas.py", 'column("id", pa.string()', 'column("id", pa.large_string()'),
         ("attrib_core/tables.py", "schema(name), rows", "rows, schema(name)"),
         ("attrib_core/tables.py", "def other(", "sorted([])\ndef other("),
     ],
@@ -314,6 +314,11 @@ def test_a_missing_script_is_told(tmp_path):
         fp.fingerprint(tmp_path / "gone.py")
 
 
+def _module_parts(path: Path) -> tuple[str, ...]:
+    """The module of a file; a package is its `__init__.py`."""
+    return path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts
+
+
 def run_and_watch(function: Callable[[], object]) -> set[str]:
     """Top-level definitions of attrib_core that a call really executed: "attrib_core.keys.seed"."""
     seen: set[tuple[str, str]] = set()
@@ -330,7 +335,7 @@ def run_and_watch(function: Callable[[], object]) -> set[str]:
         sys.setprofile(None)
     package = ROOT / "attrib_core"
     return {
-        ".".join([*Path(file).relative_to(ROOT).with_suffix("").parts, name.split(".")[0]])
+        ".".join([*_module_parts(Path(file).relative_to(ROOT)), name.split(".")[0]])
         for file, name in seen
         if Path(file).is_relative_to(package) and not name.startswith("<")
     }

@@ -16,68 +16,10 @@ from sklearn.metrics import average_precision_score
 from attrib_core import heads, tables
 from attrib_core.errors import InputError
 from attrib_core.mapper import material as gathering
-from attrib_core.mapper import sets, training, tuning, whitening
+from attrib_core.mapper import sets, training
 from attrib_core.mapper.material import Material
 from tests.embedding_fixtures import write_embeddings, write_parts
-
-DIM = 12
-SETTINGS = tuning.Settings(
-    temperature=0.1,
-    learning_rate=0.005,
-    epochs=8,
-    patience=8,
-    batch_sets=6,
-    images_each=2,
-    rank=DIM,
-    distractors=0,
-)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
-
-
-def made_up(
-    count: int, *, seed: int, queries: int = 6, noise: float = 0.3, bend: float = 1.0, dim: int = DIM
-) -> sets.Sets:
-    """Sets whose queries are their exemplars turned by one fixed rotation, moved and blurred.
-
-    Every third set is a style: 3 exemplars around a centre.
-    """
-    fixed = np.random.default_rng(99)
-    turn = np.linalg.qr(np.eye(dim) + bend * fixed.normal(size=(dim, dim)) / np.sqrt(dim))[0]
-    turn *= np.sign(np.diag(turn))
-    move = bend * fixed.normal(size=dim)
-    random = np.random.default_rng(seed)
-    real, real_set, synth, synth_set = [], [], [], []
-    for number in range(count):
-        center = random.normal(size=dim)
-        for _ in range(3 if number % 3 == 2 else 1):
-            real.append(center + 0.1 * random.normal(size=dim))
-            real_set.append(number)
-        for _ in range(queries):
-            synth.append(turn @ (center + noise * random.normal(size=dim)) + move)
-            synth_set.append(number)
-    as_float = [np.array(rows, dtype=np.float32) for rows in (real, synth)]
-    names = tuple(f"set-{number}" for number in range(count))
-    return sets.Sets(names, as_float[0], np.array(real_set), as_float[1], np.array(synth_set))
-
-
-def material(bend: float = 1.0, noise: float = 0.3, negatives: int = 0) -> Material:
-    pool = np.random.default_rng(5).normal(size=(60 + negatives, DIM)).astype(np.float32)
-    train, validation = (
-        made_up(count, seed=seed, bend=bend, noise=noise) for count, seed in ((12, 1), (6, 2))
-    )
-    return Material(train, validation, pool[:60], pool[60:])
-
-
-def tuned(given: Material, penalties: tuple[float, ...] = (0.1, 1.0), **changes: Any) -> tuning.Tuning:
-    starts = changes.pop("starts", ("identity",))
-    settings = replace(SETTINGS, **changes)
-    return tuning.tune(
-        given, settings, encoder="e", penalties=penalties, starts=starts, shrinkage=0.05, seed=3
-    )
-
+from tests.mapper_fixtures import DIM, SETTINGS, made_up, material, tuned, unit
 
 # --- the loss
 
@@ -333,13 +275,16 @@ def test_tuning_gives_the_same_bits_again_whatever_the_order_of_the_penalties():
 
 def test_training_stops_when_patience_ends():
     result = tuned(material(bend=0.0, noise=0.01), penalties=(1.0,), patience=3)
-    assert [row["epoch"] for row in result.curve] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in result.curve if row["penalty"]] == [0, 1, 2, 3]
 
 
 def test_distractors_as_negatives_change_the_training():
     with_negatives, without = (tuned(material(negatives=40), distractors=count) for count in (20, 0))
     assert with_negatives.choice["gain"] > 0
-    assert with_negatives.curve[1]["loss"] > without.curve[1]["loss"]
+    losses = [
+        next(row["loss"] for row in one.curve if row["epoch"] == 1) for one in (with_negatives, without)
+    ]
+    assert losses[0] > losses[1]
 
 
 def test_training_that_diverges_is_an_error():
@@ -365,7 +310,12 @@ class Run:
             name = f"set-{number}"
             split = ("train", "train", "validation", "test", "train")[number % 5]
             exemplars += [
-                {"exemplar_id": f"{name}.{place}", "exemplar_set": name, "split": split}
+                {
+                    "exemplar_id": f"{name}.{place}",
+                    "exemplar_set": name,
+                    "kind": ("object", "style")[number % 2],
+                    "split": split,
+                }
                 for place in range(1 + number % 2)
             ]
             queries += [
@@ -397,6 +347,7 @@ class Run:
     def gather(self, size: int = 7, **changes: Any) -> Material:
         options: dict[str, Any] = {
             "excluded": ["pool-3"],
+            "kind": None,
             "validation_distractors": 20,
             "distractors": 1,
             "seed": 4,
@@ -424,6 +375,20 @@ def test_material_is_that_of_its_split_by_customized_models(tmp_path):
     assert len(got.distractors) == 20 and len(got.negatives) == 16
     rows = {row.tobytes() for row in np.concatenate([got.distractors, got.negatives])}
     assert len(rows) == 36 and run.pool_vectors[3].tobytes() not in rows
+
+
+def test_a_mapper_for_one_kind_sees_sets_of_that_kind_alone(tmp_path):
+    run = Run(tmp_path)
+    got = run.gather(kind="style")
+    assert got.train.names == ("set-1", "set-5", "set-9") and got.validation.names == ("set-7",)
+    both = run.gather()
+    where = np.flatnonzero(np.isin(both.train.synth_set, [1, 3, 5]))
+    assert np.array_equal(got.train.synth, both.train.synth[where])
+    assert np.array_equal(got.distractors, both.distractors)
+    for row, name in enumerate(run.exemplar_ids):
+        if int(name[4]) % 2 == 0:
+            run.exemplar_vectors[row] = np.nan  # objects: never looked at
+    assert same(run.gather(kind="style"), got)
 
 
 def test_material_does_not_depend_on_parts_or_order(tmp_path):
@@ -457,6 +422,12 @@ def test_what_is_missing_is_named(tmp_path):
     no_validation = run.exemplars.filter(pa.compute.not_equal(run.exemplars["split"], "validation"))
     with pytest.raises(InputError, match="no set has the split 'validation'"):
         run.gather(**{"exemplars": no_validation})
+    no_style = run.exemplars.filter(pa.compute.not_equal(run.exemplars["exemplar_set"], "set-7"))
+    with pytest.raises(
+        InputError,
+        match=r"mapper.trained_on: no style set has the split 'validation'.* exemplars.style_sets, or take 'style'",
+    ):
+        run.gather(**{"exemplars": no_style, "kind": "style"})
     silent = run.queries.filter(pa.compute.not_equal(run.queries["exemplar_set"], "set-2"))
     with pytest.raises(
         InputError, match="1 sets of split 'validation' have no customized queries, such as 'set-2'"
@@ -477,7 +448,7 @@ def test_an_embedding_without_direction_is_named(tmp_path):
 def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
     run = Run(tmp_path)
     files = run.write()
-    defaults = {"kind": "object", "category": "fruit", "subject": "apple", "style": None, "seen": True}
+    defaults = {"category": "fruit", "subject": "apple", "style": None, "seen": True}
     image = {"bytes": b"", "path": ""}
     rows = [row | defaults | {"image_id": "p", "image": image} for row in run.exemplars.to_pylist()]
     tables.write(tmp_path / "exemplars.parquet", "exemplars", rows)
@@ -509,89 +480,18 @@ def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
         },
         output=out,
         params={
+            "kind": "object",
             "settings": {**SETTINGS.__dict__, "epochs": 2},
             "penalties": [0.1],
-            "starts": ["identity", "whitened"],
-            "shrinkage": 0.1,
+            "starts": ["identity", "within"],
+            "shrinkages": [0.1],
             "validation_distractors": 20,
             "seed": 4,
             "code": "x",
         },
-        wildcards={"encoder": "e"},
+        wildcards={"encoder": "e", "mapper": "linear-object"},
     )
     choice = json.loads(Path(out["choice"]).read_text())
     assert heads.metadata(Path(out["mapper"])) == choice
     assert heads.load(Path(out["mapper"])).real(run.pool_vectors).shape == (50, DIM)
-    assert len(tables.read(Path(out["curve"]), "mapper_curve")) == 6
-
-
-# --- the whitened start
-
-
-def stretched(vectors: np.ndarray) -> np.ndarray:
-    """Vectors with one loud direction and a mean that tell nothing about the set."""
-    loud = np.zeros(DIM)
-    loud[0] = 1
-    noise = np.random.default_rng(len(vectors)).normal(size=(len(vectors), 1)) * 8
-    return (vectors + noise * loud + 3 * loud[::-1]).astype(np.float32)
-
-
-def loud_material() -> Material:
-    plain = material(bend=0.0, noise=0.2)
-    groups = [
-        replace(one, real=stretched(one.real), synth=stretched(one.synth))
-        for one in (plain.train, plain.validation)
-    ]
-    return Material(*groups, stretched(plain.distractors), plain.negatives)
-
-
-def test_whitening_makes_the_pool_round_and_centres_both_kinds() -> None:
-    given = loud_material()
-    white = whitening.fit(given.distractors, given.train, 1e-9)
-    pool = white.real(given.distractors).astype(np.float64)
-    covariance = np.cov(pool, rowvar=False, bias=True)
-    level = np.trace(np.cov(given.distractors.astype(np.float64), rowvar=False, bias=True)) / DIM
-    assert np.allclose(covariance, level * np.eye(DIM), rtol=1e-3, atol=1e-3 * level)
-    assert np.allclose(pool.mean(axis=0), 0, atol=1e-3)
-    synth = white.synth(given.train.synth)
-    means = [synth[given.train.synth_set == number].mean(axis=0) for number in range(12)]
-    assert np.allclose(np.mean(means, axis=0), 0, atol=1e-3)
-
-
-def test_full_shrinkage_only_centres() -> None:
-    given = loud_material()
-    white = whitening.fit(given.distractors, given.train, 1.0)
-    assert np.allclose(white.matrix, np.eye(DIM), atol=1e-9)
-
-
-def test_a_head_after_whitening_is_one_linear_head() -> None:
-    given = loud_material()
-    white = whitening.fit(given.distractors, given.train, 0.1)
-    random = np.random.default_rng(1)
-    head = heads.Linear(*(random.normal(size=shape).astype(np.float32) for shape in ((DIM, DIM), (DIM,))))
-    expected = white.synth(given.train.synth).astype(np.float64) @ head.weight.T + head.bias
-    joined = white.before(head, white.synth_mean)
-    mapped = heads.apply(given.train.synth, joined)
-    assert np.allclose(mapped, unit(expected), atol=1e-5)
-
-
-def test_the_whitened_start_is_chosen_where_one_loud_direction_hides_the_sets() -> None:
-    given = loud_material()
-    result = tuned(given, starts=("identity", "whitened"))
-    choice = result.choice
-    assert choice["start"] == "whitened" and choice["gain"] > 0.2 and not choice["identity_is_best"]
-    assert {row["start"] for row in result.curve} == {"identity", "whitened"}
-    sets_, pool = given.validation, result.heads.real(given.distractors)
-    again = sets.mean_average_precisions(
-        sets_, result.heads.real(sets_.real), result.heads.synth(sets_.synth), pool
-    )
-    assert float(again.mean()) == pytest.approx(choice["validation_mean_average_precision"], abs=0.02)
-
-
-def test_the_identity_is_a_candidate_even_where_training_starts_elsewhere() -> None:
-    result = tuned(material(), starts=("whitened",))
-    identity = [row for row in result.curve if row["start"] == "identity"]
-    assert [row["epoch"] for row in identity] == [0]
-    assert result.choice["untuned_validation_mean_average_precision"] == pytest.approx(
-        identity[0]["validation_mean_average_precision"]
-    )
+    assert len(tables.read(Path(out["curve"]), "mapper_curve")) == 2 + 3

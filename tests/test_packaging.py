@@ -31,7 +31,10 @@ LIGHT_MODULES = (
     "attrib_core.decoding",
     "attrib_core.jobs",
     "attrib_core.fingerprint",
+    "attrib_core.encoders.fusion",
+    "attrib_core.encoders.palette",
     "attrib_core.encoders.pixel",
+    "attrib_core.encoders.timm",
 )
 
 

@@ -20,17 +20,17 @@ from attrib_core import tables
 from attrib_core.errors import InputError
 from attrib_core.report import (
     build,
-    claims,
     curves,
     data,
+    features,
     gallery,
     lookup,
     words,
 )
-from tests.report_fixtures import inputs_of, write_run
+from tests.report_fixtures import inputs_of, jobs_of, write_run
 
 ROOT = Path(__file__).parent.parent
-ENCODERS, MAPPERS = ["pixel", "efficientnet"], ["untuned", "linear"]
+ENCODERS, MAPPERS = ["pixel", "efficientnet"], ["untuned", "linear-object", "linear-style"]
 SHOWN = dict(gallery_sets=2, samples=3, retrievals=4)
 
 
@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(run: Path, **changes: Any) -> build.Report:
     options = dict(
         run="tiny", seed=3, encoders=ENCODERS, mappers=MAPPERS, sections={"synthesis": {"steps": 12}},
-        benchmarks=run / "benchmarks", ties="half", **SHOWN,
+        benchmarks=run / "benchmarks", jobs=jobs_of(run), ties="half", **SHOWN,
     )  # fmt: skip
     return build.build(data.RunFiles.of(inputs_of(run)), **(options | changes))
 
@@ -122,29 +122,33 @@ def test_the_headline_table_holds_the_measured_values(run: Path, report: build.R
         tuple(row[name] for name in ("split", "kind", "encoder", "metric", "k")): row
         for row in report.tables["headline.csv"]
     }
-    names = ("condition", "mapper")
+    columns = {"untuned": "untuned", "linear-object": "tuned", "linear-style": "tuned"}
     for row in pq.read_table(run / "metrics.parquet").to_pylist():
-        if row["seen"] == row["prompt_kind"] == "all":
+        across = row["mapper"] not in ("untuned", f"linear-{row['kind']}")
+        if row["seen"] == row["prompt_kind"] == "all" and not across:
             line = rows[row["split"], row["kind"], row["encoder"], row["metric"], row["k"]]
-            assert line["_".join([*(row[name] for name in names), "value"])] == row["value"]
-            assert line["_".join([*(row[name] for name in names), "ci_high"])] == row["ci_high"]
+            column = f"{row['condition']}_{columns[row['mapper']]}"
+            assert line[f"{column}_value"] == row["value"]
+            assert line[f"{column}_ci_high"] == row["ci_high"]
             assert (line["chance"], line["n_models"]) == (row["chance"], row["n_models"])
     one = next(row for row in rows.values() if row["split"] == "test" and row["k"] == 10)
-    assert f"{words.share(one['customized_linear_value'])}<i>" in report.html
+    assert f"{words.share(one['customized_tuned_value'])}<i>" in report.html
 
 
 def test_the_recall_curve_passes_through_the_measured_recall(run: Path, report: build.Report) -> None:
     curve = {(row["kind"], row["encoder"], row["k"]): row for row in report.tables["recall_curve.csv"]}
-    checked = 0
+    checked, tuned = 0, 0
     for row in report.tables["headline.csv"]:
         point = curve.get((row["kind"], row["encoder"], row["k"]))
         if row["split"] == "test" and row["metric"] == "recall_at_k" and point:
             assert point["untuned"] == pytest.approx(row["customized_untuned_value"], abs=1e-12)
+            assert point["tuned"] == pytest.approx(row["customized_tuned_value"], abs=1e-12)
+            tuned += point["tuned"] != point["untuned"]
             assert point["control"] == pytest.approx(row["control_untuned_value"], abs=1e-12)
             assert point["chance"] == pytest.approx(row["chance"], abs=1e-12)
             assert point["ceiling"] == pytest.approx(row["ceiling"], abs=1e-12)
             checked += 1
-    assert checked >= 4
+    assert checked >= 4 and tuned
 
 
 def test_distractor_shares_are_those_of_all_cosines(tmp_path: Path) -> None:
@@ -172,15 +176,18 @@ def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
     for path in sorted(run.glob("calibration/*/*/soft_scores.parquet")):
         for row in pq.read_table(path).to_pylist():
             soft[path.parent.parent.name, path.parent.name, row["query_id"], row["rank"]] = row
-    encoder, mapper = claims.best_features(data.read_metrics(run / "metrics.parquet", ENCODERS, MAPPERS))
+    known = data.read_metrics(run / "metrics.parquet", ENCODERS, MAPPERS)
+    best = {}
+    for kind in ("object", "style"):
+        encoder, mapper = features.best(known, kind)
+        best[kind] = (encoder, f"linear-{kind}" if mapper == "tuned" else "untuned")
+    assert any(mapper != "untuned" for _, mapper in best.values())
     shown = report.tables["gallery.csv"]
-    splits = {
-        row["exemplar_set"]: row["split"] for row in pq.read_table(run / "exemplars.parquet").to_pylist()
-    }
+    sets = {row["exemplar_set"]: row for row in pq.read_table(run / "exemplars.parquet").to_pylist()}
     assert len(shown) == 2 * 2 * SHOWN["samples"] * SHOWN["retrievals"]
     for row in shown:
-        assert splits[row["exemplar_set"]] == "test"
-        truth = soft[encoder, mapper, row["query_id"], row["rank"]]
+        assert sets[row["exemplar_set"]]["split"] == "test"
+        truth = soft[*best[sets[row["exemplar_set"]]["kind"]], row["query_id"], row["rank"]]
         for name in ("candidate_id", "is_exemplar", "similarity", "influence"):
             assert row[name] == truth[name]
     other = make(run, seed=4).tables["gallery.csv"]
@@ -222,6 +229,36 @@ def test_a_report_without_times_and_pictures(run: Path) -> None:
     assert made.tables["gallery.csv"] == made.tables["stages.csv"] == []
 
 
+def test_each_mapper_has_its_panel_and_its_line_on_each_kind(report: build.Report) -> None:
+    assert report.html.count("<h3>Across kinds</h3>") == 1
+    assert "that was trained on sets of that kind" in report.html
+    across = report.html.partition("<h3>Across kinds</h3>")[2].partition("</table>")[0]
+    assert across.count("object mapper") == across.count("style mapper") == len(ENCODERS)
+    for encoder in ENCODERS:
+        assert f"{encoder}, object mapper" in report.plots["mapper.svg"]
+        assert f"{encoder}, style mapper" in report.plots["mapper.svg"]
+
+
+@pytest.mark.parametrize("mappers", [MAPPERS[:2], MAPPERS[:1]])
+def test_a_kind_without_a_mapper_has_no_tuned_values(run: Path, mappers: list[str]) -> None:
+    inputs = inputs_of(run)
+    for name, paths in inputs.items():
+        if isinstance(paths, list):
+            inputs[name] = [path for path in paths if not ("linear-" in path and mappers[-1] not in path)]
+    made = build.build(
+        data.RunFiles.of(inputs), run="tiny", seed=3, encoders=ENCODERS, mappers=mappers, sections={},
+        benchmarks=run / "benchmarks", jobs=jobs_of(run), **SHOWN,
+    )  # fmt: skip
+    assert not Page(made.html).open and "Across kinds" not in made.html
+    rows = {row["kind"]: row for row in made.tables["headline.csv"]}
+    if len(mappers) > 1:
+        assert rows["style"]["customized_tuned_value"] is None
+        assert rows["object"]["customized_tuned_value"] is not None
+        assert "none for style sets, which no mapper was trained on" in made.html
+    else:
+        assert "customized_tuned_value" not in rows["object"] and 'id="mapper"' not in made.html
+
+
 def test_an_encoder_without_metrics_is_named(run: Path) -> None:
     with pytest.raises(InputError, match=r"metrics\.parquet: no rows for encoder 'clip'"):
         data.read_metrics(run / "metrics.parquet", ["pixel", "clip"], MAPPERS)
@@ -236,7 +273,7 @@ def test_the_script_writes_page_plots_and_tables(
         output=dict(page=str(tmp_path / "report" / "index.html")),
         params=dict(
             settings=SHOWN, run="tiny", seed=3, encoders=ENCODERS, mappers=MAPPERS, ties="half",
-            sections={"synthesis": {"steps": 12}}, benchmarks=str(run / "benchmarks"),
+            sections={"synthesis": {"steps": 12}}, benchmarks=str(run / "benchmarks"), jobs=jobs_of(run),
         ),
     )  # fmt: skip
     written = {path.name for path in (tmp_path / "report").iterdir()}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from attrib_core import tables
-from attrib_core.report import claims, data, figures
+from attrib_core.report import claims, data, features, figures, panels, words
+from attrib_core.report import tables as report_tables
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -87,10 +89,10 @@ def test_the_control_is_held_against_chance(control: dict[str, float], said: str
 )
 def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict: str, said: str) -> None:
     paired = pair(
-        low, high, comparison="mapper", mapper="linear", against_condition="customized",
+        low, high, comparison="mapper", mapper="linear-both", against_condition="customized",
         metric="mean_average_precision", k=None,
     )  # fmt: skip
-    found = claims.tuning(metrics(row(), mappers=("untuned", "linear")), [paired], "object", [])
+    found = claims.tuning(metrics(row(), mappers=("untuned", "linear-both")), [paired], "object", [])
     assert found is not None and found.verdict == verdict and said in found.text
     assert claims.tuning(metrics(row()), [paired], "object", []) is None
 
@@ -104,13 +106,13 @@ def test_unseen_categories_are_held_against_the_control() -> None:
 
 
 def test_encoders_that_disagree_are_mixed_and_a_kept_identity_is_said() -> None:
-    both = data.Metrics((row(), row(encoder="f")), ("e", "f"), ("untuned", "linear"))
-    change = dict(comparison="mapper", mapper="linear", against_condition="customized", k=None)
+    both = data.Metrics((row(), row(encoder="f")), ("e", "f"), ("untuned", "linear-object"))
+    change = dict(comparison="mapper", mapper="linear-object", against_condition="customized", k=None)
     change |= dict(metric="mean_average_precision")
     pairs = [pair(0.1, 0.3, **change), pair(-0.3, -0.1, encoder="f", **change)]
     found = claims.tuning(both, pairs, "object", [])
     assert found is not None and found.verdict == claims.MIXED
-    found = claims.tuning(both, pairs, "object", ["e", "f"])
+    found = claims.tuning(both, pairs, "object", [("e", "object"), ("f", "object")])
     assert found is not None and found.verdict == claims.OPEN and "tuning" not in found.text
     assert found.text.count("no mapper did better") == 2
 
@@ -154,7 +156,103 @@ def test_features_are_chosen_on_the_validation_split_alone() -> None:
         row(**mean, encoder="a", split="test", value=0.1),
         row(**mean, encoder="b", split="test", value=0.9),
     ]
-    assert claims.best_features(data.Metrics(tuple(rows), ("b", "a"), ("untuned",))) == ("a", "untuned")
+    assert features.best(data.Metrics(tuple(rows), ("b", "a"), ("untuned",)), "object") == ("a", "untuned")
+
+
+def test_the_mapper_of_a_kind_is_its_own_then_the_one_for_both() -> None:
+    mean = dict(metric="mean_average_precision", k=None)
+    names = ("untuned", "linear-both", "linear-object", "linear-style")
+    rows = tuple(
+        row(**mean, mapper=name, kind=kind, split=split, value=0.1 * place + 0.01 * (kind == "style"))
+        for place, name in enumerate(names)
+        for kind in ("object", "style")
+        for split in ("validation", "test")
+    )
+
+    def run(*mappers: str) -> data.Metrics:
+        return data.Metrics(rows, ("e",), mappers)
+
+    def value(known: data.Metrics, kind: str) -> float | None:
+        found = known.get("mean_average_precision", None, encoder="e", mapper="tuned", kind=kind)
+        return found and found["value"]
+
+    for mappers, heads in (
+        (names, ("linear-object", "linear-style")),
+        (names[:3], ("linear-object", "linear-both")),
+        (names[::2], ("linear-object", None)),
+        (names[:2], ("linear-both", "linear-both")),
+        (names[:1], (None, None)),
+    ):
+        known = run(*mappers)
+        assert (known.head("object"), known.head("style")) == heads
+        assert known.tuned == (("tuned",) if len(mappers) > 1 else ())
+        for kind, head in zip(("object", "style"), heads, strict=True):
+            expected = head and 0.1 * names.index(head) + 0.01 * (kind == "style")
+            assert value(known, kind) == expected
+            assert features.best(known, kind) == ("e", "tuned" if head else "untuned")
+    assert features.calibrators(run(*names)) == [
+        ("e", "linear-object", ["object"]),
+        ("e", "linear-style", ["style"]),
+    ]
+    assert features.calibrators(run(*names[:2])) == [("e", "linear-both", ["object", "style"])]
+    assert features.calibrators(run(*names[::2])) == [
+        ("e", "linear-object", ["object"]),
+        ("e", "untuned", ["object", "style"]),
+    ]
+    assert features.kept(run(*names[:3]), {("e", "linear-both")}) == [("e", "style")]
+
+
+@pytest.mark.parametrize(
+    ("heads", "said"),
+    [
+        ((), ""),
+        (("linear-object", "linear-style"), "of a kind of sets are those of the mapper .* of that kind"),
+        (
+            ("linear-object", "linear-both"),
+            "object sets those .* object sets and for style sets .* both kinds",
+        ),
+        (("linear-style",), "none for object sets, which no mapper was trained on and for style sets those"),
+    ],
+)
+def test_what_tuned_means_is_one_sentence(heads: tuple[str, ...], said: str) -> None:
+    sentence = features.meaning(metrics(row(), row(kind="style"), mappers=("untuned", *heads)))
+    assert re.search(said, sentence) and sentence.count(".") == (1 if heads else 0)
+
+
+def test_each_mapper_is_shown_on_each_kind_where_there_are_several() -> None:
+    names = ("untuned", "linear-object", "linear-style")
+    rows = [
+        row(mapper=name, kind=kind, metric=metric, k=k, value=0.1 * place + 0.05 * (kind == "style"))
+        for place, name in enumerate(names)
+        for kind in ("object", "style")
+        for metric, k in (("recall_at_k", 10), ("mean_average_precision", None))
+    ]
+    lines = report_tables.across(metrics(*rows, mappers=names))
+    assert [line["mapper"] for line in lines] == list(names)
+    assert lines[1]["cells"]["recall_at_k style"].value == words.share(0.15)
+    assert lines[2]["cells"]["mean_average_precision object"].value == words.share(0.2)
+    assert report_tables.across(metrics(*rows, mappers=names[:2])) == []
+    assert [words.mapper(name) for name in (*names, "linear-both", "tuned")] == [
+        "untuned", "object mapper", "style mapper", "joint mapper", "tuned",
+    ]  # fmt: skip
+
+
+def test_calibrators_of_two_mappers_are_pooled_by_their_candidates() -> None:
+    one, other = (
+        bins((0.0, 0.02, 0.0, 30), (0.1, 0.2, 0.3, 10)),
+        bins((0.0, 0.06, 0.04, 10), (0.1, None, None, 0)),
+    )
+    first, second = panels.pooled([*one, *other])
+    assert first["mean_influence"] == pytest.approx((30 * 0.02 + 10 * 0.06) / 40)
+    assert first["exemplar_share"] == pytest.approx(0.01) and first["n_candidates"] == 40
+    assert (second["mean_influence"], second["exemplar_share"], second["n_candidates"]) == (0.2, 0.3, 10)
+    assert panels.pooled(one) == one
+
+
+def test_a_calibrator_for_one_kind_is_said_to_be_so() -> None:
+    rows = [dict(one, mapper="linear-style") for one in bins((0.1, 0.2, 0.2, 50))]
+    found = claims.confidence(rows, [], "e", "linear-style", distractors=9, kinds=["style"])
+    assert found is not None and found.question.endswith("at its word for style sets?")
 
 
 def test_a_single_model_has_no_interval(tmp_path: Path) -> None:

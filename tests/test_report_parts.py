@@ -63,7 +63,11 @@ def test_times_are_summed_by_rule(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.tsv"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t{memory}\t1.0\n")
-    pool, rank = times.stage_times(tmp_path)
+    (tmp_path / "prior.tsv").write_text("s\tmax_rss\tcpu_time\n0.5\t20\t0.4\n")
+    (tmp_path / "rank/gone.tsv").write_text("s\tmax_rss\tcpu_time\n99\t99\t99\n")  # of an earlier config
+    jobs = ["rank/a", "rank/b", "pool_part/0000", "pool_part/0001", "prior"]
+    pool, rank, prior = times.stage_times(tmp_path, jobs)
+    assert (prior.rule, prior.jobs, prior.seconds) == ("prior", 1, 0.5)
     assert (rank.rule, rank.jobs, rank.seconds, rank.cpu_seconds, rank.memory_mb) == (
         "rank",
         2,
@@ -72,7 +76,7 @@ def test_times_are_summed_by_rule(tmp_path: Path) -> None:
         30.0,
     )
     assert (pool.rule, pool.seconds, pool.memory_mb) == ("pool_part", 9.0, 0.0)
-    assert times.stage_times(tmp_path / "nowhere") == []
+    assert times.stage_times(tmp_path / "nowhere", jobs) == []
 
 
 @pytest.mark.parametrize(

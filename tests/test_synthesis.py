@@ -25,7 +25,14 @@ from tests import diffusion_fixtures as made
 
 TOKEN = "<new1>"
 SETS = made.exemplar_sets()[2:]
-OPTIONS: dict[str, Any] = {"steps": 3, "guidance": 3.0, "batch": 5, "image_format": "png", "samples_each": 2}
+OPTIONS: dict[str, Any] = {
+    "steps": 3,
+    "guidance": 3.0,
+    "batch": 5,
+    "image_format": "png",
+    "samples_each": 2,
+    "control_samples_each": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +335,7 @@ def test_the_script(
             "run": str(tmp_path),
             "settings": settings,
             "samples_each": 1,
+            "control_samples_each": 1,
             "seed": 9,
             "picture_code": "x",
         },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +17,8 @@ from attrib_core import tables
 from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
 
 ENCODERS = 1
-MAPPERS = 2
+HEADS = 2
+MAPPERS = HEADS + 1
 POOL_PARTS = 2
 SET_PARTS = 2
 
@@ -26,6 +29,10 @@ SET_PARTS = 2
         ({"synthesis": {"stepz": 3}}, ["synthesis.stepz", "'steps'"]),
         ({"seed": "soon"}, ["seed", "'soon'", "integer"]),
         ({"encoders": {"mine": {"family": "pixle"}}}, ["encoders.mine", "'pixle'", "'pixel'"]),
+        (
+            {"encoders": {"mine": {"family": "fusion", "parts": {"y": {"family": "palete"}}}}},
+            ["encoders.mine.parts.y.family", "'palete'", "'palette'"],
+        ),
         ({"pool": {"images": 10_000_000}}, ["pool.images", "10000000"]),
     ],
 )
@@ -49,6 +56,22 @@ def test_exemplars_that_the_base_model_saw_are_a_warning(tmp_path: Path) -> None
     assert len(warnings) == 1 and "exemplars.held_out_only" in warnings[0]
 
 
+def test_a_fusion_has_the_files_and_the_gpu_of_its_parts(tmp_path: Path) -> None:
+    network = {"family": "timm", "architecture": "test_efficientnet", "weights": str(tmp_path / "w.pth")}
+    encoders = {
+        "pixel": {"family": "fusion", "parts": {"a": {"family": "pixel"}, "b": {"family": "palette"}}},
+        "both": {"family": "fusion", "parts": {"a": {"family": "pixel"}, "y": network}},
+    }
+    config = config_file(tmp_path / "fusion.yaml", encoders=encoders)
+    missing = snakemake(tmp_path, config, "--dry-run")
+    assert missing.returncode == 1
+    assert "encoders.both.parts.y: weights: no file" in own_lines(missing)[-1], tail(missing)
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    told = tail(snakemake(tmp_path, config, "--dry-run"), lines=10_000)
+    job = r"rule embed_\w+:\n(?:    .*\n)*?    wildcards: encoder=(\w+).*\n    resources: .*gpu=(\d)"
+    assert set(re.findall(job, told)) == {("pixel", "0"), ("both", "1")}, told
+
+
 def test_a_dry_run_counts_the_jobs(tmp_path: Path) -> None:
     result = snakemake(tmp_path, TINY, "--dry-run")
     assert result.returncode == 0, tail(result)
@@ -57,6 +80,7 @@ def test_a_dry_run_counts_the_jobs(tmp_path: Path) -> None:
     assert jobs["customize_part"] == jobs["synthesize_part"] == SET_PARTS
     assert jobs["embed_pool_part"] == POOL_PARTS * ENCODERS
     assert jobs["embed_queries_part"] == SET_PARTS * ENCODERS
+    assert jobs["tune"] == ENCODERS * HEADS
     assert jobs["rank"] == jobs["index"] == jobs["calibrate"] == ENCODERS * MAPPERS
     assert jobs["exemplars"] == jobs["base_model"] == jobs["measure"] == jobs["report"] == 1
     assert not list(tmp_path.glob("results/**/*.parquet"))
@@ -85,7 +109,15 @@ def test_a_tiny_run_makes_everything(run: tuple[Path, subprocess.CompletedProces
     page = (results / "report" / "index.html").read_text("utf-8")
     assert page.rstrip().endswith("</html>")
     metrics = tables.read(results / "metrics.parquet", "metrics")
-    assert set(metrics["mapper"].to_pylist()) == {"untuned", "linear"}
+    assert set(metrics["mapper"].to_pylist()) == {"untuned", "linear-object", "linear-both"}
+    assert set(metrics["kind"].to_pylist()) == {"object", "style"}
+    for mapper, kinds in (("untuned", ["object", "style"]), ("linear-object", ["object"])):
+        found = tables.read(results / f"ranks/pixel/{mapper}.parquet", "ranks", ["exemplar_set"])
+        assert len(found["exemplar_set"].unique()) == 7  # every mapper ranks all queries
+        calibrator = json.loads((results / f"calibration/pixel/{mapper}/calibrator.json").read_text())
+        assert calibrator["fitted_on"]["kinds"] == kinds
+    stages = pd.read_csv(results / "report" / "stages.csv")
+    assert stages["jobs"].sum() == len(list(results.glob("benchmarks/**/*.tsv"))) - 1  # but the report
     assert set(metrics["condition"].to_pylist()) == {"customized", "control"}
     assert len(list(results.glob("deltas/*.token.safetensors"))) == 7
     assert not list(results.rglob("*.tmp"))
@@ -104,7 +136,7 @@ def test_a_second_call_has_nothing_to_do(run: tuple[Path, subprocess.CompletedPr
     [
         (
             {"encoders": {"coarse": {"family": "pixel", "size": 4}}},
-            {"embed_pool_part": 2, "embed_queries_part": 2, "embed_exemplars": 1, "rank": 2, "measure": 1},
+            {"embed_pool_part": 2, "embed_queries_part": 2, "embed_exemplars": 1, "rank": 3, "measure": 1},
             {"pool_part", "exemplars", "base_model", "prior", "customize_part", "synthesize_part"},
         ),
         (
@@ -114,17 +146,22 @@ def test_a_second_call_has_nothing_to_do(run: tuple[Path, subprocess.CompletedPr
         ),
         (
             {"calibration": {"shown": 9}},
-            {"calibrate": 2, "report": 1},
+            {"calibrate": 3, "report": 1},
             {"measure", "rank", "tune", "embed_pool_part", "customize_part", "synthesize_part"},
         ),
         (
             {"ranking": {"top_k": 11}},
-            {"rank": 2, "calibrate": 2, "measure": 1},
+            {"rank": 3, "calibrate": 3, "measure": 1},
             {"tune", "index", "embed_pool_part", "customize_part", "synthesize_part"},
         ),
         (
+            {"mapper": {"trained_on": ["object", "style", "both"], "epochs": 5}},
+            {"tune": 1, "rank": 1, "index": 1, "calibrate": 1, "measure": 1, "report": 1},
+            {"embed_pool_part", "customize_part", "synthesize_part"},
+        ),
+        (
             {"synthesis": {"steps": 3}},
-            {"synthesize_part": 2, "embed_queries_part": 2, "rank": 2},
+            {"synthesize_part": 2, "embed_queries_part": 2, "rank": 3},
             {"pool_part", "exemplars", "prior", "customize_part", "embed_pool_part", "embed_exemplars"},
         ),
     ],
@@ -154,7 +191,7 @@ def test_the_size_of_parts_changes_no_result(
         ours = tables.read_parts(sorted((cut / name).glob("part-*.parquet")), name)
         theirs = tables.read_parts(sorted((whole / name).glob("part-*.parquet")), name)
         assert ours.sort_by(ours.column_names[0]).equals(theirs.sort_by(theirs.column_names[0])), name
-    for mapper in ("untuned", "linear"):
+    for mapper in ("untuned", "linear-object", "linear-both"):
         where = Path("ranks") / "pixel" / f"{mapper}.parquet"
         order = [("query_id", "ascending"), ("exemplar_id", "ascending")]
         ours, theirs = (tables.read(results / where, "ranks").sort_by(order) for results in (cut, whole))

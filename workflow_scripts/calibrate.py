@@ -13,6 +13,7 @@ with job(snakemake):
             ranks=tables.read(Path(inputs.ranks), "ranks", calibration.RANK_COLUMNS),
             candidates=Path(inputs.candidates),
             exemplars=tables.read(Path(inputs.exemplars), "exemplars", calibration.EXEMPLAR_COLUMNS),
+            kinds=snakemake.params.kinds,
             save=soft_scores.write,
             **snakemake.params.settings,
         )

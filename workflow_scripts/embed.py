@@ -5,11 +5,9 @@ from attrib_core.jobs import job
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import embedding, families, tables
+    from attrib_core import embedding, tables
 
-    family, options = families.split(snakemake.params.encoder)
-    where = f"encoders.{snakemake.wildcards.encoder}"
-    encoder = families.load("encoders", family, options, where=where, device="auto")
+    encoder = embedding.load(snakemake.params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
     with tables.writer(Path(snakemake.output.embeddings), embedding.schema(encoder)) as sink:
         for table in embedding.embed(Path(snakemake.input.images), ids=snakemake.params.ids, encoder=encoder):
             sink.write(table)

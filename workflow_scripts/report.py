@@ -17,5 +17,6 @@ with job(snakemake):
         ties=snakemake.params.ties,
         sections=snakemake.params.sections,
         benchmarks=Path(snakemake.params.benchmarks),
+        jobs=snakemake.params.jobs,
     )
     build.save(made, Path(snakemake.output.page))

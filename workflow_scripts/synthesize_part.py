@@ -15,6 +15,7 @@ with job(snakemake):
         description.read(Path(snakemake.input.base_model)),
         **snakemake.params.settings,
         samples_each=snakemake.params.samples_each,
+        control_samples_each=snakemake.params.control_samples_each,
         run=Path(snakemake.params.run),
         seed=snakemake.params.seed,
         code=snakemake.params.picture_code,

@@ -1,4 +1,4 @@
-"""Fit the heads of one encoder: trained on the train split, chosen on the validation split."""
+"""Fit one mapper of one encoder: trained on the train split, chosen on the validation split."""
 
 from attrib_core.jobs import job
 
@@ -16,6 +16,7 @@ with job(snakemake):
         queries=tables.read_parts(map(Path, inputs.synthesized), "synthesized", sets.QUERY_COLUMNS),
         query_embeddings=[Path(path) for path in inputs.queries],
         pool=[Path(path) for path in inputs.pool],
+        kind=params.kind,
         excluded=tables.read(Path(inputs.excluded), "excluded", ["image_id"])["image_id"].to_pylist(),
         validation_distractors=params.validation_distractors,
         distractors=settings.distractors,
@@ -25,9 +26,10 @@ with job(snakemake):
         gathered,
         settings,
         encoder=snakemake.wildcards.encoder,
+        mapper=snakemake.wildcards.mapper,
         penalties=params.penalties,
         starts=params.starts,
-        shrinkage=params.shrinkage,
+        shrinkages=params.shrinkages,
         seed=params.seed,
     )
     heads.save(Path(outputs.mapper), tuned.heads, tuned.choice)

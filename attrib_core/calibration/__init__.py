@@ -8,7 +8,7 @@ whole pool in its sum, so that it knows how large the pool is; judged on validat
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,12 +50,14 @@ def calibrate(
     candidates: Path,
     exemplars: pa.Table,
     save: Callable[[pa.Table], None],
+    kinds: Collection[str] | None = None,
     shown: int = 100,
 ) -> Calibrated:
     """Fit on the validation split, give each test query's soft scores to `save`, and judge both splits.
 
     ranks, exemplars   one encoder's and mapper's ranks; the exemplars; RANK_COLUMNS, EXEMPLAR_COLUMNS
     candidates         the file of the same encoder's and mapper's candidates
+    kinds              kinds of exemplar sets whose queries count: those that the mapper is for; None for all
     shown              distractors with a row of their own in soft_scores, the most similar ones
 
     Only queries of customized models count. Raises InputError where no such query is in the
@@ -64,7 +66,12 @@ def calibrate(
     if shown < 0:
         raise InputError(f"calibration.shown: {shown}, expected at least 0")
     labels = {name: _only(ranks, name) for name in ("encoder", "mapper")}
-    validation = list(gather(ranks, candidates, exemplars, "validation"))
+    validation = list(gather(ranks, candidates, exemplars, "validation", kinds))
+    if not validation and kinds is not None:
+        raise InputError(
+            f"calibration: no customized query of {' or '.join(kinds)} sets in the split 'validation'; expected some"
+            " to fit on, so exemplars.splits.validation must give such sets"
+        )
     fitted = fit(validation)
     if not TAUS[1] < fitted.calibrator.tau < TAUS[-2]:
         LOGGER.warning(
@@ -73,7 +80,7 @@ def calibrate(
     judged = [Quality(split, fitted.calibrator, shown) for split in ("validation", "test")]
     for one in validation:
         judged[0].add(one)
-    for one in gather(ranks, candidates, exemplars, "test"):
+    for one in gather(ranks, candidates, exemplars, "test", kinds):
         judged[1].add(one)
         save(soft_scores(one, fitted.calibrator, shown=shown, **labels))
     return Calibrated(
@@ -101,6 +108,7 @@ def _description(
         "fitted_on": {
             "split": "validation",
             "condition": CONDITION,
+            "kinds": sorted({kind for one in validation for kind in one.kinds}),
             "queries": fitted.queries,
             "exemplar_sets": len({row["exemplar_set"] for row in rows}),
             "distractors": _only(ranks, "n_distractors"),

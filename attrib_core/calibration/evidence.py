@@ -6,7 +6,7 @@ in each, so a sum over a pool of any size is a sum over some hundred entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,14 +72,22 @@ class Evidence:
         return self.total(self.count)
 
 
-def gather(ranks: pa.Table, candidates: Path, exemplars: pa.Table, split: str) -> Iterator[Evidence]:
+def gather(
+    ranks: pa.Table,
+    candidates: Path,
+    exemplars: pa.Table,
+    split: str,
+    kinds: Collection[str] | None = None,
+) -> Iterator[Evidence]:
     """The evidence of the customized queries of a split, some hundred queries at a time.
+
+    `kinds` are the kinds of exemplar sets whose queries count; None for all.
 
     Columns as in RANK_COLUMNS, CANDIDATE_COLUMNS, EXEMPLAR_COLUMNS. Raises InputError where an
     exemplar set is unknown, a query has no row among the candidates, or not as many candidates as
     were ranked.
     """
-    own = _Own(ranks, exemplars, split)
+    own = _Own(ranks, exemplars, split, kinds)
     for batch in tables.iterate([candidates], CANDIDATE_COLUMNS, BATCH):
         names = batch.column("query_id").to_pylist()
         found = [number for number, name in enumerate(names) if name in own.left]
@@ -94,12 +102,19 @@ def gather(ranks: pa.Table, candidates: Path, exemplars: pa.Table, split: str) -
 class _Own:
     """The exemplars of the wanted queries, as columns sorted by query and rank; queries are taken once."""
 
-    def __init__(self, ranks: pa.Table, exemplars: pa.Table, split: str) -> None:
+    def __init__(
+        self, ranks: pa.Table, exemplars: pa.Table, split: str, kinds: Collection[str] | None
+    ) -> None:
         about = {row["exemplar_set"]: row for row in exemplars.select(EXEMPLAR_COLUMNS).to_pylist()}
         unknown = set(ranks.column("exemplar_set").unique().to_pylist()) - set(about)
         if unknown:
             raise InputError(f"ranks: exemplar set {min(unknown)!r} is not in the table of exemplars")
-        sets = pa.array([name for name, row in about.items() if row["split"] == split], pa.string())
+        wanted = [
+            name
+            for name, row in about.items()
+            if row["split"] == split and (kinds is None or row["kind"] in kinds)
+        ]
+        sets = pa.array(wanted, pa.string())
         chosen = pc.and_(
             pc.equal(ranks.column("condition"), CONDITION),
             pc.is_in(ranks.column("exemplar_set"), value_set=sets),

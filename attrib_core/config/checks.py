@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrib_core import families, prompts
@@ -16,18 +16,15 @@ SPLIT_TOLERANCE = 1e-6
 def with_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config as plain values, each family's options checked and its defaults filled in."""
     filled = dict(config)
-    filled["pool"] = config["pool"] | {"source": _family("sources", config["pool"]["source"], "pool.source")}
-    filled["base_model"] = _family("base_models", config["base_model"], "base_model")
-    filled["customizer"] = _family("customizers", config["customizer"], "customizer")
+    source = families.complete("sources", config["pool"]["source"], "pool.source")
+    filled["pool"] = config["pool"] | {"source": source}
+    filled["base_model"] = families.complete("base_models", config["base_model"], "base_model")
+    filled["customizer"] = families.complete("customizers", config["customizer"], "customizer")
     filled["encoders"] = {
-        name: _family("encoders", section, f"encoders.{name}") for name, section in config["encoders"].items()
+        name: families.complete("encoders", section, f"encoders.{name}")
+        for name, section in config["encoders"].items()
     }
     return filled
-
-
-def _family(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    family, options = families.split(section)
-    return {"family": family} | families.check(kind, family, options, where)
 
 
 def between_keys(config: Config) -> None:
@@ -63,6 +60,19 @@ def between_keys(config: Config) -> None:
     for kind, number in (("object", exemplars.object_sets), ("style", exemplars.style_sets)):
         if number and not getattr(config.prompts, kind):
             raise InputError(f"prompts.{kind}: no list, but exemplars.{kind}_sets is {number}")
+        if kind in config.mapper.trained_on and not number:
+            raise InputError(
+                f"mapper.trained_on: {config.mapper.trained_on}, but exemplars.{kind}_sets is 0;"
+                f" take {kind!r} out, so that it is {_without(config.mapper.trained_on, kind)}"
+            )
+    trained_on = config.mapper.trained_on
+    if len(set(trained_on)) < len(trained_on):
+        raise InputError(f"mapper.trained_on: {trained_on}; each once: {list(dict.fromkeys(trained_on))}")
+
+
+def _without(trained_on: Sequence[str], kind: str) -> list[str]:
+    """What `mapper.trained_on` should say; at least the other kind, which has sets."""
+    return [one for one in trained_on if one != kind] or ["style" if kind == "object" else "object"]
 
 
 def stacks(config: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ def data_page() -> str:
     lines = [
         "# Tables\n",
         NOTE,
-        "All tables are Parquet files below `results/<run>/`. The schemas stand in `attrib_core/schemas.py`;",
+        "All tables are Parquet files below `results/<run>/`. The schemas stand in `attrib_core/schemas`;",
         "units and meanings are also in the field metadata of every file. Columns hold no nulls unless the",
         "type says so. Image columns have the layout of the Hugging Face `Image` feature, so `datasets`",
         "opens them.\n",

@@ -44,7 +44,7 @@ class Parts(Section):
 
     pool_images: int = key(1500, "rows of the pool in a job", ge=1)
     exemplar_sets: int = key(
-        32, "exemplar sets in a job; a whole number of stacks (`customizer.stack`)", ge=1
+        16, "exemplar sets in a job; a whole number of stacks (`customizer.stack`)", ge=1
     )
 
 
@@ -104,7 +104,10 @@ class Prompts(Section):
         {"theme": "style_theme", "object": "style_object"}, "lists for style sets: prompt kind to list"
     )
     prompts_each: int = key(4, "prompts of each list that a set gets", ge=1)
-    samples_each: int = key(2, "pictures synthesized for a prompt", ge=1)
+    samples_each: int = key(2, "pictures that a customized model makes for a prompt", ge=1)
+    control_samples_each: int = key(
+        1, "pictures that the base model makes for a prompt without the token, the control", ge=1
+    )
 
 
 class Synthesis(Section):
@@ -134,6 +137,12 @@ class Mapper(Section):
     """Heads on frozen encoders, one for real and one for synthesized pictures."""
 
     head: Literal["linear"] = key("linear", "kind of head that is tuned")
+    trained_on: list[Literal["object", "style", "both"]] = key(
+        ["object", "style"],
+        "kinds of exemplar sets, each with a mapper of its own that is trained and chosen on these alone;"
+        " every mapper ranks all queries",
+        min_length=1,
+    )
     temperature: float = key(0.1, "temperature of the contrastive loss", gt=0, le=10)
     learning_rate: float = key(0.001, "learning rate of the optimizer", gt=0, le=1)
     epochs: int = key(60, "passes over the train split, at most", ge=1)
@@ -154,16 +163,17 @@ class Mapper(Section):
         "weights of the penalty on leaving the orthogonal maps; the best on the validation split is taken",
         min_length=1,
     )
-    starts: list[Literal["identity", "whitened"]] = key(
-        ["identity", "whitened"],
-        "where training begins: at the features as they are, or at features centred and whitened by the pool",
+    starts: list[Literal["identity", "whitened", "within"]] = key(
+        ["identity", "whitened", "within"],
+        "where training may begin, the best on the validation split: features as they are; whitened by the"
+        " pool; whitened by what varies within the train sets",
         min_length=1,
     )
-    shrinkage: float = key(
-        0.1,
-        "share of a multiple of the identity in the covariance by which features are whitened",
-        gt=0,
-        le=1,
+    shrinkages: list[Annotated[float, Field(gt=0, le=1)]] = key(
+        [0.1, 0.3],
+        "shares of a multiple of the identity in the covariance by which features are whitened; the best on"
+        " the validation split is taken",
+        min_length=1,
     )
 
 
@@ -205,6 +215,13 @@ class Report(Section):
     retrievals: int = key(5, "retrieved candidates shown for each picture", ge=1)
 
 
+EFFICIENTNET = {
+    "family": "timm",
+    "architecture": "tf_efficientnet_lite0",
+    "weights": "efficientnet-lite0",
+}
+
+
 class Config(Section):
     """A run, from pool to report."""
 
@@ -226,12 +243,20 @@ class Config(Section):
     encoders: dict[Name, Family] = key(
         {
             "pixel": family("pixel", size=16),
-            "efficientnet": family(
-                "timm",
-                architecture="tf_efficientnet_lite0",
-                weights="efficientnet-lite0",
-                size=128,
-                batch=32,
+            "layout": family(
+                "fusion",
+                parts={
+                    "colours": {"family": "pixel", "size": 16},
+                    "shapes": EFFICIENTNET | {"stages": [2], "cells": 4},
+                },
+            ),
+            "look": family(
+                "fusion",
+                parts={
+                    "palette": {"family": "palette"},
+                    "places": {"family": "pixel", "size": 8, "centred": False},
+                    "texture": EFFICIENTNET | {"stages": [1, 3], "deviation": True},
+                },
             ),
         },
         "encoders by a name of your own: each a family of `attrib_core/encoders` and its options",

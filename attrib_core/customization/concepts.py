@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,25 @@ from attrib_core import decoding, keys
 from attrib_core.diffusion import components as parts
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
+from attrib_core.pictures.names import article
 
 STYLE_NOUN = "art"
+BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+PLACEHOLDERS = "placeholders are {token}, {category} and {subject}"
 
 
 @dataclass(frozen=True)
 class ExemplarSet:
-    """The exemplars of one model: encoded pictures by exemplar_id, in the order of the table."""
+    """The exemplars of one model: encoded pictures by exemplar_id, in the order of the table.
+
+    subjects: what an exemplar shows, by exemplar_id, where that is known.
+    """
 
     name: str
     kind: str
     category: str
     pictures: dict[str, bytes]
+    subjects: dict[str, str] = field(default_factory=dict)
 
     @property
     def noun(self) -> str:
@@ -46,7 +54,7 @@ class Concept:
     """An exemplar set ready for training.
 
     views: latents of the exemplars and of moved and scaled views of them, (views,
-    channels, height, width). ids: the training prompt, (length,).
+    channels, height, width). ids: the training prompt of each view, (views, length).
     """
 
     name: str
@@ -56,34 +64,55 @@ class Concept:
     prior: Prior | None
 
 
-def training_prompt(one: ExemplarSet, templates: Mapping[str, str], token: str) -> str:
-    """The prompt that a set trains with, from the templates by kind.
+def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str) -> list[str]:
+    """The prompts that a set trains with, one for each exemplar, from the templates by kind.
 
-    Raises InputError for a template without the token, or with an unknown placeholder.
+    `{subject}` in a template is what the exemplar shows, with its article ("an owl"): so
+    named, it is left to the words that the base model knows, and the token takes on what
+    they do not say, the style. What stands in square brackets, as in "a picture[ of {subject}]
+    in the style of {token} art", is left out for an exemplar without a subject.
+
+    Raises InputError for a template without the token or with an unknown placeholder, and for
+    an exemplar without a subject where the template cannot do without.
     """
     template = templates[one.kind]
     where = f"customizer.{one.kind}_prompt"
-    try:
-        prompt = template.format(token=token, category=one.category)
-    except (KeyError, IndexError, ValueError):
-        raise InputError(f"{where}: {template!r}; placeholders are {{token}} and {{category}}") from None
-    if token not in prompt:
+    prompts = []
+    for exemplar in one.pictures:
+        known = {"token": token, "category": one.category}
+        if exemplar in one.subjects:
+            known["subject"] = f"{article(one.subjects[exemplar])} {one.subjects[exemplar]}"
+        try:
+            shown = BRACKETS.sub(r"\1" if "subject" in known else "", template)
+            prompts.append(shown.format(**known))
+        except KeyError as missing:
+            if missing.args[0] != "subject":
+                raise InputError(f"{where}: {template!r}; {PLACEHOLDERS}") from None
+            raise InputError(
+                f"{where}: {template!r} asks for {{subject}}, but exemplar {exemplar!r} has none in its table"
+            ) from None
+        except (IndexError, ValueError):
+            raise InputError(f"{where}: {template!r}; {PLACEHOLDERS}") from None
+    if token not in prompts[0]:
         raise InputError(f"{where}: {template!r} has no {{token}}, and nothing would be learned by it")
-    return prompt
+    return prompts
 
 
 def concept(
     one: ExemplarSet,
     components: Components,
     *,
-    prompt: str,
+    prompts: Sequence[str],
     prior: Prior | None,
     views: int,
     scale_jitter: float,
     shift: float,
     seed: int,
 ) -> Concept:
-    """Encode a set: every exemplar as it is, and as many moved and scaled views of each as make `views`."""
+    """Encode a set: every exemplar as it is, and as many moved and scaled views of each as make `views`.
+
+    `prompts` has one for each exemplar, which its views share.
+    """
     side = components.base.resolution
     originals = [
         parts.square(decoding.to_rgb(data, where=f"exemplar {name}"), side)
@@ -99,7 +128,7 @@ def concept(
         name=one.name,
         noun=one.noun,
         views=parts.encode_pictures(components, np.stack(seen)),
-        ids=parts.tokenize(components, [prompt])[0],
+        ids=parts.tokenize(components, prompts).repeat(rounds, 1),
         prior=prior,
     )
 

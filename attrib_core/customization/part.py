@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,7 @@ def customize(
         loaded = stacks.network(base, modifier_token, device)
         classes &= {(one.kind, one.category) for one in missing}
         prior_of = concepts.priors(prior_rows, loaded, sorted(classes))
-        for start in range(0, len(missing), method.stack):
-            members = missing[start : start + method.stack]
+        for members in _stacks(missing, method.stack):
             stacks.train(
                 members, model_keys, prior_of, loaded, method, folder=folder, token=modifier_token, seed=seed
             )
@@ -74,6 +73,13 @@ def customize(
     return rows
 
 
+def _stacks(sets: Sequence[ExemplarSet], width: int) -> Iterator[Sequence[ExemplarSet]]:
+    """The sets in stacks, each of one kind: kinds may differ in their number of steps."""
+    for kind in dict.fromkeys(one.kind for one in sets):
+        members = [one for one in sets if one.kind == kind]
+        yield from (members[start : start + width] for start in range(0, len(members), width))
+
+
 def model_key(
     one: ExemplarSet, base: str, conditions: Mapping[str, Any], prior_prints: Mapping[tuple[str, str], str]
 ) -> str:
@@ -83,7 +89,9 @@ def model_key(
     """
     pixels = {name: hashlib.sha256(picture).hexdigest() for name, picture in one.pictures.items()}
     prior = prior_prints.get((one.kind, one.category), "")
-    return keys.content_key("model", one.name, one.kind, one.category, pixels, prior, base, dict(conditions))
+    return keys.content_key(
+        "model", one.name, one.kind, one.category, pixels, one.subjects, prior, base, dict(conditions)
+    )
 
 
 def _prior_prints(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:

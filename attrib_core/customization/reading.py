@@ -10,7 +10,7 @@ from attrib_core import tables
 from attrib_core.customization.concepts import ExemplarSet
 from attrib_core.errors import InputError
 
-EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set", "image", "kind", "category")
+EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set", "image", "kind", "category", "subject")
 ROWS_A_BATCH = 256
 
 
@@ -27,6 +27,8 @@ def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
             if numbers.setdefault(name, len(numbers)) // size == part:
                 one = found.setdefault(name, ExemplarSet(name, row["kind"], row["category"], {}))
                 one.pictures[row["exemplar_id"]] = row["image"]["bytes"]
+                if row["subject"] is not None:
+                    one.subjects[row["exemplar_id"]] = row["subject"]
     if not found:
         raise InputError(f"{path}: part {part} of {size} sets asked, but it has {len(numbers)} sets")
     return list(found.values())

@@ -44,14 +44,16 @@ def train(
     token: str,
     seed: int,
 ) -> None:
-    """Train a stack of sets and write their models to a folder, each with its record last."""
+    """Train a stack of sets of one kind and write their models to a folder, each with its record last."""
     began = time.monotonic()
+    (kind,) = {one.kind for one in members}
+    steps = method.steps_of(kind)
     templates = {"object": method.object_prompt, "style": method.style_prompt}
     ready = [
         concepts.concept(
             one,
             loaded,
-            prompt=concepts.training_prompt(one, templates, token),
+            prompts=concepts.training_prompts(one, templates, token),
             prior=prior_of.get((one.kind, one.category)),
             views=method.views,
             scale_jitter=method.scale_jitter,
@@ -61,7 +63,7 @@ def train(
         for one in members
     ]
     try:
-        trained = training.train(ready, loaded, method, seed)
+        trained = training.train(ready, loaded, method, steps=steps, seed=seed)
     except torch.cuda.OutOfMemoryError:
         raise InputError(
             f"customizer.stack: {method.stack} sets at a time do not fit the memory of {loaded.device};"
@@ -73,7 +75,7 @@ def train(
         record = {
             "checksum": deltas.write(folder, key, model.delta, token),
             "exemplar_set": one.name,
-            "steps": method.steps,
+            "steps": steps,
             "loss": model.loss,
             "seconds": seconds / len(members),
             "device": str(loaded.device),

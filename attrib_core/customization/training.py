@@ -40,8 +40,6 @@ class Customizer(Protocol):
     """What `load` of a family of customizers returns: a method with its settings."""
 
     @property
-    def steps(self) -> int: ...
-    @property
     def learning_rate(self) -> float: ...
     @property
     def exemplar_batch(self) -> int: ...
@@ -64,6 +62,9 @@ class Customizer(Protocol):
     @property
     def style_prompt(self) -> str: ...
 
+    def steps_of(self, kind: str) -> int:
+        """Optimizer steps of a set of a kind, object or style."""
+
     def start(self, components: Components, nouns: Sequence[str]) -> Stack:
         """A stack of models at step 0, one for each noun."""
 
@@ -73,12 +74,14 @@ class Draw:
     """What chance decides for one set and step; exemplar rows come first, prior rows after them.
 
     latents, noise: (rows, channels, height, width) float32. timesteps: (rows,)
-    int64. prior: (prior rows,) positions in the prior.
+    int64. ids: (exemplar rows, length), their prompts. prior: (prior rows,) positions in
+    the prior.
     """
 
     latents: torch.Tensor
     noise: torch.Tensor
     timesteps: torch.Tensor
+    ids: torch.Tensor
     prior: torch.Tensor
 
 
@@ -113,17 +116,18 @@ def draw(
     uniform = np.concatenate([spread, rng.uniform(size=count)])
     timesteps = np.minimum(horizon * uniform**timestep_power, horizon - 1).astype(np.int64)
     noise = rng.standard_normal((exemplar_batch + count, *one.views.shape[1:]), dtype=np.float32)
-    latents = one.views[torch.from_numpy(chosen)]
+    picked = torch.from_numpy(chosen)
+    latents = one.views[picked]
     positions = torch.from_numpy(prior)
     if one.prior is not None:
         latents = torch.cat([latents, one.prior.latents[positions]])
-    return Draw(latents, torch.from_numpy(noise), torch.from_numpy(timesteps), positions)
+    return Draw(latents, torch.from_numpy(noise), torch.from_numpy(timesteps), one.ids[picked], positions)
 
 
 def train(
-    concepts: Sequence[Concept], components: Components, method: Customizer, seed: int
+    concepts: Sequence[Concept], components: Components, method: Customizer, *, steps: int, seed: int
 ) -> list[Trained]:
-    """Train a stack of sets; a model for each, in their order.
+    """Train a stack of sets for some steps; a model for each, in their order.
 
     A stack that is not full is filled with copies of its last set, whose results
     are dropped: so every stack of a run has the same shape. Raises InputError,
@@ -131,22 +135,20 @@ def train(
     """
     filled = [*concepts, *[concepts[-1]] * (method.stack - len(concepts))]
     stack = method.start(components, [one.noun for one in filled])
-    ids = torch.stack([one.ids for one in filled])
     history: list[torch.Tensor] = []
     with stack.attached():
-        for step in progress(range(method.steps), total=method.steps, what=f"steps of {len(concepts)} sets"):
-            losses = step_losses(filled, ids, components, method, step, seed)
+        for step in progress(range(steps), total=steps, what=f"steps of {len(concepts)} sets"):
+            losses = step_losses(filled, components, method, step, seed)
             losses.sum().backward()
             stack.update()
             history.append(losses.detach()[: len(concepts)].cpu())
             _check_finite(history[-1], concepts, step, method.learning_rate)
-    last = torch.stack(history[-max(1, method.steps // 10) :]).mean(dim=0)
+    last = torch.stack(history[-max(1, steps // 10) :]).mean(dim=0)
     return [Trained(stack.delta(position), float(last[position])) for position in range(len(concepts))]
 
 
 def step_losses(
     concepts: Sequence[Concept],
-    ids: torch.Tensor,
     components: Components,
     method: Customizer,
     step: int,
@@ -172,10 +174,10 @@ def step_losses(
     latents = torch.cat([one.latents for one in draws])
     noise = torch.cat([one.noise for one in draws]).to(device)
     timesteps = torch.cat([one.timesteps for one in draws]).to(device)
-    states = encode_text(components, ids)
+    states = encode_text(components, torch.cat([one.ids for one in draws])).unflatten(0, (len(concepts), -1))
     context = torch.cat(
         [
-            torch.cat([own.expand(method.exemplar_batch, -1, -1), *_prior_states(one, drawn)])
+            torch.cat([own, *_prior_states(one, drawn)])
             for own, one, drawn in zip(states, concepts, draws, strict=True)
         ]
     )

@@ -1,6 +1,6 @@
-"""The pixels themselves as features: small, mean-centred, no network at all.
+"""The pixels themselves as features: small, mean-centred or not, no network at all.
 
-A baseline that sees layout and colour contrast. Light: neither this module nor
+A baseline that sees layout and colour contrast; uncentred, the colours themselves. Light: neither this module nor
 what it returns imports torch.
 """
 
@@ -17,21 +17,23 @@ BLANK = np.float32(1e-3)
 
 
 class PixelEncoder:
-    """Pictures as `dim` = size * size * 3 centred pixel values, row by row, channels last."""
+    """Pictures as `dim` = size * size * 3 pixel values, row by row, channels last."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, centred: bool) -> None:
+        self._size, self._centred = size, centred
         self.dim = size * size * 3
         self.identity: dict[str, Any] = {"family": "pixel", "size": size, "dim": self.dim}
+        if not centred:
+            self.identity["centred"] = False
 
     def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
         """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
 
         A picture is averaged over the areas of a size x size grid (its sides need not be equal),
-        divided by 255, and the mean of each of its own three channels is taken off. So the
-        colour of a flat background counts only by its contrast to the rest. A picture with no
+        divided by 255, and, if centred, the mean of each of its own three channels is taken off. So
+        the colour of a flat background counts only by its contrast to the rest. A picture with no
         structure has no direction after that; it becomes the same small number everywhere, a
-        vector at right angles to every picture that has structure.
+        vector at right angles to every picture that has structure. So does, uncentred, a black one.
         """
         rows = [self._row(picture) for picture in pictures]
         return np.stack(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
@@ -39,13 +41,20 @@ class PixelEncoder:
     def _row(self, picture: np.ndarray) -> np.ndarray:
         small = Image.fromarray(picture).resize((self._size, self._size), Image.Resampling.BOX)
         values = np.asarray(small, dtype=np.float32) / np.float32(255)
-        if (np.ptp(values, axis=(0, 1)) == 0).all():
+        structure = np.ptp(values, axis=(0, 1)) if self._centred else values
+        if not structure.any():
             return np.full(self.dim, BLANK)
+        if not self._centred:
+            return values.ravel()
         return (values - values.mean(axis=(0, 1), dtype=np.float64)).astype(np.float32).ravel()
 
 
 def load(
-    *, size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16
+    *,
+    size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16,
+    centred: Annotated[
+        bool, Field(description="take off the picture's mean colour; a colour then counts by contrast only")
+    ] = True,
 ) -> PixelEncoder:
-    """Centred pixels on a size x size grid."""
-    return PixelEncoder(size)
+    """Pixels on a size x size grid."""
+    return PixelEncoder(size, centred)

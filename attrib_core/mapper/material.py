@@ -45,11 +45,13 @@ def gather(
     query_embeddings: Sequence[Path],
     pool: Sequence[Path],
     excluded: Collection[str],
+    kind: str | None,
     validation_distractors: int,
     distractors: int,
     seed: int,
 ) -> Material:
-    """Read what tuning needs: never a vector of the test split. Tables as in `sets.select`.
+    """Read what tuning needs: never a vector of the test split. Tables and `kind` as in
+    `sets.select`.
 
     Distractors for validation and negatives for training are drawn from the pool, without the
     excluded rows and without a row in common.
@@ -61,6 +63,7 @@ def gather(
             exemplar_embeddings=[exemplar_embeddings],
             queries=queries,
             query_embeddings=query_embeddings,
+            kind=kind,
         )
         for split in ("train", "validation")
     )

@@ -13,7 +13,7 @@ from attrib_core import embedding
 from attrib_core.errors import InputError
 
 CONDITION = "customized"
-EXEMPLAR_COLUMNS = ["exemplar_id", "exemplar_set", "split"]
+EXEMPLAR_COLUMNS = ["exemplar_id", "exemplar_set", "kind", "split"]
 QUERY_COLUMNS = ["query_id", "exemplar_set", "condition"]
 
 
@@ -39,24 +39,23 @@ def select(
     exemplar_embeddings: Sequence[Path],
     queries: pa.Table,
     query_embeddings: Sequence[Path],
+    kind: str | None = None,
 ) -> Sets:
-    """The sets of a split, with queries by customized models only.
+    """The sets of a split, with queries by customized models only; of one kind where `kind` is given.
 
     `exemplars` has EXEMPLAR_COLUMNS, `queries` QUERY_COLUMNS. The files of embeddings may hold
-    more, in any order; vectors of other splits are not looked at. Raises InputError for a split
-    with no set, a set without customized queries, a picture without an embedding, and an
+    more, in any order; vectors of other splits and kinds are not looked at. Raises InputError
+    for a split with no set of the kind, a set without customized queries, a picture without an embedding, and an
     embedding that is zero or not finite.
     """
     rows = sorted(
         (row["exemplar_set"], row["exemplar_id"])
         for row in exemplars.select(EXEMPLAR_COLUMNS).to_pylist()
-        if row["split"] == split
+        if row["split"] == split and kind in (None, row["kind"])
     )
     names = sorted({name for name, _ in rows})
     if not names:
-        raise InputError(
-            f"exemplars: no set has the split {split!r}; tuning needs sets in train and validation"
-        )
+        raise InputError(_none_of(split, kind))
     number = {name: index for index, name in enumerate(names)}
     pictures = sorted(
         (row["exemplar_set"], row["query_id"])
@@ -74,6 +73,15 @@ def select(
         real_set=np.array([number[name] for name, _ in rows]),
         synth=_vectors([key for _, key in pictures], query_embeddings, what="query"),
         synth_set=np.array([number[name] for name, _ in pictures]),
+    )
+
+
+def _none_of(split: str, kind: str | None) -> str:
+    if kind is None:
+        return f"exemplars: no set has the split {split!r}; tuning needs sets in train and validation"
+    return (
+        f"mapper.trained_on: no {kind} set has the split {split!r}, but a mapper that is trained on {kind} sets needs"
+        f" some in train and validation; raise exemplars.{kind}_sets, or take {kind!r} out"
     )
 
 

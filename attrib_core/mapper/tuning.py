@@ -19,6 +19,7 @@ from attrib_core.jobs import progress
 from attrib_core.mapper import training, whitening
 from attrib_core.mapper.material import Material
 from attrib_core.mapper.sets import Sets, mean_average_precisions
+from attrib_core.mapper.starts import Start, begin
 
 LOGGER = logging.getLogger(__name__)
 RESAMPLES = 2000
@@ -52,13 +53,13 @@ class Settings:
 class _Point:
     """One epoch at one penalty; the two scores are mean average precisions by set."""
 
-    penalty: float
+    penalty: float | None
     epoch: int
     loss: float | None
     drift: float
     train: np.ndarray
     validation: np.ndarray
-    start: str
+    start: Start
     heads: Callable[[], Heads]
 
     @property
@@ -71,69 +72,77 @@ def tune(
     settings: Settings,
     *,
     encoder: str,
+    mapper: str,
     penalties: Sequence[float],
     starts: Collection[str],
-    shrinkage: float,
+    shrinkages: Sequence[float],
     seed: int,
 ) -> Tuning:
     """Train heads on the train sets and choose start, penalty and epoch by the validation sets.
 
-    For each start and penalty training (Adam) runs for `epochs`, or until `patience` epochs
-    brought nothing. What counts is mean average precision over the sets of the validation
-    split. Both starts are candidates themselves (epoch 0), and the identity always is: where
-    training does not help, the identity is what is returned, with a gain of 0. Of equals the
-    identity, the larger penalty and the earlier epoch win, so the order of starts and
-    penalties does not matter.
+    What counts is mean average precision over the sets of the validation split. First the
+    starts are compared as they are (epoch 0): the identity, which is always a candidate, and
+    features whitened in the ways of `whitening`, at each shrinkage. From the best of `starts`
+    training (Adam) runs at each penalty for `epochs`, or until `patience` epochs brought
+    nothing. Where nothing helps, the identity is what is returned, with a gain of 0. Of equals
+    the identity, the larger shrinkage, the larger penalty and the earlier epoch win, so the
+    order of starts, shrinkages and penalties does not matter.
 
-    Raises InputError for fewer than two train sets and for training that diverges.
+    `encoder` and `mapper` are the names that the rows bear. Raises InputError for fewer than
+    two train sets and for training that diverges.
     """
     count = len(material.train.names)
     if count < 2:
         raise InputError(
             f"exemplars.splits.train: it gives {count} exemplar set, but contrastive training needs 2 or more"
         )
-    rows: list[dict[str, Any]] = []
-    untuned: _Point | None = None
-    chosen: tuple[int, _Point] | None = None
-    for start in sorted({"identity", *starts}):
-        given, white = material, None
-        if start == "whitened":
-            pool = np.concatenate([material.distractors, material.negatives])
-            white = whitening.fit(pool, material.train, shrinkage)
-            given = material.whitened(white)
-        basis = training.directions(given.train, settings.rank)
-        for penalty in sorted(set(penalties), reverse=True) if start in starts else [max(penalties)]:
-            best, waited = -1.0, 0
-            run = _run(given, settings, basis, white, penalty=penalty, key=(seed, "mapper", encoder))
-            epochs = settings.epochs if start in starts else 0
-            for point in progress(
-                itertools.islice(run, epochs + 1),
-                total=epochs + 1,
-                what=f"epochs, {start}, penalty {penalty:g}",
-            ):
-                untuned = untuned or point
-                if chosen is None or point.value > chosen[1].value:
-                    chosen = len(rows), point
-                rows.append(_row(point, encoder))
-                waited = 0 if point.value > best else waited + 1
-                best = max(best, point.value)
-                if waited == settings.patience:
-                    break
-    assert untuned is not None and chosen is not None, "at least one penalty is given"
-    place, point = chosen
-    rows[place]["chosen"] = True
-    choice = _choice(point, untuned, material, seed=seed)
+    untuned, *others = [
+        (start, _untrained(start, material, settings)) for start in begin(material, starts, shrinkages)
+    ]
+    candidates = [one for one in (untuned, *others) if one[0].name in starts]
+    start, _ = max(candidates, key=lambda one: one[1].value)
+    points = [point for _, point in (untuned, *others)]
+    given = start.material(material)
+    basis = training.directions(given.train, settings.rank)
+    for penalty in sorted(set(penalties), reverse=True):
+        points += _until_patience(
+            _run(given, settings, basis, start, penalty=penalty, key=(seed, "mapper", encoder, mapper)),
+            settings,
+            what=f"epochs from {start}, penalty {penalty:g}",
+        )
+    point = max(points, key=lambda one: one.value)  # the first of equals
+    names = {"encoder": encoder, "mapper": mapper}
+    choice = names | _choice(point, untuned[1], material, seed=seed)
     choice |= {
-        "encoder": encoder,
-        "mapper": "linear",
-        "rank": settings.rank,
-        "shrinkage": shrinkage if point.start == "whitened" else None,
+        "rank": None if point.penalty is None else basis.shape[1],
         "temperature": settings.temperature,
+        "learning_rate": settings.learning_rate,
+        "epochs_run": sum(one.epoch > 0 for one in points),
     }
-    choice |= {"learning_rate": settings.learning_rate, "epochs_run": sum(row["epoch"] > 0 for row in rows)}
     LOGGER.info("%s", choice["verdict"])
-    ordered = sorted(rows, key=lambda row: (row["start"], row["penalty"], row["epoch"]))
+    rows = [names | _row(one, chosen=one is point) for one in points]
+    ordered = sorted(
+        rows, key=lambda row: (row["start"], row["shrinkage"] or 0, row["penalty"] or 0, row["epoch"])
+    )
     return Tuning(point.heads(), ordered, choice)
+
+
+def _untrained(start: Start, material: Material, settings: Settings) -> _Point:
+    """The start itself as a candidate: epoch 0, with no penalty to speak of."""
+    given = start.material(material)
+    basis = np.zeros((given.train.real.shape[1], 0))
+    return next(_run(given, settings, basis, start, penalty=None, key=()))
+
+
+def _until_patience(run: Iterator[_Point], settings: Settings, *, what: str) -> Iterator[_Point]:
+    """The epochs of a run, until `patience` epochs were no better than the best."""
+    best, waited = -1.0, -1
+    for point in progress(itertools.islice(run, settings.epochs + 1), total=settings.epochs + 1, what=what):
+        yield point
+        waited = 0 if point.value > best else waited + 1
+        best = max(best, point.value)
+        if waited == settings.patience:
+            return
 
 
 def _heads(train: Sets, basis: np.ndarray) -> tuple[training.Head, training.Head]:
@@ -161,15 +170,15 @@ def _run(
     material: Material,
     settings: Settings,
     basis: np.ndarray,
-    white: whitening.Whitening | None,
+    start: Start,
     *,
-    penalty: float,
+    penalty: float | None,
     key: tuple[Any, ...],
 ) -> Iterator[_Point]:
     """The heads after each epoch at one penalty, from epoch 0, the start, on.
 
-    `material` is whitened already where `white` is given. All penalties see the same pairs in
-    the same order: they differ by the penalty alone.
+    `material` is as the start has made it. All penalties see the same pairs in the same order:
+    they differ by the penalty alone. With no penalty given, only the start is to be had.
     """
     train, validation = material.train, material.validation
     real, synth = _heads(train, basis)
@@ -189,8 +198,7 @@ def _run(
                 mean_average_precisions(sets, real.map(mine).numpy(), synth.map(asking).numpy(), pool)
                 for sets, mine, asking in ((train, exemplars, queries), (validation, sought, seeking))
             )
-            start = "identity" if white is None else "whitened"
-            made = functools.partial(_finish, real, synth, real.state(), synth.state(), white)
+            made = functools.partial(_finish, real, synth, real.state(), synth.state(), start.white)
             return _Point(penalty, epoch, loss, moved().item(), found, wanted, start, made)
 
     yield point(0, None)
@@ -213,7 +221,7 @@ def _run(
                 negatives=real.map(negatives, batch.negatives) if len(batch.negatives) else None,
             )
             optimizer.zero_grad()
-            (loss + penalty * moved()).backward()
+            (loss + (penalty or 0) * moved()).backward()
             optimizer.step()
             losses.append(loss.item())
         if not (np.isfinite(losses).all() and all(bool(value.isfinite().all()) for value in parameters)):
@@ -224,35 +232,35 @@ def _run(
         yield point(epoch, float(np.mean(losses)))
 
 
-def _choice(chosen: _Point, start: _Point, material: Material, *, seed: int) -> dict[str, Any]:
+def _choice(chosen: _Point, untuned: _Point, material: Material, *, seed: int) -> dict[str, Any]:
     """What was chosen and what it gained over the identity, with a bootstrap interval over the sets.
 
-    The interval does not know that the best of many epochs was taken, so it flatters; the test
-    split tells the truth.
+    The interval does not know that the best of many was taken, so it flatters; the test split
+    tells the truth.
     """
-    gains = chosen.validation - start.validation
+    gains = chosen.validation - untuned.validation
     draws = keys.generator(seed, "mapper gain").integers(0, len(gains), (RESAMPLES, len(gains)))
     low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
-    scores = f"validation mean average precision {chosen.value:.4f}, untuned {start.value:.4f}"
-    identity = chosen.epoch == 0 and chosen.start == "identity"
+    scores = f"validation mean average precision {chosen.value:.4f}, untuned {untuned.value:.4f}"
+    identity = chosen is untuned
     if identity:
-        verdict = f"training did not help on the validation split, the identity is kept: {scores}"
+        verdict = f"nothing helped on the validation split, the identity is kept: {scores}"
     else:
-        begun = "whitened features" if chosen.start == "whitened" else "the identity"
-        verdict = f"from {begun}, penalty {chosen.penalty:g}, epoch {chosen.epoch}: {scores}"
+        verdict = f"from {chosen.start}, {_trained(chosen)}: {scores}"
     return {
         "verdict": verdict,
         "identity_is_best": identity,
-        "start": chosen.start,
-        "penalty": None if identity else chosen.penalty,
+        "start": chosen.start.name,
+        "shrinkage": chosen.start.shrinkage,
+        "penalty": chosen.penalty,
         "epoch": chosen.epoch,
         "validation_mean_average_precision": chosen.value,
-        "untuned_validation_mean_average_precision": start.value,
+        "untuned_validation_mean_average_precision": untuned.value,
         "gain": float(gains.mean()),
         "gain_low": float(low),
         "gain_high": float(high),
         "train_mean_average_precision": float(chosen.train.mean()),
-        "untuned_train_mean_average_precision": float(start.train.mean()),
+        "untuned_train_mean_average_precision": float(untuned.train.mean()),
         "train_sets": len(material.train.names),
         "validation_sets": len(material.validation.names),
         "train_queries": len(material.train.synth),
@@ -261,16 +269,19 @@ def _choice(chosen: _Point, start: _Point, material: Material, *, seed: int) -> 
     }
 
 
-def _row(point: _Point, encoder: str) -> dict[str, Any]:
+def _trained(point: _Point) -> str:
+    return "as it is" if point.penalty is None else f"penalty {point.penalty:g}, epoch {point.epoch}"
+
+
+def _row(point: _Point, *, chosen: bool) -> dict[str, Any]:
     return {
-        "encoder": encoder,
-        "mapper": "linear",
-        "start": point.start,
+        "start": point.start.name,
+        "shrinkage": point.start.shrinkage,
         "penalty": point.penalty,
         "epoch": point.epoch,
         "loss": point.loss,
         "drift": point.drift,
         "train_mean_average_precision": float(point.train.mean()),
         "validation_mean_average_precision": point.value,
-        "chosen": False,
+        "chosen": chosen,
     }

@@ -46,17 +46,31 @@ def positions(ranks: pa.Table, ties: str = "half") -> Ranking:
     also where they tie with each other: which of two equal exemplars comes first changes no metric.
     Raises InputError for a query whose exemplars searched pools of different size.
     """
-    if ties not in TIES:
-        raise InputError(f"metrics.ties: {ties!r}, {close_matches(ties, TIES)}")
     queries, query = np.unique(ranks.column("query_id").to_numpy(zero_copy_only=False), return_inverse=True)
     exemplar = np.unique(ranks.column("exemplar_id").to_numpy(zero_copy_only=False), return_inverse=True)[1]
-    siblings_above = ranks.column("n_siblings_above").to_numpy()
+    counts = (ranks.column(name).to_numpy() for name in ("n_siblings_above", "n_above", "n_tied"))
+    return placed(queries, query, exemplar, *counts, ties=ties)
+
+
+def placed(
+    queries: np.ndarray,
+    query: np.ndarray,
+    exemplar: np.ndarray,
+    siblings_above: np.ndarray,
+    above: np.ndarray,
+    tied: np.ndarray,
+    *,
+    ties: str = "half",
+) -> Ranking:
+    """`positions` from plain arrays: the queries (queries,), and of each row (rows,) the index of its
+    query, a number of its exemplar that settles an order among equals, and its counts."""
+    if ties not in TIES:
+        raise InputError(f"metrics.ties: {ties!r}, {close_matches(ties, TIES)}")
     order = np.lexsort((exemplar, siblings_above, query))
     first = np.searchsorted(query[order], np.arange(len(queries)))  # where each query begins in this order
     hit = np.empty(len(query), np.int64)
     hit[order] = np.arange(len(query)) - first[query[order]] + 1
-    distractors = ranks.column("n_above").to_numpy() + TIES[ties] * ranks.column("n_tied").to_numpy()
-    return Ranking(queries, query, hit, hit + distractors)
+    return Ranking(queries, query, hit, hit + above + TIES[ties] * tied)
 
 
 def per_query(ranking: Ranking, ks: Sequence[int]) -> dict[tuple[str, int | None], np.ndarray]:

@@ -14,6 +14,7 @@ from attrib_core.report import (
     claims,
     curves,
     data,
+    features,
     gallery,
     mapper_choice,
     page,
@@ -22,7 +23,7 @@ from attrib_core.report import (
     times,
     words,
 )
-from attrib_core.report.data import KINDS, SPLITS, Facts, Metrics, Row, RunFiles
+from attrib_core.report.data import KINDS, SPLITS, UNTUNED, Facts, Metrics, Row, RunFiles
 
 CSV_FILES = {
     "headline.csv": "the headline table of every split",
@@ -33,9 +34,6 @@ CSV_FILES = {
     "gallery.csv": "the candidates shown in the gallery",
     "stages.csv": "time and memory by stage",
 }
-
-OWN_RULE = "report"
-"""Left out of the times: there is a benchmark of it only where the page was made before."""
 
 
 @dataclass(frozen=True)
@@ -59,42 +57,55 @@ def build(
     samples: int,
     retrievals: int,
     benchmarks: Path,
+    jobs: Sequence[str],
     ties: str = "half",
 ) -> Report:
     """Make the report of a run.
 
     `sections` are those of the config that the page prints, `benchmarks`
-    the folder of Snakemake's benchmark files, which may be absent; the other
-    options are those of the config section `report`. Raises InputError for a
-    file that is missing, unreadable or at odds with another.
+    the folder of Snakemake's benchmark files, which may be absent, `jobs` the
+    names below it of the files that belong to the run; the other options are
+    those of the config section `report`. Raises InputError for a file that is
+    missing, unreadable or at odds with another.
     """
     metrics = data.read_metrics(files.metrics, encoders, mappers)
     comparisons = data.measured(stored.read(files.comparisons, "comparisons"))
     calibration = data.measured(stored.read_parts(files.calibration, "calibration"))
     reliability = data.measured(stored.read_parts(files.reliability, "reliability"))
     facts = data.read_facts(files)
-    encoder, mapper = claims.best_features(metrics)
+    best = {kind: features.best(metrics, kind) for kind in metrics.kinds}
+    soft_scores = {
+        kind: _table_of(files.soft_scores, encoder, metrics.real(mapper, kind))
+        for kind, (encoder, mapper) in best.items()
+    }
     shown = gallery.build(
-        files, soft_scores=_table_of(files.soft_scores, encoder, mapper), seed=seed, sets_each=gallery_sets,
-        samples=samples, retrievals=retrievals,
-    )  # fmt: skip
+        files,
+        soft_scores=soft_scores,
+        seed=seed,
+        sets_each=gallery_sets,
+        samples=samples,
+        retrievals=retrievals,
+    )
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
-    choices = mapper_choice.read(files.curves, files.choices, encoders if metrics.tuned else [])
+    choices = mapper_choice.read(files.curves, files.choices, encoders, metrics.heads)
     drawn = panels.draw(metrics, measured, reliability, choices)
-    kept = [choice.encoder for choice in choices if choice.penalty is None]
+    kept = features.kept(metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept})
     found_claims = claims.all_claims(
         metrics, comparisons, reliability, calibration, kept=kept, distractors=facts.distractors
     )
-    stages = [stage for stage in times.stage_times(benchmarks) if stage.rule != OWN_RULE]
+    stages = times.stage_times(benchmarks, jobs)
     context = dict(
-        run=run, seed=seed, facts=facts, encoders=list(encoders), mappers=list(mappers), tuned=list(metrics.tuned),
+        run=run, seed=seed, facts=facts, encoders=list(encoders), heads=list(metrics.heads),
+        looks=[UNTUNED, *metrics.tuned], tuned_means=features.meaning(metrics),
+        head_names=features.names(metrics.heads),
         columns=tables.columns(metrics), versions=times.versions(), base_model=_base_model(facts, sections),
         kinds=_kinds(facts), splits=SPLITS, split_table=_split_table(facts), settings=_settings(sections),
-        claims=found_claims, kept=kept,
+        claims=found_claims, kept=[f"{kind} sets with {encoder} features" for encoder, kind in kept],
         headline={split: tables.headline(metrics, split) for split in ("test", "validation", "train")},
         breakdown=tables.breakdown(metrics),
         breakdown_metrics=[(name, words.metric(name, k)) for name, k in tables.breakdown_columns(metrics)],
-        gallery=shown, shown_features=f"{words.mapper(mapper)} {encoder} features",
+        across=tables.across(metrics), gallery=shown,
+        shown_features=_shown_features(best),
         calibration=_calibration(calibration, metrics), indices=_indices(files.indices), times=stages,
         csv_files=list(CSV_FILES.items()), plots=drawn.inline, legends=drawn.legends,
         choices=choices,
@@ -121,7 +132,15 @@ def save(report: Report, html: Path) -> None:
     tables.write_text(html, report.html)
 
 
-def _table_of(paths: Iterable[Path], encoder: str, mapper: str) -> Path:
+def _shown_features(best: Mapping[str, tuple[str, str]]) -> list[str]:
+    """In words; kinds are told apart where they differ in it."""
+    phrases = {kind: f"{mapper} {encoder} features" for kind, (encoder, mapper) in best.items()}
+    if len(set(phrases.values())) == 1:
+        return list(phrases.values())[:1]
+    return [f"{phrase} (for {kind} sets)" for kind, phrase in phrases.items()]
+
+
+def _table_of(paths: Iterable[Path], encoder: str, mapper: str | None) -> Path:
     """The path of one encoder and mapper among `.../<encoder>/<mapper>/<table>.parquet`."""
     for path in paths:
         if (path.parent.parent.name, path.parent.name) == (encoder, mapper):
@@ -181,7 +200,8 @@ def _calibration(rows: Sequence[Row], metrics: Metrics) -> list[Row]:
                 for row in rows
                 if (row["encoder"], row["mapper"], row["split"]) == (encoder, mapper, "test")
             ]
-            for kind in [kind for kind in ("all", *KINDS) if any(row["kind"] == kind for row in own)]:
+            kinds = [kind for kind in ("all", *KINDS) if any(row["kind"] == kind for row in own)]
+            for kind in kinds[1:] if len(kinds) == 2 else kinds:  # all sets are of one kind
                 line: Row = dict(encoder=encoder, mapper=mapper, kind=kind)
                 line |= {name: None for name, _, _ in page.CALIBRATION}
                 for row in own:

@@ -7,10 +7,10 @@ the numbers do not settle is said to be open.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from attrib_core.report import words
+from attrib_core.report import features, words
 from attrib_core.report.data import UNTUNED, Metrics, Row
 
 SHOWN, OPEN, AGAINST, MIXED = "shown", "open", "against", "mixed"
@@ -53,47 +53,33 @@ def difference(
     return None
 
 
-def best_features(metrics: Metrics) -> tuple[str, str]:
-    """Encoder and mapper with the highest mAP on the validation split, mean over kinds.
-
-    The test split plays no part in this choice. Without a validation split it
-    is the first encoder, tuned where the run has a mapper.
-    """
-
-    def mean(encoder: str, mapper: str) -> float:
-        rows = [
-            metrics.get(MAP, None, encoder=encoder, mapper=mapper, kind=kind, split="validation")
-            for kind in metrics.kinds
-        ]
-        known = [row["value"] for row in rows if row]
-        return sum(known) / len(known) if known else -1.0
-
-    pairs = [(encoder, mapper) for encoder in metrics.encoders for mapper in (*metrics.tuned, UNTUNED)]
-    return max(pairs, key=lambda pair: mean(*pair))
-
-
 def all_claims(
     metrics: Metrics,
     comparisons: Sequence[Row],
     reliability: Sequence[Row],
     calibration: Sequence[Row],
     *,
-    kept: Sequence[str],
+    kept: Collection[tuple[str, str]],
     distractors: int,
 ) -> list[Claim]:
     """Every claim that the run has numbers for.
 
-    `kept` are the encoders for which tuning kept the identity, `distractors`
-    is the size of the pool that was searched.
+    `kept` are the encoders and kinds of sets for which tuning kept the
+    identity, `distractors` is the size of the pool that was searched.
     """
-    encoder, mapper = best_features(metrics)
     found: list[Claim | None] = []
     for kind in metrics.kinds:
-        found.append(trace(metrics, comparisons, kind, encoder))
+        found.append(trace(metrics, comparisons, kind, features.best(metrics, kind)[0]))
     for kind in metrics.kinds:
         found.append(tuning(metrics, comparisons, kind, kept))
-    found.append(unseen(metrics, comparisons, "object", encoder, mapper))
-    found.append(confidence(reliability, calibration, encoder, mapper, distractors=distractors))
+    if "object" in metrics.kinds:
+        found.append(unseen(metrics, comparisons, "object", *features.best(metrics, "object")))
+    calibrators = features.calibrators(metrics)
+    for encoder, mapper, kinds in calibrators:
+        about = kinds if len(calibrators) > 1 else []
+        found.append(
+            confidence(reliability, calibration, encoder, mapper, distractors=distractors, kinds=about)
+        )
     return [claim for claim in found if claim is not None]
 
 
@@ -136,22 +122,23 @@ def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str)
     return Claim(question, verdict, f"{text} The paired difference is {_difference(paired)}, {end}")
 
 
-def tuning(metrics: Metrics, comparisons: Sequence[Row], kind: str, kept: Sequence[str]) -> Claim | None:
-    """Does the mapper help on the test split? Encoders in `kept` have the identity as their mapper."""
-    if not metrics.tuned:
+def tuning(
+    metrics: Metrics, comparisons: Sequence[Row], kind: str, kept: Collection[tuple[str, str]]
+) -> Claim | None:
+    """Does the mapper of the kind help on the test split? Pairs in `kept` (encoder, kind) have the identity."""
+    head = metrics.head(kind)
+    if head is None:
         return None
     sentences, verdicts = [], []
     for encoder in metrics.encoders:
-        if encoder in kept:
+        if (encoder, kind) in kept:
             sentences.append(
                 f"For {encoder}, no mapper did better on the validation split than none, so its tuned features are "
                 "the untuned ones."
             )
             verdicts.append(OPEN)
             continue
-        paired = difference(
-            comparisons, "mapper", MAP, None, encoder=encoder, mapper=metrics.tuned[0], kind=kind
-        )
+        paired = difference(comparisons, "mapper", MAP, None, encoder=encoder, mapper=head, kind=kind)
         if paired is None or paired["ci_low"] is None:
             continue
         verdict = _verdict(paired)
@@ -187,6 +174,7 @@ def unseen(
         "matched pair."
     )
     question = f"Does it hold for {kind}s of categories that the train split lacks?"
+    where["mapper"] = metrics.real(mapper, kind) or mapper
     paired = difference(comparisons, "condition", "recall_at_k", k, seen="unseen", **where)
     if paired is None or paired["ci_low"] is None:
         return Claim(question, OPEN, f"{text} There is no interval for the difference from the control.")
@@ -201,12 +189,20 @@ def unseen(
 
 
 def confidence(
-    reliability: Sequence[Row], calibration: Sequence[Row], encoder: str, mapper: str, *, distractors: int
+    reliability: Sequence[Row],
+    calibration: Sequence[Row],
+    encoder: str,
+    mapper: str,
+    *,
+    distractors: int,
+    kinds: Sequence[str] = (),
 ) -> Claim | None:
     """Is the stated influence true where it is large?
 
-    Compares means over all bins above 10 %, or above 1 % or 0.1 % where fewer
-    than 20 candidates are given more; and the likelihood with equal shares.
+    `mapper` has its name in the run; `kinds` are the kinds of sets that the
+    calibrator covers, where there are several of them. Compares means over all bins
+    above 10 %, or above 1 % or 0.1 % where fewer than 20 candidates are given
+    more; and the likelihood with equal shares.
     """
     place = (encoder, mapper, "test")
     rows = [row for row in reliability if (row["encoder"], row["mapper"], row["split"]) == place]
@@ -221,12 +217,12 @@ def confidence(
     if {"exemplar_mass", "tail_mass", "negative_log_likelihood"} <= set(values):
         gain = math.exp(math.log(distractors + 1) - values["negative_log_likelihood"])
         text = (
-            f"With {words.mapper(mapper)} {encoder} features an image's own exemplars get "
+            f"With {_features(encoder, mapper)} an image's own exemplars get "
             f"{words.percent(values['exemplar_mass'])} of the influence on average, and the candidates beyond those "
             f"listed {words.percent(values['tail_mass'])}. In the geometric mean, which the likelihood judges, an "
             f"exemplar gets {words.ratio(gain)} times what equal shares for all candidates would give it. "
         )
-    question = "Can the stated influence be taken at its word?"
+    question = f"Can the stated influence be taken at its word{f' for {words.listing(kinds)} sets' if kinds else ''}?"
     for least in (0.1, 0.01, 0.001):
         large = [row for row in rows if row["bin_low"] >= 0.999 * least and row["mean_influence"] is not None]
         number = sum(row["n_candidates"] for row in large)
@@ -246,6 +242,14 @@ def confidence(
     )
     text += f"{'too high' if stated > true else 'too low'} by {abs(100 * (stated - true)):.2f} points."
     return Claim(question, OPEN, f"{text} These means have no interval, and they come from few models.")
+
+
+def _features(encoder: str, mapper: str) -> str:
+    return (
+        f"the untuned {encoder} features"
+        if mapper == UNTUNED
+        else f"the {encoder} features of the {words.mapper(mapper)}"
+    )
 
 
 def _least(share: float) -> str:

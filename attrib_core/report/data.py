@@ -21,6 +21,8 @@ Row = dict[str, Any]
 SPLITS = ("train", "validation", "test")
 KINDS = ("object", "style")
 UNTUNED = "untuned"
+TUNED = "tuned"
+"""Stands for the mapper that sets of a kind are best served by: see `Metrics.head`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +63,18 @@ class RunFiles:
         return cls(**found)
 
 
+def trained_on(mapper: str) -> str:
+    """The kinds of sets that a mapper was trained on, as the end of its name says: object, style or both."""
+    return mapper.rpartition("-")[2]
+
+
 @dataclass
 class Metrics:
-    """The table of metrics, looked up by what was measured."""
+    """The table of metrics, looked up by what was measured.
+
+    `mappers` have the names that the run gave them, such as 'linear-object'. Look-ups also take
+    TUNED, which is another of these for each kind of sets.
+    """
 
     rows: tuple[Row, ...]
     encoders: tuple[str, ...]
@@ -86,8 +97,9 @@ class Metrics:
         seen: str = "all",
         prompt_kind: str = "all",
     ) -> Row | None:
-        """The row of one measurement, or None where the run has no such group."""
-        wanted = (encoder, mapper, condition, split, kind, seen, prompt_kind, metric, k)
+        """The row of one measurement, or None where the run has no such group or no such mapper."""
+        real = self.real(mapper, kind)
+        wanted = (encoder, real, condition, split, kind, seen, prompt_kind, metric, k)
         return self._index.get(wanted)
 
     def values(self, column: str, order: Sequence[Any] = (), **where: Any) -> list[Any]:
@@ -96,9 +108,23 @@ class Metrics:
         return [value for value in order if value in found] + sorted(found - set(order))
 
     @property
-    def tuned(self) -> tuple[str, ...]:
-        """The mappers that are heads."""
+    def heads(self) -> tuple[str, ...]:
+        """The mappers that are heads, by their names in the run."""
         return tuple(name for name in self.mappers if name != UNTUNED)
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """TUNED where the run has a head, else nothing: the columns that tables add."""
+        return (TUNED,) if self.heads else ()
+
+    def head(self, kind: str) -> str | None:
+        """What TUNED means for sets of a kind: the head trained on it, else the one trained on both, else none."""
+        by_kind = {trained_on(name): name for name in self.heads}
+        return by_kind.get(kind, by_kind.get("both"))
+
+    def real(self, mapper: str, kind: str) -> str | None:
+        """The name in the run of a mapper or of TUNED, for sets of a kind."""
+        return self.head(kind) if mapper == TUNED else mapper
 
     @property
     def kinds(self) -> list[str]:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from attrib_core.report import svg, words
-from attrib_core.report.data import UNTUNED, Metrics, Row
+from attrib_core.report.data import TUNED, UNTUNED, Metrics, Row
 from attrib_core.report.mapper_choice import Choice
 
 WIDTH = 520
@@ -43,7 +43,7 @@ LOOKS = {
 def series(metrics: Metrics) -> list[tuple[str, str, str]]:
     """(look, condition, mapper) of the three series; no tuned one where the run has no head."""
     found = [("control", "control", UNTUNED), ("untuned", "customized", UNTUNED)]
-    return found + [("tuned", "customized", head) for head in metrics.tuned[:1]]
+    return found + [(TUNED, "customized", TUNED) for _ in metrics.tuned]
 
 
 def recall_dots(metrics: Metrics, kind: str, *, split: str = "test") -> str:
@@ -210,21 +210,33 @@ def similarities(densities: Mapping[str, tuple[np.ndarray, np.ndarray]], *, titl
 
 
 def mapper_curves(choice: Choice) -> str:
-    """Validation mAP over epochs, a line a start and penalty; a ring at the chosen point, dots at the untuned value."""
-    lines: dict[tuple[str, float], list[Row]] = {}
+    """Validation mAP over epochs: a line a penalty, a dot a start, a ring at the choice, a dotted line for untuned."""
+    lines: dict[tuple[Any, ...], list[Row]] = {}
     for row in choice.curve:
-        lines.setdefault((row["start"], row["penalty"]), []).append(row)
+        lines.setdefault((row["start"], row["shrinkage"], row["penalty"]), []).append(row)
+    chosen = (choice.start, choice.shrinkage, choice.penalty)
     with svg.axes(WIDTH, 280) as (figure, axes):
         axes.axhline(choice.untuned, color=svg.INK, lw=1.2, ls=(0, (1, 1.5)))
         ends: list[tuple[float, float, str, str]] = []
-        for (start, penalty), rows in sorted(lines.items()):
-            taken = (start, penalty) == (choice.start, choice.penalty)
-            color, width = (svg.TUNED_COLOR, 2.0) if taken else (svg.CONTROL, 1.2)
+        for line, rows in lines.items():
+            color, width = (svg.TUNED_COLOR, 2.0) if line == chosen else (svg.CONTROL, 1.2)
             x, y = [row["epoch"] for row in rows], [row["validation_mean_average_precision"] for row in rows]
-            axes.plot(x, y, color=color, lw=width, zorder=3 if taken else 2)
-            if len(rows) > 1:  # a start that was not trained from has one point
-                ends.append((y[-1], x[-1], f"{penalty:g}{' w' if start == 'whitened' else ''}", color))
-        axes.plot([choice.epoch], [choice.value], "o", ms=9, mfc="none", color=svg.INK, mew=1.4, zorder=4)
+            if line[-1] is None:  # a start as it is
+                axes.plot(x, y, "o", ms=3.5, color=color, zorder=3, clip_on=False)
+            else:
+                axes.plot(x, y, color=color, lw=width, zorder=3 if line == chosen else 2)
+                ends.append((y[-1], x[-1], f"{line[-1]:g}", color))
+        axes.plot(
+            [choice.epoch],
+            [choice.value],
+            "o",
+            ms=9,
+            mfc="none",
+            color=svg.INK,
+            mew=1.4,
+            zorder=4,
+            clip_on=False,
+        )
         low, high = axes.get_ylim()
         axes.set_ylim(max(0, low), min(1, high))
         _label_ends(axes, ends)
@@ -234,14 +246,20 @@ def mapper_curves(choice: Choice) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation mAP, percent")
-        axes.set_title(choice.encoder)
+        axes.set_title(f"{choice.encoder}, {words.mapper(choice.mapper)}")
         return svg.text(figure)
 
 
 def _label_ends(axes: Axes, ends: list[tuple[float, float, str, str]], least: float = 0.055) -> None:
     """Write (y, x, text, color) at the ends of lines, `least` of the axis apart, so that none hides another."""
     low, high = axes.get_ylim()
-    last = -np.inf
-    for y, x, text, color in sorted(ends):
-        last = max(y, last + least * (high - low))
-        axes.annotate(text, (x, last), (5, 0), textcoords="offset points", va="center", color=color)
+    ordered, apart = sorted(ends), least * (high - low)
+    places = [y for y, _, _, _ in ordered]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + apart)
+    limit = high
+    for i in reversed(range(len(places))):  # from the top down again, so that none leaves the panel
+        places[i] = min(places[i], limit)
+        limit = places[i] - apart
+    for place, (_, x, text, color) in zip(places, ordered, strict=True):
+        axes.annotate(text, (x, place), (5, 0), textcoords="offset points", va="center", color=color)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,18 +101,29 @@ def choose(names: Iterable[str], count: int, *parts: Any) -> list[str]:
 
 
 def build(
-    files: RunFiles, *, soft_scores: Path, seed: int, sets_each: int, samples: int, retrievals: int
+    files: RunFiles,
+    *,
+    soft_scores: Mapping[str, Path],
+    seed: int,
+    sets_each: int,
+    samples: int,
+    retrievals: int,
 ) -> Gallery:
     """Choose what is shown, look it up, and read the pictures.
 
-    `soft_scores` is the table of the encoder and mapper whose retrievals are
-    shown, `sets_each` the number of sets of each kind, `samples` of images a
+    `soft_scores` are by kind of sets the tables of the encoder and mapper whose
+    retrievals are shown, `sets_each` the number of sets of each kind, `samples` of images a
     set, `retrievals` of candidates an image. Raises InputError where a row that
     one table names is missing in another.
     """
     exemplars = _chosen_exemplars(files.exemplars, seed, sets_each)
     queries = _chosen_queries(files.synthesized, list(exemplars), seed, samples)
-    scores = _scores(soft_scores, [row["query_id"] for rows in queries.values() for row in rows], retrievals)
+    asked: dict[str, list[str]] = {}
+    for name, rows in queries.items():
+        asked.setdefault(exemplars[name][0]["kind"], []).extend(row["query_id"] for row in rows)
+    scores: dict[str, list[Row]] = {}
+    for kind, names in asked.items():
+        scores |= _scores(soft_scores[kind], names, retrievals)
     found = _find(files, exemplars, queries, [row for rows in scores.values() for row in rows[:retrievals]])
     sets: dict[str, list[ShownSet]] = {}
     for name, rows in exemplars.items():

@@ -14,15 +14,19 @@ from attrib_core.report.data import Row
 
 @dataclass(frozen=True)
 class Choice:
-    """Tuning of one encoder: rows of its curve, and what was chosen by the validation split.
+    """Tuning of one mapper of one encoder: rows of its curve, and what was chosen by the validation split.
 
     Values are mean average precisions; `gain` has a bootstrap interval over the
-    validation sets. Where the identity was best, `penalty` is None and `epoch` 0.
+    validation sets. `kept` says that the identity was best. `penalty` is None
+    where the start was taken as it is, without training.
     """
 
     encoder: str
+    mapper: str
     curve: list[Row]
+    kept: bool
     start: str
+    shrinkage: float | None
     penalty: float | None
     epoch: int
     value: float
@@ -34,18 +38,28 @@ class Choice:
     train_untuned: float
 
 
-def read(curves: Sequence[Path], choices: Sequence[Path], encoders: Sequence[str]) -> list[Choice]:
-    """The choices in the order of the encoders; files lie in folders named like these."""
-    by_encoder = {path.parent.name: path for path in curves}
-    chosen = {path.parent.name: path for path in choices}
-    return [_choice(encoder, by_encoder[encoder], data.read_json(chosen[encoder])) for encoder in encoders]
+def read(
+    curves: Sequence[Path], choices: Sequence[Path], encoders: Sequence[str], mappers: Sequence[str]
+) -> list[Choice]:
+    """The choices in the order of encoders and mappers, from `<encoder>/<mapper>.curve.parquet`, `.choice.json`."""
+    rows, chosen = ({_owner(path): path for path in paths} for paths in (curves, choices))
+    pairs = [(encoder, mapper) for encoder in encoders for mapper in mappers]
+    return [_choice(*pair, rows[pair], data.read_json(chosen[pair])) for pair in pairs]
 
 
-def _choice(encoder: str, curve: Path, chosen: dict[str, Any]) -> Choice:
+def _owner(path: Path) -> tuple[str, str]:
+    """Encoder and mapper of a file; a mapper's name may have dots of its own."""
+    return path.parent.name, path.name.rsplit(".", 2)[0]
+
+
+def _choice(encoder: str, mapper: str, curve: Path, chosen: dict[str, Any]) -> Choice:
     return Choice(
         encoder=encoder,
+        mapper=mapper,
         curve=data.measured(tables.read(curve, "mapper_curve")),
+        kept=chosen["identity_is_best"],
         start=chosen["start"],
+        shrinkage=chosen["shrinkage"],
         penalty=chosen["penalty"],
         epoch=chosen["epoch"],
         value=chosen["validation_mean_average_precision"],

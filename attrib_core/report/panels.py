@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from attrib_core.report import figures, legend, svg, words
 from attrib_core.report.curves import Curves, Key
-from attrib_core.report.data import KINDS, UNTUNED, Metrics, Row
+from attrib_core.report.data import KINDS, TUNED, UNTUNED, Metrics, Row
 from attrib_core.report.mapper_choice import Choice
 
 FILES = {
@@ -59,18 +59,20 @@ def draw(
             found["similarities"].append((document, f"Cosines of {kind} sets, {encoder} features"))
     for encoder in metrics.encoders:
         bins = {
-            name: [
-                row
-                for row in reliability
-                if (row["encoder"], row["mapper"], row["split"]) == (encoder, mapper, "test")
-            ]
+            name: pooled(
+                _reliability_of(reliability, encoder, {metrics.real(mapper, k) for k in metrics.kinds})
+            )
             for name, _, mapper in figures.series(metrics)[1:]
         }
         found["reliability"].append(
             (figures.reliability(bins, title=encoder), f"Reliability of influence, {encoder}")
         )
     found["mapper"] = [
-        (figures.mapper_curves(choice), f"Validation over epochs, {choice.encoder}") for choice in choices
+        (
+            figures.mapper_curves(choice),
+            f"Validation over epochs, {choice.encoder}, {words.mapper(choice.mapper)}",
+        )
+        for choice in choices
     ]
     looks = [name for name, _, _ in figures.series(metrics)]
     legends: dict[str, list[str]] = {
@@ -78,7 +80,7 @@ def draw(
         "dots": [*looks, "chance", "ceiling"],
         "curves": [*looks, "chance-line", "ceiling-line"],
         "reliability": ["diagonal", *looks[1:]],
-        "similarities": ["distractors", "control", looks[-1]],
+        "similarities": ["distractors", *_shown_similarities(metrics)],
     }
     inline = {
         name: [
@@ -94,6 +96,12 @@ def draw(
     return Drawn(inline, legends, files, recall_rows)
 
 
+def _shown_similarities(metrics: Metrics) -> list[str]:
+    """The looks that the panels of cosines have."""
+    heads = [metrics.head(kind) for kind in metrics.kinds]
+    return ["control", *([UNTUNED] if None in heads else []), *([TUNED] if any(heads) else [])]
+
+
 def _recall(
     metrics: Metrics, measured: Mapping[Key, Curves], kind: str, encoder: str
 ) -> tuple[str, list[Row]]:
@@ -101,8 +109,9 @@ def _recall(
     lines = {"chance": first.chance, "ceiling": first.ceiling}
     marks = []
     for name, condition, mapper in figures.series(metrics):
-        if (encoder, mapper, kind, condition) in measured:
-            lines[name] = measured[encoder, mapper, kind, condition].recall
+        curve = measured.get((encoder, metrics.real(mapper, kind) or "", kind, condition))
+        if curve is not None:
+            lines[name] = curve.recall
         for k in metrics.values("k", metric="recall_at_k"):
             row = metrics.get(
                 "recall_at_k", k, encoder=encoder, mapper=mapper, kind=kind, condition=condition
@@ -117,14 +126,40 @@ def _recall(
     return figures.recall_curves(lines, first.ks, marks, title=f"{kind.capitalize()} sets, {encoder}"), rows
 
 
+def pooled(rows: Iterable[Row]) -> list[Row]:
+    """Bins of reliability of several calibrators as one: means over the candidates of all."""
+    bins: dict[float, list[Row]] = {}
+    for row in rows:
+        bins.setdefault(row["bin_low"], []).append(row)
+    return [_pool(bins[low]) for low in sorted(bins)]
+
+
+def _pool(rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    total = sum(row["n_candidates"] for row in rows)
+    found = dict(rows[0], n_candidates=total)
+    for name in ("mean_influence", "exemplar_share"):
+        parts = [row[name] * row["n_candidates"] for row in rows if row[name] is not None]
+        found[name] = sum(parts) / total if total else None
+    return found
+
+
+def _reliability_of(rows: Iterable[Row], encoder: str, mappers: Collection[str | None]) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if (row["encoder"], row["split"]) == (encoder, "test") and row["mapper"] in mappers
+    ]
+
+
 def _similarities(metrics: Metrics, measured: Mapping[Key, Curves], kind: str, encoder: str) -> str:
-    """With the tuned features where there are any, else the untuned."""
-    name, _, mapper = figures.series(metrics)[-1]
+    """With the tuned features where the kind has any, else the untuned."""
+    head = metrics.head(kind)
+    name, mapper = (UNTUNED, UNTUNED) if head is None else (TUNED, head)
     own = measured[encoder, mapper, kind, "customized"]
     densities = {"distractors": own.distractors, name: own.exemplars}
     control = measured.get((encoder, mapper, kind, "control"))
     if control is not None:
         densities["control"] = control.exemplars
-    return figures.similarities(
-        densities, title=f"{kind.capitalize()} sets, {words.mapper(mapper)} {encoder}"
-    )
+    return figures.similarities(densities, title=f"{kind.capitalize()} sets, {name} {encoder}")

@@ -128,6 +128,29 @@ def breakdown(metrics: Metrics, split: str = "test") -> list[dict[str, Any]]:
     return lines
 
 
+def across(metrics: Metrics, split: str = "test") -> list[dict[str, Any]]:
+    """Every mapper on every kind of sets, one line an encoder and mapper; none for fewer than two heads.
+
+    Each line has encoder, mapper and cells by "metric kind": recall at the main cut-off, and mAP.
+    """
+    if len(metrics.heads) < 2:
+        return []
+    return [
+        dict(encoder=encoder, mapper=mapper)
+        | dict(
+            cells={
+                f"{metric} {kind}": cell(
+                    metrics.get(metric, k, encoder=encoder, mapper=mapper, kind=kind, split=split)
+                )
+                for kind in metrics.kinds
+                for metric, k in breakdown_columns(metrics)
+            }
+        )
+        for encoder in metrics.encoders
+        for mapper in metrics.mappers
+    ]
+
+
 def headline_rows(metrics: Metrics) -> list[Row]:
     """The headline table of all splits in numbers, one row a split, kind, encoder and metric."""
     rows = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,21 +34,24 @@ class StageTime:
     memory_mb: float
 
 
-def stage_times(folder: Path) -> list[StageTime]:
-    """Times by rule, slowest first, from `<folder>/<rule>/**/*.tsv`; empty where there is no such folder.
+def stage_times(folder: Path, jobs: Iterable[str]) -> list[StageTime]:
+    """Times by rule, slowest first, of jobs named like their benchmark files: `rank/pixel-untuned`, `prior`.
 
-    A value that Snakemake could not measure ("NA", "-") counts as zero.
+    Files of other jobs, which an earlier config left in the folder, are not
+    looked at; a job without a file is left out. A value that Snakemake could
+    not measure ("NA", "-") counts as zero.
     """
-    found = []
-    for rule in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
-        rows = []
-        for path in sorted(rule.rglob("*.tsv")):
+    rows: dict[str, list[dict[str, str]]] = {}
+    for name in sorted(set(jobs)):
+        path = folder / f"{name}.tsv"
+        if path.is_file():
             with path.open(encoding="utf-8", newline="") as stream:
-                rows += list(csv.DictReader(stream, delimiter="\t"))
-        if rows:
-            wall, cpu = (sum(_number(row.get(name)) for row in rows) for name in ("s", "cpu_time"))
-            memory = max(_number(row.get("max_rss")) for row in rows)
-            found.append(StageTime(rule.name, len(rows), wall, cpu, memory))
+                rows.setdefault(name.partition("/")[0], []).extend(csv.DictReader(stream, delimiter="\t"))
+    found = []
+    for rule, own in rows.items():
+        wall, cpu = (sum(_number(row.get(column)) for row in own) for column in ("s", "cpu_time"))
+        memory = max((_number(row.get("max_rss")) for row in own), default=0.0)
+        found.append(StageTime(rule, len(own), wall, cpu, memory))
     return sorted(found, key=lambda stage: (-stage.seconds, stage.rule))
 
 

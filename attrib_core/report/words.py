@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from attrib_core.report.data import TUNED, UNTUNED, trained_on
+
 THIN = "\u202f"
 NONE = "\u2013"
 
@@ -104,5 +106,8 @@ def metric(name: str, k: int | None) -> str:
 
 
 def mapper(name: str) -> str:
-    """ "untuned" stays, a head becomes "tuned"."""
-    return "untuned" if name == "untuned" else "tuned"
+    """ "untuned" and "tuned" stay; "linear-object" is the "object mapper", "linear-both" the "joint mapper"."""
+    if name in (UNTUNED, TUNED):
+        return name
+    kind = trained_on(name)
+    return "joint mapper" if kind == "both" else f"{kind} mapper"

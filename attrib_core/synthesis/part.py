@@ -36,6 +36,7 @@ def synthesize(
     batch: int,
     image_format: str,
     samples_each: int,
+    control_samples_each: int,
     run: Path,
     seed: int,
     code: str,
@@ -55,7 +56,13 @@ def synthesize(
     wanted = {}
     for model in models:
         _check_base(model, base)
-        asked = of_model(model, by_set[model["exemplar_set"]], samples_each=samples_each, seed=seed)
+        asked = of_model(
+            model,
+            by_set[model["exemplar_set"]],
+            samples_each=samples_each,
+            control_samples_each=control_samples_each,
+            seed=seed,
+        )
         settings = [steps, guidance, image_format, code]
         key = keys.content_key(
             "synthesized", model["checksum"], base.fingerprint, settings, [asdict(one) for one in asked]

