@@ -169,6 +169,16 @@ def test_distractor_shares_are_those_of_all_cosines(tmp_path: Path) -> None:
     assert np.abs(share - expected).max() <= 1 / 800  # a float32 cosine may cross an edge
 
 
+def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    for path in sorted(tmp_path.glob("synthesized/*.parquet")):
+        rows = tables.read(path, "synthesized").to_pylist()
+        fewer = [row for row in rows if row["condition"] == "customized" or row["sample_index"] == 1]
+        tables.write(path, "synthesized", fewer)
+    shown = make(tmp_path, gallery_sets=5).tables["gallery.csv"]
+    assert shown and all(row["query_id"].endswith("/1") for row in shown)
+
+
 def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
     run: Path, report: build.Report
 ) -> None:

@@ -237,7 +237,8 @@ def _chosen_queries(
 ) -> dict[str, list[Row]]:
     """Images of the customized models by set, spread over the prompt kinds.
 
-    Each row also has its control's query_id and prompt as `control_id` and
+    Drawn from the images of a prompt kind that have a control, or from all where none has. Each
+    row also has its control's query_id and prompt as `control_id` and
     `control_prompt`, None where the run has no such image.
     """
     wanted = pa.array(sets, pa.string())
@@ -251,10 +252,13 @@ def _chosen_queries(
                 controls[_same_image(row)] = row
     chosen = {}
     for name, rows in by_set.items():
-        kinds: dict[str, list[str]] = {}
+        kinds: dict[str, list[Row]] = {}
         for row in rows.values():
-            kinds.setdefault(row["prompt_kind"], []).append(row["query_id"])
-        drawn = [choose(kinds[kind], samples, seed, name) for kind in sorted(kinds)]
+            kinds.setdefault(row["prompt_kind"], []).append(row)
+        drawn = []
+        for kind in sorted(kinds):
+            compared = [row for row in kinds[kind] if _same_image(row) in controls]
+            drawn.append(choose([row["query_id"] for row in compared or kinds[kind]], samples, seed, name))
         turns = [query for turn in itertools.zip_longest(*drawn) for query in turn if query is not None]
         kept = [rows[query] for query in turns[:samples]]
         for row in kept:
