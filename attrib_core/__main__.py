@@ -1,4 +1,4 @@
-"""The command line: `python -m attrib_core check | docs`."""
+"""The command line: `python -m attrib_core check | docs | abc | delta`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrib_core.config import Config, load_config
+from attrib_core.config import Config, load_config, plain
+from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
+from attrib_core.released import commands as released
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Check a config and say what it asks for."""
+    """Check a config, open what it names, and say what it asks for."""
+    from attrib_core.config import trial
+
     config = load_config(arguments.config)
+    lines = [*summary(config), *trial.opened(plain(config))]
     print(f"{arguments.config}: fine")
-    for line in summary(config):
+    for line in lines:
         print(f"  {line}")
+    if not config.exemplars.held_out_only:
+        print("  warning: exemplars.held_out_only is false, so the base model may have seen exemplars")
     return 0
 
 
@@ -34,7 +41,8 @@ def summary(config: Config) -> list[str]:
         f"models: {sets} by {config.customizer.family!r} on base model {config.base_model.family!r}",
         f"synthesized: {asked * prompts.samples_each} pictures of customized models,"
         f" {asked * prompts.control_samples_each} of the control",
-        f"encoders: {', '.join(config.encoders)}; heads: untuned, {config.mapper.head}",
+        f"encoders: {', '.join(config.encoders)}",
+        f"mappers: untuned, {', '.join(f'{config.mapper.head}-{kind}' for kind in config.mapper.trained_on)}",
     ]
 
 
@@ -79,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--root", type=Path, default=Path(), help="root of the repository; default: this folder")
     one.set_defaults(run=docs)
+
+    released.add(commands)
+    customization.add(commands)
     return top
 
 

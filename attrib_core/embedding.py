@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,11 +41,11 @@ class Encoder(Protocol):
         ...
 
 
-def load(section: Mapping[str, Any], where: str) -> Encoder:
-    """The encoder of a config section; an InputError names the config key `where`."""
+def load(section: Mapping[str, Any], where: str, *, device: str = "auto") -> Encoder:
+    """The encoder of a config section, on a device; an InputError names the config key `where`."""
     family, options = families.split(section)
     try:
-        encoder: Encoder = families.load("encoders", family, options, where=where, device="auto")
+        encoder: Encoder = families.load("encoders", family, options, where=where, device=device)
     except InputError as error:
         raise error.under(where) from None
     return encoder
@@ -113,9 +113,11 @@ def _encoded(
     pictures: Iterator[tuple[str, np.ndarray]], encoder: Encoder, path: Path
 ) -> tuple[list[str], np.ndarray] | None:
     names: list[str] = []
+    if (first := next(pictures, None)) is None:
+        return None  # no encoder is asked for the features of nothing
 
     def taken() -> Iterator[np.ndarray]:
-        for name, picture in islice(pictures, CHUNK):
+        for name, picture in chain([first], islice(pictures, CHUNK - 1)):
             names.append(name)
             yield picture
 
@@ -132,7 +134,7 @@ def _encoded(
             f"{path}: encoder {family!r} gave numbers that are not finite for {names[bad[0]]!r};"
             " expected finite features (are its weights damaged?)"
         )
-    return (names, features) if names else None
+    return names, features
 
 
 def read(path: Path) -> tuple[list[str], np.ndarray]:

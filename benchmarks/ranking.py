@@ -1,68 +1,65 @@
-"""Time of exact ranks: the published loop, ours, the bare matrix product, and FAISS Flat.
+"""Time and memory of exact ranks: the published way, ours, the bare matrix product, FAISS Flat.
 
-    python benchmarks/ranking.py --pool 1000000 --dim 512 --queries 1024
+    OMP_NUM_THREADS=2 python benchmarks/ranking.py --pools 20000 200000 1000000 --dim 512 --queries 1024
 
-Random unit vectors, one thread unless OMP_NUM_THREADS says otherwise, one exemplar a query. Prints
-milliseconds a query, the median of the repeats, and how many times faster than the published loop.
-The published evaluation (PeterWang512/GenDataAttribution) joins pool and exemplars, multiplies and
-sorts everything for each query anew, in PyTorch; here it is written anew from that description, in
-PyTorch and, since libraries sort at different speed, in NumPy. FAISS gives the 100 nearest alone: no
-rank beyond them, and no histogram. Ours reads the pool from Parquet and yields ranks, ties, the top
-100 and the histogram of the rest; what it spends on reading is shared by all queries, so few of them
-show it at its worst. Nothing is written outside a temporary folder.
+Random unit vectors in the released layout, one exemplar a query; one thread unless OMP_NUM_THREADS says
+otherwise. Each method runs in a process of its own, so that its peak memory is known; what it needs in
+memory it loads before the clock starts, except ours, which streams its file within the time. The
+methods:
+
+    published      for each query join pool and exemplar, multiply, sort everything, in PyTorch; the
+                   protocol of PeterWang512/GenDataAttribution, written anew from its description
+    ours           ranks and ties from `abc evaluate`'s pass over the pool
+    ours, all      ranks, ties, the top 100 and a histogram of the rest: the workflow's pass
+    product        queries times pool in float32, nothing kept: no exact method can be faster
+    FAISS Flat     the 100 nearest alone: no rank beyond them
+
+Printed are milliseconds a query (median of the repeats), peak resident memory, how many times faster
+than the published way, and the fraction of the product's speed. `--enforce` makes a missed limit (80
+times faster, 70 % of the product, 1.5 GB at the largest pool) status 1. Nothing is written outside a
+temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-import pyarrow as pa
-
-from attrib_core import heads, metrics, ranking, tables
-from attrib_core.ranking import exact
 
 GENERATED = 65536  # rows made at once
 TOP = 100
+TIMES, FRACTION, GIGABYTES = 80.0, 0.7, 1.5
+COLUMNS = ("ms a query", "peak MB", "times", "of product")
 
 
-def main(arguments: list[str] | None = None) -> list[tuple[str, float]]:
-    """Run all methods; prints a table and returns (method, milliseconds a query)."""
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """Run all methods at all sizes; prints tables and returns a row for each method and size."""
     options = _options(arguments)
-    pool, queries, exemplars = (
-        _unit(options.seed + i, rows, options.dim)
-        for i, rows in enumerate((options.pool, options.queries, options.queries))
-    )
-    exemplars += 0.15 * queries  # some signal
-    exemplars /= np.linalg.norm(exemplars, axis=1, keepdims=True)
-    with tempfile.TemporaryDirectory() as folder:
-        files = _files(Path(folder), pool, queries, exemplars, options.part)
-        published = min(options.published, options.queries)
-        methods: list[tuple[str, int, Callable[[], object]]] = [
-            ("published loop, PyTorch", published, _published_torch(pool, queries[:published], exemplars)),
-            ("published loop, NumPy", published, lambda: _published(pool, queries[:published], exemplars)),
-            ("ours", options.queries, lambda: _ours(files, options)),
-            ("matrix product, float32", options.queries, lambda: _product(pool, queries)),
-            ("matrix product, float64", options.queries, lambda: _exact_product(pool, queries)),
-        ]
-        if options.faiss:
-            methods.append(("FAISS Flat, 100 nearest", options.queries, _faiss(pool, queries)))
-        rows = [(name, _milliseconds(call, options.repeats) / count) for name, count, call in methods]
-        _check(_ours(files, options), _published(pool, queries[:published], exemplars))
-    print(f"{options.pool} x {options.dim} pool, {options.queries} queries, {options.repeats} repeats")
-    print(f"{'method':28}{'ms a query':>12}{'times':>8}")
-    for name, value in rows:
-        print(f"{name:28}{value:12.3f}{rows[0][1] / value:8.1f}")
+    if options.method:
+        print(json.dumps(_run(options.method, Path(options.folder), options)))
+        return []
+    rows: list[dict[str, Any]] = []
+    for pool in options.pools:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            _generate(Path(folder), pool, options)
+            rows += _compare(pool, Path(folder), options)
+    met = _limits(rows[-len(METHODS) :])
+    if options.enforce and not met:
+        raise SystemExit(1)
     return rows
 
 
@@ -70,17 +67,82 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pool", type=int, default=20000, help="distractors")
+    parser.add_argument("--pools", type=int, nargs="+", default=[5000, 20000, 80000], help="distractors")
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--queries", type=int, default=512)
-    parser.add_argument("--published", type=int, default=8, help="queries given to the published loop")
-    parser.add_argument("--part", type=int, default=100000, help="rows of a part of the pool")
-    parser.add_argument("--query-block", type=int, default=512)
-    parser.add_argument("--pool-block", type=int, default=16384)
+    parser.add_argument("--queries", type=int, default=1024)
+    parser.add_argument("--published", type=int, default=8, help="queries given to the published way")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-faiss", dest="faiss", action="store_false")
+    parser.add_argument("--folder", help="where temporary folders are made")
+    parser.add_argument("--enforce", action="store_true", help="status 1 where a limit is missed")
+    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+def _compare(pool: int, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    settings = ["--queries", options.queries, "--published", options.published, "--repeats", options.repeats]
+    rows = []
+    for method in METHODS:
+        command = [sys.executable, __file__, "--folder", folder, "--method", method, *settings]
+        done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
+        rows.append({"pool": pool, "method": method} | json.loads(done.stdout))
+    _check(rows)
+    by_method = {row["method"]: row for row in rows}
+    print(f"{pool} x {options.dim} pool, {options.queries} queries, {os.environ['OMP_NUM_THREADS']} threads")
+    print(f"  {'':12}" + "".join(f"{name:>12}" for name in COLUMNS))
+    for row in rows:
+        row["times"] = by_method["published"]["ms"] / row["ms"]
+        row["fraction"] = by_method["product"]["ms"] / row["ms"]
+        values = f"{row['ms']:12.3f}{row['peak_mb']:12.0f}{row['times']:12.1f}{row['fraction']:12.2f}"
+        print(f"  {row['method']:12}{values}", flush=True)
+    return rows
+
+
+def _check(rows: list[dict[str, Any]]) -> None:
+    """All must find the same ranks, or the times mean nothing; float32 swaps near ties."""
+    published, *others = (row.pop("ranks") for row in rows)
+    for row, ranks in zip(rows[1:], others, strict=True):
+        if ranks is not None and max(abs(a - b) for a, b in zip(published, ranks, strict=False)) > 3:
+            raise SystemExit(
+                f"ranks of {row['method']!r} differ from the published ones by more than near ties"
+            )
+
+
+def _limits(rows: list[dict[str, Any]]) -> bool:
+    ours = next(row for row in rows if row["method"] == "ours")
+    limits = [
+        (
+            ours["times"] >= TIMES,
+            f"{ours['times']:.0f} times faster than the published way, at least {TIMES:.0f}",
+        ),
+        (ours["fraction"] >= FRACTION, f"{ours['fraction']:.2f} of the product's speed, at least {FRACTION}"),
+        (
+            ours["peak_mb"] <= 1000 * GIGABYTES,
+            f"{ours['peak_mb']:.0f} MB resident, at most {1000 * GIGABYTES:.0f}",
+        ),
+    ]
+    for met, words in limits:
+        print(f"{'met   ' if met else 'MISSED'} {words}")
+    return all(met for met, _ in limits)
+
+
+def _generate(folder: Path, pool: int, options: argparse.Namespace) -> None:
+    """Write pool and test features in the released layout."""
+    import torch
+
+    torch.save({"feats": torch.from_numpy(_unit(options.seed, pool, options.dim))}, folder / "pool.pth")
+    queries, exemplars = (_unit(options.seed + 1 + i, options.queries, options.dim) for i in range(2))
+    exemplars += 0.15 * queries  # some signal
+    exemplars /= np.linalg.norm(exemplars, axis=1, keepdims=True)
+    content = {
+        "exemplar_paths": [f"{i}.png" for i in range(options.queries)],
+        "exemplar_chunks": [(i, i + 1) for i in range(options.queries)],
+        "exemplar_tensors": torch.from_numpy(exemplars),
+        "synth_paths": {"gpt": [f"{i}.png" for i in range(options.queries)]},
+        "synth_ids": {"gpt": list(range(options.queries))},
+        "synth_tensors": {"gpt": torch.from_numpy(queries)},
+    }
+    torch.save(content, folder / "test.pth")
 
 
 def _unit(seed: int, rows: int, dim: int) -> np.ndarray:
@@ -93,106 +155,145 @@ def _unit(seed: int, rows: int, dim: int) -> np.ndarray:
     return vectors
 
 
-def _files(
-    folder: Path, pool: np.ndarray, queries: np.ndarray, exemplars: np.ndarray, part: int
-) -> dict[str, object]:
-    def write(name: str, start: int, vectors: np.ndarray) -> Path:
-        path = folder / f"{name}-{start}.parquet"
-        with tables.writer(path, tables.embedding_schema(vectors.shape[1])) as sink:
-            sink.write(tables.embedding_table([f"{name}{start + i}" for i in range(len(vectors))], vectors))
-        return path
-
-    names = [f"s{i}" for i in range(len(queries))]
-    query_ids = [f"q{i}" for i in range(len(queries))]
-    labels = {"condition": ["customized"] * len(names), "prompt_kind": ["scene"] * len(names)}
+def _run(method: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """One method in this process: milliseconds a query, peak memory, ranks of the exemplars."""
+    call, queries = METHODS[method](folder, options)
+    times = []
+    for _ in range(options.repeats):
+        started = time.perf_counter()
+        ranks = call()
+        times.append(time.perf_counter() - started)
     return {
-        "pool": [write("p", start, pool[start : start + part]) for start in range(0, len(pool), part)],
-        "queries": [write("q", 0, queries)],
-        "exemplars": write("e", 0, exemplars),
-        "excluded": pa.table({"image_id": pa.array([], pa.string())}),
-        "query_rows": pa.table({"query_id": query_ids, "exemplar_set": names, **labels}),
-        "exemplar_rows": pa.table(
-            {"exemplar_id": [f"e{i}" for i in range(len(names))], "exemplar_set": names}
-        ),
+        "ms": 1000.0 * float(np.median(times)) / queries,
+        "peak_mb": _peak(),
+        "ranks": None if ranks is None else [float(rank) for rank in ranks[: options.published]],
     }
 
 
-def _published(pool: np.ndarray, queries: np.ndarray, exemplars: np.ndarray) -> np.ndarray:
-    """Rank of each query's exemplar, (queries,)."""
-    ranks = []
-    for query, exemplar in zip(queries, exemplars, strict=False):
-        order = np.argsort(-(np.concatenate([pool, exemplar[None]]) @ query))
-        ranks.append(int(np.flatnonzero(order == len(pool))[0]) + 1)
-    return np.array(ranks)
+def _peak() -> float:
+    """Largest resident memory of this process in MB.
+
+    Linux counts it anew from exec on in VmHWM, while ru_maxrss begins at that of the parent, which
+    held the generated pool.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def _published_torch(pool: np.ndarray, queries: np.ndarray, exemplars: np.ndarray) -> Callable[[], object]:
+Method = tuple[Callable[[], Any], int]
+
+
+def _loaded(folder: Path) -> tuple[Any, Any, Any]:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    candidates, own = torch.from_numpy(pool), torch.from_numpy(exemplars)
+    test = torch.load(folder / "test.pth", weights_only=True)
+    pool = torch.load(folder / "pool.pth", weights_only=True)["feats"]
+    return pool, test["synth_tensors"]["gpt"], test["exemplar_tensors"]
+
+
+def _published(folder: Path, options: argparse.Namespace) -> Method:
+    import torch
+
+    pool, queries, exemplars = _loaded(folder)
+    asked = min(options.published, options.queries)
+
+    def run() -> list[int]:
+        ranks = []
+        for query, exemplar in zip(queries[:asked], exemplars[:asked], strict=True):
+            order = torch.argsort(torch.cat([pool, exemplar[None]]) @ query, descending=True)
+            ranks.append(int((order >= len(pool)).nonzero()[0, 0]) + 1)
+        return ranks
+
+    return run, asked
+
+
+def _ours(folder: Path, options: argparse.Namespace) -> Method:
+    import torch  # noqa: F401  the time is that of ranking, not of importing what reads the files
+
+    from attrib_core.released import cases, evaluation, stored
+
+    def run() -> np.ndarray:
+        test = cases.read_test(folder / "test.pth")
+        found = evaluation.count(stored.open_pool(folder / "pool.pth"), test, test.queries[0])
+        return 1 + found.above + found.tied / 2
+
+    return run, options.queries
+
+
+def _ours_all(folder: Path, options: argparse.Namespace) -> Method:
+    import pyarrow as pa
+    import torch
+
+    from attrib_core import heads, metrics, ranking, tables
+    from attrib_core.released import stored
+
+    def write(name: str, blocks: Iterable[np.ndarray], dim: int) -> Path:
+        path, start = folder / f"{name}.parquet", 0
+        with tables.writer(path, tables.embedding_schema(dim)) as sink:
+            for vectors in blocks:
+                ids = [f"{name}{start + i:08d}" for i in range(len(vectors))]
+                sink.write(tables.embedding_table(ids, vectors))
+                start += len(vectors)
+        return path
+
+    test = torch.load(folder / "test.pth", weights_only=True)
+    pool = stored.open_pool(folder / "pool.pth")
+    names = [f"s{i}" for i in range(options.queries)]
+    labels = {"condition": ["customized"] * len(names), "prompt_kind": ["scene"] * len(names)}
+    ids = {kind: [f"{kind}{i:08d}" for i in range(options.queries)] for kind in "qe"}
+    files: dict[str, Any] = {
+        "pool": [write("p", (block.vectors for block in pool.blocks(GENERATED)), pool.dim)],
+        "queries": [write("q", [test["synth_tensors"]["gpt"].numpy()], pool.dim)],
+        "exemplars": write("e", [test["exemplar_tensors"].numpy()], pool.dim),
+        "excluded": pa.table({"image_id": pa.array([], pa.string())}),
+        "query_rows": pa.table({"query_id": ids["q"], "exemplar_set": names, **labels}),
+        "exemplar_rows": pa.table({"exemplar_id": ids["e"], "exemplar_set": names}),
+    }
+
+    def run() -> np.ndarray:
+        groups = ranking.rank(encoder="random", mapper="untuned", heads=heads.load(None), top_k=TOP, **files)
+        ranks = pa.concat_tables([group.ranks for group in groups])
+        return metrics.positions(ranks).position
+
+    return run, options.queries
+
+
+def _product(folder: Path, options: argparse.Namespace) -> Method:
+    pool, queries, _ = (tensor.numpy() for tensor in _loaded(folder))
 
     def run() -> None:
-        for query, exemplar in zip(torch.from_numpy(queries), own, strict=False):
-            order = torch.argsort(torch.cat([candidates, exemplar[None]]) @ query, descending=True)
-            (order >= len(candidates)).nonzero()
+        for start in range(0, len(pool), 32768):
+            for first in range(0, len(queries), 1024):
+                queries[first : first + 1024] @ pool[start : start + 32768].T
 
-    return run
-
-
-def _ours(files: dict[str, object], options: argparse.Namespace) -> pa.Table:
-    groups = ranking.rank(
-        encoder="random",
-        mapper="untuned",
-        heads=heads.load(None),
-        query_block=options.query_block,
-        pool_block=options.pool_block,
-        top_k=TOP,
-        **files,  # type: ignore[arg-type]
-    )
-    return pa.concat_tables([group.ranks for group in groups])
+    return run, options.queries
 
 
-def _product(pool: np.ndarray, queries: np.ndarray) -> None:
-    for start in range(0, len(pool), 16384):
-        for first in range(0, len(queries), 512):
-            queries[first : first + 512] @ pool[start : start + 16384].T
-
-
-def _exact_product(pool: np.ndarray, queries: np.ndarray) -> None:
-    """The product alone, of integers in float64."""
-    left = exact.fixed_point(queries)
-    for start in range(0, len(pool), 16384):
-        right = exact.fixed_point(pool[start : start + 16384])
-        for first in range(0, len(left), 512):
-            exact.similarities(left[first : first + 512], right)
-
-
-def _faiss(pool: np.ndarray, queries: np.ndarray) -> Callable[[], object]:
+def _faiss(folder: Path, options: argparse.Namespace) -> Method:
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    pool, queries, _ = (tensor.numpy() for tensor in _loaded(folder))
     index = faiss.IndexFlatIP(pool.shape[1])
     index.add(pool)
-    return lambda: index.search(queries, TOP)
+
+    def run() -> None:
+        index.search(queries, TOP)
+
+    return run, options.queries
 
 
-def _milliseconds(call: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return 1000.0 * float(np.median(times))
-
-
-def _check(ours: pa.Table, published: np.ndarray) -> None:
-    """Both must agree, or the times mean nothing; float32 swaps near ties."""
-    found = metrics.positions(ours.slice(0, len(published))).position
-    largest = np.abs(found - published).max()
-    print(f"largest difference of a rank between the published loop and ours: {largest:g}")
-    if largest > 3:
-        raise SystemExit(f"ranks differ by {largest:g}, expected a few near ties at most")
+METHODS: dict[str, Callable[[Path, argparse.Namespace], Method]] = {
+    "published": _published,
+    "ours": _ours,
+    "ours, all": _ours_all,
+    "product": _product,
+    "FAISS Flat": _faiss,
+}
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ if workflow.is_main_process:
     if not CONFIG["exemplars"]["held_out_only"]:
         logger.warning(
             "Warning: exemplars.held_out_only is false, so exemplars may be pictures that the base model was"
-            " trained on; ranks are then no evidence of influence by customization alone."
+            " trained on, if the pool has such; ranks are then no evidence of influence by customization alone."
         )
     # Without --resources gpu=N every core would start a job that waits for a GPU.
     if "gpu" not in workflow.global_resources and device.visible():

@@ -24,6 +24,7 @@ rule prior:
         lists={kind: CUSTOMIZER[f"{kind}_prior"] for kind in ("object", "style")},
         steps=CUSTOMIZER["prior_steps"],
         guidance=CUSTOMIZER["prior_guidance"],
+        eta=CUSTOMIZER["prior_eta"],
         seed=CONFIG["seed"],
         code=code(
             "workflow_scripts/prior.py",

@@ -22,6 +22,7 @@ rule exemplars:
         mem_mb=2000,
     params:
         settings=CONFIG["exemplars"],
+        source=CONFIG["pool"]["source"]["family"],
         lists=PROMPT_LISTS,
         prompts_each=CONFIG["prompts"]["prompts_each"],
         seed=CONFIG["seed"],

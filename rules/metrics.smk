@@ -8,6 +8,8 @@ rule measure:
     output:
         metrics=f"{RUN}/metrics.parquet",
         comparisons=f"{RUN}/comparisons.parquet",
+        strata=f"{RUN}/strata.parquet",
+        matched=f"{RUN}/matched.parquet",
     log:
         f"{RUN}/logs/measure/all.log",
     benchmark:

@@ -68,7 +68,8 @@ def write_pool(folder: Path, rows: list[dict[str, Any]], size: int = 1000) -> li
 
 
 def made(parts: list[Path], *, held_out: Any = HELD_OUT, **changes: Any) -> plan.Plan:
-    return plan.plan(parts, **{**SETTINGS, **changes}, held_out=held_out)
+    source = changes.pop("source", "openmoji")
+    return plan.plan(parts, **{**SETTINGS, **changes}, held_out=held_out, source=source)
 
 
 def sets_of(result: plan.Plan) -> dict[str, list[dict[str, Any]]]:

@@ -33,7 +33,13 @@ def test_a_folder_is_described(folder: Path) -> None:
     base = families.load("base_models", "folder", {"path": str(folder)})
     assert base.resolution == made.SIDE
     assert base.prediction_type == "v_prediction"
-    assert base.held_out == {"subjects": ["cat"], "styles": ["op art"]}
+    assert base.held_out == {"subjects": ["cat"], "styles": ["op art"], "source": None}
+
+
+def test_the_bundled_base_model_names_no_place_of_the_machine_it_was_made_on() -> None:
+    for path in bundled.FOLDER.rglob("*.json"):
+        assert "_name_or_path" not in json.loads(path.read_text("utf-8")), path
+    assert families.load("base_models", "bundled", {}).held_out["source"] == "openmoji"
 
 
 def test_the_files_of_a_base_model_are_listed(folder: Path) -> None:
@@ -88,6 +94,11 @@ def test_the_bundled_weights_may_be_missing(tmp_path: Path, monkeypatch: pytest.
     ("file", "content", "message"),
     [
         ("held_out.json", '{"subjects": ["cat"]}', "key 'styles' is None, expected a list of names"),
+        (
+            "held_out.json",
+            '{"subjects": [], "styles": [], "source": 3}',
+            "key 'source' is 3, expected the name",
+        ),
         ("held_out.json", "[1", "not readable as JSON"),
         ("unet/config.json", '{"sample_size": [8, 4]}', r"sample_size is \[8, 4\], expected one number"),
         ("unet/config.json", "[]", "holds a list, expected a JSON object"),

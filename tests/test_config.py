@@ -118,6 +118,7 @@ WRONG = [
     (given("parts.exemplar_sets", 30), ["parts.exemplar_sets", "30", "stacks of 8", "32"]),
     (given("metrics.recall_ks", [10, 5]), ["metrics.recall_ks", "[10, 5]", "[5, 10]"]),
     (given("metrics.recall_ks", []), ["metrics.recall_ks"]),
+    (given("metrics.alike", [["bird", "fish"], ["bird"]]), ["metrics.alike", "'bird'", "twice"]),
     (given("calibration.shown", 101), ["calibration.shown", "101", "ranking.top_k = 100"]),
     (given("prompts.object.scene", "object_scenes"), ["prompts.object.scene", "did you mean 'object_scene'"]),
     (given("prompts.style.theme", "mine.txt"), ["prompts.style.theme", "'mine.txt'"]),

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from attrib_core import families, pool
+from attrib_core import embedding, families, pool
 from attrib_core.config import load_config, plain
+from attrib_core.pictures.png import encode
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text("utf-8")
 
@@ -25,7 +28,7 @@ def recipe(title: str) -> tuple[str, dict[str, Any]]:
     return (python[1] if python else ""), yaml.safe_load(config[1])
 
 
-def test_the_encoder(add_family: Callable[[str, str, str], None]) -> None:
+def test_the_encoder(add_family: Callable[[str, str, str], None], tmp_path: Path) -> None:
     code, lines = recipe("Add an encoder")
     add_family("encoders", "brightness", code)
     section = plain(load_config(lines))["encoders"]["brightness"]
@@ -36,6 +39,11 @@ def test_the_encoder(add_family: Callable[[str, str, str], None]) -> None:
     vectors = encoder.encode(iter([picture, picture[::-1]]))
     assert vectors.shape == (2, encoder.dim) == (2, 64) and vectors.dtype == np.float32
     assert vectors[0].reshape(8, 8)[:4, :4].min() == 1 and vectors.sum() == 32
+    images = tmp_path / "pictures.parquet"
+    rows = [{"image_id": str(n), "image": {"bytes": encode(picture), "path": f"{n}.png"}} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), images)
+    [table] = embedding.embed(images, ids="image_id", encoder=encoder)  # as the workflow does it
+    assert table.num_rows == 3
 
 
 def test_the_source(add_family: Callable[[str, str, str], None]) -> None:
@@ -56,6 +64,19 @@ def test_what_the_other_recipes_name_exists(title: str) -> None:
     for name in re.findall(r"`(attrib_core/[\w/]+\.py)(?::(\w+))?`", section):
         text = (root / name[0]).read_text("utf-8")
         assert not name[1] or f"def {name[1]}(" in text
-    module, _, attribute = "attrib_core.customization.training.Customizer".rpartition(".")
+    module, _, attribute = "attrib_core.diffusion.settings.Customizer".rpartition(".")
     if attribute in section:
-        assert f"class {attribute}(" in (root / f"{module.replace('.', '/')}.py").read_text("utf-8")
+        assert f"class {attribute}:" in (root / f"{module.replace('.', '/')}.py").read_text("utf-8")
+
+
+def test_the_customization_method(add_family: Callable[[str, str, str], None], tmp_path: Path) -> None:
+    from attrib_core.diffusion import components, description
+    from tests import diffusion_fixtures as made
+
+    code, lines = recipe("Add a customization method")
+    add_family("customizers", "values", code)
+    family, options = families.split(plain(load_config(lines))["customizer"])
+    method = families.load("customizers", family, options, where="customizer")
+    base = components.load(description.describe(made.save_base(tmp_path / "tiny")), "cpu")
+    stack = method.start(components.with_token(base, "<new1>"), ["fruit", "animal"], 0)
+    assert {key.split(".attn2.")[1] for key in stack.delta(1).weights} == {"to_v.weight"}

@@ -8,6 +8,7 @@ from ranking_fixtures import unit
 
 from attrib_core.ranking import counting, exact
 from attrib_core.ranking.counting import FLOAT64, GRID, Counter, Side
+from attrib_core.ranking.products import torch_product
 from attrib_core.ranking.tally import Tally
 
 
@@ -23,7 +24,9 @@ def plain(vectors: np.ndarray) -> Side:
     return Side(wide.astype(np.float32), lambda rows: wide[rows])
 
 
-def crowded(seed: int, dim: int, rows: int, sizes: list[int]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def crowded(
+    seed: int, dim: int, rows: int, sizes: list[int]
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Pool, queries and exemplars with equal rows, and rows that differ from an exemplar by a last bit."""
     rng = np.random.default_rng(seed)
     own = [unit(rng.standard_normal((size, dim))) for size in sizes]
@@ -55,7 +58,10 @@ def test_counts_equal_the_exact_ones_for_every_block(dim: int, sizes: list[int])
         for start in range(0, len(pool), pool_block):
             some = slice(start, start + pool_block)
             counter.add(
-                grid(queries), grid(pool[some]), query_block=query_block, ids=lambda rows, a=some: names[a][rows]
+                grid(queries),
+                grid(pool[some]),
+                query_block=query_block,
+                ids=lambda rows, a=some: names[a][rows],
             )
         assert np.array_equal(counter.above, tally.above) and np.array_equal(counter.tied, tally.tied)
         for query in range(len(queries)):
@@ -70,7 +76,8 @@ def test_counts_equal_a_sort_in_float64(dim: int) -> None:
     asked, candidates, exemplars = plain(queries), plain(pool), [plain(one) for one in own]
     everything = np.arange
     thresholds = [
-        one.points(everything(len(one.unit))) @ asked.points(np.array([i]))[0] for i, one in enumerate(exemplars)
+        one.points(everything(len(one.unit))) @ asked.points(np.array([i]))[0]
+        for i, one in enumerate(exemplars)
     ]
     counter = Counter(thresholds, dim, FLOAT64)
     counter.add(asked, candidates, query_block=2)
@@ -108,7 +115,10 @@ def test_no_float32_product_is_off_by_more_than_the_bound(dim: int) -> None:
 def test_many_near_ties_are_taken_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, queries, own = crowded(9, 16, 200, [3, 1, 1])
     pool[:] = own[0][0]
-    thresholds = [plain(one).points(np.arange(len(one))) @ plain(queries).points(np.array([i]))[0] for i, one in enumerate(own)]
+    thresholds = [
+        plain(one).points(np.arange(len(one))) @ plain(queries).points(np.array([i]))[0]
+        for i, one in enumerate(own)
+    ]
     whole = Counter(thresholds, 16, FLOAT64)
     whole.add(plain(queries), plain(pool), query_block=9)
     monkeypatch.setattr(counting, "PAIRS", 7)
@@ -117,3 +127,23 @@ def test_many_near_ties_are_taken_a_part_at_a_time(monkeypatch: pytest.MonkeyPat
     cut.add(plain(queries), plain(pool), query_block=9)
     assert np.array_equal(whole.above, cut.above) and np.array_equal(whole.tied, cut.tied)
     assert whole.tied[0] == 200
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_products_by_torch_count_alike(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    pool, queries, own = crowded(11, 64, 500, [1, 12, 3])
+    asked = plain(queries).points(np.arange(3))
+    thresholds = [plain(one).points(np.arange(len(one))) @ asked[i] for i, one in enumerate(own)]
+    plainly, other = (
+        Counter(thresholds, 64, FLOAT64),
+        Counter(thresholds, 64, FLOAT64, product=torch_product(device)),
+    )
+    for counter in (plainly, other):
+        for start in range(0, 500, 130):
+            counter.add(plain(queries), plain(pool[start : start + 130]), query_block=2)
+    assert np.array_equal(plainly.above, other.above) and np.array_equal(plainly.tied, other.tied)
+    assert other.tied.sum() > 0

@@ -20,6 +20,7 @@ from attrib_core.diffusion import components, deltas, description, stacked
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 from tests import diffusion_fixtures as made
+from tests.customization_reference import alone
 
 SUBJECTS = ("owl", "pear", "unicorn")
 TOKEN = "<new1>"
@@ -65,59 +66,6 @@ def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[
         )
         for one in sets
     ]
-
-
-def alone(
-    concept: Concept, loaded: Components, method: CustomDiffusion, seed: int
-) -> tuple[dict[str, Any], Any]:
-    """The method for one set, written plainly: hooks on a stock UNet, torch's own clipping and AdamW."""
-    unet, text_encoder = copy.deepcopy(loaded.unet), copy.deepcopy(loaded.text_encoder)
-    table = text_encoder.get_input_embeddings()
-    noun = loaded.tokenizer(concept.noun, add_special_tokens=False).input_ids
-    row = torch.nn.Parameter(table.weight[noun].mean(dim=0))
-    text_encoder.resize_token_embeddings(len(loaded.tokenizer))
-    table = text_encoder.get_input_embeddings()
-    table.register_forward_hook(
-        lambda _, given, out: torch.where((given[0] == loaded.token)[..., None], row, out)
-    )
-    trained = {}
-    for name, layer in unet.named_modules():
-        if name.endswith(("attn2.to_k", "attn2.to_v")):
-            layer.register_forward_hook(lambda _, __, out: torch.cat([out[:, :1].detach(), out[:, 1:]], 1))
-            trained[f"{name}.weight"] = layer.weight.requires_grad_()
-    parameters = [*trained.values(), row]
-    optimizer = torch.optim.AdamW(parameters, method.learning_rate, weight_decay=method.weight_decay)
-    scheduler = loaded.scheduler
-    for step in range(method.steps):
-        drawn = training.draw(
-            concept,
-            step,
-            exemplar_batch=method.exemplar_batch,
-            prior_batch=method.prior_batch,
-            timestep_power=method.timestep_power,
-            horizon=scheduler.config.num_train_timesteps,
-            seed=seed,
-        )
-        own = torch.cat([text_encoder(ids[None]).last_hidden_state for ids in drawn.ids])
-        assert concept.prior is not None
-        context = torch.cat([own, concept.prior.states[drawn.prior]])
-        alpha = scheduler.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * drawn.latents + (1 - alpha).sqrt() * drawn.noise
-        if scheduler.config.prediction_type == "epsilon":
-            target = drawn.noise
-        else:
-            target = alpha.sqrt() * drawn.noise - (1 - alpha).sqrt() * drawn.latents
-        predicted = unet(noisy, drawn.timesteps, context).sample
-        first, rest = predicted[: method.exemplar_batch], predicted[method.exemplar_batch :]
-        loss = torch.nn.functional.mse_loss(first, target[: method.exemplar_batch])
-        loss = loss + method.prior_weight * torch.nn.functional.mse_loss(
-            rest, target[method.exemplar_batch :]
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, method.gradient_clip)
-        optimizer.step()
-    return {key: value.detach() for key, value in trained.items()}, row.detach()
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
@@ -209,7 +157,7 @@ def test_each_model_has_its_own_token() -> None:
 
 
 def test_a_token_starts_as_the_mean_of_its_noun(loaded: Components, ready: list[Concept]) -> None:
-    stack = METHOD.start(loaded, ["fruit", "fruit animal"])
+    stack = METHOD.start(loaded, ["fruit", "fruit animal"], seed=0)
     ids = [loaded.tokenizer(noun, add_special_tokens=False).input_ids for noun in ("fruit", "animal")]
     assert len(ids[0]) == len(ids[1]) == 1
     torch.testing.assert_close(stack.delta(0).row, loaded.table[ids[0][0]])
@@ -435,16 +383,28 @@ def test_the_key_holds_all_that_a_model_depends_on() -> None:
     )
 
 
-def test_a_loss_that_is_not_finite_names_set_and_step(
-    ready: list[Concept], loaded: Components, customize: Callable[..., list[dict[str, Any]]]
-) -> None:
+def test_a_loss_that_is_not_finite_fails_its_set_alone(ready: list[Concept], loaded: Components) -> None:
     broken = replace(ready[1], views=ready[1].views * float("nan"))
-    with pytest.raises(InputError, match="exemplar set 'object-1': its loss is nan at step 0"):
-        training.train([ready[0], broken], loaded, METHOD, steps=METHOD.steps, seed=0)
-    with pytest.raises(
-        InputError, match=r"exemplar set 'object-0': .* at step 1; customizer.learning_rate 1e\+30"
-    ):
-        customize(made.exemplar_sets()[:1], learning_rate=1e30)
+    found = training.train([ready[0], broken, ready[2]], loaded, METHOD, steps=METHOD.steps, seed=0)
+    sound = training.train([ready[0], ready[1], ready[2]], loaded, METHOD, steps=METHOD.steps, seed=0)
+    assert isinstance(found[1], training.Failed)
+    assert found[1].reason.startswith("exemplar set 'object-1': its loss is nan at step 0;")
+    assert same(found[0], sound[0]) and same(found[2], sound[2])
+
+
+def test_a_set_that_fails_leaves_the_others(
+    customize: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    sets = made.exemplar_sets()
+    with pytest.raises(InputError, match=r"'object-0': .* at step 1; customizer.learning_rate 1e\+30"):
+        customize(sets[:1], learning_rate=1e30)
+    unreadable = replace(sets[1], pictures={"object-1.0": b"no picture"})
+    with pytest.raises(InputError, match=r"exemplar object-1.0: 10 bytes are no picture"):
+        customize([sets[0], unreadable, sets[2]])
+    assert len(contents(tmp_path / "run")) == 4
+    whole = customize([sets[0], sets[2]], run="whole")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert len(whole) == 2
 
 
 @pytest.mark.parametrize(
@@ -533,7 +493,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         "prior",
         input={"exemplars": str(exemplars), "base_model": str(base)},
         output={"images": str(images)},
-        params={"images_each": 2, "lists": lists, "steps": 2, "guidance": 2.0, "seed": 1},
+        params={"images_each": 2, "lists": lists, "steps": 2, "guidance": 2.0, "eta": 0.0, "seed": 1},
     )
     assert tables.read(images, "prior").num_rows == 6
     checked = families.check("customizers", "custom_diffusion", dict(list(SETTINGS.items())[1:]))

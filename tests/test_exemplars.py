@@ -144,6 +144,16 @@ def test_what_the_base_model_may_know_is_a_warning(parts: list[Path]) -> None:
     assert made(parts, held_out_only=True).warnings == []
 
 
+def test_pictures_of_another_source_were_never_seen_by_the_base_model(parts: list[Path]) -> None:
+    held_out = HELD_OUT | {"source": "openmoji"}
+    assert made(parts, held_out=held_out) == made(parts)
+    assert made(parts, held_out=held_out, source="folder", object_sets=30).warnings == []
+    free = made(parts, held_out=None, object_sets=30)
+    for only in (True, False):
+        other = made(parts, held_out=held_out, source="folder", object_sets=30, held_out_only=only)
+        assert other.exemplars == free.exemplars
+
+
 def test_pictures_without_words(tmp_path: Path) -> None:
     """Style sets of a source that knows no subjects: every picture counts as another object."""
     rows = [pool_row(f"{number}.jpg", None, None, "oil" if number < 5 else None) for number in range(9)]
@@ -187,7 +197,13 @@ def test_script(run_script: Callable[..., None], parts: list[Path], tmp_path: Pa
         "exemplars",
         input={"pool": [str(path) for path in parts], "base_model": str(description)},
         output={name: str(tmp_path / f"{name}.parquet") for name in ("exemplars", "prompts", "excluded")},
-        params={"settings": settings, "lists": lists, "prompts_each": 2, "seed": SETTINGS["seed"]},
+        params={
+            "settings": settings,
+            "source": "openmoji",
+            "lists": lists,
+            "prompts_each": 2,
+            "seed": SETTINGS["seed"],
+        },
     )
     result = made(parts)
     assert tables.read(tmp_path / "exemplars.parquet", "exemplars").to_pylist() == result.exemplars

@@ -44,6 +44,29 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
     assert done.stderr == f"error: {path}: pool.imagess: no such key (value 4), did you mean 'images'?\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "{encoders: {a: {family: timm, architecture: tf_efficientnet_lite9, weights: x}}}",
+            "'tf_efficientnet_lite4'",
+        ),
+        (
+            "{encoders: {a: {family: timm, architecture: tf_efficientnet_lite0, weights: /nope.safetensors}}}",
+            "encoders.a: weights: no file '/nope.safetensors'",
+        ),
+        ("{index: {factory: Foo}}", "index.factory: 'Foo' is no index that FAISS makes of the 768 features"),
+        ("{base_model: {family: folder, path: /nope}}", "base_model: /nope/model_index.json: no such file"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err and shown.err.count("\n") == 1 and shown.out == ""
+
+
 def test_the_generated_pages_are_fresh(capsys):
     assert main(["docs", "--check", "--root", str(ROOT)]) == 0, capsys.readouterr().out
 

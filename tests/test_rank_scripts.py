@@ -29,7 +29,7 @@ def write_run(folder: Path, made: World) -> dict[str, Any]:
                 "image_id": f"{name}-e{i}",
                 "image": IMAGE,
                 "kind": "style" if len(vectors) > 1 else "object",
-                "category": "fruit",
+                "category": f"category {number}",
                 "subject": None,
                 "style": None,
                 "split": "validation" if number % 2 else "test",
@@ -98,15 +98,22 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
     counts = ["query_id", "exemplar_id", "n_above", "n_tied", "n_siblings_above", "n_siblings_tied"]
     assert untuned.select(counts).equals(linear.select(counts)), "the head maps to the same but for rounding"
 
-    outputs = {name: str(tmp_path / f"{name}.parquet") for name in ("metrics", "comparisons")}
+    outputs = {
+        name: str(tmp_path / f"{name}.parquet") for name in ("metrics", "comparisons", "strata", "matched")
+    }
     run_script(
         "measure",
         input={"ranks": [one["ranks"] for one in ranks.values()], "exemplars": given["exemplars"]},
         output=outputs,
-        params={"settings": {"recall_ks": [5], "bootstrap": 20, "ties": "half"}, "seed": 1},
+        params={
+            "settings": {"recall_ks": [5], "bootstrap": 20, "ties": "half", "alike": [["fruit", "bird"]]},
+            "seed": 1,
+        },
     )
     measured = tables.read(Path(outputs["metrics"]), "metrics")
     assert set(measured.column("condition").to_pylist()) == {"customized", "control"}
+    assert len(tables.read(Path(outputs["strata"]), "strata"))
+    assert not len(tables.read(Path(outputs["matched"]), "matched"))  # too few sets to match
     differences = tables.read(Path(outputs["comparisons"]), "comparisons")
     tuned = differences.filter(pa.compute.equal(differences.column("comparison"), "mapper"))
     assert len(tuned) and set(tuned.column("difference").to_pylist()) == {0.0}
@@ -117,7 +124,7 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
         "calibrate",
         input={**ranks["untuned"], "exemplars": given["exemplars"]},
         output={**outputs, "calibrator": str(tmp_path / "soft" / "calibrator.json")},
-        params={"settings": {"shown": 5}},
+        params={"settings": {"shown": 5}, "kinds": ["object", "style"]},
     )
     for name in names:
         assert len(tables.read(Path(outputs[name]), name))

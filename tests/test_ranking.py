@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -286,13 +285,3 @@ def test_groups_come_one_by_one(tmp_path: Path) -> None:
         encoder="e", mapper="m", heads=heads.load(None), query_group=2, **case.write(tmp_path)
     )
     assert next(groups).candidates.column("query_id").to_pylist() == ["s00-q0", "s00-q1"]
-
-
-def test_the_benchmark_runs_and_agrees(capsys: pytest.CaptureFixture[str]) -> None:
-    script = runpy.run_path(
-        str(Path(__file__).parent.parent / "benchmarks" / "ranking.py"), run_name="benchmark"
-    )
-    options = ["--pool", "600", "--dim", "16", "--queries", "9", "--part", "250", "--repeats", "1"]
-    rows = script["main"](options)
-    assert [name for name, _ in rows][2] == "ours" and all(value > 0 for _, value in rows)
-    assert "the published loop and ours: 0" in capsys.readouterr().out

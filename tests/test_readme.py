@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+
+from attrib_core import tables
+from attrib_core.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,8 +44,22 @@ def picture(checkout: Path, strength: float) -> np.ndarray:
     }
     assert len(weights) == 8
     row = torch.full((unet.config.cross_attention_dim,), 0.05)
-    deltas.write(checkout / "results/demo/deltas", "0123", deltas.Delta(weights, row), "<new1>")
-    torch.manual_seed(0)
+    checksum = deltas.write(checkout / "results/demo/deltas", "0123", deltas.Delta(weights, row), "<new1>")
+    model = {
+        "model_key": "0123",
+        "exemplar_set": "object-042-pumpkin",
+        "method": "custom_diffusion",
+        "base_model": "f",
+        "modifier_token": "<new1>",
+        "delta_path": "deltas/0123.safetensors",
+        "token_path": "deltas/0123.token.safetensors",
+        "checksum": checksum,
+        "steps": 1,
+        "loss": 0.5,
+        "seconds": 1.0,
+        "device": "cpu",
+    }
+    tables.write(checkout / "results/demo/models/part-0000.parquet", "models", [model])
     exec(compile(blocks("python")[0], "README.md", "exec"), {})
     return np.asarray(Image.open(checkout / "new1.png"), dtype=np.float64)
 
@@ -55,7 +73,6 @@ def test_stock_calls_draw_another_picture_with_a_delta(checkout: Path) -> None:
 
 
 def test_datasets_opens_an_image_part(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attrib_core import tables
     from attrib_core.pictures import png
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(checkout / "cache"))
@@ -77,3 +94,20 @@ def test_datasets_opens_an_image_part(checkout: Path, monkeypatch: pytest.Monkey
     scope: dict = {}  # type: ignore[type-arg]
     exec("\n".join([*code[:-1], f"shown = {code[-1]}"]), scope)
     assert np.array_equal(np.asarray(scope["shown"].convert("RGB")), drawn)
+
+
+def test_the_config_for_own_pictures_is_right(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    text = (ROOT / "docs/own_pictures.md").read_text("utf-8")
+    (checkout / "mine.yaml").write_text(re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[0])
+    asked = yaml.safe_load((checkout / "mine.yaml").read_text())["pool"]["images"]
+    folder = checkout / "my_pictures"
+    folder.mkdir()
+    lines = [re.findall(r"```\n(.*?)\n", text, flags=re.DOTALL)[0]]
+    for number in range(asked):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,thing {number},vehicle,")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    assert main(["check", "--config", "mine.yaml"]) == 0, capsys.readouterr().err
+    assert "6 sets (6 of objects, 0 of styles)" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attrib_core import tables
-from attrib_core.report import claims, data, features, figures, panels, words
+from attrib_core.report import at_chance, claims, data, features, figures, panels, words
 from attrib_core.report import tables as report_tables
 
 
@@ -55,6 +55,26 @@ def test_a_trace_is_claimed_only_where_the_interval_says_so(
     )
     assert found is not None and found.verdict == verdict and said in found.text
     assert "40 [30, 50] times chance" in found.text
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "said"),
+    [
+        ((0.02, 0.005, 0.029), claims.SHOWN, "2.0 [0.5, 2.9] times chance. So prompts alone do not"),
+        ((0.02, 0.005, 0.031), claims.OPEN, "does not exclude more than 3 times"),
+        ((0.05, 0.031, 0.07), claims.AGAINST, "prompts alone lead to the exemplars"),
+        ((0.003, 0.0, 0.006), claims.OPEN, "less often than chance"),
+        ((0.02, None, None), claims.OPEN, "no interval"),
+    ],
+)
+def test_the_control_lies_at_chance_only_where_the_interval_says_so(
+    values: tuple[float | None, ...], verdict: str, said: str
+) -> None:
+    named = dict(zip(("value", "ci_low", "ci_high"), values, strict=True))
+    rows = [row(condition="control", k=100, **named), row(condition="control", k=10, value=0.9)]
+    found = at_chance.claim(metrics(*rows), "object", "e", "untuned")
+    assert found is not None and (found.verdict, said in found.text) == (verdict, True)
+    assert at_chance.claim(metrics(row()), "object", "e", "untuned") is None
 
 
 def test_a_trace_below_chance_is_not_shown() -> None:

@@ -272,7 +272,7 @@ def test_a_delta_of_another_network_is_refused(loaded: Components) -> None:
     key = next(iter(good.weights))
     for weights, message in [
         ({"no.such.layer.weight": good.weights[key]}, "the base model's UNet has no such layer"),
-        ({"conv_in.weight": good.weights[key]}, "expected the weight of a linear layer without bias"),
+        ({"conv_in.weight": good.weights[key]}, "expected the weight or the bias of a linear layer"),
         ({key: good.weights[key][:3]}, r"shape \(3, 32\), the base model has \(64, 32\)"),
     ]:
         with pytest.raises(InputError, match=message), deltas.applied(loaded, [Delta(weights, good.row)]):
@@ -342,3 +342,57 @@ def test_the_script(
     )
     table = tables.read(output, "synthesized")
     assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) -> None:
+    """Formula 12 of the paper on DDIM, with noise by seed and step."""
+    folder = made.save_base(tmp_path / "tiny", prediction_type=prediction_type)
+    loaded = components.load(description.describe(folder), "cpu")
+    seeds, steps, guidance = [3, 4], 4, 2.0
+    with torch.no_grad():
+        states = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
+        nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(2, -1, -1)
+    noise = sampling.initial_noise(loaded, seeds)
+    shown = sampling.sample(
+        loaded, states, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
+    )
+
+    scheduler, latents = loaded.scheduler, noise.double()
+    scheduler.set_timesteps(steps)
+    for number, timestep in enumerate(scheduler.timesteps):
+        with torch.no_grad():
+            without, given = (
+                loaded.unet(latents.float(), timestep, text).sample for text in (nothing, states)
+            )
+        predicted = (without + guidance * (given - without)).double()
+        now = scheduler.alphas_cumprod[timestep].double()
+        before = int(timestep) - 1000 // steps
+        after = (scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod).double()
+        if prediction_type == "epsilon":
+            picture, rest = (latents - (1 - now).sqrt() * predicted) / now.sqrt(), predicted
+        else:
+            picture = now.sqrt() * latents - (1 - now).sqrt() * predicted
+            rest = now.sqrt() * predicted + (1 - now).sqrt() * latents
+        sigma = eta * ((1 - after) / (1 - now)).sqrt() * (1 - now / after).sqrt()
+        added = np.stack(
+            [
+                np.random.default_rng([seed, 1 + number]).standard_normal((4, 8, 8), np.float32)
+                for seed in seeds
+            ]
+        )
+        latents = (
+            after.sqrt() * picture
+            + (1 - after - sigma**2).clamp(min=0).sqrt() * rest
+            + sigma * torch.from_numpy(added)
+        )
+    assert close(shown, components.decode_latents(loaded, latents.float()))
+
+
+def test_noise_of_the_steps_does_not_depend_on_the_part(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    whole = synthesize(models[:2], eta=1.0)
+    assert synthesize(models[1:2], eta=1.0).equals(whole.slice(8, 8))
+    assert not whole.equals(synthesize(models[:2]))

@@ -13,6 +13,7 @@ from PIL import Image as PilImage
 
 from attrib_core import tables
 from attrib_core.errors import InputError
+from attrib_core.schemas import abc_per_query_schema
 
 
 def reject(number: int) -> dict[str, str]:
@@ -20,7 +21,7 @@ def reject(number: int) -> dict[str, str]:
 
 
 def test_every_column_of_every_table_says_what_it_means():
-    for schema in [*tables.SCHEMAS.values(), tables.embedding_schema(3)]:
+    for schema in [*tables.SCHEMAS.values(), tables.embedding_schema(3), abc_per_query_schema([5, 10])]:
         assert schema.names, schema
         assert len(set(schema.names)) == len(schema.names)
         for field in schema:
@@ -28,7 +29,7 @@ def test_every_column_of_every_table_says_what_it_means():
 
 
 def test_every_table_has_a_place_and_every_place_a_table():
-    assert set(tables.FILES) == set(tables.SCHEMAS) | {"embeddings"}
+    assert set(tables.FILES) == set(tables.SCHEMAS) | {"embeddings", "abc_per_query"}
 
 
 def test_schema_of_an_unknown_table_names_those_that_exist():

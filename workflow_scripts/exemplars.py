@@ -14,6 +14,7 @@ with job(snakemake):
         [Path(part) for part in snakemake.input.pool],
         **snakemake.params.settings,
         held_out=base_model.get("held_out"),
+        source=snakemake.params.source,
         seed=snakemake.params.seed,
     )
     asked = prompts.expand(

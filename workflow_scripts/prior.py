@@ -16,6 +16,7 @@ with job(snakemake):
         description.read(Path(snakemake.input.base_model)),
         steps=snakemake.params.steps,
         guidance=snakemake.params.guidance,
+        eta=snakemake.params.eta,
         device=device.choose(),
     )
     with tables.writer(Path(snakemake.output.images), tables.schema("prior")) as sink:

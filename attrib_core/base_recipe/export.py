@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,12 +69,13 @@ def pipeline(
     )
 
 
-def save(pipe: StableDiffusionPipeline, held_out: dict[str, list[str]], folder: Path) -> None:
+def save(pipe: StableDiffusionPipeline, held_out: dict[str, Any], folder: Path) -> None:
     """Write the pipeline with the list of what it never saw; replaces the folder whole.
 
     UNet and autoencoder are stored in float16, and diffusers reads them into
     float32. transformers would keep what it finds, so the text encoder, which is
-    small, is stored in float32: a plain `from_pretrained` then runs anywhere.
+    small, is stored in float32: a plain `from_pretrained` then runs anywhere. Where the
+    parts once came from, a folder of the machine, is left out.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -82,6 +84,10 @@ def save(pipe: StableDiffusionPipeline, held_out: dict[str, list[str]], folder: 
     pipe.save_pretrained(temporary, safe_serialization=True)
     pipe.unet.float()
     pipe.vae.float()
+    for path in temporary.glob("*/config.json"):
+        values = json.loads(path.read_text("utf-8"))
+        values.pop("_name_or_path", None)
+        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
     (temporary / "held_out.json").write_text(json.dumps(held_out, indent=1) + "\n", "utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

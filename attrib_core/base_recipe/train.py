@@ -150,7 +150,11 @@ def main() -> None:
     pipe = export.pipeline(vae, unet, text_encoder, tokenizer)
     sheet = export.contact_sheet(pipe, config["sheet"], config["seed"], steps=50, guidance=4.0, columns=8)
     held = held_out_objects(config["seed"], config["held_out_fraction"])
-    held_out = {"subjects": [drawn.name for drawn in held], "styles": list(STYLES)}
+    held_out = {
+        "source": "openmoji",
+        "subjects": [drawn.name for drawn in held],
+        "styles": list(STYLES),
+    }
     export.save(pipe, held_out, arguments.out)
     sheet.save(work / "contact_sheet.png")
 

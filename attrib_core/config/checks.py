@@ -54,6 +54,12 @@ def between_keys(config: Config) -> None:
             f"calibration.shown: {config.calibration.shown} is more than the candidates that are kept"
             f" (ranking.top_k = {config.ranking.top_k})"
         )
+    grouped = [name for group in config.metrics.alike for name in group]
+    if len(set(grouped)) < len(grouped):
+        twice = max(grouped, key=grouped.count)
+        raise InputError(
+            f"metrics.alike: category {twice!r} is there twice, expected each in one group at most"
+        )
     ks = config.metrics.recall_ks
     if sorted(set(ks)) != ks:
         raise InputError(f"metrics.recall_ks: {ks}; cut-offs rise, each once: {sorted(set(ks))}")

@@ -115,6 +115,7 @@ class Synthesis(Section):
 
     steps: int = key(12, "denoising steps", ge=1, le=1000)
     guidance: float = key(3.0, "scale of classifier-free guidance; 1 is none", ge=1, le=50)
+    eta: float = key(0.0, "share of DDPM's noise that a DDIM step adds; 0 adds none", ge=0, le=1)
     batch: int = key(64, "pictures computed at once; never changes a result", ge=1)
     image_format: Literal["png", "webp"] = key("png", "how pictures are encoded; both without loss")
 
@@ -197,6 +198,16 @@ class Metrics(Section):
     ties: Literal["half", "best", "worst"] = key(
         "half", "how equally similar distractors count: half of them above, none, or all"
     )
+    alike: list[list[str]] = key(
+        [
+            ["animal", "bird", "insect", "sea animal"],
+            ["dessert", "drink", "food", "fruit", "vegetable"],
+            ["device", "household item", "instrument", "sport", "tool", "toy"],
+            ["building", "vehicle"],
+        ],
+        "groups of categories within which unseen ones are compared with seen ones; a category that is in no"
+        " group is alike to itself alone",
+    )
 
 
 class Calibration(Section):
@@ -210,7 +221,7 @@ class Calibration(Section):
 class Report(Section):
     """The page of results."""
 
-    gallery_sets: int = key(6, "exemplar sets shown with pictures", ge=0)
+    gallery_sets: int = key(6, "exemplar sets of each kind shown with pictures", ge=0)
     samples: int = key(4, "synthesized pictures shown for each of them", ge=1)
     retrievals: int = key(5, "retrieved candidates shown for each picture", ge=1)
 

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 
 from attrib_core import decoding, keys
+from attrib_core.customization.augmentation import Augmentation, View, flipped, resized
 from attrib_core.diffusion import components as parts
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 from attrib_core.pictures.names import article
 
 STYLE_NOUN = "art"
+NONE = Augmentation()
 BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 PLACEHOLDERS = "placeholders are {token}, {category} and {subject}"
 
@@ -54,7 +56,8 @@ class Concept:
     """An exemplar set ready for training.
 
     views: latents of the exemplars and of moved and scaled views of them, (views,
-    channels, height, width). ids: the training prompt of each view, (views, length).
+    channels, height, width). ids: the training prompt of each view, (views, length). masks:
+    where the loss of a view counts, (views, 1, height, width) of 0 and 1; None for everywhere.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Concept:
     views: torch.Tensor
     ids: torch.Tensor
     prior: Prior | None
+    masks: torch.Tensor | None = None
 
 
 def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str) -> list[str]:
@@ -108,10 +112,12 @@ def concept(
     scale_jitter: float,
     shift: float,
     seed: int,
+    augmentation: Augmentation = NONE,
 ) -> Concept:
     """Encode a set: every exemplar as it is, and as many moved and scaled views of each as make `views`.
 
-    `prompts` has one for each exemplar, which its views share.
+    `prompts` has one for each exemplar, which its views share. With `augmentation.random_resize`
+    all views are those of `augmentation.resized`, and none is the exemplar as it is.
     """
     side = components.base.resolution
     originals = [
@@ -119,18 +125,44 @@ def concept(
         for name, data in one.pictures.items()
     ]
     rounds = -(-views // len(originals))
-    seen = list(originals)
-    for number in range(1, rounds):
+    made: list[View] = []
+    cells = components.latent_shape[1]
+    everywhere = np.ones((cells, cells), dtype=bool)
+    for number in range(rounds):
         for position, picture in enumerate(originals):
             rng = keys.generator("view", seed, one.name, position, number)
-            seen.append(moved(picture, rng, scale_jitter=scale_jitter, shift=shift))
+            if augmentation.random_resize:
+                turned = flipped(picture, rng) if augmentation.horizontal_flip else picture
+                made.append(resized(turned, rng, cells))
+                continue
+            seen = picture
+            if number > 0:
+                seen = moved(picture, rng, scale_jitter=scale_jitter, shift=shift)
+                seen = flipped(seen, rng) if augmentation.horizontal_flip else seen
+            made.append(View(seen, everywhere, ""))
+    said = [
+        (view.words if augmentation.size_prompts else "") + prompts[number % len(originals)]
+        for number, view in enumerate(made)
+    ]
+    masks = None
+    if augmentation.random_resize and augmentation.loss_mask:
+        masks = torch.from_numpy(np.stack([view.mask for view in made]))[:, None].float()
+        masks = masks.to(components.device)
     return Concept(
         name=one.name,
         noun=one.noun,
-        views=parts.encode_pictures(components, np.stack(seen)),
-        ids=parts.tokenize(components, prompts).repeat(rounds, 1),
+        views=parts.encode_pictures(components, np.stack([view.picture for view in made])),
+        ids=_tokenized_once(components, said),
         prior=prior,
+        masks=masks,
     )
+
+
+def _tokenized_once(components: Components, prompts: Sequence[str]) -> torch.Tensor:
+    """Prompts as (prompts, length) ids; each different one passes the tokenizer once."""
+    different = list(dict.fromkeys(prompts))
+    places = {prompt: place for place, prompt in enumerate(different)}
+    return parts.tokenize(components, different)[[places[prompt] for prompt in prompts]]
 
 
 def moved(picture: np.ndarray, rng: np.random.Generator, *, scale_jitter: float, shift: float) -> np.ndarray:

@@ -16,9 +16,10 @@ from typing import Any
 from attrib_core import families, keys
 from attrib_core.customization import concepts, reading, stacks
 from attrib_core.customization.concepts import ExemplarSet
-from attrib_core.customization.training import Customizer
 from attrib_core.diffusion import deltas
 from attrib_core.diffusion.description import BaseModel
+from attrib_core.diffusion.settings import Customizer
+from attrib_core.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
 DELTAS = "deltas"
@@ -43,7 +44,7 @@ def customize(
     what `stacks`, `concepts` and the family reach, are part of each model's key.
     `run` is the folder of the run, below which the deltas stand. A delta that is
     there is taken after a check of its bytes. Raises InputError for bad pictures,
-    prompts or a loss that is not finite.
+    prompts or a loss that is not finite, once all other sets are trained and written.
     """
     family, options = families.split(settings)
     method: Customizer = families.load("customizers", family, options, where="customizer")
@@ -57,13 +58,26 @@ def customize(
     if len(missing) < len(sets):
         LOGGER.info("%d of %d models are there already", len(sets) - len(missing), len(sets))
     if missing:
-        loaded = stacks.network(base, modifier_token, device)
+        loaded = stacks.network(base, modifier_token, device, method.tokens)
         classes &= {(one.kind, one.category) for one in missing}
         prior_of = concepts.priors(prior_rows, loaded, sorted(classes))
+        width, failures = method.stack, []
         for members in _stacks(missing, method.stack):
-            stacks.train(
-                members, model_keys, prior_of, loaded, method, folder=folder, token=modifier_token, seed=seed
+            width, failed = stacks.train(
+                members,
+                model_keys,
+                prior_of,
+                loaded,
+                method,
+                folder=folder,
+                token=modifier_token,
+                seed=seed,
+                width=width,
             )
+            failures += failed
+        if failures:
+            more = f" (and {len(failures) - 1} more sets failed)" if len(failures) > 1 else ""
+            raise InputError(failures[0] + more)
     rows = []
     for one in sets:
         record = stacks.finished(folder, model_keys[one.name])

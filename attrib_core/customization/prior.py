@@ -56,6 +56,7 @@ def images(
     steps: int,
     guidance: float,
     device: str,
+    eta: float = 0.0,
     batch: int = BATCH,
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of `plan` with their pictures, batch by batch; a picture does not depend on its batch.
@@ -78,6 +79,8 @@ def images(
             sampling.initial_noise(loaded, [row["seed"] for row in filled]),
             steps=steps,
             guidance=guidance,
+            eta=eta,
+            seeds=[row["seed"] for row in filled],
         )
         yield [
             row | {"image": {"bytes": png.encode(picture), "path": None}}

@@ -17,20 +17,22 @@ from typing import Any
 import torch
 
 from attrib_core.customization import concepts, training
-from attrib_core.customization.concepts import ExemplarSet, Prior
-from attrib_core.customization.training import Customizer
+from attrib_core.customization.augmentation import Augmentation
+from attrib_core.customization.concepts import Concept, ExemplarSet, Prior
+from attrib_core.customization.training import Failed, Trained
 from attrib_core.diffusion import components, deltas
 from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.description import BaseModel
+from attrib_core.diffusion.settings import Customizer
 from attrib_core.errors import InputError
 from attrib_core.jobs import duration
 
 LOGGER = logging.getLogger(__name__)
 
 
-def network(base: BaseModel, token: str, device: str) -> Components:
-    """The base model, loaded, with the modifier token."""
-    return components.with_token(components.load(base, device), token)
+def network(base: BaseModel, token: str, device: str, tokens: int = 1) -> Components:
+    """The base model, loaded, with the modifier token, which may stand for several."""
+    return components.with_token(components.load(base, device), token, tokens)
 
 
 def train(
@@ -43,45 +45,97 @@ def train(
     folder: Path,
     token: str,
     seed: int,
-) -> None:
-    """Train a stack of sets of one kind and write their models to a folder, each with its record last."""
+    width: int | None = None,
+) -> tuple[int, list[str]]:
+    """Train a stack of sets of one kind and write their models to a folder, each with its record last.
+
+    Returns how many sets fit the memory at a time, at most `width` (`method.stack` where that
+    is None), and a line for each set that failed; the others are written nevertheless.
+    """
     began = time.monotonic()
     (kind,) = {one.kind for one in members}
     steps = method.steps_of(kind)
-    templates = {"object": method.object_prompt, "style": method.style_prompt}
-    ready = [
-        concepts.concept(
-            one,
-            loaded,
-            prompts=concepts.training_prompts(one, templates, token),
-            prior=prior_of.get((one.kind, one.category)),
-            views=method.views,
-            scale_jitter=method.scale_jitter,
-            shift=method.shift,
-            seed=seed,
-        )
-        for one in members
-    ]
-    try:
-        trained = training.train(ready, loaded, method, steps=steps, seed=seed)
-    except torch.cuda.OutOfMemoryError:
-        raise InputError(
-            f"customizer.stack: {method.stack} sets at a time do not fit the memory of {loaded.device};"
-            " choose a smaller number"
-        ) from None
+    ready: list[Concept] = []
+    failures = []
+    for one in members:
+        try:
+            ready.append(_prepared(one, loaded, method, prior_of.get((one.kind, one.category)), token, seed))
+        except InputError as error:
+            failures.append(str(error))
+    trained, width = _fitting(ready, loaded, method, steps=steps, seed=seed, width=width or method.stack)
     seconds = time.monotonic() - began
-    for one, model in zip(members, trained, strict=True):
-        key = model_keys[one.name]
+    for concept, model in zip(ready, trained, strict=True):
+        if isinstance(model, Failed):
+            failures.append(model.reason)
+            continue
+        key = model_keys[concept.name]
         record = {
             "checksum": deltas.write(folder, key, model.delta, token),
-            "exemplar_set": one.name,
+            "exemplar_set": concept.name,
             "steps": steps,
             "loss": model.loss,
             "seconds": seconds / len(members),
             "device": str(loaded.device),
         }
         deltas.write_whole(folder / f"{key}.json", json.dumps(record, indent=2).encode())
-    LOGGER.info("customized %d sets in %s", len(members), duration(seconds))
+    LOGGER.info("customized %d sets in %s", len(members) - len(failures), duration(seconds))
+    return width, failures
+
+
+def _prepared(
+    one: ExemplarSet, loaded: Components, method: Customizer, prior: Prior | None, token: str, seed: int
+) -> Concept:
+    templates = {"object": method.object_prompt, "style": method.style_prompt}
+    return concepts.concept(
+        one,
+        loaded,
+        prompts=concepts.training_prompts(one, templates, token),
+        prior=prior,
+        views=method.views,
+        scale_jitter=method.scale_jitter,
+        shift=method.shift,
+        seed=seed,
+        augmentation=Augmentation(
+            random_resize=method.random_resize,
+            size_prompts=method.size_prompts,
+            loss_mask=method.loss_mask,
+            horizontal_flip=method.horizontal_flip,
+        ),
+    )
+
+
+def _fitting(
+    ready: Sequence[Concept], loaded: Components, method: Customizer, *, steps: int, seed: int, width: int
+) -> tuple[list[Trained | Failed], int]:
+    """Train `width` sets at a time, and half as many wherever memory is too small; models and last width.
+
+    Draws hang on names and steps, so that a narrower stack computes the same but for rounding.
+    """
+    found: list[Trained | Failed] = []
+    while len(found) < len(ready):
+        piece = ready[len(found) : len(found) + width]
+        try:
+            found += training.train(piece, loaded, method, steps=steps, seed=seed, width=width)
+            continue
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        # outside of `except`, so that the error holds no tensors any more
+        if width == 1:
+            raise InputError(
+                f"customizer.stack: not even one set at a time fits the memory of {loaded.device}; set"
+                " customizer.checkpointing to true, or choose a smaller exemplar_batch with more accumulation"
+            )
+        LOGGER.warning("%d sets at a time do not fit the memory of %s; trying half", width, loaded.device)
+        width = (width + 1) // 2
+        if loaded.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return found, width
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """On an accelerator torch has a class for it, on the CPU a message."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def finished(folder: Path, key: str) -> dict[str, Any] | None:

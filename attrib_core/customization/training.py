@@ -7,10 +7,9 @@ company and at whatever place of the stack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,54 +18,8 @@ from attrib_core import keys
 from attrib_core.customization.concepts import Concept
 from attrib_core.diffusion.components import Components, encode_text
 from attrib_core.diffusion.deltas import Delta
-from attrib_core.errors import InputError
+from attrib_core.diffusion.settings import Customizer
 from attrib_core.jobs import progress
-
-
-class Stack(Protocol):
-    """Several models in training, as a method keeps them."""
-
-    def attached(self) -> AbstractContextManager[None]:
-        """Inside, the network works with the weights of the stack."""
-
-    def update(self) -> None:
-        """One optimizer step from the gradients at hand."""
-
-    def delta(self, position: int) -> Delta:
-        """What the model at a position has become."""
-
-
-class Customizer(Protocol):
-    """What `load` of a family of customizers returns: a method with its settings."""
-
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def exemplar_batch(self) -> int: ...
-    @property
-    def prior_batch(self) -> int: ...
-    @property
-    def prior_weight(self) -> float: ...
-    @property
-    def stack(self) -> int: ...
-    @property
-    def timestep_power(self) -> float: ...
-    @property
-    def views(self) -> int: ...
-    @property
-    def scale_jitter(self) -> float: ...
-    @property
-    def shift(self) -> float: ...
-    @property
-    def object_prompt(self) -> str: ...
-    @property
-    def style_prompt(self) -> str: ...
-
-    def steps_of(self, kind: str) -> int:
-        """Optimizer steps of a set of a kind, object or style."""
-
-    def start(self, components: Components, nouns: Sequence[str]) -> Stack:
-        """A stack of models at step 0, one for each noun."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +28,7 @@ class Draw:
 
     latents, noise: (rows, channels, height, width) float32. timesteps: (rows,)
     int64. ids: (exemplar rows, length), their prompts. prior: (prior rows,) positions in
-    the prior.
+    the prior. masks: (exemplar rows, 1, height, width), where their loss counts; None for everywhere.
     """
 
     latents: torch.Tensor
@@ -83,6 +36,7 @@ class Draw:
     timesteps: torch.Tensor
     ids: torch.Tensor
     prior: torch.Tensor
+    masks: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +45,13 @@ class Trained:
 
     delta: Delta
     loss: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A set whose loss was not finite, and a line that says so with its name and step."""
+
+    reason: str
 
 
 def draw(
@@ -121,30 +82,73 @@ def draw(
     positions = torch.from_numpy(prior)
     if one.prior is not None:
         latents = torch.cat([latents, one.prior.latents[positions]])
-    return Draw(latents, torch.from_numpy(noise), torch.from_numpy(timesteps), one.ids[picked], positions)
+    masks = None if one.masks is None else one.masks[picked]
+    return Draw(
+        latents, torch.from_numpy(noise), torch.from_numpy(timesteps), one.ids[picked], positions, masks
+    )
 
 
 def train(
-    concepts: Sequence[Concept], components: Components, method: Customizer, *, steps: int, seed: int
-) -> list[Trained]:
+    concepts: Sequence[Concept],
+    components: Components,
+    method: Customizer,
+    *,
+    steps: int,
+    seed: int,
+    width: int | None = None,
+) -> list[Trained | Failed]:
     """Train a stack of sets for some steps; a model for each, in their order.
 
-    A stack that is not full is filled with copies of its last set, whose results
-    are dropped: so every stack of a run has the same shape. Raises InputError,
-    with set and step, for a loss that is not finite.
+    A stack that is not full is filled with copies of its last set, whose results are
+    dropped: so every stack of a run has the same shape. `width` is the number of sets
+    in it, `method.stack` unless memory asks for fewer. A step of the optimizer sees
+    `method.accumulation` batches, of which each has draws of its own. A set whose loss
+    is not finite fails alone: the rows of its companions never meet it.
     """
-    filled = [*concepts, *[concepts[-1]] * (method.stack - len(concepts))]
-    stack = method.start(components, [one.noun for one in filled])
+    filled = [*concepts, *[concepts[-1]] * ((width or method.stack) - len(concepts))]
+    stack = method.start(components, [one.noun for one in filled], seed)
     history: list[torch.Tensor] = []
-    with stack.attached():
+    failed: dict[int, Failed] = {}
+    with stack.attached(), _checkpointing(components, method.checkpointing):
         for step in progress(range(steps), total=steps, what=f"steps of {len(concepts)} sets"):
-            losses = step_losses(filled, components, method, step, seed)
-            losses.sum().backward()
+            seen = []
+            for number in range(method.accumulation):
+                turn = step * method.accumulation + number
+                losses = step_losses(filled, components, method, turn, seed)
+                (losses.sum() / method.accumulation).backward()
+                seen.append(losses.detach()[: len(concepts)].cpu())
             stack.update()
-            history.append(losses.detach()[: len(concepts)].cpu())
-            _check_finite(history[-1], concepts, step, method.learning_rate)
+            history.append(torch.stack(seen).mean(dim=0))
+            for place in (~torch.isfinite(history[-1])).nonzero().flatten().tolist():
+                reason = _not_finite(concepts[place], float(history[-1][place]), step, method.rate)
+                failed.setdefault(place, Failed(reason))
+            if len(failed) == len(concepts):
+                break
     last = torch.stack(history[-max(1, steps // 10) :]).mean(dim=0)
-    return [Trained(stack.delta(position), float(last[position])) for position in range(len(concepts))]
+    return [
+        failed[place] if place in failed else Trained(stack.delta(place), float(last[place]))
+        for place in range(len(concepts))
+    ]
+
+
+@contextmanager
+def _checkpointing(components: Components, wanted: bool) -> Iterator[None]:
+    """Inside, the UNet keeps few activations and computes the others again in the backward pass."""
+    if not wanted:
+        yield
+        return
+    components.unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        components.unet.disable_gradient_checkpointing()
+
+
+def _not_finite(one: Concept, loss: float, step: int, rate: float) -> str:
+    return (
+        f"exemplar set {one.name!r}: its loss is {loss} at step {step}; customizer.learning_rate {rate}"
+        " is too high, or a picture or the base model is broken"
+    )
 
 
 def step_losses(
@@ -174,7 +178,9 @@ def step_losses(
     latents = torch.cat([one.latents for one in draws])
     noise = torch.cat([one.noise for one in draws]).to(device)
     timesteps = torch.cat([one.timesteps for one in draws]).to(device)
-    states = encode_text(components, torch.cat([one.ids for one in draws])).unflatten(0, (len(concepts), -1))
+    with torch.autocast(device.type, torch.bfloat16, enabled=method.precision == "bfloat16"):
+        states = encode_text(components, torch.cat([one.ids for one in draws]))
+    states = states.unflatten(0, (len(concepts), -1))
     context = torch.cat(
         [
             torch.cat([own, *_prior_states(one, drawn)])
@@ -186,22 +192,44 @@ def step_losses(
         target = scheduler.get_velocity(latents, noise, timesteps)
     else:
         target = noise
-    predicted = components.unet(noisy, timesteps, context).sample
-    errors = (predicted - target).square().mean(dim=(1, 2, 3)).unflatten(0, (len(concepts), -1))
+    with torch.autocast(device.type, torch.bfloat16, enabled=method.precision == "bfloat16"):
+        predicted = components.unet(noisy, timesteps, context).sample
+    errors = _row_errors((predicted.float() - target).square(), draws)
+    if method.min_snr is not None:
+        errors = errors * min_snr_weights(components, timesteps, method.min_snr)
+    errors = errors.unflatten(0, (len(concepts), -1))
     losses: torch.Tensor = errors[:, : method.exemplar_batch].mean(dim=1)
     if errors.shape[1] > method.exemplar_batch:
         losses = losses + method.prior_weight * errors[:, method.exemplar_batch :].mean(dim=1)
     return losses
 
 
+def _row_errors(squares: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    """Mean of the squared errors of each row, (rows,), over the cells where its loss counts."""
+    if all(one.masks is None for one in draws):
+        return squares.mean(dim=(1, 2, 3))
+    masks = []
+    for one in draws:
+        rows = squares.new_ones(len(one.latents), 1, *squares.shape[2:])
+        if one.masks is not None:
+            rows[: len(one.masks)] = one.masks
+        masks.append(rows)
+    mask = torch.cat(masks)
+    return (squares.mean(dim=1, keepdim=True) * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))
+
+
+def min_snr_weights(components: Components, timesteps: torch.Tensor, limit: float) -> torch.Tensor:
+    """Weights of rows at timesteps, (rows,), by min-SNR (Hang et al., ICCV 2023).
+
+    The signal-to-noise ratio, cut at `limit`, over the ratio itself for epsilon, over the
+    ratio plus 1 for velocity. Where there is no signal left the first is 1, its limit.
+    """
+    alphas = components.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    ratio = alphas / (1 - alphas)
+    if components.scheduler.config.prediction_type == "v_prediction":
+        return ratio.clamp(max=limit) / (ratio + 1)
+    return (limit / ratio).clamp(max=1.0)
+
+
 def _prior_states(one: Concept, drawn: Draw) -> list[torch.Tensor]:
     return [] if one.prior is None else [one.prior.states[drawn.prior]]
-
-
-def _check_finite(losses: torch.Tensor, concepts: Sequence[Concept], step: int, rate: float) -> None:
-    wrong = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-    if wrong:
-        raise InputError(
-            f"exemplar set {concepts[wrong[0]].name!r}: its loss is {float(losses[wrong[0]])} at step {step};"
-            f" customizer.learning_rate {rate} is too high, or a picture or the base model is broken"
-        )

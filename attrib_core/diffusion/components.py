@@ -28,8 +28,9 @@ PICTURES_AT_ONCE = 16
 class Components:
     """What customization and synthesis need of a base model.
 
-    The scheduler is DDIM with the folder's own noise schedule. `token` is the id
-    of the modifier token, None before `with_token`.
+    The scheduler is DDIM with the folder's own noise schedule. `token` is the id of
+    the modifier token, None before `with_token`; it may stand for several `tokens`,
+    whose ids follow one another.
     """
 
     base: BaseModel
@@ -40,6 +41,7 @@ class Components:
     scheduler: DDIMScheduler
     device: torch.device
     token: int | None = None
+    tokens: int = 1
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -98,8 +100,11 @@ def from_pipeline(pipe: StableDiffusionPipeline, base: BaseModel, device: str) -
     )
 
 
-def with_token(components: Components, token: str) -> Components:
+def with_token(components: Components, token: str, count: int = 1) -> Components:
     """The same parts with a tokenizer that has one token more; its id comes after all others.
+
+    With a `count` above 1 the token stands for so many, `<new1> <new1>_1 ...`, as the stock
+    pipeline expands a token that `load_textual_inversion` gave several vectors.
 
     Raises InputError where the tokenizer already has the token: training it
     would change what the base model knows by that name.
@@ -111,8 +116,14 @@ def with_token(components: Components, token: str) -> Components:
             " choose a token that is new, like '<new1>'"
         )
     tokenizer = copy.deepcopy(components.tokenizer)
-    tokenizer.add_tokens([token])
-    return replace(components, tokenizer=tokenizer, token=int(tokenizer.convert_tokens_to_ids(token)))
+    names = [token, *(f"{token}_{number}" for number in range(1, count))]
+    tokenizer.add_tokens(names)
+    ids = tokenizer.convert_tokens_to_ids(names)
+    if ids != list(range(ids[0], ids[0] + count)):
+        raise InputError(
+            f"modifier token {token!r}: the tokenizer of {components.base.path} has one of {names}"
+        )
+    return replace(components, tokenizer=tokenizer, token=int(ids[0]), tokens=count)
 
 
 def tokenize(components: Components, prompts: Sequence[str]) -> torch.Tensor:
@@ -122,13 +133,23 @@ def tokenize(components: Components, prompts: Sequence[str]) -> torch.Tensor:
     what is cut off may be the very thing that is asked for.
     """
     length = components.tokenizer.model_max_length
-    encoded = components.tokenizer(list(prompts), padding="max_length", max_length=length).input_ids
+    expanded = [_expanded(components, prompt) for prompt in prompts]
+    encoded = components.tokenizer(expanded, padding="max_length", max_length=length).input_ids
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) > length:
             raise InputError(
                 f"prompt {prompt!r}: {len(ids)} tokens, the base model reads {length}; shorten it"
             )
     return torch.tensor(encoded, device=components.device)
+
+
+def _expanded(components: Components, prompt: str) -> str:
+    """The prompt with each modifier token followed by the further ones that it stands for."""
+    if components.token is None or components.tokens == 1:
+        return prompt
+    ids = range(components.token, components.token + components.tokens)
+    names = components.tokenizer.convert_ids_to_tokens(list(ids))
+    return prompt.replace(names[0], " ".join(names))
 
 
 def encode_text(components: Components, ids: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,10 @@
 """Deltas: what customization changed, as files that stock diffusers loads.
 
 Two files a model: safetensors of plain UNet keys, which `unet.load_state_dict(...,
-strict=False)` takes, and safetensors of one vector under the modifier token's
-name, which `load_textual_inversion` takes. (`unet.load_attn_procs` of diffusers'
-own Custom Diffusion layout loads nothing and says nothing.)
+strict=False)` takes, or of LoRA factors, which `load_lora_weights` takes; and
+safetensors of one vector or a few under the modifier token's name, which
+`load_textual_inversion` takes. (`unet.load_attn_procs` of diffusers' own Custom
+Diffusion layout loads nothing and says nothing.)
 """
 
 from __future__ import annotations
@@ -18,18 +19,23 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import is_peft_available
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from attrib_core.diffusion import stacked
+from attrib_core.diffusion import lowrank, stacked
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What one customized model changes: UNet weights by state-dict key, and the token's embedding."""
+    """What one customized model changes.
+
+    weights: of the UNet, by state-dict key, or as factors (see `lowrank`); may be empty. row:
+    the token's embedding, (dim,), or (tokens, dim) where the token stands for a few.
+    """
 
     weights: dict[str, torch.Tensor]
     row: torch.Tensor
@@ -100,21 +106,19 @@ def applied(components: Components, models: Sequence[Delta | None]) -> Iterator[
     """
     if components.token is None:
         raise ValueError("components without a modifier token; call with_token first")
-    names = sorted({key for model in models if model is not None for key in model.weights})
-    layers: dict[str, torch.nn.Module] = {}
-    for key in names:
-        own = stacked.linear_weight(components.unet, key)
-        chosen = [own if model is None else model.weights.get(key, own) for model in models]
-        for weight in chosen:
-            if weight.shape != own.shape:
-                raise InputError(
-                    f"delta key {key!r}: shape {tuple(weight.shape)}, the base model has {tuple(own.shape)}"
-                )
-        weights = torch.stack([weight.to(own.device, own.dtype) for weight in chosen])
-        layers[key.removesuffix(".weight")] = stacked.StackedLinear(weights)
+    keys = sorted({lowrank.plain_key(key) for model in models if model is not None for key in model.weights})
+    owners = {key.rpartition(".")[0]: stacked.linear_layer(components.unet, key) for key in keys}
+    layers = {name: _layer(name, own, models) for name, own in owners.items()}
     table = components.table
-    nowhere = torch.full((table.shape[1],), float("nan"))
-    rows = torch.stack([nowhere if model is None else model.row.to(nowhere) for model in models])
+    nowhere = torch.full((components.tokens, table.shape[1]), float("nan"))
+    chosen = [nowhere if model is None else torch.atleast_2d(model.row.to(nowhere)) for model in models]
+    for row in chosen:
+        if row.shape != nowhere.shape:
+            raise InputError(
+                f"the token's embedding: {len(row)} of {row.shape[1]} values, expected {len(nowhere)} of"
+                f" {nowhere.shape[1]}, as the base model and the other deltas have"
+            )
+    rows = torch.stack(chosen)
     embedding = stacked.StackedEmbedding(table, components.token, rows.to(table.device, table.dtype))
     with ExitStack() as stack:
         stack.enter_context(stacked.swapped(components.unet, layers))
@@ -122,24 +126,84 @@ def applied(components: Components, models: Sequence[Delta | None]) -> Iterator[
         yield
 
 
+def _layer(name: str, own: torch.nn.Linear, models: Sequence[Delta | None]) -> torch.nn.Module:
+    """A linear layer for each model: thin factors where every delta has it so, whole weights else."""
+    held = [{} if model is None else model.weights for model in models]
+    base = {f"{name}.{part}": value for part, value in own.named_parameters()}
+    factors = lowrank.names(f"{name}.weight")
+    if not any(key in weights for weights in held for key in base):
+        return _thin(f"{name}.weight", own, held)
+    chosen = []
+    for weights in held:
+        changed = {key: weights[key] for key in (*base, *factors) if key in weights}
+        chosen.append(base | lowrank.merged(changed, base))
+        for key, value in chosen[-1].items():
+            if value.shape != base[key].shape:
+                raise InputError(
+                    f"delta key {key!r}: shape {tuple(value.shape)}, the base model has {tuple(base[key].shape)}"
+                )
+    stacks = [torch.stack([values[key].to(base[key]) for values in chosen]) for key in base]
+    return stacked.StackedLinear(*stacks)
+
+
+def _thin(key: str, own: torch.nn.Linear, held: Sequence[dict[str, torch.Tensor]]) -> torch.nn.Module:
+    """Factors of each model, filled up with zeros to one rank; zeros alone where a model has none."""
+    shape = out, width = own.out_features, own.in_features
+    down, up = lowrank.names(key)
+    pairs = [
+        lowrank.pair(weights, key, shape) if down in weights or up in weights else None for weights in held
+    ]
+    rank = max(len(pair[0]) for pair in pairs if pair is not None)
+    first, second = own.weight.new_zeros(len(held), rank, width), own.weight.new_zeros(len(held), out, rank)
+    for number, pair in enumerate(pairs):
+        if pair is not None:
+            first[number, : len(pair[0])], second[number, :, : len(pair[0])] = pair
+    return stacked.StackedLowRank(own, first, second)
+
+
 def load_into(pipe: StableDiffusionPipeline, delta_path: Path, token_path: Path, token: str) -> None:
     """Load a delta into a stock pipeline by stock calls, and check that the weights really changed.
 
-    Raises InputError for keys that the UNet lacks, and where after loading the
-    weights are what they were before, or the token's embedding is not the file's.
+    Factors go in by `load_lora_weights`, which needs the package peft; whole weights by
+    `load_state_dict`; the token by `load_textual_inversion`. Raises InputError for keys
+    that the UNet lacks, and where after loading the weights are what they were before, or
+    the token's embedding is not the file's.
     """
     weights: dict[str, torch.Tensor] = load_tensors(delta_path.read_bytes())
-    before = {key: value.clone() for key, value in pipe.unet.state_dict().items() if key in weights}
-    result: Any = pipe.unet.load_state_dict(weights, strict=False)
-    if result.unexpected_keys:
-        raise InputError(f"{delta_path}: key {result.unexpected_keys[0]!r} is none of the pipeline's UNet")
-    after = pipe.unet.state_dict()
-    if all(torch.equal(before[key], after[key]) for key in weights):
-        raise InputError(
-            f"{delta_path}: after loading, no weight of the UNet has changed; is it loaded already?"
-        )
+    if any(lowrank.is_factor(key) for key in weights):
+        _load_factors(pipe, delta_path, weights)
+    elif weights:
+        before = {key: value.clone() for key, value in pipe.unet.state_dict().items() if key in weights}
+        result: Any = pipe.unet.load_state_dict(weights, strict=False)
+        if result.unexpected_keys:
+            raise InputError(
+                f"{delta_path}: key {result.unexpected_keys[0]!r} is none of the pipeline's UNet"
+            )
+        after = pipe.unet.state_dict()
+        if all(torch.equal(before[key], after[key]) for key in weights):
+            raise InputError(
+                f"{delta_path}: after loading, no weight of the UNet has changed; is it loaded already?"
+            )
+    rows = torch.atleast_2d(load_tensors(token_path.read_bytes())[token])
     pipe.load_textual_inversion(str(token_path), token=token)
-    row = load_tensors(token_path.read_bytes())[token]
-    loaded = pipe.text_encoder.get_input_embeddings().weight[pipe.tokenizer.convert_tokens_to_ids(token)]
-    if not torch.allclose(loaded.float().cpu(), row.float(), atol=1e-6):
+    table = pipe.text_encoder.get_input_embeddings().weight
+    added = pipe.tokenizer.convert_tokens_to_ids([token, *(f"{token}_{n}" for n in range(1, len(rows)))])
+    if not torch.allclose(table[added].float().cpu(), rows.float(), atol=1e-6):
         raise InputError(f"{token_path}: after loading, the embedding of {token!r} is not that of the file")
+
+
+def _load_factors(pipe: StableDiffusionPipeline, path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Load a LoRA by the stock call; InputError where it left no trace, or not the file's."""
+    if not is_peft_available():
+        raise InputError(f"{path}: is a LoRA, and diffusers needs the package 'peft' to load it")
+    known = set(pipe.get_active_adapters())
+    pipe.load_lora_weights(path)
+    (name,) = set(pipe.unet.peft_config) - known
+    state = pipe.unet.state_dict()
+    for key, value in weights.items():
+        layer, part, _ = key.removeprefix(lowrank.PREFIX).rsplit(".", 2)
+        loaded = state.get(f"{layer}.{part}.{name}.weight")
+        if loaded is None or not torch.allclose(loaded.float().cpu(), value.float(), atol=1e-6):
+            raise InputError(f"{path}: after loading, key {key!r} is not in the pipeline's UNet")
+    if not any(value.any() for key, value in weights.items() if key.endswith(lowrank.UP)):
+        raise InputError(f"{path}: all factors B are zero, so that loading it changes nothing")

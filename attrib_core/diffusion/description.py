@@ -24,14 +24,15 @@ class BaseModel:
 
     `fingerprint` covers every byte of the folder. `resolution` is the side of a
     picture in pixels. `held_out` has the lists `subjects` and `styles` of what the
-    model never saw in training; it is None where the folder has no `held_out.json`.
+    model never saw in training, and `source`, the source of pictures that they speak of
+    (null: any); it is None where the folder has no `held_out.json`.
     """
 
     path: Path
     fingerprint: str
     resolution: int
     prediction_type: str
-    held_out: dict[str, list[str]] | None
+    held_out: dict[str, Any] | None
 
     def as_json(self) -> dict[str, Any]:
         """The content of `base_model.json`."""
@@ -102,7 +103,7 @@ def read(path: Path) -> BaseModel:
         ) from None
 
 
-def _held_out(path: Path) -> dict[str, list[str]] | None:
+def _held_out(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     values = _json(path)
@@ -110,7 +111,10 @@ def _held_out(path: Path) -> dict[str, list[str]] | None:
         entries = values.get(name)
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise InputError(f"{path}: key {name!r} is {entries!r}, expected a list of names")
-    return {"subjects": values["subjects"], "styles": values["styles"]}
+    source = values.get("source")
+    if source is not None and not isinstance(source, str):
+        raise InputError(f"{path}: key 'source' is {source!r}, expected the name of a source or null")
+    return {"subjects": values["subjects"], "styles": values["styles"], "source": source}
 
 
 def _side(unet: dict[str, Any], folder: Path) -> int:

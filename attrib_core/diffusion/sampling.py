@@ -24,6 +24,15 @@ def initial_noise(components: Components, seeds: Sequence[int]) -> torch.Tensor:
     return torch.from_numpy(np.stack(drawn)).to(components.device)
 
 
+def step_noise(components: Components, seeds: Sequence[int], step: int) -> torch.Tensor:
+    """Standard normal noise of a step, shaped as the latents, by seed and number of the step."""
+    drawn = [
+        np.random.default_rng([seed, 1 + step]).standard_normal(components.latent_shape, dtype=np.float32)
+        for seed in seeds
+    ]
+    return torch.from_numpy(np.stack(drawn)).to(components.device)
+
+
 @torch.no_grad()
 def sample(
     components: Components,
@@ -33,22 +42,28 @@ def sample(
     *,
     steps: int,
     guidance: float,
+    eta: float = 0.0,
+    seeds: Sequence[int] = (),
 ) -> np.ndarray:
-    """Pictures from noise by deterministic DDIM (eta 0), (n, side, side, 3) uint8.
+    """Pictures from noise by DDIM, (n, side, side, 3) uint8.
 
     conditional, unconditional: hidden states, (n, length, dim). noise: (n,
     channels, height, width). The prediction is that without condition plus
-    `guidance` times the difference of the two.
+    `guidance` times the difference of the two. With `eta` above 0 each step adds
+    noise of its own, by the `seeds` of the pictures.
     """
+    if eta > 0 and len(seeds) != len(noise):
+        raise ValueError(f"eta {eta}: {len(seeds)} seeds for {len(noise)} pictures")
     scheduler = components.scheduler
     scheduler.set_timesteps(steps, device=components.device)
     context = torch.stack([unconditional, conditional], dim=1).flatten(0, 1)
     latents = noise * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
+    for number, timestep in enumerate(scheduler.timesteps):
         rows = latents.repeat_interleave(2, dim=0).contiguous(memory_format=torch.channels_last)
         predicted = components.unet(rows, timestep, context).sample
         without, given = predicted.unflatten(0, (-1, 2)).unbind(1)
+        added = step_noise(components, seeds, number) if eta > 0 else None
         latents = scheduler.step(
-            without + guidance * (given - without), timestep, latents, eta=0.0
+            without + guidance * (given - without), timestep, latents, eta=eta, variance_noise=added
         ).prev_sample
     return decode_latents(components, latents)

@@ -59,19 +59,25 @@ def plan(
     unseen_categories: Sequence[str],
     near_duplicate_distance: int,
     held_out_only: bool,
-    held_out: Mapping[str, Sequence[str]] | None,
+    held_out: Mapping[str, Any] | None,
+    source: str,
     seed: int,
 ) -> Plan:
     """Choose exemplar sets from the pool's parts, split them, and find what they exclude.
 
     The options are the config section `exemplars`. `held_out` has the lists `subjects` and
-    `styles` that the base model never saw, and is None where it does not say. The parts stream
-    through; only the candidates' words and the exemplars' pictures are held.
+    `styles` that the base model never saw of the pictures of its `source`, and is None where it
+    does not say. Where the pool comes from another `source`, the base has seen none of it, and
+    all may be exemplars. The parts stream through; only the candidates' words and the exemplars' pictures are held.
 
     Raises InputError, naming the config key and both numbers, where the pool has too few
     candidates or no distractor is left, and for an image_id that stands in the pool twice.
     """
     held = None if held_out is None else {kind: frozenset(held_out[kind]) for kind in ("subjects", "styles")}
+    elsewhere = held_out is not None and held_out.get("source") not in (None, source)
+    if elsewhere:
+        LOGGER.info("the base model learned from other pictures than those of source %r", source)
+    held_out_only &= not elsewhere
     plain, styled = sampling.candidates(_once(_words(parts)), held, held_out_only=held_out_only)
     sets = sampling.object_sets(plain, count=object_sets, unseen_categories=unseen_categories, seed=seed)
     sets += sampling.style_sets(styled, count=style_sets, sizes=style_set_size, seed=seed)
@@ -95,7 +101,7 @@ def plan(
         captions={member.image_id: member.caption for one in sets for member in one.members},
         pool_rows=pool_rows,
         warnings=[
-            *sampling.outside(sets, held, held_out_only=held_out_only),
+            *([] if elsewhere else sampling.outside(sets, held, held_out_only=held_out_only)),
             *splitting.untrained(sets, split_of, unseen_categories),
         ],
     )

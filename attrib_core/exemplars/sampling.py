@@ -95,8 +95,9 @@ def object_sets(
             )
     if len(subjects) < count:
         raise InputError(
-            f"exemplars.object_sets: {count} asked, but the pool has plain pictures of only"
-            f" {len(subjects)} different subjects that may be exemplars"
+            f"exemplars.object_sets: {count} asked, but the pool has pictures of only {len(subjects)} different"
+            " subjects that may be exemplars: with a category, no style, and, where exemplars.held_out_only"
+            " holds, never seen by the base model"
         )
     turns = []
     for group in (sorted(set(by_category) - set(unseen_categories)), sorted(unseen_categories)):

@@ -15,16 +15,19 @@ import numpy as np
 import pyarrow as pa
 
 from attrib_core.errors import InputError
-from attrib_core.metrics import bootstrap, bounds
+from attrib_core.metrics import bootstrap
 from attrib_core.metrics.groups import EXEMPLAR_COLUMNS, RANK_COLUMNS, Group, System, system
-from attrib_core.metrics.positions import TIES, Ranking, per_query, positions, recall_curve
+from attrib_core.metrics.matched import matched
+from attrib_core.metrics.positions import TIES, Ranking, per_query, placed, positions, recall_curve
+from attrib_core.metrics.strata import strata
+from attrib_core.metrics.summary import average, check_resamples, resampled, summarize
 
 __all__ = [
     "EXEMPLAR_COLUMNS", "RANK_COLUMNS", "TIES", "Ranking", "System",
-    "compare", "measure", "per_query", "positions", "recall_curve", "systems",
+    "compare", "matched", "measure", "per_query", "placed", "positions", "recall_curve", "strata",
+    "summarize", "systems",
 ]  # fmt: skip
 
-MEDIAN = "median_rank"
 UNTUNED = "untuned"
 
 
@@ -48,29 +51,11 @@ def systems(
 
 def measure(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
     """Rows of the table `metrics`. The interval is NaN where there is only one model."""
-    _check_resamples(resamples)
+    check_resamples(resamples)
     for one in measured:
         for group, members in one.groups():
-            sets, names = _sets(one, members)
-            draws = bootstrap.resamples(names, resamples, seed)
-            for key, values in one.values.items():
-                low, high = np.nan, np.nan
-                if len(names) > 1:
-                    low, high = bootstrap.interval(_resampled(key[0], values[members], sets, draws))
-                yield {
-                    "encoder": one.encoder,
-                    "mapper": one.mapper,
-                    **group._asdict(),
-                    "metric": key[0],
-                    "k": key[1],
-                    "value": _average(key[0], values[members]),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "ceiling": float(one.ceiling[key][members].mean()),
-                    "chance": _chance(one, key, members),
-                    "n_queries": len(members),
-                    "n_models": len(names),
-                }
+            for row in summarize(one, members, resamples=resamples, seed=seed):
+                yield {"encoder": one.encoder, "mapper": one.mapper, **group._asdict(), **row}
 
 
 def compare(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -79,7 +64,7 @@ def compare(measured: Sequence[System], *, resamples: int, seed: int) -> Iterato
     Both sides are averaged over the queries of the models that both have. The interval and the p-value
     are those of the difference over resamples of these models; NaN where there is only one.
     """
-    _check_resamples(resamples)
+    check_resamples(resamples)
     untuned = {one.encoder: (one, dict(one.groups())) for one in measured if one.mapper == UNTUNED}
     for one in measured:
         groups = dict(one.groups())
@@ -115,7 +100,7 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
         a, b = one.values[key][mine], other.values[key][others]
         low, high, p = np.nan, np.nan, np.nan
         if len(common) > 1:
-            differences = _resampled(key[0], a, my_sets, draws) - _resampled(key[0], b, other_sets, draws)
+            differences = resampled(key[0], a, my_sets, draws) - resampled(key[0], b, other_sets, draws)
             (low, high), p = bootstrap.interval(differences), bootstrap.p_value(differences)
         yield {
             "encoder": one.encoder,
@@ -130,36 +115,11 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
             "prompt_kind": group.prompt_kind,
             "metric": key[0],
             "k": key[1],
-            "value": _average(key[0], a),
-            "against_value": _average(key[0], b),
-            "difference": _average(key[0], a) - _average(key[0], b),
+            "value": average(key[0], a),
+            "against_value": average(key[0], b),
+            "difference": average(key[0], a) - average(key[0], b),
             "ci_low": low,
             "ci_high": high,
             "p_value": p,
             "n_models": len(common),
         }
-
-
-def _sets(one: System, members: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    names, sets = np.unique(one.labels["exemplar_set"][members], return_inverse=True)
-    return sets, names.tolist()
-
-
-def _resampled(metric: str, values: np.ndarray, sets: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    sample = bootstrap.Sample(values, sets)
-    return bootstrap.medians(sample, draws) if metric == MEDIAN else bootstrap.means(sample, draws)
-
-
-def _average(metric: str, values: np.ndarray) -> float:
-    return float(np.median(values) if metric == MEDIAN else values.mean())
-
-
-def _chance(one: System, key: tuple[str, int | None], members: np.ndarray) -> float:
-    if key[0] == MEDIAN:
-        return bounds.median_rank(one.exemplars[members], one.candidates[members])
-    return float(one.chance[key][members].mean())
-
-
-def _check_resamples(resamples: int) -> None:
-    if resamples < 1:
-        raise InputError(f"metrics.bootstrap: {resamples}, expected at least 1")

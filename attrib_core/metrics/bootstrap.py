@@ -23,12 +23,13 @@ class Sample(NamedTuple):
     sets: np.ndarray
 
 
-def resamples(names: list[str], times: int, seed: int) -> np.ndarray:
+def resamples(names: list[str], times: int, seed: int, *, salt: str = "") -> np.ndarray:
     """How often each exemplar set was drawn in each resample, (times, sets) int64.
 
-    `names` are the sets in sorted order; the counts of a resample sum to their number.
+    `names` are the sets in sorted order; the counts of a resample sum to their number. Another `salt`
+    draws otherwise.
     """
-    generator = keys.generator(seed, "bootstrap over models", names)
+    generator = keys.generator(seed, f"bootstrap over models{salt}", names)
     return generator.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=times)
 
 

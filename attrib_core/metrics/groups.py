@@ -40,7 +40,8 @@ class System:
 
     encoder: str
     mapper: str
-    labels: dict[str, np.ndarray]  # exemplar_set, condition, prompt_kind, kind, split: str; seen: bool
+    # exemplar_set, condition, prompt_kind, kind, split, and category where it is known: str; seen: bool
+    labels: dict[str, np.ndarray]
     exemplars: np.ndarray
     candidates: np.ndarray
     values: dict[tuple[str, int | None], np.ndarray]
@@ -69,8 +70,9 @@ def _combinations(columns: list[np.ndarray]) -> list[tuple[str, ...]]:
 def system(ranks: pa.Table, exemplars: pa.Table, ks: Sequence[int], ties: str, where: str) -> System:
     """The queries of one table `ranks` with their metrics.
 
-    `exemplars` has the columns EXEMPLAR_COLUMNS. Raises InputError for an empty table, more than one
-    encoder or mapper, or an exemplar set that `exemplars` lacks; `where` names the file.
+    `exemplars` has the columns EXEMPLAR_COLUMNS, and `category` where its groups are wanted. Raises
+    InputError for an empty table, more than one encoder or mapper, or an exemplar set that `exemplars`
+    lacks; `where` names the file.
     """
     if not len(ranks):
         raise InputError(f"{where}: no rows, expected ranks of at least one query")
@@ -92,13 +94,14 @@ def system(ranks: pa.Table, exemplars: pa.Table, ks: Sequence[int], ties: str, w
 
 
 def _set_labels(names: np.ndarray, exemplars: pa.Table, where: str) -> dict[str, np.ndarray]:
-    known = {row["exemplar_set"]: row for row in exemplars.select(EXEMPLAR_COLUMNS).to_pylist()}
+    columns = [*EXEMPLAR_COLUMNS, *({"category"} & set(exemplars.column_names))]
+    known = {row["exemplar_set"]: row for row in exemplars.select(columns).to_pylist()}
     distinct, index = np.unique(names, return_inverse=True)
     missing = [name for name in distinct if name not in known]
     if missing:
         raise InputError(f"{where}: exemplar set {missing[0]!r} is not in the table of exemplars")
     rows = [known[name] for name in distinct]
-    return {name: np.array([row[name] for row in rows])[index] for name in EXEMPLAR_COLUMNS[1:]}
+    return {name: np.array([row[name] for row in rows])[index] for name in columns[1:]}
 
 
 def _strings(table: pa.Table, name: str) -> np.ndarray:

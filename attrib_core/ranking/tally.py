@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attrib_core.ranking import exact
+from attrib_core.ranking.best import best, in_order
 
 
 class Tally:
@@ -38,9 +39,7 @@ class Tally:
 
     def top(self, query: int) -> tuple[np.ndarray, list[str]]:
         """The most similar candidates, best first; equal ones in the order of their names."""
-        scores, ids = self._top[query]
-        order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
-        return scores[order], [ids[i] for i in order]
+        return in_order(*self._top[query])
 
     def rest(self, query: int) -> tuple[np.ndarray, np.ndarray]:
         """Histogram of all candidates but the top: counts (bins,) int64, sums of similarity (bins,)."""
@@ -67,23 +66,9 @@ class Tally:
             border = np.partition(row, len(row) - self._top_k)[len(row) - self._top_k]
             entering = np.flatnonzero(row >= border)
         scores, names = self._top[query]
-        best = _best(
+        kept = best(
             np.concatenate([scores, row[entering]]), np.concatenate([names, ids[entering]]), self._top_k
         )
-        self._top[query] = best
-        if len(best[0]) == self._top_k:
-            self._floor[query] = best[0].min()
-
-
-def _best(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k highest, in no order; of equal ones at the border those whose names come first."""
-    if len(scores) <= k:
-        return scores, ids
-    border = np.partition(scores, len(scores) - k)[len(scores) - k]
-    above = np.flatnonzero(scores > border)
-    equal = np.flatnonzero(scores == border)
-    wanted = k - len(above)
-    if len(equal) > wanted:
-        equal = equal[np.argsort(ids[equal], kind="stable")[:wanted]]
-    chosen = np.concatenate([above, equal])
-    return scores[chosen], ids[chosen]
+        self._top[query] = kept
+        if len(kept[0]) == self._top_k:
+            self._floor[query] = kept[0].min()

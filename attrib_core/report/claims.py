@@ -8,23 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
-from attrib_core.report import features, words
+from attrib_core.report import at_chance, features, words
+from attrib_core.report.claim import AGAINST, MIXED, OPEN, SHOWN, Claim, times_chance, value_of
 from attrib_core.report.data import UNTUNED, Metrics, Row
 
-SHOWN, OPEN, AGAINST, MIXED = "shown", "open", "against", "mixed"
 MAP = "mean_average_precision"
 FEWEST = 20  # candidates that a statement on calibration is made from
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A question, whether the run answers it ('shown', 'open', 'against', 'mixed'), and the words."""
-
-    question: str
-    verdict: str
-    text: str
 
 
 def difference(
@@ -71,6 +61,8 @@ def all_claims(
     for kind in metrics.kinds:
         found.append(trace(metrics, comparisons, kind, features.best(metrics, kind)[0]))
     for kind in metrics.kinds:
+        found.append(at_chance.claim(metrics, kind, *features.best(metrics, kind)))
+    for kind in metrics.kinds:
         found.append(tuning(metrics, comparisons, kind, kept))
     if "object" in metrics.kinds:
         found.append(unseen(metrics, comparisons, "object", *features.best(metrics, "object")))
@@ -93,10 +85,10 @@ def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str)
         return None
     ceiling = f" and no order more than {words.percent(row['ceiling'])}" if row["ceiling"] < 0.9995 else ""
     text = (
-        f"With the {encoder} features as they come, {_value(row)} of the exemplars of {kind} sets stand among the "
+        f"With the {encoder} features as they come, {value_of(row)} of the exemplars of {kind} sets stand among the "
         f"{k} most similar candidates of an image ({words.plural(row['n_queries'], 'image')} of "
         f"{words.plural(row['n_models'], 'test model')}). A random order would find "
-        f"{words.percent(row['chance'])}{ceiling}; so this is {_times(row)} chance."
+        f"{words.percent(row['chance'])}{ceiling}; so this is {times_chance(row)} chance."
     )
     question = f"Do images of models customized on {kind} sets point to their exemplars?"
     if control is None:
@@ -168,8 +160,8 @@ def unseen(
     if seen is None or other is None:
         return None
     text = (
-        f"With {words.mapper(mapper)} {encoder} features, Recall@{k} is {_value(other)} for {kind} sets of "
-        f"categories that the train split lacks ({words.plural(other['n_models'], 'model')}) and {_value(seen)} for "
+        f"With {words.mapper(mapper)} {encoder} features, Recall@{k} is {value_of(other)} for {kind} sets of "
+        f"categories that the train split lacks ({words.plural(other['n_models'], 'model')}) and {value_of(seen)} for "
         f"the others ({words.plural(seen['n_models'], 'model')}); the groups hold different {kind}s, so they are no "
         "matched pair."
     )
@@ -262,10 +254,6 @@ def _verdict(paired: Row) -> str:
     return AGAINST if paired["ci_high"] < 0 else OPEN
 
 
-def _value(row: Row) -> str:
-    return words.with_interval(row["value"], row["ci_low"], row["ci_high"])
-
-
 def _difference(paired: Row) -> str:
     low, high = (words.points(paired[name]) for name in ("ci_low", "ci_high"))
     side = "above zero" if paired["ci_low"] > 0 else "below zero" if paired["ci_high"] < 0 else "around zero"
@@ -278,19 +266,10 @@ def _p(value: float | None) -> str:
     return f" (p{words.THIN}{'<' if value < 0.001 else '='}{words.THIN}{max(value, 0.001):.3f})"
 
 
-def _times(row: Row) -> str:
-    """A multiple of chance with its interval, "160 [120, 200] times"."""
-    value = words.ratio(row["value"] / row["chance"])
-    if row["ci_low"] is None:
-        return f"{value} times"
-    low, high = (words.ratio(row[name] / row["chance"]) for name in ("ci_low", "ci_high"))
-    return f"{value} [{low}, {high}] times"
-
-
 def _control(row: Row) -> str:
     if row["value"] == 0:
         return f"0.0{words.THIN}%, where chance is {words.percent(row['chance'])}: none of them is found"
-    reached = f"{_value(row)}, {_times(row)} chance"
+    reached = f"{value_of(row)}, {times_chance(row)} chance"
     if row["ci_low"] is None:
         return reached
     if row["ci_low"] > row["chance"]:

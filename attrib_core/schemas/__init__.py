@@ -11,8 +11,9 @@ import json
 
 import pyarrow as pa
 
-from attrib_core.schemas import attribution, pictures
+from attrib_core.schemas import attribution, pictures, released
 from attrib_core.schemas.columns import IMAGE, TEXT, column
+from attrib_core.schemas.released import abc_per_query_schema as abc_per_query_schema
 
 SCHEMAS: dict[str, pa.Schema] = {
     "pool": pictures.POOL,
@@ -29,9 +30,13 @@ SCHEMAS: dict[str, pa.Schema] = {
     "candidates": attribution.CANDIDATES,
     "metrics": attribution.METRICS,
     "comparisons": attribution.COMPARISONS,
+    "strata": attribution.STRATA,
+    "matched": attribution.MATCHED,
     "soft_scores": attribution.SOFT_SCORES,
     "calibration": attribution.CALIBRATION,
     "reliability": attribution.RELIABILITY,
+    "abc_metrics": released.ABC_METRICS,
+    "abc_comparisons": released.ABC_COMPARISONS,
 }
 
 FILES: dict[str, str] = {
@@ -49,10 +54,15 @@ FILES: dict[str, str] = {
     "candidates": "candidates/<encoder>/<mapper>.parquet",
     "metrics": "metrics.parquet",
     "comparisons": "comparisons.parquet",
+    "strata": "strata.parquet",
+    "matched": "matched.parquet",
     "soft_scores": "calibration/<encoder>/<mapper>/soft_scores.parquet",
     "calibration": "calibration/<encoder>/<mapper>/calibration.parquet",
     "reliability": "calibration/<encoder>/<mapper>/reliability.parquet",
     "embeddings": "embeddings/<encoder>/{pool,queries}/part-*.parquet, embeddings/<encoder>/exemplars.parquet",
+    "abc_metrics": "DIR/metrics.parquet of abc evaluate --out DIR",
+    "abc_comparisons": "DIR/comparisons.parquet of abc compare --out DIR",
+    "abc_per_query": "DIR/per_query.parquet of abc evaluate --out DIR",
 }
 """Where the files of each table stand, below the folder of the run."""
 

@@ -109,6 +109,46 @@ METRICS = pa.schema(
     ]
 )
 
+STRATA = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        CONDITION,
+        SPLIT,
+        KIND,
+        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
+        column("group_by", TEXT, "what the models are grouped by: 'category', 'n_exemplars'"),
+        column("group", TEXT, "the category, or the range of numbers of exemplars"),
+        *(METRICS.field(name) for name in METRICS.names[METRICS.names.index("metric") :]),
+    ]
+)
+
+MATCHED = pa.schema(
+    [
+        ENCODER,
+        MAPPER,
+        CONDITION,
+        SPLIT,
+        KIND,
+        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
+        METRICS.field("metric"),
+        METRICS.field("k"),
+        column(
+            "value", FLOAT64, "of unseen categories: models of like categories averaged, by shared weights"
+        ),
+        column("against_value", FLOAT64, "of seen categories, by the same weights"),
+        column("difference", FLOAT64, "unseen less seen"),
+        column(
+            "ci_low", FLOAT64, "95 % interval of the difference, bootstrap over models; NaN for one model"
+        ),
+        column("ci_high", FLOAT64, "upper end"),
+        column("p_value", FLOAT64, "two-sided, of no difference"),
+        column("n_models", INT64, "models of unseen categories that have a match"),
+        column("n_against", INT64, "models of seen categories that have a match"),
+        column("n_strata", INT64, "groups of like categories that hold both"),
+    ]
+)
+
 COMPARISONS = pa.schema(
     [
         ENCODER,

@@ -45,12 +45,14 @@ def drawn(
     guidance: float,
     batch: int,
     device: str,
+    eta: float = 0.0,
 ) -> Iterator[np.ndarray]:
     """The pictures of all missing requests in order; nothing is loaded before the first is asked for."""
     if not missing:
         return
     token = missing[0][0]["modifier_token"]
-    loaded = components.with_token(components.load(base, device), token)
+    tokens = len(torch.atleast_2d(_delta(missing[0][0], run).row))
+    loaded = components.with_token(components.load(base, device), token, tokens)
     with torch.no_grad():
         nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(batch, -1, -1)
     owners = {model["model_key"]: model for model, _ in missing}
@@ -67,7 +69,7 @@ def drawn(
         needed = {request.model_key for request in filled} & set(owners)
         held = {key: held.get(key) or _delta(owners[key], run) for key in sorted(needed)}
         try:
-            pictures = _batch(loaded, filled, held, nothing, steps=steps, guidance=guidance)
+            pictures = _batch(loaded, filled, held, nothing, steps=steps, guidance=guidance, eta=eta)
         except torch.cuda.OutOfMemoryError:
             raise InputError(
                 f"synthesis.batch: {batch} pictures at a time do not fit the memory of {device};"
@@ -85,13 +87,17 @@ def _batch(
     *,
     steps: int,
     guidance: float,
+    eta: float,
 ) -> np.ndarray:
     """Pictures of a batch of requests, each by its own model."""
     ids = components.tokenize(loaded, [request.prompt for request in filled])
-    noise = sampling.initial_noise(loaded, [request.seed for request in filled])
+    seeds = [request.seed for request in filled]
+    noise = sampling.initial_noise(loaded, seeds)
     with deltas.applied(loaded, [held.get(request.model_key) for request in filled]):
         states = components.encode_text(loaded, ids)
-        return sampling.sample(loaded, states, nothing, noise, steps=steps, guidance=guidance)
+        return sampling.sample(
+            loaded, states, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
+        )
 
 
 def _delta(model: Mapping[str, Any], run: Path) -> Delta:

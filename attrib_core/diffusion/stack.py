@@ -1,0 +1,110 @@
+"""Several models in training at a time: layers with a leading axis of models, one optimizer for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from attrib_core.diffusion import stacked
+from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.deltas import Delta
+from attrib_core.diffusion.settings import Customizer
+from attrib_core.diffusion.stacked import StackedLinear, StackedLowRank
+
+CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+
+
+class Stack:
+    """Several models in training; `attached` puts them into the network, `update` makes a step of all.
+
+    layers: what is trained of the UNet, by the name of the layer that it stands for. The
+    token is trained too, unless `train_token` says otherwise.
+    """
+
+    def __init__(
+        self,
+        settings: Customizer,
+        components: Components,
+        nouns: Sequence[str],
+        layers: Mapping[str, StackedLinear | StackedLowRank],
+        *,
+        train_token: bool = True,
+    ) -> None:
+        if components.token is None:
+            raise ValueError("components without a modifier token; call with_token first")
+        self._components = components
+        self._clip = settings.gradient_clip
+        self._layers = dict(layers)
+        starts = [noun if settings.initializer is None else settings.initializer for noun in nouns]
+        rows = torch.stack([noun_embedding(components, noun) for noun in starts])
+        if components.tokens > 1:
+            rows = rows[:, None].repeat(1, components.tokens, 1)
+        self._embedding = stacked.StackedEmbedding(components.table, components.token, rows)
+        trained = [parameter for layer in self._layers.values() for parameter in layer.parameters()]
+        trained += [self._embedding.rows] if train_token else []
+        self._trained = [parameter.requires_grad_() for parameter in trained]
+        # elementwise, so that models do not meet in it
+        self._optimizer = torch.optim.AdamW(self._trained, settings.rate, weight_decay=settings.weight_decay)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside, UNet and text encoder work with the weights of the stack."""
+        with ExitStack() as stack:
+            stack.enter_context(stacked.swapped(self._components.unet, self._layers))
+            stack.enter_context(stacked.swapped_embedding(self._components.text_encoder, self._embedding))
+            yield
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One optimizer step from the gradients at hand, clipped model by model; gradients are cleared."""
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        scale = (self._clip / (norms + CLIP_EPSILON)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def delta(self, position: int) -> Delta:
+        """What the model at a position has become."""
+        weights: dict[str, torch.Tensor] = {}
+        for name, layer in self._layers.items():
+            weights |= layer.taken(name, position)
+        return Delta(weights, self._embedding.rows[position].detach().clone())
+
+
+def noun_embedding(components: Components, noun: str) -> torch.Tensor:
+    """Mean of the token embeddings of a noun, (dim,): the start of the modifier token."""
+    ids = components.tokenizer(noun, add_special_tokens=False).input_ids
+    return components.table[ids].mean(dim=0)
+
+
+def stacked_layers(
+    components: Components,
+    endings: tuple[str, ...],
+    models: int,
+    *,
+    first_token_stopped: tuple[str, ...] = (),
+) -> dict[str, StackedLinear | StackedLowRank]:
+    """The UNet's linear layers whose names end so, a copy for each model, in the order of their names.
+
+    Those that end as `first_token_stopped` says let no gradient through the first token.
+    """
+    found: dict[str, StackedLinear | StackedLowRank] = {}
+    for name, own in linear_layers(components, endings).items():
+        stopped = name.endswith(first_token_stopped) if first_token_stopped else False
+        kind = stacked.FirstTokenStopped if stopped else stacked.StackedLinear
+        weight = own.weight.expand(models, -1, -1).clone()
+        found[name] = kind(weight, None if own.bias is None else own.bias.expand(models, -1).clone())
+    return found
+
+
+def linear_layers(components: Components, endings: tuple[str, ...]) -> dict[str, torch.nn.Linear]:
+    """The UNet's linear layers whose names end so, in the order of their names."""
+    return {
+        name: layer
+        for name, layer in sorted(components.unet.named_modules())
+        if isinstance(layer, torch.nn.Linear) and name.endswith(endings)
+    }

@@ -1,0 +1,238 @@
+"""`python -m attrib_core abc evaluate | compare | export`: the published benchmark's files."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrib_core.errors import InputError
+from attrib_core.jobs import LOGGER
+
+if TYPE_CHECKING:
+    from attrib_core.metrics import System
+    from attrib_core.released.cases import Queries, TestCase
+    from attrib_core.released.mappers import Mapper
+    from attrib_core.released.stored import Matrix
+
+
+def add(commands: Any) -> None:
+    """Add `abc` and its subcommands to those of the command line."""
+    top = commands.add_parser("abc", help="evaluate, compare or write files of the published benchmark")
+    inner = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_evaluate(inner.add_parser("evaluate", help="exact metrics of released features, with intervals"))
+    _add_compare(inner.add_parser("compare", help="differences between two evaluations, with p-values"))
+    _add_export(inner.add_parser("export", help="write a run of this project in the released layout"))
+
+
+def _add_evaluate(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--pool",
+        type=Path,
+        required=True,
+        metavar="F",
+        help="features of the pool: .pth, .npy, .parquet, or a folder of parts",
+    )
+    one.add_argument(
+        "--test", type=Path, required=True, nargs="+", metavar="F", help="features of test cases: .pth"
+    )
+    one.add_argument(
+        "--cases", type=Path, nargs="+", metavar="F", help="JSON of each test file, for metrics by category"
+    )
+    one.add_argument(
+        "--mapper",
+        type=Path,
+        metavar="F",
+        help="mapper checkpoint; without one features are taken as they are",
+    )
+    one.add_argument(
+        "--recall-ks", type=int, nargs="+", default=[5, 10, 100], metavar="K", help="default: 5 10 100"
+    )
+    one.add_argument(
+        "--ties",
+        choices=("half", "above", "below"),
+        default="half",
+        help="where a distractor as similar as the exemplar counts; default: %(default)s",
+    )
+    one.add_argument(
+        "--bad-rows",
+        choices=("refuse", "last"),
+        default="refuse",
+        help="vectors that are not finite or zero: an error, or ranked last; default: %(default)s",
+    )
+    one.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where similarities are computed; counts do not depend on it; default: %(default)s",
+    )
+    one.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the models; default: %(default)s",
+    )
+    one.add_argument("--seed", type=int, default=0, help="of the resamples; default: %(default)s")
+    one.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for per_query.parquet and metrics.parquet",
+    )
+    one.set_defaults(run=evaluate)
+
+
+def _add_compare(one: argparse.ArgumentParser) -> None:
+    one.add_argument("first", type=Path, metavar="DIR", help="what abc evaluate wrote")
+    one.add_argument("second", type=Path, metavar="DIR", help="what another abc evaluate wrote")
+    one.add_argument(
+        "--match",
+        choices=("model", "category"),
+        default="model",
+        help="two systems on the same models, or other models within categories; default: %(default)s",
+    )
+    one.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the models; default: %(default)s",
+    )
+    one.add_argument("--seed", type=int, default=0, help="of the resamples; default: %(default)s")
+    one.add_argument("--out", type=Path, metavar="DIR", help="folder for comparisons.parquet")
+    one.set_defaults(run=compare)
+
+
+def _add_export(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--run", dest="folder", type=Path, required=True, metavar="DIR", help="folder of a run: results/NAME"
+    )
+    one.add_argument("--encoder", required=True, metavar="E", help="encoder of the run")
+    one.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="default: %(default)s"
+    )
+    one.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for feats/, dataset/json/ and weights/"
+    )
+    one.set_defaults(run=export)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Rank, measure, write and print."""
+    from attrib_core import tables
+    from attrib_core.released import cases, evaluation, mappers, stored
+    from attrib_core.released import tables as results
+
+    if arguments.cases is not None and len(arguments.cases) != len(arguments.test):
+        raise InputError(
+            f"--cases: {len(arguments.cases)} files, expected one for each of {len(arguments.test)} of --test"
+        )
+    names = [path.stem for path in arguments.test]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"--test: two files are named {max(names, key=names.count)!r}, expected different names"
+        )
+    if min(arguments.recall_ks) < 1:
+        raise InputError(f"--recall-ks: {min(arguments.recall_ks)}, expected numbers of at least 1")
+    if arguments.bootstrap < 1:
+        raise InputError(f"--bootstrap: {arguments.bootstrap}, expected at least 1")
+    with _progress("abc evaluate"):
+        pool = stored.open_pool(arguments.pool)
+        mapper = mappers.read_mapper(arguments.mapper) if arguments.mapper else mappers.UNTUNED
+        tests = [cases.read_test(path) for path in arguments.test]
+        for test in tests:
+            evaluation.check_dimensions(pool, test, mapper)
+        about = [
+            cases.categories(test, path) for test, path in zip(tests, arguments.cases or [], strict=False)
+        ]
+        systems = [
+            _system(pool, test, mapper, about[number] if about else None, arguments)
+            for number, test in enumerate(tests)
+        ]
+        per_query = [results.per_query(one, queries) for one, queries in systems]
+        labels = {"mapper": str(arguments.mapper or "untuned"), "ties": arguments.ties}
+        rows = [
+            {"test": one.encoder, **labels, **row}
+            for one, _ in systems
+            for row in evaluation.measure(one, resamples=arguments.bootstrap, seed=arguments.seed)
+        ]
+    with tables.writer(arguments.out / "per_query.parquet", per_query[0].schema) as sink:
+        for table in per_query:
+            sink.write(table)
+    tables.write(arguments.out / "metrics.parquet", "abc_metrics", rows)
+    print(
+        f"pool of {pool.rows} ({arguments.pool}), mapper {labels['mapper']}, ties {arguments.ties};"
+        " per cent, intervals over models"
+    )
+    for name in names:
+        for line in results.printed(row for row in rows if row["test"] == name):
+            print(line)
+    return 0
+
+
+def _system(
+    pool: Matrix,
+    test: TestCase,
+    mapper: Mapper,
+    about: list[str | None] | None,
+    arguments: argparse.Namespace,
+) -> tuple[System, list[Queries]]:
+    from attrib_core import device
+    from attrib_core.released import evaluation
+
+    chosen = device.choose(arguments.device)
+    options = {"mapper": mapper, "bad_rows": arguments.bad_rows, "device": chosen}
+    counted = [(one, evaluation.count(pool, test, one, **options)) for one in test.queries]
+    found = evaluation.system(
+        pool.rows, test, counted, recall_ks=arguments.recall_ks, ties=arguments.ties, categories=about
+    )
+    return found, test.queries
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Hold two evaluations against each other; write and print."""
+    from attrib_core import tables
+    from attrib_core.released import comparing
+    from attrib_core.released import tables as results
+
+    sides = [comparing.read(folder) for folder in (arguments.first, arguments.second)]
+    options = {"resamples": arguments.bootstrap, "seed": arguments.seed}
+    rows = list(comparing.compare(*sides, match=arguments.match, **options))
+    if arguments.out is not None:
+        tables.write(arguments.out / "comparisons.parquet", "abc_comparisons", rows)
+    for line in results.printed_comparisons(rows):
+        print(line)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a run in the released layout; name the files."""
+    from attrib_core.released import export as writing
+
+    with _progress("abc export"):
+        for path in writing.export(
+            arguments.folder, encoder=arguments.encoder, split=arguments.split, out=arguments.out
+        ):
+            print(f"wrote {path}")
+    return 0
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[None]:
+    """Progress and messages as lines on standard error."""
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+    level = LOGGER.level
+    LOGGER.addHandler(terminal)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        LOGGER.removeHandler(terminal)

@@ -1,0 +1,123 @@
+"""Two evaluations held against each other, from their tables `per_query`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attrib_core.errors import InputError
+from attrib_core.metrics import bootstrap
+from attrib_core.metrics.matched import Models, difference
+from attrib_core.metrics.summary import MEDIAN, average, check_resamples, resampled
+from attrib_core.released.tables import SHORT
+
+MATCH = ("model", "category")
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The table `per_query` that `abc evaluate` wrote to a folder."""
+    path = Path(folder) / "per_query.parquet"
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected what abc evaluate --out {folder} writes") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
+    missing = {"test", "prompt_kind", "model_index", "average_precision"} - set(table.column_names)
+    if missing:
+        raise InputError(f"{path}: missing columns {sorted(missing)}, expected what abc evaluate writes")
+    return table.to_pandas()
+
+
+def compare(
+    ours: pd.DataFrame, theirs: pd.DataFrame, *, match: str = "model", resamples: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table `abc_comparisons`, for each test file and prompt kind.
+
+    match  'model': two systems on the same test files, by their models; 'category': two groups of
+           other models, such as seen and unseen classes, within categories
+
+    Raises InputError where the two have nothing in common.
+    """
+    check_resamples(resamples)
+    if match not in MATCH:
+        raise InputError(f"--match: {match!r}, expected one of {', '.join(MATCH)}")
+    rows = list(
+        _paired(ours, theirs, resamples, seed)
+        if match == "model"
+        else _matched(ours, theirs, resamples, seed)
+    )
+    if not rows:
+        what = (
+            "test file, prompt kind and model" if match == "model" else "prompt kind and category (--cases)"
+        )
+        raise InputError(f"the two evaluations have no {what} in common, nothing to compare")
+    yield from rows
+
+
+def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    for (test, kind), mine in ours.groupby(["test", "prompt_kind"], sort=False):
+        other = theirs[(theirs["test"] == test) & (theirs["prompt_kind"] == kind)]
+        common = np.intersect1d(mine["model_index"], other["model_index"])
+        if not len(common):
+            continue
+        mine, other = (side[side["model_index"].isin(common)] for side in (mine, other))
+        draws = bootstrap.resamples([f"{model:06d}" for model in common], resamples, seed)
+        sets = [np.searchsorted(common, side["model_index"]) for side in (mine, other)]
+        for metric, k, name in _metrics(ours, theirs):
+            a, b = mine[name].to_numpy(), other[name].to_numpy()
+            low, high, p = np.nan, np.nan, np.nan
+            if len(common) > 1:
+                differences = resampled(metric, a, sets[0], draws) - resampled(metric, b, sets[1], draws)
+                (low, high), p = bootstrap.interval(differences), bootstrap.p_value(differences)
+            value, against = average(metric, a), average(metric, b)
+            yield {
+                "test": test, "against_test": test, "prompt_kind": kind, "matched_by": "model",
+                "metric": metric, "k": k, "value": value, "against_value": against,
+                "difference": value - against, "ci_low": low, "ci_high": high, "p_value": p,
+                "n_models": len(common), "n_against": len(common),
+            }  # fmt: skip
+
+
+def _matched(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    tests = [", ".join(dict.fromkeys(side["test"])) for side in (ours, theirs)]
+    for kind in dict.fromkeys(ours["prompt_kind"]):
+        sides = [side[(side["prompt_kind"] == kind) & side["category"].notna()] for side in (ours, theirs)]
+        for metric, k, name in _metrics(ours, theirs):
+            found = None
+            if metric != MEDIAN and all(map(len, sides)):
+                found = difference(*(_models(side, name) for side in sides), resamples=resamples, seed=seed)
+            if found is not None:
+                yield {
+                    "test": tests[0], "against_test": tests[1], "prompt_kind": kind, "matched_by": "category",
+                    "metric": metric, "k": k, "value": found.ours, "against_value": found.theirs,
+                    "difference": found.ours - found.theirs, "ci_low": found.ci_low,
+                    "ci_high": found.ci_high, "p_value": found.p_value, "n_models": found.n_ours,
+                    "n_against": found.n_theirs,
+                }  # fmt: skip
+
+
+def _models(side: pd.DataFrame, name: str) -> Models:
+    by_model = side.groupby(["test", "model_index"], sort=True)
+    names = [f"{test} {model:06d}" for test, model in by_model.groups]
+    return Models(
+        np.array(names), by_model[name].mean().to_numpy(), by_model["category"].first().to_numpy(str)
+    )
+
+
+def _metrics(ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[tuple[str, int | None, str]]:
+    """(metric, k, column) of what both tables have."""
+    common = [name for name in ours.columns if name in set(theirs.columns)]
+    for metric, column in SHORT.items():
+        start = column.partition("{")[0]
+        for name in common:
+            if name == column:
+                yield metric, None, name
+            elif start != column and name.startswith(start):
+                yield metric, int(name.removeprefix(start)), name

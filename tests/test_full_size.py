@@ -1,0 +1,108 @@
+"""Customization and synthesis with the network of Stable Diffusion v1.4 at its real size."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attrib_core.customization import concepts, training
+from attrib_core.customization.concepts import Prior
+from attrib_core.customizers import crossattn, custom_diffusion
+from attrib_core.customizers.custom_diffusion import CustomDiffusion
+from attrib_core.diffusion import components, deltas, sampling
+from attrib_core.diffusion.description import BaseModel
+from tests import diffusion_fixtures as made
+from tests import full_size_fixtures as full
+
+TOKEN = "<new1>"
+KEYS_AND_VALUES, CROSS_ATTENTION = 19_169_280, 43_962_560  # as published
+NEEDED = 16e9
+SIDE = int(os.environ.get("FULL_SIZE_LATENT", "32"))  # 64 is 512 pixels; half of it is a quarter of the work
+
+
+def free_memory() -> float:
+    """Bytes that are to be had; endless where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return float("inf")
+    return float(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
+
+
+def test_the_number_of_trained_weights() -> None:
+    """Names and shapes come from the model: counted without its weights being made."""
+    with torch.device("meta"):
+        unet = full.unet()
+    assert sum(one.numel() for one in unet.parameters()) == 859_520_964
+
+    def count(endings: tuple[str, ...]) -> int:
+        layers = {name: layer for name, layer in unet.named_modules() if name.endswith(endings)}
+        assert len(layers) == 16 * len(endings)
+        return sum(one.numel() for layer in layers.values() for one in layer.parameters())
+
+    assert count(custom_diffusion.KEYS_AND_VALUES) == KEYS_AND_VALUES
+    assert count(crossattn.KEYS_AND_VALUES + crossattn.QUERIES_AND_OUTPUTS) == CROSS_ATTENTION
+
+
+def test_clip_vocabulary(tmp_path: Path) -> None:
+    """Ids that are known of the stock tokenizer."""
+    words = full.tokenizer(tmp_path)
+    assert len(words) == 49408
+    assert words("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+
+
+@pytest.mark.slow
+def test_two_stacked_steps_and_a_picture(tmp_path: Path) -> None:
+    if free_memory() < NEEDED:
+        pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free memory, there are {free_memory() / 1e9:.1f}")
+    pipe = full.pipeline(tmp_path, SIDE)
+    base = BaseModel(tmp_path, "random", SIDE * 8, "epsilon", None)
+    loaded = components.with_token(components.from_pipeline(pipe, base, "cpu"), TOKEN)
+    method = CustomDiffusion(
+        steps=2, learning_rate=1e-5, exemplar_batch=1, prior_batch=1, stack=2, views=1, checkpointing=True
+    )
+    sets = made.exemplar_sets()[:2]
+    with torch.no_grad():
+        texts = components.encode_text(loaded, components.tokenize(loaded, ["photo of a fruit"]))
+    ready = []
+    for one in sets:
+        prior = Prior(torch.randn(1, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), texts)
+        ready.append(
+            concepts.concept(
+                one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=prior, views=1, scale_jitter=0.0,
+                shift=0.0, seed=1,
+            )
+        )  # fmt: skip
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items() if "attn2.to_" in name}
+    first, second = training.train(ready, loaded, method, steps=2, seed=1)
+    assert isinstance(first, training.Trained) and isinstance(second, training.Trained)
+    assert np.isfinite([first.loss, second.loss]).all()
+    assert sum(value.numel() for value in first.delta.weights.values()) == KEYS_AND_VALUES
+    assert len(first.delta.weights) == 32 and first.delta.row.shape == (768,)
+    for key, value in first.delta.weights.items():
+        assert not torch.equal(value, before[key]) and not torch.equal(value, second.delta.weights[key])
+
+    noise = sampling.initial_noise(loaded, [7])
+    nothing = components.tokenize(loaded, [""])
+    with torch.no_grad(), deltas.applied(loaded, [first.delta]):
+        ids = components.tokenize(loaded, [f"a {TOKEN} fruit in the snow"])
+        picture = sampling.sample(
+            loaded,
+            components.encode_text(loaded, ids),
+            components.encode_text(loaded, nothing),
+            noise,
+            steps=2,
+            guidance=6.0,
+        )
+    assert picture.shape == (1, SIDE * 8, SIDE * 8, 3) and picture.std() > 0
+
+    deltas.write(tmp_path, "one", first.delta, TOKEN)
+    files = deltas.paths(tmp_path, "one")
+    assert files[0].stat().st_size == pytest.approx(4 * KEYS_AND_VALUES, rel=1e-3)  # the published 76.7 MB
+    deltas.load_into(pipe, *files, TOKEN)  # raises where nothing has changed
+    state = pipe.unet.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in first.delta.weights.items())

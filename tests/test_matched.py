@@ -1,0 +1,190 @@
+"""Finer groups, matched comparisons, and two evaluations held against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from released_fixtures import mappers, release
+from test_metrics import world_of_systems
+from test_released import run
+
+from attrib_core import metrics, tables
+from attrib_core.__main__ import main
+from attrib_core.errors import InputError
+from attrib_core.metrics.matched import Models, difference
+from attrib_core.metrics.strata import sizes
+from attrib_core.released import comparing
+
+
+def systems(gain: float = 0.1) -> list[metrics.System]:
+    named, exemplars = world_of_systems(gain)
+    categories = [
+        ("bird", "tool", "fruit", "bird")[int(name[1:]) % 4]
+        for name in exemplars.column("exemplar_set").to_pylist()
+    ]
+    return metrics.systems(named, exemplars.append_column("category", pa.array(categories)), recall_ks=[5])
+
+
+def test_strata_average_their_own_queries() -> None:
+    measured = systems()
+    rows = list(metrics.strata(measured, resamples=20, seed=1))
+    tables.from_rows(rows, tables.schema("strata"))
+    assert {(row["group_by"], row["group"]) for row in rows} == {
+        ("category", "bird"), ("category", "tool"), ("category", "fruit"),
+    }  # fmt: skip
+    for row in rows:
+        one = next(system for system in measured if system.mapper == row["mapper"])
+        chosen = one.labels["category"] == row["group"]
+        for name in ("condition", "split", "kind"):
+            chosen = chosen & (one.labels[name] == row[name])
+        if row["prompt_kind"] != "all":
+            chosen = chosen & (one.labels["prompt_kind"] == row["prompt_kind"])
+        values = one.values[row["metric"], row["k"]][chosen]
+        assert row["n_queries"] == len(values)
+        assert row["value"] == pytest.approx(
+            np.median(values) if row["metric"] == "median_rank" else values.mean()
+        )
+
+
+def test_numbers_of_exemplars_fall_into_one_group_each() -> None:
+    found = sizes(np.array([1, 2, 4, 5, 8, 9, 16, 17, 32, 33, 67, 1000]))
+    assert found.tolist() == [
+        "1",
+        "2-4",
+        "2-4",
+        "5-8",
+        "5-8",
+        "9-16",
+        "9-16",
+        "17-32",
+        "17-32",
+        "33+",
+        "33+",
+        "33+",
+    ]
+
+
+def models(values: list[float], strata: list[str], name: str) -> Models:
+    return Models(
+        np.array([f"{name}{i:03d}" for i in range(len(values))]), np.array(values), np.array(strata)
+    )
+
+
+def test_a_matched_difference_is_the_weighted_mean_over_strata() -> None:
+    ours = models([1.0, 3.0, 5.0, 100.0], ["a", "a", "b", "only ours"], "o")
+    theirs = models([0.0, 4.0, 4.0, 7.0, -50.0], ["a", "b", "b", "b", "only theirs"], "t")
+    found = difference(ours, theirs, resamples=50, seed=1)
+    assert found is not None
+    weights = {"a": 2 * 1 / 3, "b": 1 * 3 / 4}
+    total = sum(weights.values())
+    assert found.ours == pytest.approx((weights["a"] * 2 + weights["b"] * 5) / total)
+    assert found.theirs == pytest.approx((weights["a"] * 0 + weights["b"] * 5) / total)
+    assert (found.n_ours, found.n_theirs, found.n_strata) == (3, 4, 2)
+    assert found.ci_low <= found.ours - found.theirs <= found.ci_high
+    assert difference(ours, models([1.0], ["c"], "t"), resamples=5, seed=1) is None
+    one = difference(models([1.0], ["a"], "o"), theirs, resamples=5, seed=1)
+    assert one is not None and np.isnan(one.ci_low) and np.isnan(one.p_value)
+
+
+def test_matching_takes_away_a_difference_of_composition() -> None:
+    """Unseen models are mostly of an easy category: alike within it, they look better over all."""
+    covered, apparent = 0, 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        sides = []
+        for name, easy in (("o", 45), ("t", 15)):
+            strata = ["easy"] * easy + ["hard"] * (60 - easy)
+            values = [rng.normal(0.8 if stratum == "easy" else 0.3, 0.1) for stratum in strata]
+            sides.append(models(values, strata, name))
+        found = difference(*sides, resamples=300, seed=trial)
+        assert found is not None
+        covered += found.ci_low <= 0 <= found.ci_high
+        apparent += sides[0].values.mean() - sides[1].values.mean() > 0.15
+    assert apparent == 60 and covered >= 52
+
+
+def test_seen_and_unseen_are_matched_within_like_categories() -> None:
+    measured = systems()
+    rows = list(metrics.matched(measured, resamples=30, seed=1))
+    tables.from_rows(rows, tables.schema("matched"))
+    assert rows and all(row["metric"] != "median_rank" for row in rows)
+    names, wanted = ("split", "kind", "prompt_kind", "metric"), ["test", "object", "all", "recall_at_k"]
+    row = next(row for row in rows if [row[name] for name in names] == wanted)
+    one = measured[0]
+    chosen = (
+        (one.labels["condition"] == row["condition"])
+        & (one.labels["split"] == "test")
+        & (one.labels["kind"] == "object")
+    )
+    frame = pd.DataFrame({
+        "set": one.labels["exemplar_set"][chosen], "seen": one.labels["seen"][chosen],
+        "category": one.labels["category"][chosen], "value": one.values["recall_at_k", 5][chosen],
+    })  # fmt: skip
+    by_model = (
+        frame.groupby(["category", "seen", "set"])["value"]
+        .mean()
+        .groupby(["category", "seen"])
+        .agg(["mean", "size"])
+    )
+    total, weights = 0.0, 0.0
+    for category in by_model.index.levels[0]:
+        if {True, False} <= set(by_model.loc[category].index):
+            seen, unseen = by_model.loc[category, True], by_model.loc[category, False]
+            weight = seen["size"] * unseen["size"] / (seen["size"] + unseen["size"])
+            total, weights = total + weight * (unseen["mean"] - seen["mean"]), weights + weight
+    assert row["difference"] == pytest.approx(total / weights)
+    wide = list(metrics.matched(measured, resamples=30, seed=1, alike=[["bird", "tool", "fruit"]]))
+    assert {row["n_strata"] for row in wide} == {1}
+    named, exemplars = world_of_systems(0.1)
+    assert not list(metrics.matched(metrics.systems(named, exemplars, recall_ks=[5]), resamples=5, seed=1))
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> tuple[Path, Path]:
+    case = release(1, rows=300, dim=16, sizes=[1, 4, 12, 5, 1, 2])
+    paths = case.write(tmp_path)
+    _, checkpoint = mappers("linear", 16, tmp_path)
+    cases = ["--cases", str(paths["cases"])]
+    run(paths, tmp_path / "a", *cases)
+    run(paths, tmp_path / "b", *cases, "--mapper", str(checkpoint), "--recall-ks", "5", "10")
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_two_systems_are_compared_on_the_same_models(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["abc", "compare", *map(str, evaluated), "--out", str(tmp_path / "c")]) == 0
+    assert "test_case against test_case, gpt: 6 and 6 models" in capsys.readouterr().out
+    rows = tables.read(tmp_path / "c" / "comparisons.parquet", "abc_comparisons").to_pylist()
+    assert {(row["metric"], row["k"]) for row in rows} == {
+        ("recall_at_k", 5), ("recall_at_k", 10), ("capped_recall_at_k", 5), ("capped_recall_at_k", 10),
+        ("success_at_k", 5), ("success_at_k", 10), ("mean_average_precision", None), ("median_rank", None),
+    }  # fmt: skip
+    a, b = (pd.read_parquet(folder / "per_query.parquet") for folder in evaluated)
+    for row in rows:
+        if row["metric"] == "mean_average_precision":
+            mine, other = (
+                side[side["prompt_kind"] == row["prompt_kind"]]["average_precision"] for side in (a, b)
+            )
+            assert row["difference"] == pytest.approx(mine.mean() - other.mean())
+            assert row["ci_low"] <= row["difference"] <= row["ci_high"]
+    same: list[dict[str, Any]] = list(comparing.compare(a, a, resamples=50, seed=1))
+    assert all(row["difference"] == 0 and row["p_value"] == 1 for row in same)
+
+
+def test_other_models_are_compared_within_categories(evaluated: tuple[Path, Path]) -> None:
+    table = comparing.read(evaluated[0])
+    ours, theirs = table[table["model_index"] < 3], table[table["model_index"] >= 3].assign(test="other")
+    rows = list(comparing.compare(ours, theirs, match="category", resamples=50, seed=1))
+    assert {(row["test"], row["against_test"], row["n_models"]) for row in rows} == {
+        ("test_case", "other", 2)
+    }
+    for match in ("model", "category"):
+        with pytest.raises(InputError, match="in common"):
+            list(comparing.compare(ours, theirs.assign(category=None), match=match, resamples=50, seed=1))

@@ -1,0 +1,184 @@
+"""A run in the released layout: its files, and that they give the run's own numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from ranking_fixtures import World, world, write_parts
+
+from attrib_core import heads, metrics, ranking, tables
+from attrib_core.__main__ import main
+
+KEYS = ("exemplar_paths", "exemplar_chunks", "exemplar_tensors", "synth_paths", "synth_ids", "synth_tensors")
+KINDS = {"object": ("media", "scene"), "style": ("object", "theme")}
+SETS = [
+    ("object", 1, "test"),
+    ("style", 12, "test"),
+    ("object", 1, "train"),
+    ("object", 1, "test"),
+    ("style", 5, "test"),
+]
+PICTURE = {"bytes": b"png", "path": "x.png"}
+
+
+def mapper() -> heads.Heads:
+    rng = np.random.default_rng(5)
+
+    def head() -> heads.Linear:
+        turned = np.eye(16) + 0.1 * rng.standard_normal((16, 16))
+        return heads.Linear(turned.astype(np.float32), (0.05 * rng.standard_normal(16)).astype(np.float32))
+
+    return heads.Heads(head(), head())
+
+
+def write_run(folder: Path) -> tuple[World, list[dict[str, object]], list[dict[str, object]]]:
+    """What `export` reads of a run, for two kinds of sets; rows of exemplars and synthesized."""
+    case = world(3, rows=300, dim=16, set_sizes=[size for _, size, _ in SETS], queries_each=8, duplicates=30)
+    case.excluded = ["p00007", "p00299"]
+    exemplars, queries = [], []
+    for (name, vectors), (kind, _, split) in zip(case.exemplars.items(), SETS, strict=True):
+        exemplars += [
+            {
+                "exemplar_id": f"{name}-e{i}", "exemplar_set": name, "image_id": f"{name}-{i}", "image": PICTURE,
+                "kind": kind, "category": "bird", "subject": None, "style": None, "split": split, "seen": True,
+            }
+            for i in range(len(vectors))
+        ]  # fmt: skip
+        queries += [
+            {
+                "query_id": f"{name}-q{i}", "exemplar_set": name, "model_key": "k",
+                "condition": "control" if i == 7 else "customized", "prompt_kind": KINDS[kind][i % 2],
+                "prompt_index": i // 4, "sample_index": i // 2 % 2, "prompt": "p", "seed": i, "image": PICTURE,
+            }
+            for i in range(8)
+        ]  # fmt: skip
+    tables.write(folder / "exemplars.parquet", "exemplars", exemplars)
+    tables.write(folder / "synthesized" / "part-0000.parquet", "synthesized", queries[:20])
+    tables.write(folder / "synthesized" / "part-0001.parquet", "synthesized", queries[20:])
+    excluded = [{"image_id": name, "reason": "exemplar", "exemplar_id": "s00-e0"} for name in case.excluded]
+    tables.write(folder / "excluded.parquet", "excluded", excluded)
+    embedded = folder / "embeddings" / "pixel"
+    write_parts(embedded / "pool", case.pool_ids, case.pool, 90)
+    write_parts(
+        embedded / "queries",
+        [str(row["query_id"]) for row in queries],
+        np.concatenate(list(case.queries.values())),
+        17,
+    )
+    whole = write_parts(
+        folder,
+        [str(row["exemplar_id"]) for row in exemplars],
+        np.concatenate(list(case.exemplars.values())),
+        999,
+    )[0]
+    whole.rename(embedded / "exemplars.parquet")
+    for name in ("linear-both", "linear-style"):
+        heads.save(folder / "mappers" / "pixel" / f"{name}.safetensors", mapper(), {})
+    return case, exemplars, queries
+
+
+def own_metrics(
+    folder: Path, queries: list[dict[str, object]], found: heads.Heads
+) -> dict[tuple[object, ...], float]:
+    """The run's metrics of customized images of the test split, as its stages compute them."""
+    embedded = folder / "embeddings" / "pixel"
+    groups = ranking.rank(
+        encoder="pixel", mapper="m", heads=found, pool=sorted((embedded / "pool").iterdir()),
+        queries=sorted((embedded / "queries").iterdir()), exemplars=embedded / "exemplars.parquet",
+        excluded=tables.read(folder / "excluded.parquet", "excluded"),
+        query_rows=pa.Table.from_pylist(queries).select(ranking.QUERY_COLUMNS),
+        exemplar_rows=tables.read(folder / "exemplars.parquet", "exemplars"),
+    )  # fmt: skip
+    ranks = pa.concat_tables([group.ranks for group in groups])
+    systems = metrics.systems(
+        [("ranks", ranks)], tables.read(folder / "exemplars.parquet", "exemplars"), recall_ks=[5, 10, 100]
+    )
+    return {
+        (row["kind"], row["prompt_kind"], row["metric"], row["k"], name): row[name]
+        for row in metrics.measure(systems, resamples=5, seed=1)
+        if (row["condition"], row["split"], row["seen"]) == ("customized", "test", "all")
+        for name in ("value", "ceiling", "chance", "n_queries", "n_models")
+    }
+
+
+def export(folder: Path, out: Path) -> None:
+    assert main(["abc", "export", "--run", str(folder), "--encoder", "pixel", "--out", str(out)]) == 0
+
+
+def test_files_have_the_keys_types_and_shapes_of_the_release(tmp_path: Path) -> None:
+    case, _, _ = write_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    feats = tmp_path / "out" / "feats" / "pixel"
+    assert sorted(path.name for path in feats.iterdir()) == [
+        "laion_subset.pth",
+        "test_object.pth",
+        "test_style.pth",
+    ]
+    pool = torch.load(feats / "laion_subset.pth", weights_only=True)
+    assert set(pool) == {"feats", "paths"} and pool["feats"].dtype == torch.float32
+    kept = [row for row, name in enumerate(case.pool_ids) if name not in case.excluded]
+    assert np.array_equal(pool["feats"].numpy(), case.pool[kept]) and len(pool["paths"]) == 298
+    assert pool["feats"].untyped_storage().nbytes() == 298 * 16 * 4
+    test = torch.load(feats / "test_style.pth", weights_only=True)
+    assert list(test) == list(KEYS)
+    assert test["exemplar_chunks"] == [(0, 12), (12, 17)] and all(
+        type(chunk) is tuple for chunk in test["exemplar_chunks"]
+    )
+    assert np.array_equal(
+        test["exemplar_tensors"].numpy(), np.concatenate([case.exemplars["s01"], case.exemplars["s04"]])
+    )
+    assert test["synth_ids"] == {
+        "object": [0] * 4 + [1] * 4,
+        "theme": [0] * 3 + [1] * 3,
+    }  # the control is left out
+    assert np.array_equal(test["synth_tensors"]["theme"][3:].numpy(), case.queries["s04"][[1, 3, 5]])
+    assert {kind: len(paths) for kind, paths in test["synth_paths"].items()} == {"object": 8, "theme": 6}
+    entries = json.loads((tmp_path / "out" / "dataset" / "json" / "test_style.json").read_text())
+    assert [set(entry) for entry in entries] == [{"exemplar", "synth", "class_id", "category"}] * 2
+    assert [path for entry in entries for path in entry["exemplar"]] == test["exemplar_paths"]
+    assert [path for entry in entries for path in entry["synth"]["theme"]] == test["synth_paths"]["theme"]
+    assert [(entry["class_id"], entry["category"]) for entry in entries] == [("s01", None), ("s04", None)]
+    weights = tmp_path / "out" / "weights" / "mapper"
+    assert sorted(path.name for path in weights.iterdir()) == ["pixel_tuned-style.pth", "pixel_tuned.pth"]
+    saved = torch.load(weights / "pixel_tuned.pth", weights_only=True)
+    assert {
+        side: {name: tuple(value.shape) for name, value in state.items()} for side, state in saved.items()
+    } == {side: {"weight": (16, 16), "bias": (16,)} for side in ("real_mapper", "synth_mapper")}
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_evaluating_an_export_gives_the_run_its_own_numbers(tuned: bool, tmp_path: Path) -> None:
+    _, _, queries = write_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    feats = tmp_path / "out" / "feats" / "pixel"
+    options = ["--mapper", str(tmp_path / "out" / "weights" / "mapper" / "pixel_tuned.pth")] if tuned else []
+    tests = [str(feats / f"test_{kind}.pth") for kind in KINDS]
+    found = tmp_path / "evaluated"
+    files = ["--pool", str(feats / "laion_subset.pth"), "--test", *tests]
+    assert main(["abc", "evaluate", *files, "--out", str(found), *options]) == 0
+    own = own_metrics(tmp_path / "run", queries, mapper() if tuned else heads.load(None))
+    rows = [row for row in pq.read_table(found / "metrics.parquet").to_pylist() if row["group_by"] == "all"]
+    assert len(rows) == 4 * 11
+    for row in rows:
+        for name in ("value", "ceiling", "chance", "n_queries", "n_models"):
+            key = (row["test"].removeprefix("test_"), row["prompt_kind"], row["metric"], row["k"], name)
+            assert row[name] == pytest.approx(own[key], abs=1e-12), key
+
+
+def test_the_pool_of_a_run_is_evaluated_as_it_stands(tmp_path: Path) -> None:
+    """The folder of Parquet parts serves as a pool; excluded rows are then among the distractors."""
+    write_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    parts = tmp_path / "run" / "embeddings" / "pixel" / "pool"
+    test = tmp_path / "out" / "feats" / "pixel" / "test_object.pth"
+    assert (
+        main(["abc", "evaluate", "--pool", str(parts), "--test", str(test), "--out", str(tmp_path / "x")])
+        == 0
+    )
+    assert pq.read_table(tmp_path / "x" / "per_query.parquet").num_rows == 2 * 7
