@@ -25,12 +25,12 @@ rule tune:
         mapper=f"{RUN}/mappers/{{encoder}}/{{mapper}}.safetensors",
         curve=f"{RUN}/mappers/{{encoder}}/{{mapper}}.curve.parquet",
         choice=f"{RUN}/mappers/{{encoder}}/{{mapper}}.choice.json",
-    wildcard_constraints:
-        mapper="|".join(map(re.escape, TRAINED_ON)),
     log:
         f"{RUN}/logs/tune/{{encoder}}-{{mapper}}.log",
     benchmark:
         f"{RUN}/benchmarks/tune/{{encoder}}-{{mapper}}.tsv"
+    wildcard_constraints:
+        mapper="|".join(map(re.escape, TRAINED_ON)),
     threads: 1
     resources:
         mem_mb=2500,
