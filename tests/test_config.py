@@ -167,6 +167,13 @@ def test_a_list_of_the_user(tmp_path):
         load_config(values)
 
 
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 1\npool: {images: 5}\nseed: 2\n")
+    with pytest.raises(InputError, match="c.yaml: .*the key 'seed' stands twice.*line 3"):
+        load_config(path)
+
+
 def test_files_that_are_wrong(tmp_path):
     with pytest.raises(InputError, match="gone.yaml: no such config file"):
         load_config(tmp_path / "gone.yaml")

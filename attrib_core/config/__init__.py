@@ -46,10 +46,26 @@ def plain(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
+class _Strict(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error; PyYAML takes the last one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, after a look for keys that stand in it twice."""
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping; an empty file is an empty one."""
+    """A YAML file as a mapping; an empty file is an empty one. A key that stands twice is an error."""
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        values = yaml.load(path.read_text("utf-8"), _Strict)
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
