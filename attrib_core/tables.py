@@ -136,7 +136,8 @@ def iterate(paths: Iterable[Path], columns: Sequence[str], batch_size: int) -> I
 def _opened(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     """A Parquet file that has these columns."""
     try:
-        file = pq.ParquetFile(path)
+        # With pre_buffer, pyarrow's default, all row groups stay in memory until the last is read.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except FileNotFoundError:
         raise InputError(f"{path}: no such table; expected a Parquet file") from None
     except (pa.ArrowException, OSError) as error:

@@ -200,3 +200,15 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         tables.write_json(path, {"a": 1, "b": object()})
     assert json.loads(path.read_text("utf-8"))["b"] == 1
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_streaming_holds_a_row_group_and_not_the_file(tmp_path):
+    path = tmp_path / "pool.parquet"
+    vectors = np.random.default_rng(0).standard_normal((8192, 64), dtype=np.float32)
+    with tables.writer(path, tables.embedding_schema(64)) as sink:
+        for part in range(10):
+            sink.write(tables.embedding_table([f"{part}-{row}" for row in range(8192)], vectors))
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in tables.iterate([path], ["image_id", "embedding"], 4096):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 5 * vectors.nbytes  # of ten

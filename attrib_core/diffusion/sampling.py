@@ -14,6 +14,10 @@ import torch
 
 from attrib_core.diffusion.components import Components, decode_latents
 
+LARGEST_ETA = 1 - 1e-6
+"""At eta 1 and a timestep without signal, the root of what the noise leaves is that of 0, or by
+rounding of less; the stock scheduler then ends in NaN."""
+
 
 def initial_noise(components: Components, seeds: Sequence[int]) -> torch.Tensor:
     """Standard normal latents, (seeds, channels, height, width), one generator a seed."""
@@ -54,6 +58,7 @@ def sample(
     """
     if eta > 0 and len(seeds) != len(noise):
         raise ValueError(f"eta {eta}: {len(seeds)} seeds for {len(noise)} pictures")
+    eta = min(eta, LARGEST_ETA)
     scheduler = components.scheduler
     scheduler.set_timesteps(steps, device=components.device)
     context = torch.stack([unconditional, conditional], dim=1).flatten(0, 1)
