@@ -160,6 +160,35 @@ def test_ceilings_are_reached_by_the_perfect_ranking() -> None:
     assert ceilings["recall_at_k", 5][2] == pytest.approx(5 / 12)
 
 
+def test_the_bootstrap_is_that_of_a_plain_loop_over_models() -> None:
+    """Models of one to sixty-seven queries, equal values among them: every resample written out."""
+    rng = np.random.default_rng(8)
+    sizes = [1, 67, 5, 5, 12, 1]
+    sets = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    values = rng.integers(4, size=len(sets)) / 3
+    draws = bootstrap.resamples([f"m{i}" for i in range(len(sizes))], 300, 2)
+    assert (draws.sum(axis=1) == len(sizes)).all()
+    expected = []
+    for counts in draws:
+        chosen = [
+            value
+            for model, times in enumerate(counts)
+            for _ in range(times)
+            for value in values[sets == model]
+        ]
+        expected.append(sum(chosen) / len(chosen))
+    means = bootstrap.means(bootstrap.Sample(values, sets), draws)
+    np.testing.assert_allclose(means, expected, atol=1e-13)
+    ordered = sorted(expected)
+    for found, share in zip(bootstrap.interval(means), (0.025, 0.975), strict=True):
+        place = share * (len(ordered) - 1)
+        low, part = int(place), place - int(place)
+        assert found == pytest.approx(ordered[low] + part * (ordered[low + 1] - ordered[low]), abs=1e-12)
+    shifted = means - float(np.median(means)) - 0.01
+    below, above = sum(value <= 0 for value in shifted), sum(value >= 0 for value in shifted)
+    assert bootstrap.p_value(shifted) == pytest.approx(min(1, 2 * (min(below, above) + 1) / 301))
+
+
 def test_medians_of_resamples_equal_numpy() -> None:
     rng = np.random.default_rng(8)
     sample = bootstrap.Sample(rng.integers(1, 50, size=60).astype(float), rng.integers(6, size=60))

@@ -319,6 +319,28 @@ def test_an_mlp_of_three_layers_is_applied_as_torch_applies_it(tmp_path: Path) -
         )
 
 
+def test_biases_of_an_mlp_count(tmp_path: Path) -> None:
+    """Before a batch norm and in the last layer, where none follows."""
+    torch.manual_seed(4)
+    heads = [
+        torch.nn.Sequential(
+            torch.nn.Linear(16, 12), torch.nn.BatchNorm1d(12), torch.nn.ReLU(), torch.nn.Linear(12, 16)
+        )
+        for _ in range(2)
+    ]
+    for head in heads:
+        torch.nn.init.normal_(head[1].running_mean)
+        torch.nn.init.normal_(head[0].bias)
+    torch.save(
+        {"real_mapper": heads[0].state_dict(), "synth_mapper": heads[1].state_dict()}, tmp_path / "m.pth"
+    )
+    found = read_mapper(tmp_path / "m.pth")
+    x = torch.randn(9, 16)
+    for head, module in zip((found.real, found.synth), heads, strict=True):
+        expected = module.double().eval()(x.double()).detach().numpy()
+        np.testing.assert_allclose(head(x.numpy()), expected, atol=1e-12)
+
+
 def test_bad_rows_rank_last_where_that_is_asked_for() -> None:
     case = release(10, rows=60, dim=8, sizes=[1, 3, 2], each=3)
     clean = [found for _, found in counts(case)]

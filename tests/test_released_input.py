@@ -207,6 +207,23 @@ FLAWED: list[tuple[dict[str, Any], list[str]]] = [
         {"real_mapper": {"0.weight": torch.ones(4, 6), "1.running_mean": torch.ones(4)}},
         ["real_mapper", "running_var", "statistics"],
     ),
+    (
+        {"real_mapper": {"0.weight": torch.ones(4, 6)} | NORM | {"1.running_var": torch.ones(3)}},
+        ["real_mapper.1.running_var", "batch norm of 3", "4 outputs"],
+    ),
+    (
+        {"real_mapper": {"0.weight": torch.ones(4, 6)} | NORM | {"1.running_var": -torch.ones(4)}},
+        ["real_mapper.1.running_var", "-1", "at least 0"],
+    ),
+    (
+        {"real_mapper": {"0.weight": torch.ones(4, 6), "0.bias": torch.ones(3)}},
+        ["real_mapper.0.bias", "(3,)"],
+    ),
+    (
+        {"real_mapper": {"0.weight": torch.ones(4, 6), "2.gain": torch.ones(4)}},
+        ["real_mapper", "['2.gain']", "no linear layer"],
+    ),
+    ({"synth_mapper": {"weights": torch.ones(2, 3)}}, ["synth_mapper.weights", "(2, 3)", "(1, dim)"]),
     ({"real_mapper": torch.nn.Linear(2, 2)}, ["needs code to unpickle", "Linear"]),
 ]
 CHECKPOINTS = [
@@ -264,6 +281,8 @@ def test_the_clobbered_category_is_mended(tmp_path: Path) -> None:
         (["--bootstrap", "0"], ["--bootstrap", "0"]),
         (["--cases", "a.json", "b.json"], ["--cases", "2 files", "1 of --test"]),
         (["--test", "x/a.pth", "y/a.pth"], ["--test", "'a'"]),
+        (["--out", __file__], ["--out", __file__, "expected a folder"]),
+        (["--out", f"{__file__}/x"], ["--out", __file__, "expected a folder"]),
     ],
 )
 def test_options_that_do_not_fit(

@@ -53,6 +53,13 @@ def compare(
         if match == "model"
         else _matched(ours, theirs, resamples, seed)
     )
+    if not rows and match == "category":
+        for name, side in (("first", ours), ("second", theirs)):
+            if "category" not in side or not side["category"].notna().any():
+                raise InputError(
+                    f"--match category: the {name} evaluation ({', '.join(dict.fromkeys(side['test']))}) has no"
+                    " categories; run its abc evaluate again with --cases, the JSON of each test file"
+                )
     if not rows:
         what = (
             "test file, prompt kind and model" if match == "model" else "prompt kind and category (--cases)"

@@ -4,8 +4,8 @@ A checkpoint is a dict of two state dicts, `real_mapper` and `synth_mapper`, of 
 
     linear   weight (out, dim), bias (out)
     channel  weights (1, dim): one factor a dimension
-    mlp      0.weight, then batch norm, ReLU and dropout, next weight ..., last a batch norm without
-             factors: as a torch Sequential numbers them
+    mlp      0.weight (0.bias or none), then batch norm, ReLU and dropout, next weight ..., last a
+             batch norm without factors: as a torch Sequential numbers them
 
 Heads are applied in float64 and as in evaluation: batch norm with its running statistics, no dropout.
 """
@@ -24,6 +24,7 @@ from attrib_core.released.stored import describe, load_plain
 
 EPSILON = 1e-5
 """What batch norm adds to the variance: torch's default, which the checkpoints do not hold."""
+NORM = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,10 @@ def _head(where: str, state: Any) -> Head:
     if set(tensors) == {"weight", "bias"}:
         return Head((_linear(where, tensors["weight"], tensors["bias"]),))
     if set(tensors) == {"weights"}:
-        factors = tensors["weights"].reshape(-1)
+        factors = tensors["weights"]
+        if factors.ndim not in (1, 2) or factors.size != factors.shape[-1]:
+            raise InputError(f"{where}.weights is {factors.shape}, expected (1, dim): a factor a dimension")
+        factors = factors.reshape(-1)
         return Head((Layer(factors, np.zeros(len(factors))),))
     if "0.weight" in tensors:
         return _mlp(where, tensors)
@@ -114,29 +118,56 @@ def _head(where: str, state: Any) -> Head:
 def _mlp(where: str, tensors: Mapping[str, np.ndarray]) -> Head:
     """Each linear layer with the batch norm that follows it as one layer."""
     layers: list[Layer] = []
+    known: set[str] = set()
     numbers = sorted(int(name.removesuffix(".weight")) for name in tensors if _is_linear(name, tensors))
     for number in numbers:
         last = number == numbers[-1]
-        weight, bias = tensors[f"{number}.weight"], np.zeros(len(tensors[f"{number}.weight"]))
-        if f"{number + 1}.running_mean" in tensors:
-            try:
-                mean, variance = (tensors[f"{number + 1}.running_{name}"] for name in ("mean", "var"))
-            except KeyError as error:
-                raise InputError(f"{where} lacks {error}, expected the statistics of a batch norm") from None
-            factor = tensors.get(f"{number + 1}.weight", np.ones(len(mean))) / np.sqrt(variance + EPSILON)
-            if mean.shape != factor.shape or mean.shape != bias.shape:
-                raise InputError(
-                    f"{where}.{number + 1} is a batch norm of {len(mean)},"
-                    f" but {where}.{number}.weight is {weight.shape}"
-                )
-            bias = tensors.get(f"{number + 1}.bias", np.zeros(len(mean))) - mean * factor
-            weight = weight * factor[:, None]
+        weight = tensors[f"{number}.weight"]
+        bias = tensors.get(f"{number}.bias", np.zeros(len(weight)))
+        if bias.shape != weight.shape[:1]:
+            raise InputError(
+                f"{where}.{number}.bias is {bias.shape}, but {where}.{number}.weight is {weight.shape}"
+            )
+        known |= {f"{number}.weight", f"{number}.bias"}
+        norm = number + 1
+        if f"{norm}.running_mean" in tensors:
+            known |= {f"{norm}.{name}" for name in NORM}
+            factor, shift = _norm(where, norm, tensors, len(weight))
+            bias, weight = bias * factor + shift, weight * factor[:, None]
         if layers and layers[-1].weight.shape[0] != weight.shape[1]:
             raise InputError(
                 f"{where}.{number}.weight is {weight.shape}, expected {layers[-1].weight.shape[0]} inputs"
             )
         layers.append(Layer(weight, bias, rectified=not last))
+    if set(tensors) - known:
+        raise InputError(
+            f"{where} has {sorted(set(tensors) - known)}, which belong to no linear layer and to no batch norm"
+            " behind one; expected those alone"
+        )
     return Head(tuple(layers))
+
+
+def _norm(
+    where: str, number: int, tensors: Mapping[str, np.ndarray], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A batch norm in evaluation as x * factor + shift, both (size,)."""
+    found = {name: tensors.get(f"{number}.{name}") for name in NORM[:4]}
+    mean, variance = found["running_mean"], found["running_var"]
+    if mean is None or variance is None:
+        raise InputError(f"{where} lacks {number}.running_var, expected the statistics of a batch norm")
+    for name, values in found.items():
+        if values is not None and values.shape != (size,):
+            raise InputError(
+                f"{where}.{number}.{name} is of a batch norm of {values.size}, but the layer before it has"
+                f" {size} outputs"
+            )
+    if variance.min() < 0:
+        raise InputError(
+            f"{where}.{number}.running_var has {variance.min():g}, expected variances of at least 0"
+        )
+    gain, offset = found["weight"], found["bias"]
+    factor = (np.ones(size) if gain is None else gain) / np.sqrt(variance + EPSILON)
+    return factor, (np.zeros(size) if offset is None else offset) - mean * factor
 
 
 def _is_linear(name: str, tensors: Mapping[str, np.ndarray]) -> bool:
