@@ -47,6 +47,8 @@ rule report:
         ),
         metrics=f"{RUN}/metrics.parquet",
         comparisons=f"{RUN}/comparisons.parquet",
+        strata=f"{RUN}/strata.parquet",
+        matched=f"{RUN}/matched.parquet",
         calibration=expand(
             f"{RUN}/calibration/{{encoder}}/{{mapper}}/calibration.parquet", encoder=ENCODERS, mapper=MAPPERS
         ),
@@ -70,6 +72,8 @@ rule report:
                 "headline",
                 "breakdown",
                 "comparisons",
+                "matched",
+                "strata",
                 "recall_curve",
                 "calibration",
                 "gallery",

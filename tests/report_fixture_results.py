@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from attrib_core import keys, tables
+from attrib_core import keys, metrics, tables
 
 TOP_K, BINS, KS = 20, 2048, (5, 10, 100)
 METRICS = [*(("recall_at_k", k) for k in KS), ("mean_average_precision", None), ("median_rank", None)]
@@ -61,7 +61,23 @@ def write_results(run: Path, world: Any, encoders: Sequence[str]) -> None:
                 _write_tuning(run / "mappers" / where, encoder, mapper)
     tables.write(run / "metrics.parquet", "metrics", measured)
     tables.write(run / "comparisons.parquet", "comparisons", compared)
+    _write_finer(run)
     _write_benchmarks(run / "benchmarks", encoders)
+
+
+def _write_finer(run: Path) -> None:
+    """Strata and the matched comparison, with all categories alike."""
+    paths = sorted(run.glob("ranks/*/*.parquet"))
+    exemplars = tables.read(run / "exemplars.parquet", "exemplars", [*metrics.EXEMPLAR_COLUMNS, "category"])
+    systems = metrics.systems(
+        [(str(path), tables.read(path, "ranks", metrics.RANK_COLUMNS)) for path in paths],
+        exemplars,
+        recall_ks=KS,
+    )
+    alike = [sorted(set(filter(None, exemplars["category"].to_pylist())))]
+    tables.write(run / "strata.parquet", "strata", list(metrics.strata(systems, resamples=100, seed=1)))
+    rows = list(metrics.matched(systems, resamples=100, seed=1, alike=alike))
+    tables.write(run / "matched.parquet", "matched", rows)
 
 
 def _unit(latents: np.ndarray, encoder: str, mapper: str) -> np.ndarray:

@@ -73,6 +73,7 @@ def inputs_of(run: Path) -> dict[str, Any]:
     )  # fmt: skip
     single = dict(exemplars="exemplars.parquet", excluded="excluded.parquet", base_model="base_model.json")
     single |= dict(metrics="metrics.parquet", comparisons="comparisons.parquet")
+    single |= dict(strata="strata.parquet", matched="matched.parquet")
     found: dict[str, Any] = {name: sorted(map(str, run.glob(pattern))) for name, pattern in several.items()}
     return found | {name: str(run / path) for name, path in single.items()}
 

@@ -135,6 +135,26 @@ def test_the_headline_table_holds_the_measured_values(run: Path, report: build.R
     assert f"{words.share(one['customized_tuned_value'])}<i>" in report.html
 
 
+def test_matched_and_strata_are_those_of_the_tables(run: Path, report: build.Report) -> None:
+    matched = data.measured(pq.read_table(run / "matched.parquet"))
+    assert matched and report.tables["matched.csv"] == matched
+    strata = data.measured(pq.read_table(run / "strata.parquet"))
+    assert report.tables["strata.csv"] == [row for row in strata if row["split"] == "test"] != []
+    section = report.html.partition("Unseen against seen, within like categories")[2].partition("</section>")[
+        0
+    ]
+    wanted = ("pixel", "untuned", "customized", "test", "object", "all", "recall_at_k", 10)
+    names = ("encoder", "mapper", "condition", "split", "kind", "prompt_kind", "metric", "k")
+    (one,) = (row for row in matched if tuple(row[name] for name in names) == wanted)
+    few = one["ci_low"] is None
+    interval = "" if few else f"[{words.points(one['ci_low'])}, {words.points(one['ci_high'])}]"
+    assert f"<td>{words.points(one['difference'])}<i>{interval}</i></td>" in section
+    for row in strata:
+        if tuple(row[name] for name in names) == wanted and row["group_by"] == "category":
+            assert f'<td class="l">{row["group"]}</td><td>{row["n_models"]}</td>' in section
+            assert f"<td>{words.share(row['value'])}<i>" in section
+
+
 def test_the_recall_curve_passes_through_the_measured_recall(run: Path, report: build.Report) -> None:
     curve = {(row["kind"], row["encoder"], row["k"]): row for row in report.tables["recall_curve.csv"]}
     checked, tuned = 0, 0

@@ -120,9 +120,9 @@ def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict
 def test_unseen_categories_are_held_against_the_control() -> None:
     known = metrics(row(), row(seen="seen"), row(seen="unseen", n_models=3))
     for low, verdict in ((0.1, claims.SHOWN), (-0.1, claims.OPEN)):
-        found = claims.unseen(known, [pair(low, 0.3, seen="unseen")], "object", "e", "untuned")
+        found = claims.unseen(known, [pair(low, 0.3, seen="unseen")], [], "object", "e", "untuned")
         assert found is not None and found.verdict == verdict
-    assert claims.unseen(metrics(row(), row(seen="seen")), [], "object", "e", "untuned") is None
+    assert claims.unseen(metrics(row(), row(seen="seen")), [], [], "object", "e", "untuned") is None
 
 
 def test_encoders_that_disagree_are_mixed_and_a_kept_identity_is_said() -> None:

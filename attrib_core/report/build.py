@@ -15,6 +15,7 @@ from attrib_core.report import (
     curves,
     data,
     features,
+    finer,
     gallery,
     mapper_choice,
     page,
@@ -29,6 +30,8 @@ CSV_FILES = {
     "headline.csv": "the headline table of every split",
     "breakdown.csv": "all metrics of the test split by prompt kind and category",
     "comparisons.csv": "paired differences with intervals",
+    "matched.csv": "unseen against seen sets within like categories",
+    "strata.csv": "all metrics of the test split by category and number of exemplars",
     "recall_curve.csv": "recall over K",
     "calibration.csv": "calibration on the test split",
     "gallery.csv": "the candidates shown in the gallery",
@@ -70,6 +73,8 @@ def build(
     """
     metrics = data.read_metrics(files.metrics, encoders, mappers)
     comparisons = data.measured(stored.read(files.comparisons, "comparisons"))
+    matched = data.measured(stored.read(files.matched, "matched"))
+    strata = data.measured(stored.read(files.strata, "strata"))
     calibration = data.measured(stored.read_parts(files.calibration, "calibration"))
     reliability = data.measured(stored.read_parts(files.reliability, "reliability"))
     facts = data.read_facts(files)
@@ -91,7 +96,7 @@ def build(
     drawn = panels.draw(metrics, measured, reliability, choices)
     kept = features.kept(metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept})
     found_claims = claims.all_claims(
-        metrics, comparisons, reliability, calibration, kept=kept, distractors=facts.distractors
+        metrics, comparisons, reliability, calibration, matched, kept=kept, distractors=facts.distractors
     )
     stages = times.stage_times(benchmarks, jobs)
     context = dict(
@@ -105,6 +110,9 @@ def build(
         breakdown=tables.breakdown(metrics),
         breakdown_metrics=[(name, words.metric(name, k)) for name, k in tables.breakdown_columns(metrics)],
         across=tables.across(metrics), gallery=shown,
+        matches=finer.matches(matched, metrics),
+        match_notes=finer.match_notes(matched, metrics),
+        strata=finer.strata(strata, metrics), strata_by=finer.HEADINGS,
         shown_features=_shown_features(best),
         calibration=_calibration(calibration, metrics), indices=_indices(files.indices), times=stages,
         csv_files=list(CSV_FILES.items()), plots=drawn.inline, legends=drawn.legends,
@@ -115,6 +123,8 @@ def build(
         "headline.csv": tables.headline_rows(metrics),
         "breakdown.csv": tables.breakdown_rows(metrics),
         "comparisons.csv": comparisons,
+        "matched.csv": matched,
+        "strata.csv": finer.strata_rows(strata),
         "recall_curve.csv": drawn.recall_rows,
         "calibration.csv": calibration,
         "gallery.csv": tables.retrieval_rows(sets),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from attrib_core.report import at_chance, features, words
+from attrib_core.report import at_chance, features, finer, words
 from attrib_core.report.claim import AGAINST, MIXED, OPEN, SHOWN, Claim, times_chance, value_of
 from attrib_core.report.data import UNTUNED, Metrics, Row
 
@@ -48,6 +48,7 @@ def all_claims(
     comparisons: Sequence[Row],
     reliability: Sequence[Row],
     calibration: Sequence[Row],
+    matched: Sequence[Row],
     *,
     kept: Collection[tuple[str, str]],
     distractors: int,
@@ -65,7 +66,7 @@ def all_claims(
     for kind in metrics.kinds:
         found.append(tuning(metrics, comparisons, kind, kept))
     if "object" in metrics.kinds:
-        found.append(unseen(metrics, comparisons, "object", *features.best(metrics, "object")))
+        found.append(unseen(metrics, comparisons, matched, "object", *features.best(metrics, "object")))
     calibrators = features.calibrators(metrics)
     for encoder, mapper, kinds in calibrators:
         about = kinds if len(calibrators) > 1 else []
@@ -151,7 +152,12 @@ def tuning(
 
 
 def unseen(
-    metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str, mapper: str
+    metrics: Metrics,
+    comparisons: Sequence[Row],
+    matched: Sequence[Row],
+    kind: str,
+    encoder: str,
+    mapper: str,
 ) -> Claim | None:
     """How do categories fare that the train split lacks? Held against the control, as `trace` is."""
     k = metrics.main_k
@@ -165,6 +171,12 @@ def unseen(
         f"the others ({words.plural(seen['n_models'], 'model')}); the groups hold different {kind}s, so they are no "
         "matched pair."
     )
+    within = finer.one_match(matched, kind, encoder, metrics.real(mapper, kind) or mapper, k)
+    if within is not None and within["ci_low"] is not None:
+        text += (
+            f" Within like categories ({within['n_models']} and {within['n_against']} models) the former differ from "
+            f"the latter by {_difference(within)}."
+        )
     question = f"Does it hold for {kind}s of categories that the train split lacks?"
     where["mapper"] = metrics.real(mapper, kind) or mapper
     paired = difference(comparisons, "condition", "recall_at_k", k, seen="unseen", **where)
@@ -176,7 +188,8 @@ def unseen(
         OPEN: "so this run does not show it.",
         AGAINST: "so it does not.",
     }[verdict]
-    text += f" On the former, customized images differ from the control by {_difference(paired)}, {end}"
+    text += " On categories that the train split lacks, customized images differ from the control by "
+    text += f"{_difference(paired)}, {end}"
     return Claim(question, verdict, text)
 
 

@@ -43,6 +43,8 @@ class RunFiles:
     candidates: tuple[Path, ...]
     metrics: Path
     comparisons: Path
+    strata: Path
+    matched: Path
     calibration: tuple[Path, ...]
     reliability: tuple[Path, ...]
     soft_scores: tuple[Path, ...]
