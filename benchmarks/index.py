@@ -2,20 +2,25 @@
 
     OMP_NUM_THREADS=2 python benchmarks/index.py --pools 20000 200000 1000000 --dim 512
 
-For each pool size the factory strings that `--factories` gives, or those below. Vectors are random
+For each pool size the factory strings that `--factories` gives, or what `index.factory: auto` takes for it,
+and Flat. An index is built from parts, and searched in a process of its own that maps its file: "own MB" is
+what that process holds of it in memory of its own, "mapped MB" what of the file is in memory after the
+queries and may be dropped by the system at any time. "build MB" is the largest memory of a process that
+builds it, libraries included. Vectors are random
 directions around random centres, one centre a hundred rows, so that neighbours mean something; all
 kinds of index find more in them than in isotropic noise, and other than in features of pictures. One
 thread unless OMP_NUM_THREADS says otherwise. Agreement is the share of the true 10 nearest that the
-index returns, as the workflow measures it. Nothing is written outside a temporary folder.
+index returns, as the workflow measures it. GPUs are left alone. Nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +38,43 @@ from attrib_core import heads, index, tables
 PART = 50000
 ROWS_OF_A_CENTRE = 100
 TRAIN_ROWS = 262144
-DEFAULTS = ((100000, ("Flat",)), (10**9, ("IVF4096,SQ8", "Flat")))
-"""Factory strings up to so many rows; the first of each is the recommended one."""
+SEARCH = """
+import json, sys, time
+import faiss, numpy
+from attrib_core import index
+def resident():
+    lines = dict(line.split(":")[:2] for line in open("/proc/self/status"))
+    return [int(lines[name].split()[0]) / 1000 for name in ("RssAnon", "RssFile")]
+path, queries, k, probes = sys.argv[1], numpy.load(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+faiss.omp_set_num_threads(int(sys.argv[5]))
+numpy.zeros((512, 512), numpy.float32) @ numpy.zeros((512, 512), numpy.float32)
+before = resident()
+opened = index.opened(path)
+if probes is not None:
+    faiss.extract_index_ivf(opened).nprobe = probes
+opened.search(queries, k)
+started = time.perf_counter()
+opened.search(queries, k)
+seconds = time.perf_counter() - started
+own, mapped = (after - was for after, was in zip(resident(), before))
+print(json.dumps({"ms": 1000 * seconds / len(queries), "own": own, "mapped": mapped}))
+"""
+BUILD = """
+import json, resource, sys, time
+from pathlib import Path
+import faiss
+from attrib_core import heads, index
+parts, path, factory, rows, seed, threads = json.loads(sys.argv[1])
+faiss.omp_set_num_threads(threads)
+started = time.perf_counter()
+index.build(
+    [Path(part) for part in parts], Path(path), heads=heads.load(None), excluded=(), factory=factory,
+    probes=None, train_rows=rows, seed=seed,
+)
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+print(json.dumps({"seconds": seconds, "peak": peak}))
+"""
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
@@ -42,16 +82,19 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options = _options(arguments)
     faiss.omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     rows = []
-    head = ("build s", "size MB", "ms a query", f"true {options.k}")
+    head = ("build s", "build MB", "size MB", "ms a query", "own MB", "mapped MB", f"true {options.k}")
     for pool in options.pools:
         print(f"{pool} x {options.dim} pool, {options.queries} queries")
         print(f"  {'':14}{'probes':>8}" + "".join(f"{name:>12}" for name in head))
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             parts, queries = _write(Path(folder), pool, options)
-            for factory in options.factories or _defaults(pool):
+            for factory in options.factories or dict.fromkeys((index.for_rows(pool).factory, "Flat")):
                 for row in _measure(factory, parts, queries, Path(folder), options):
                     rows.append({"pool": pool, "factory": factory} | row)
-                    values = f"{row['seconds']:12.1f}{row['megabytes']:12.1f}{row['ms']:12.3f}{row['recall']:12.3f}"
+                    values = (
+                        f"{row['seconds']:12.1f}{row['peak']:12.0f}{row['megabytes']:12.1f}{row['ms']:12.3f}"
+                    )
+                    values += f"{row['own']:12.1f}{row['mapped']:12.1f}{row['recall']:12.3f}"
                     print(f"  {factory:14}{row['probes'] or '-':>8}{values}", flush=True)
     return rows
 
@@ -71,42 +114,47 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _defaults(rows: int) -> tuple[str, ...]:
-    return next(factories for most, factories in DEFAULTS if rows <= most)
-
-
 def _measure(
     factory: str, parts: list[Path], queries: list[Path], folder: Path, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
-    plain = heads.load(None)
-    started = time.perf_counter()
-    built = index.build(
-        parts, heads=plain, excluded=(), factory=factory, probes=None, train_rows=TRAIN_ROWS, seed=options.seed
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
-    path = folder / "index.faiss"
-    faiss.write_index(built.index, str(path))
-    lists = faiss.try_extract_index_ivf(built.index)
-    asked = np.concatenate(
-        [tables.vectors(table.column("embedding")) for table in map(pq.read_table, queries)]
+    plain, threads = heads.load(None), int(os.environ["OMP_NUM_THREADS"])
+    path, asked = folder / "index.faiss", folder / "queries.npy"
+    asked_rows = [tables.vectors(table.column("embedding")) for table in map(pq.read_table, queries)]
+    np.save(asked, np.concatenate(asked_rows))
+    made = _apart(
+        BUILD, json.dumps([[*map(str, parts)], str(path), factory, TRAIN_ROWS, options.seed, threads])
     )
-    for probes in (options.probes or [lists.nprobe]) if lists is not None else [None]:
-        if probes is not None:
-            lists.nprobe = probes
-        built.index.search(asked[:8], options.k)
-        started = time.perf_counter()
-        built.index.search(asked, options.k)
-        ms = 1000 * (time.perf_counter() - started) / len(asked)
+    names = _names(parts)
+    built = index.Built(index.opened(path), names, factory, path)
+    lists = faiss.try_extract_index_ivf(built.index)
+    probes = index.for_rows(len(names)).probes if factory == index.for_rows(len(names)).factory else None
+    for number in (options.probes or [probes or lists.nprobe]) if lists is not None else [None]:
+        searched = _apart(SEARCH, str(path), str(asked), str(options.k), json.dumps(number), str(threads))
+        if number is not None:
+            lists.nprobe = number
         found = index.recall_against_exact(
             built, parts, queries, heads=plain, excluded=(), count=options.queries, k=options.k, seed=options.seed
         )  # fmt: skip
-        yield {
-            "probes": probes,
-            "seconds": seconds,
-            "megabytes": path.stat().st_size / 1e6,
-            "ms": ms,
-            "recall": found["recall_at_k"],
-        }
+        size = {"megabytes": path.stat().st_size / 1e6}
+        yield {"probes": number} | made | size | searched | {"recall": found["recall_at_k"]}
+
+
+def _apart(code: str, *arguments: str) -> dict[str, float]:
+    """Run code in a process of its own, so that its memory is its own; what it printed last, read as JSON."""
+    paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _names(parts: list[Path]) -> list[str]:
+    return [name for part in parts for name in pq.read_table(part, columns=["image_id"])[0].to_pylist()]
 
 
 def _write(folder: Path, rows: int, options: argparse.Namespace) -> tuple[list[Path], list[Path]]:

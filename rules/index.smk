@@ -17,8 +17,9 @@ rule index:
         f"{RUN}/benchmarks/index/{{encoder}}-{{mapper}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        gpu=int("IVF" in CONFIG["index"]["factory"]),
+        mem_mb=3000,
+        # Lists are trained on a GPU where FAISS has one; 'auto' has lists for a large pool.
+        gpu=int("IVF" in CONFIG["index"]["factory"] or CONFIG["index"]["factory"] == "auto"),
     params:
         settings={name: CONFIG["index"][name] for name in ("factory", "probes", "train_rows")},
         check={"count": CONFIG["index"]["queries"], "k": CONFIG["index"]["k"]},

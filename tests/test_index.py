@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from attrib_core import heads, index, tables
+from attrib_core.config.sections import Index
 from attrib_core.errors import InputError
+from attrib_core.index import choice
 from tests.embedding_fixtures import write_embeddings, write_parts
 
 DIM, ROWS = 8, 400
@@ -39,8 +41,8 @@ def ids(rows: int = ROWS) -> list[str]:
     return [f"p{number}" for number in range(rows)]
 
 
-def build(pool: list[Path], **changes: Any) -> index.Built:
-    return index.build(pool, **(OPTIONS | changes))
+def build(pool: list[Path], path: Path | None = None, **changes: Any) -> index.Built:
+    return index.build(pool, path or pool[0].parent / "built.faiss", **(OPTIONS | changes))
 
 
 def recall(
@@ -71,12 +73,12 @@ def random_heads() -> heads.Heads:
 
 def test_a_flat_index_holds_the_mapped_rows_without_the_excluded_in_order(pool, tmp_path):
     both = random_heads()
-    built = build(pool, heads=both, excluded=["p3", "p399", "stranger"])
+    path = tmp_path / "deep" / "linear.faiss"
+    built = build(pool, path, heads=both, excluded=["p3", "p399", "stranger"])
     expected = [name for name in ids() if name not in ("p3", "p399")]
     assert built.ids == expected
-    size = index.save(built, tmp_path / "deep" / "linear.faiss")
-    read = faiss.read_index(str(tmp_path / "deep" / "linear.faiss"))
-    assert size == (tmp_path / "deep" / "linear.faiss").stat().st_size
+    read = faiss.read_index(str(path))
+    assert index.describe(built)["bytes"] == path.stat().st_size
     assert read.ntotal == len(expected) and read.metric_type == faiss.METRIC_INNER_PRODUCT
     kept = [int(name[1:]) for name in expected]
     assert np.array_equal(read.reconstruct_n(0, read.ntotal), both.real(vectors()[kept]))
@@ -89,9 +91,8 @@ def test_bytes_do_not_depend_on_the_cut_of_the_parts(tmp_path, monkeypatch, fact
     files = []
     for size in (400, 33, 150):
         parts = write_parts(tmp_path / str(size), ids(), vectors(), size)
-        built = build(parts, factory=factory, excluded=["p5", "p100"])
+        built = build(parts, tmp_path / f"{size}.faiss", factory=factory, excluded=["p5", "p100"])
         assert built.ids == [name for name in ids() if name not in ("p5", "p100")]
-        index.save(built, tmp_path / f"{size}.faiss")
         files.append((tmp_path / f"{size}.faiss").read_bytes())
     assert files[0] == files[1] == files[2]
 
@@ -139,8 +140,7 @@ def test_more_neighbours_than_rows(tmp_path, queries):
 
 def test_lists_searched_are_written_into_the_index(pool, tmp_path):
     for probes, expected in ((None, 2), (5, 5), (500, 64)):
-        built = build(pool, factory="IVF64,Flat", probes=probes)
-        index.save(built, tmp_path / "x.faiss")
+        built = build(pool, tmp_path / "x.faiss", factory="IVF64,Flat", probes=probes)
         read = faiss.read_index(str(tmp_path / "x.faiss"))
         assert faiss.extract_index_ivf(read).nprobe == index.describe(built)["probes"] == expected
 
@@ -148,11 +148,46 @@ def test_lists_searched_are_written_into_the_index(pool, tmp_path):
 def test_description(pool):
     built = build(pool, excluded=["p1"])
     assert index.describe(built) == {
+        "factory": "Flat",
+        "bytes": built.path.stat().st_size,
         "metric": "inner product of unit vectors",
         "dim": DIM,
         "rows": ROWS - 1,
         "probes": None,
     }
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8"])
+def test_a_search_maps_the_file(pool, factory):
+    """Rows that change in the file change in the index: they were not read into memory."""
+    built = build(pool, factory=factory, probes=8 if factory != "Flat" else None)
+    asked = vectors(5, seed=9)
+    before = built.index.search(asked, 3)[0]
+    with built.path.open("r+b") as stream:
+        stream.seek(-8 * ROWS, 2)  # a half of all codes and numbers, or a quarter of the vectors
+        stream.write(bytes(8 * ROWS))
+    assert not np.array_equal(built.index.search(asked, 3)[0], before)
+
+
+def test_auto_goes_by_the_rows_of_the_pool(pool, monkeypatch):
+    assert index.describe(build(pool, factory="auto"))["factory"] == "Flat"
+    table = ((ROWS - 1, choice.Choice("Flat", None)), (None, choice.Choice("IVF16,SQ8", 5)))
+    monkeypatch.setattr(choice, "BY_SIZE", table)
+    described = index.describe(build(pool, factory="auto"))
+    assert (described["factory"], described["probes"]) == ("IVF16,SQ8", 5)
+    assert index.describe(build(pool, factory="auto", probes=2))["probes"] == 2
+    assert index.describe(build(pool, factory="Flat"))["factory"] == "Flat"
+
+
+def test_the_table_of_sizes_rises_and_is_told_in_the_config() -> None:
+    limits = [most for most, _ in choice.BY_SIZE]
+    assert limits[:-1] == sorted(limits[:-1]) and limits[-1] is None
+    described = Index.model_fields["factory"].description or ""
+    for most, (factory, probes) in choice.BY_SIZE:
+        faiss.index_factory(7, factory, faiss.METRIC_INNER_PRODUCT)
+        assert f"`{factory}`" in described and (most is None or f"{most:,}" in described)
+        assert probes is None or str(probes) in described
+        assert index.for_rows(most or 10**9).factory == factory
 
 
 def test_training_rows_are_bounded(pool, monkeypatch):

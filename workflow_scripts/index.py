@@ -14,10 +14,9 @@ with job(snakemake):
     excluded = tables.read(Path(inputs.excluded), "excluded", ["image_id"])["image_id"].to_pylist()
     asked = {"heads": heads.load(mapper[0] if mapper else None), "excluded": excluded, "seed": params.seed}
 
-    built = index.build(pool, **asked, **params.settings)
+    built = index.build(pool, Path(outputs.faiss), **asked, **params.settings)
     index.save_ids(built, Path(outputs.ids))
     report = {"encoder": snakemake.wildcards.encoder, "mapper": snakemake.wildcards.mapper}
-    report |= {"factory": params.settings["factory"], "bytes": index.save(built, Path(outputs.faiss))}
     report |= index.describe(built) | {"excluded": len(excluded)}
     report |= index.recall_against_exact(built, pool, queries, **asked, **params.check)
     tables.write_json(Path(outputs.report), report)

@@ -123,11 +123,17 @@ class Synthesis(Section):
 class Index(Section):
     """Indices of the pool for retrieval. Metrics never use them: they search exactly."""
 
-    factory: str = key("Flat", "FAISS factory string, such as `Flat` or `IVF4096,SQ8`")
+    factory: str = key(
+        "auto",
+        "FAISS factory string, such as `Flat` or `IVF4096,SQ8`; auto: `Flat` up to 100,000 rows of the pool,"
+        " `IVF4096,SQ8` with 128 probes up to 4,000,000, `IVF16384,SQ8` with 256 beyond",
+    )
     queries: int = key(64, "queries on which the index is held against exact search", ge=1)
     k: int = key(10, "neighbours compared in that check", ge=1)
     probes: int | None = key(
-        None, "inverted lists searched for a query, where the index has such; null: 1 in 32", ge=1
+        None,
+        "inverted lists searched for a query, where the index has such; null: 1 in 32, or as auto says",
+        ge=1,
     )
     train_rows: int = key(
         262144, "pool rows at most on which the index is trained, where it needs that", ge=1

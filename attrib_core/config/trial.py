@@ -14,6 +14,7 @@ import faiss
 
 from attrib_core import embedding, families
 from attrib_core.errors import InputError
+from attrib_core.index.choice import AUTO
 
 
 def opened(config: Mapping[str, Any]) -> Iterator[str]:
@@ -35,6 +36,8 @@ def opened(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _index(factory: str, dim: int, encoder: str) -> None:
+    if factory == AUTO:  # fits any dimension
+        return
     try:
         faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:

@@ -1,13 +1,15 @@
-"""A FAISS index of the pool, for retrieval, held against exact search.
+"""A FAISS index of the pool for retrieval, held against exact search.
 
 Headline metrics never use it: a neighbour that an index misses would make recall look
-better than it is. Built in streams: beside the index itself, memory is a row group of
-embeddings and a bounded sample for training.
+better than it is. Built in streams: memory is a block of embeddings, a bounded sample for
+training, a shard of the index (`lists`) and the names of the rows. Searched from the file,
+which is mapped into memory and not read.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,19 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from attrib_core import embedding, tables
 from attrib_core.errors import InputError
 from attrib_core.heads import Heads
+from attrib_core.index.choice import AUTO, BY_SIZE, Choice, for_rows, resolve
+from attrib_core.index.lists import Growing
 from attrib_core.jobs import progress
+
+__all__ = [
+    "AUTO", "BY_SIZE", "Built", "Choice", "build", "describe", "for_rows", "opened", "recall_against_exact",
+    "save_ids",
+]  # fmt: skip
 
 NEAR = 1e-6
 """Similarities closer than this count as equal: about what float32 sums of unit vectors resolve."""
@@ -31,14 +41,17 @@ BLOCK = 8192
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """An index of unit vectors by inner product, and the image_id of each of its rows."""
+    """An index of unit vectors by inner product, mapped from its file, and the image_id of each of its rows."""
 
     index: Any
     ids: list[str]
+    factory: str
+    path: Path
 
 
 def build(
     pool: Sequence[Path],
+    path: Path,
     *,
     heads: Heads,
     excluded: Collection[str],
@@ -47,29 +60,52 @@ def build(
     train_rows: int,
     seed: int,
 ) -> Built:
-    """Index the mapped pool, without the excluded rows, in the order of the parts.
+    """Index the mapped pool, without the excluded rows, in the order of the parts, in a file.
 
-    `factory` is a FAISS factory string. Where the index must be trained, it is trained on at
-    most `train_rows` rows of a sample that does not depend on the cut of the parts. `probes`
-    is how many inverted lists a query visits, by default one in 32. Deterministic on one
-    machine with one thread; where FAISS has a GPU, it trains there, and the lists of such an
+    The file is written for `faiss.read_index`, whole or not at all. `factory` is a FAISS factory
+    string, or 'auto': by the rows of the pool's parts, see `choice`. Where the index must be trained,
+    it is trained on at most `train_rows` rows of a sample that does not depend on the cut of the
+    parts. `probes` is how many inverted lists a query visits, by default one in 32. Deterministic on
+    one machine with one thread; where FAISS has a GPU, it trains there, and the lists of such an
     index may differ in some rows.
 
     Raises InputError for a factory string that FAISS does not know or that does not fit the
     dimension, too few rows to train on, and an empty pool.
     """
     left_out = frozenset(excluded)
-    index: Any = None
+    factory, probes = resolve(factory, probes, sum(pq.read_metadata(part).num_rows for part in pool))
+    growing: Growing | None = None
     ids: list[str] = []
-    for names, mapped in _mapped(pool, heads, left_out):
-        if index is None:
-            index = _empty(factory, mapped.shape[1])
-            if not index.is_trained:
-                _train(index, pool, heads, left_out, factory=factory, rows=train_rows, seed=seed)
-        index.add(mapped)
-        ids += names
-    if index is None or not ids:
-        raise InputError(f"index: no rows in {len(pool)} parts of the pool ({len(left_out)} are excluded)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        for names, mapped in _mapped(pool, heads, left_out):
+            if growing is None:
+                index = _empty(factory, mapped.shape[1])
+                if not index.is_trained:
+                    _train(index, pool, heads, left_out, factory=factory, rows=train_rows, seed=seed)
+                _set_probes(index, factory, probes)
+                growing = Growing(index, Path(folder))
+            growing.add(mapped)
+            ids += names
+        if growing is None:
+            raise InputError(
+                f"index: no rows in {len(pool)} parts of the pool ({len(left_out)} are excluded)"
+            )
+        try:
+            growing.write(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return Built(opened(path), ids, factory, path)
+
+
+def opened(path: Path) -> Any:
+    """An index in a file, for search: rows are mapped and paged in as they are looked at."""
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+
+def _set_probes(index: Any, factory: str, probes: int | None) -> None:
     lists = _lists(index)
     if lists is not None:
         lists.nprobe = min(lists.nlist, probes or max(1, lists.nlist // LISTS_PER_PROBE))
@@ -77,7 +113,6 @@ def build(
         raise InputError(
             f"index.probes: {probes}, but index {factory!r} has no inverted lists; set it to null"
         )
-    return Built(index, ids)
 
 
 def _mapped(
@@ -120,6 +155,8 @@ def _train(
     seed: int,
 ) -> None:
     ids, vectors = embedding.sample(pool, count=rows, key=(seed, "index training"), excluded=excluded)
+    mapped = heads.real(vectors, ids=ids)
+    del vectors  # FAISS makes copies of its own
     lists = _lists(index)
     if lists is not None and len(ids) < lists.nlist:
         raise InputError(
@@ -130,7 +167,7 @@ def _train(
         assigner = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(lists.d))  # the name must outlive training
         lists.clustering_index = assigner
     try:
-        index.train(heads.real(vectors, ids=ids))
+        index.train(mapped)
     except RuntimeError as error:
         raise InputError(
             f"index.factory: {factory!r} cannot be trained on {len(ids)} rows ({_reason(error)})"
@@ -154,6 +191,8 @@ def describe(built: Built) -> dict[str, Any]:
     """What the index is, as plain values."""
     lists = _lists(built.index)
     return {
+        "factory": built.factory,
+        "bytes": built.path.stat().st_size,
         "metric": "inner product of unit vectors",
         "dim": built.index.d,
         "rows": built.index.ntotal,
@@ -197,20 +236,6 @@ def recall_against_exact(
         start += len(ids)
     right = returned >= best.min(axis=1, keepdims=True) - NEAR
     return {"queries": len(asked), "k": k, "recall_at_k": float(right.mean())}
-
-
-def save(built: Built, path: Path) -> int:
-    """Write the index for `faiss.read_index`, whole or not at all; its size in bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        faiss.write_index(built.index, str(temporary))
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path.stat().st_size
 
 
 def save_ids(built: Built, path: Path) -> None:
