@@ -6,11 +6,11 @@ For each pool size the factory strings that `--factories` gives, or what `index.
 and Flat. An index is built from parts, and searched in a process of its own that maps its file: "own MB" is
 what that process holds of it in memory of its own, "mapped MB" what of the file is in memory after the
 queries and may be dropped by the system at any time. "build MB" is the largest memory of a process that
-builds it, libraries included. Vectors are random
-directions around random centres, one centre a hundred rows, so that neighbours mean something; all
+builds it, libraries included. Vectors are random directions around random centres, one centre a hundred
+rows, so that neighbours mean something; all
 kinds of index find more in them than in isotropic noise, and other than in features of pictures. One
 thread unless OMP_NUM_THREADS says otherwise. Agreement is the share of the true 10 nearest that the
-index returns, as the workflow measures it. GPUs are left alone. Nothing is written outside a temporary folder.
+index returns, as the workflow measures it. Nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ BY_SIZE = (
 Exact search as long as it takes milliseconds. Then inverted lists, of some two hundred rows or more each, and
 a byte a component: a quarter of the size, and components are off by 1/510 of their range at most, so that
 neighbours are lost to lists that are not visited and hardly to rounding. The first two lines are measured by
-`benchmarks/index.py` (docs/benchmarks.md, which has product quantization beside it), the last one is not.
+`benchmarks/index.py` (docs/benchmarks.md), the last one is not.
 """
 
 
