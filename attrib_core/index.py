@@ -7,7 +7,6 @@ embeddings and a bounded sample for training.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from attrib_core import embedding, tables
+from attrib_core import embedding, tables, whole
 from attrib_core.errors import InputError
 from attrib_core.heads import Heads
 from attrib_core.jobs import progress
@@ -201,15 +200,8 @@ def recall_against_exact(
 
 def save(built: Built, path: Path) -> int:
     """Write the index for `faiss.read_index`, whole or not at all; its size in bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole.written(path) as temporary:
         faiss.write_index(built.index, str(temporary))
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path.stat().st_size
 
 

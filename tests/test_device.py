@@ -15,7 +15,12 @@ from attrib_core import device
 from attrib_core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-VARIABLES = (*device.SCHEDULERS, device.CHOICE, device.LOCKS, device.CLAIMED, "CUDA_VISIBLE_DEVICES")
+VARIABLES = (
+    *(*device.SCHEDULERS, device.CHOICE, device.LOCKS, device.CLAIMED),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+)
+
+HOLD = "from attrib_core import device; import time; print(device.claim(), flush=True); time.sleep(60)"
 
 CLAIM_AND_TELL = """
 import os, sys, time
@@ -47,25 +52,104 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
 
 
-def test_several_processes_never_share_a_device(environment):
-    running = [start(CLAIM_AND_TELL, "0.25") for _ in range(6)]
+def spans_of(printed: str) -> dict[str, list[tuple[float, float]]]:
+    """From lines "device begin end": when each device was held, in order."""
     spans: dict[str, list[tuple[float, float]]] = {}
+    for line in printed.splitlines():
+        name, begin, end = line.split()
+        spans.setdefault(name, []).append((float(begin), float(end)))
+    return {name: sorted(held) for name, held in spans.items()}
+
+
+def overlaps(spans: dict[str, list[tuple[float, float]]]) -> list[tuple[str, float]]:
+    """Where two held one device at a time."""
+    return [
+        (name, two[0])
+        for name, held in spans.items()
+        for one, two in zip(held, held[1:], strict=False)
+        if one[1] > two[0]
+    ]
+
+
+def test_twelve_jobs_on_four_devices_never_share_one_even_when_some_are_killed(environment, monkeypatch):
+    """Four of the jobs hold their device until they are killed; the kernel frees it for the eight others."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    holders = [start(HOLD) for _ in range(4)]
+    held = [holder.stdout.readline().strip() for holder in holders if holder.stdout is not None]
+    assert sorted(held) == ["0", "1", "2", "3"]
+    running = [start(CLAIM_AND_TELL, "0.3") for _ in range(8)]
+    killed: dict[str, float] = {}
+    for name, holder in zip(held, holders, strict=True):
+        time.sleep(0.1)
+        killed[name] = time.time()
+        holder.kill()
+        holder.wait()
+    printed = ""
     for process in running:
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
-        name, begin, end = out.split()
-        spans.setdefault(name, []).append((float(begin), float(end)))
-    assert set(spans) == {"0", "1"}
-    for held in spans.values():
-        held.sort()
-        assert all(one[1] <= two[0] for one, two in zip(held, held[1:], strict=False)), held
+        printed += out
+    spans = spans_of(printed)
+    assert set(spans) == {"0", "1", "2", "3"}
+    assert not overlaps(spans)
+    assert all(killed[name] <= spans[name][0][0] for name in spans), (killed, spans)
+
+
+SLEEPERS = """
+rule all:
+    input: expand("{name}.txt", name=range(12))
+
+rule sleep:
+    output: "{name}.txt"
+    log: "logs/{name}.log"
+    threads: 1
+    resources: gpu=1
+    script: "sleep.py"
+"""
+SLEEP = """
+from attrib_core.jobs import job
+with job(snakemake):
+    import os, sys, time
+    assert "torch" not in sys.modules
+    begin = time.time()
+    with open(f"begun-{snakemake.wildcards.name}", "a") as stream:
+        stream.write(f"{os.getpid()}\\n")
+    time.sleep(1 if os.path.exists("quick") else 60 if int(snakemake.wildcards.name) % 3 == 0 else 0.3)
+    with open("spans", "a") as stream:
+        stream.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} {begin} {time.time()}\\n")
+    open(snakemake.output[0], "w").close()
+"""
+
+
+@pytest.mark.slow
+def test_snakemake_with_four_devices_and_kills(environment, monkeypatch, tmp_path):
+    """Twelve real jobs, `--resources gpu=4`. Four that never end are killed, as if memory ran out."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    (tmp_path / "Snakefile").write_text(SLEEPERS)
+    (tmp_path / "sleep.py").write_text(SLEEP)
+    command = [sys.executable, "-m", "snakemake", "--cores", "12", "--resources", "gpu=4", "--keep-going"]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for name in ("0", "3", "6", "9"):
+        begun = tmp_path / f"begun-{name}"
+        while not (begun.exists() and begun.read_text().endswith("\n")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        os.kill(int(begun.read_text()), signal.SIGKILL)
+    assert first.wait(timeout=300) == 1
+    assert len(list(tmp_path.glob("*.txt"))) == 8
+    (tmp_path / "quick").touch()
+    subprocess.run(
+        [*command, "--rerun-incomplete"], cwd=tmp_path, capture_output=True, check=True, timeout=300
+    )
+    spans = spans_of((tmp_path / "spans").read_text())
+    assert sum(map(len, spans.values())) == 12
+    assert set(spans) == {"0", "1", "2", "3"}
+    assert not overlaps(spans)
 
 
 def test_a_killed_process_frees_its_device(environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc")
-    holder = start(
-        "from attrib_core import device; import time; print(device.claim(), flush=True); time.sleep(60)"
-    )
+    holder = start(HOLD)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "GPU-abc\n"
     with pytest.raises(InputError, match=r"all GPUs \(GPU-abc\) are held.*--resources gpu=1"):
@@ -99,7 +183,7 @@ def test_a_child_of_a_holder_uses_the_device_of_its_parent(environment):
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("SLURM_JOB_ID", "12"), ("PBS_JOBID", "7"), (device.CHOICE, "cpu"), ("CUDA_VISIBLE_DEVICES", "")],
+    [(device.CHOICE, "cpu"), (device.CHOICE, "cuda:1"), ("CUDA_VISIBLE_DEVICES", ""), (device.CLAIMED, "0")],
 )
 def test_no_claim(environment, monkeypatch, variable, value, tmp_path):
     monkeypatch.setenv(variable, value)
@@ -107,6 +191,64 @@ def test_no_claim(environment, monkeypatch, variable, value, tmp_path):
     assert device.claim() is None
     assert dict(os.environ) == before
     assert not (tmp_path / "locks").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["SLURM_JOB_ID", "PBS_JOBID"])
+def test_a_schedulers_single_device_is_left_as_it_is(environment, monkeypatch, scheduler, tmp_path):
+    monkeypatch.setenv(scheduler, "12")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    before = dict(os.environ)
+    assert device.claim() is None
+    assert dict(os.environ) == before
+    assert not (tmp_path / "locks").exists()
+
+
+def test_of_a_schedulers_several_devices_each_job_takes_one(environment, monkeypatch):
+    """Snakemake inside one allocation; the numbers of another allocation are other devices."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    holder = start(HOLD)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "0\n"
+    assert device.claim(patience=0) == "1"
+    monkeypatch.delenv(device.CLAIMED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(InputError, match="all GPUs"):
+        device.claim(patience=0)
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    assert device.claim(patience=0) == "0"
+    holder.kill()
+    holder.wait()
+
+
+def fake_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
+    """A program `nvidia-smi` that lists such GPUs, the first with a part of its own."""
+    program = folder / "nvidia-smi"
+    lines = [f"echo 'GPU {number}: Fake (UUID: {uuid})'" for number, uuid in enumerate(uuids)]
+    lines.insert(1, "echo '  MIG 1g.10gb Device 0: (UUID: MIG-1)'")
+    program.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [("0", "GPU-aaa-1", True), ("GPU-aaa-2", "1", True), ("GPU-aaa-1", "GPU-aaa", False), ("0", "1", False)],
+)
+def test_a_number_and_a_uuid_are_one_device(environment, monkeypatch, tmp_path, first, second, same):
+    """A UUID cut short stands for the one GPU that it fits; "GPU-aaa" fits two, and is a name of its own."""
+    fake_driver(tmp_path, monkeypatch, "GPU-aaa-1", "GPU-aaa-2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", first)
+    holder = start(HOLD)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == f"{first}\n"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", second)
+    if same:
+        with pytest.raises(InputError, match="all GPUs"):
+            device.claim(patience=0)
+    else:
+        assert device.claim(patience=0) == second
+    holder.kill()
+    holder.wait()
 
 
 def test_without_a_driver_there_is_nothing_to_claim(environment, monkeypatch):
@@ -117,16 +259,12 @@ def test_without_a_driver_there_is_nothing_to_claim(environment, monkeypatch):
 
 
 def test_without_the_variable_the_driver_is_asked(environment, monkeypatch, tmp_path):
-    program = tmp_path / "nvidia-smi"
-    program.write_text(
-        "#!/bin/sh\necho 'GPU 0: Fake (UUID: GPU-1)'\necho '  MIG 1g (UUID: MIG-1)'\necho 'GPU 1: Fake (UUID: GPU-2)'\n"
-    )
-    program.chmod(0o755)
+    fake_driver(tmp_path, monkeypatch, "GPU-1", "GPU-2")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert device.visible() == ["0", "1"]
-    assert device.claim() == "0"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    assert device.visible() == ["GPU-1", "GPU-2"]
+    assert device.claim() == "GPU-1"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 @pytest.mark.parametrize(
