@@ -111,7 +111,8 @@ def lock_by_snakemake(reason):
 def tell_failures():
     """After all that Snakemake says of a failure: each failed job's last words."""
     if BEGAN is not None and workflow.is_main_process:
-        atexit.register(last_words.tell, Path(RUN, "logs"), BEGAN)
+        # absolute, since Snakemake has left the working directory by then
+        atexit.register(last_words.tell, Path(RUN, "logs").absolute(), BEGAN)
 
 
 wildcard_constraints:
