@@ -36,7 +36,7 @@ def job(snakemake: Any) -> Iterator[None]:
     Threads are the rule's; the log goes to the rule's log file and, in short lines, to standard
     error; a rule with the resource `gpu` claims a GPU of its own. Errors end the process with
     status 1: an InputError or a full disk as one line, any other with its traceback in the log alone.
-    SIGTERM ends it as an error does, with temporary files removed, and so does the end of the
+    SIGTERM and Ctrl-C end it as an error does, with temporary files removed, and so does the end of the
     Snakemake that started it.
     """
     name = job_name(snakemake)
@@ -53,8 +53,9 @@ def job(snakemake: Any) -> Iterator[None]:
         except InputError as error:
             LOGGER.error("error: %s", error)
             raise SystemExit(1) from None
-        except _Terminated:
-            LOGGER.error("error: ended by SIGTERM; give the same command again, what is finished is kept")
+        except (KeyboardInterrupt, _Terminated) as error:
+            by = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT (Ctrl-C)"
+            LOGGER.error("error: ended by %s; give the same command again, what is finished is kept", by)
             raise SystemExit(1) from None
         except Exception as error:
             if (what := whole.full(error)) is not None:

@@ -81,9 +81,10 @@ def hold(run: str, folder: Path = FOLDER) -> Path:
             raise _at_work(run, descriptor)
         time.sleep(0.05)
     _held.append(descriptor)
-    os.truncate(descriptor, 0)
-    now = time.strftime("%Y-%m-%d %H:%M")
-    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
+    with suppress(OSError):  # on a full disk the lock holds, and does not say whose it is
+        os.truncate(descriptor, 0)
+        now = time.strftime("%Y-%m-%d %H:%M")
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
     jobs = folder.resolve() / f"{run}.jobs"
     _wait_for_jobs(jobs)
     if (me := _identity(os.getpid())) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,13 +96,15 @@ def no_space(path: Path | None, what: str) -> str:
 def sweep(folder: Path, *, older_than: float = 0.0) -> int:
     """Remove what killed processes left under temporary names below a folder; how many files.
 
-    Only for a folder in which nobody writes, or with `older_than` seconds since the last write.
+    Those of a living process stay, if it is one of this machine; where others may write,
+    `older_than` says how many seconds must have passed since the last write.
     """
     removed = 0
     oldest = time.time() - older_than
     for parent, _, names in os.walk(folder):
         for name in names:
-            if not (name.startswith(".") and name.endswith(".tmp")):
+            left = re.fullmatch(r"\..+\.(\d+)\.tmp", name)
+            if left is None or _lives(int(left[1])):
                 continue
             path = Path(parent, name)
             with suppress(FileNotFoundError):
@@ -109,3 +112,13 @@ def sweep(folder: Path, *, older_than: float = 0.0) -> int:
                     path.unlink()
                     removed += 1
     return removed
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

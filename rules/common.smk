@@ -1,10 +1,12 @@
 # What every other rule file uses: the checked config, the parts of the run, fingerprints of code.
 
 import atexit
+import contextlib
 import math
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from snakemake.logging import logger
@@ -83,12 +85,14 @@ def begin():
         return
     if BUSY is not None:
         sys.exit(f"Error: {BUSY}")
-    reason = running.unreliable(running.FOLDER)
+    reason, BEGAN = running.unreliable(running.FOLDER), time.time()
     try:
         BEGAN = running.hold(CONFIG["run"]).stat().st_mtime
     except InputError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
+        if (what := whole.full(error)) is not None:
+            sys.exit(f"Error: {whole.no_space(running.FOLDER.resolve(), what)}")
         reason = f"its file system takes no locks ({error.strerror})"
     if reason is not None:
         lock_by_snakemake(reason)
@@ -103,9 +107,10 @@ def lock_by_snakemake(reason):
     )
     if workflow.execution_settings.lock:
         return
-    own = workflow.persistence
-    type(own).lock(own).__enter__()  # those of the instance do nothing, for nolock
-    atexit.register(type(own).unlock, own)
+    own, held = workflow.persistence, contextlib.ExitStack()
+    held.enter_context(type(own).lock(own))  # the methods of the instance do nothing, for nolock
+    held.callback(type(own).unlock, own)  # only now: it removes the locks of others, too
+    atexit.register(held.close)
 
 
 def tell_failures():

@@ -21,6 +21,13 @@ import pyarrow.parquet as pq
 from tests.workflow_fixtures import ENVIRONMENT_KEPT_OUT, ROOT
 
 RESULTS = Path("results/tiny")
+OTHER_DISKS = """
+from pathlib import Path
+from attrib_core import running
+from snakemake.cli import main
+running.MOUNTS = Path({mounts!r})
+main()
+"""
 MEASURED = ("seconds",)  # columns and keys that no two runs have alike
 RULES = (
     "base_model exemplars prior customize_part synthesize_part pool_part embed_pool_part embed_queries_part"
@@ -29,12 +36,21 @@ RULES = (
 
 
 def start(
-    folder: Path, config: Path, *arguments: str, cores: int = 2, out: str = "printed.txt"
+    folder: Path,
+    config: Path,
+    *arguments: str,
+    cores: int = 2,
+    out: str = "printed.txt",
+    mounts: Path | None = None,
 ) -> subprocess.Popen[str]:
-    """Snakemake as a person calls it, the leader of a process group; all that it prints goes to a file."""
+    """Snakemake as a person calls it, the leader of a process group; all that it prints goes to a file.
+
+    `mounts` stands for the system's list of file systems.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_KEPT_OUT}
     where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
-    command = [sys.executable, "-m", "snakemake", *where, "--cores", str(cores), "--nocolor", *arguments]
+    program = ["-m", "snakemake"] if mounts is None else ["-c", OTHER_DISKS.format(mounts=str(mounts))]
+    command = [sys.executable, *program, *where, "--cores", str(cores), "--nocolor", *arguments]
     with (folder / out).open("w") as printed:
         return subprocess.Popen(
             command,

@@ -94,24 +94,25 @@ def test_another_error_leaves_its_traceback_in_the_log_and_last_words_with_rule_
     assert "value = {}" in log or "<string>" in log
 
 
-def test_sigterm_is_an_end_like_an_error_with_nothing_half_written_left(tmp_path):
+@pytest.mark.parametrize(("name", "told"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT (Ctrl-C)")])
+def test_a_signal_is_an_end_like_an_error_with_nothing_half_written_left(tmp_path, name, told):
     done, log = run_in_process(
         tmp_path,
-        """
+        f"""
         import os, signal
         from pathlib import Path
         from attrib_core import whole
         with whole.written(Path("out")) as temporary:
             temporary.write_text("half")
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.{name})
+            raise RuntimeError("not reached")
         """,
     )
     assert done.returncode == 1
     assert done.stderr == (
-        "[rank pixel linear] error: ended by SIGTERM; give the same command again, what is finished is kept\n"
+        f"[rank pixel linear] error: ended by {told}; give the same command again, what is finished is kept\n"
     )
-    assert "ended by SIGTERM" in log.splitlines()[-1]
+    assert f"ended by {told}" in log.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 

@@ -170,3 +170,28 @@ def test_a_dry_run_beside_a_run_and_a_late_second(undisturbed: tuple[Path, Path]
     finally:
         run.kill_group(holder)
     run.finish(tmp_path, config)
+
+
+def test_where_locks_may_not_reach_all_machines_snakemakes_own_is_taken(
+    undisturbed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Loudly, and then a kill does need a person: nothing else could tell whether another machine is at work."""
+    _, config = undisturbed
+    copied(undisturbed, tmp_path, "")
+    (tmp_path / "mounts").write_text("server / beegfs rw 0 0\n")
+
+    def call(*arguments: str) -> subprocess.Popen[str]:
+        return run.start(tmp_path, config, *arguments, mounts=tmp_path / "mounts")
+
+    locks = tmp_path / ".snakemake" / "locks"
+    process = call()
+    assert run.wait_for(process, lambda: run.jobs_begun(tmp_path, (tmp_path / "mounts").stat().st_mtime_ns))
+    assert len(list(locks.iterdir())) == 2
+    run.kill_group(process)
+    assert "may keep locks from other machines. So Snakemake's own lock" in run.printed(tmp_path)
+    assert call().wait(timeout=120) == 1
+    assert "--unlock argument" in run.printed(tmp_path)
+    assert len(list(locks.iterdir())) == 2  # who is refused removes nothing
+    assert call("--unlock").wait(timeout=120) == 0
+    assert call().wait(timeout=600) == 0, run.printed(tmp_path)[-4000:]
+    assert not locks.exists() or not list(locks.iterdir())

@@ -118,6 +118,7 @@ def test_a_killed_writer_leaves_a_temporary_file_that_a_sweep_removes(tmp_path):
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == "half\n"
+    assert whole.sweep(tmp_path) == 0  # it lives
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     left = list((tmp_path / "deep").iterdir())
