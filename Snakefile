@@ -27,6 +27,16 @@ include: "rules/calibration.smk"
 include: "rules/report.smk"
 
 
+onstart:
+    # Once the jobs are known and before the first starts; not in a dry run, nor with --no-hooks.
+    begin()
+
+
+onerror:
+    # After Snakemake's own last lines, so that a person finds at the bottom what to do.
+    tell_failures()
+
+
 rule all:
     default_target: True
     input:

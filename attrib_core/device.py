@@ -10,10 +10,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attrib_core.errors import InputError
@@ -52,12 +54,12 @@ def choose(device: str = "auto") -> str:
 def visible(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Names of the GPUs that this process may use, without asking torch.
 
-    What CUDA_VISIBLE_DEVICES says (numbers or UUIDs; CUDA stops at -1), else the numbers of
+    What CUDA_VISIBLE_DEVICES says (numbers or UUIDs; CUDA stops at -1), else the UUIDs of
     the GPUs that the driver lists, and none where there is no driver.
     """
     allowed = environment.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
-        return [str(number) for number in range(_count())]
+        return _uuids()
     found: list[str] = []
     for name in (part.strip() for part in allowed.split(",")):
         if not name or name == "-1":
@@ -66,35 +68,61 @@ def visible(environment: Mapping[str, str] = os.environ) -> list[str]:
     return found
 
 
-def _count() -> int:
+def _uuids() -> list[str]:
+    """UUIDs of the machine's GPUs in the driver's order, that of the bus; a container or a job's cgroup
+    shows its own alone."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return 0
+        return []
     listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return re.findall(r"^GPU \d+: .*\(UUID: ([^)]+)\)$", listed.stdout, flags=re.MULTILINE)
+
+
+def _lock_names(devices: Sequence[str]) -> list[str]:
+    """What each device is called in its lock's name: the UUID where the driver tells it.
+
+    Numbers mean other devices in another container or job, and UUIDs may be cut short. Where
+    no driver says more, a scheduler's job has numbers of its own.
+    """
+    uuids = _uuids()
+    own = next((f"{name}-{os.environ[name]}-" for name in SCHEDULERS if name in os.environ), "")
+    found = []
+    for name in devices:
+        if name.isdecimal():
+            known = [uuids[int(name)]] if int(name) < len(uuids) else []
+        else:
+            known = [uuid for uuid in uuids if uuid.startswith(name)]
+        found.append(known[0] if len(known) == 1 else name if not name.isdecimal() else own + name)
+    return found
 
 
 def claim(*, patience: float = 600.0) -> str | None:
     """Take a GPU for the life of this process and make it the only visible one; its name, or None.
 
-    None, and nothing changed, where there is no GPU, where ATTRIB_DEVICE names one,
-    under a cluster's scheduler (it has set the device), and in a child of a process that holds one.
-    Where all are held, waits; raises InputError after `patience` seconds.
+    None, and nothing changed, where there is no GPU, where ATTRIB_DEVICE names one, in a child of a
+    process that holds one, and where a cluster's scheduler has given this job a single one. Of
+    several that a scheduler gave (to a Snakemake that starts its jobs inside one allocation) one is
+    taken. Where all are held, waits; raises InputError after `patience` seconds.
     """
-    elsewhere = os.environ.get(CHOICE, "auto") not in ("auto", "cuda")
-    if elsewhere or any(name in os.environ for name in (*SCHEDULERS, CLAIMED)):
+    if os.environ.get(CHOICE, "auto") not in ("auto", "cuda") or CLAIMED in os.environ:
         return None
     devices = visible()
-    if not devices:
+    scheduled = any(name in os.environ for name in SCHEDULERS)
+    if not devices or (scheduled and len(devices) == 1):
         return None
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        raise RuntimeError("a device is claimed before torch uses one, not after")
     folder = Path(os.environ.get(LOCKS, DEFAULT_LOCKS))
+    names = [f"gpu-{name.replace('/', '_')}.lock" for name in _lock_names(devices)]
     deadline = time.monotonic() + patience
     told = False
     while True:
-        for name in devices:
-            descriptor = _lock(folder / f"gpu-{name.replace('/', '_')}.lock")
+        for name, lock in zip(devices, names, strict=True):
+            descriptor = _lock(folder / lock)
             if descriptor is not None:
                 _held.append(descriptor)
+                os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers as the driver has them
                 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[CLAIMED] = name
                 LOGGER.info("holding GPU %s", name)
                 return name

@@ -9,7 +9,6 @@ that ranking and index need no torch.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from attrib_core import whole
 from attrib_core.errors import InputError
 
 ROWS = 1024
@@ -171,13 +171,4 @@ def save(path: Path, heads: Heads, notes: Mapping[str, Any]) -> None:
         for name, value in zip(TENSORS, values, strict=True)
     }
     data = to_bytes(tensors, metadata={_METADATA: json.dumps(notes, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    whole.write_bytes(path, data)

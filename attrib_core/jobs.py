@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrib_core import device
+from attrib_core import device, running, whole
 from attrib_core.errors import InputError
 
 Item = TypeVar("Item")
@@ -33,26 +35,60 @@ def job(snakemake: Any) -> Iterator[None]:
 
     Threads are the rule's; the log goes to the rule's log file and, in short lines, to standard
     error; a rule with the resource `gpu` claims a GPU of its own. Errors end the process with
-    status 1: an InputError as one line, any other with its traceback in the log alone.
+    status 1: an InputError or a full disk as one line, any other with its traceback in the log alone.
+    SIGTERM and Ctrl-C end it as an error does, with temporary files removed, and so does the end of the
+    Snakemake that started it.
     """
     name = job_name(snakemake)
     log = Path(snakemake.log[0]) if len(getattr(snakemake, "log", ())) else None
     started = time.monotonic()
     with _environment(_thread_settings(snakemake.threads)), _logging(name, log):
         _limit_torch(snakemake.threads)
+        before = _on_terminate(_terminated)
         try:
+            running.join()
             if _resource(snakemake, "gpu"):
                 device.claim()
             yield
         except InputError as error:
             LOGGER.error("error: %s", error)
             raise SystemExit(1) from None
+        except (KeyboardInterrupt, _Terminated) as error:
+            by = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT (Ctrl-C)"
+            LOGGER.error("error: ended by %s; give the same command again, what is finished is kept", by)
+            raise SystemExit(1) from None
         except Exception as error:
+            if (what := whole.full(error)) is not None:
+                LOGGER.error("error: %s", whole.no_space(_file(error), what))
+                raise SystemExit(1) from None
             LOGGER.debug("traceback", exc_info=True)
             place = f"; the traceback is in {log}" if log else ""
             LOGGER.error("failed: %s: %s%s", type(error).__name__, _first_line(error), place)
             raise SystemExit(1) from None
+        finally:
+            _on_terminate(before)
         LOGGER.debug("done in %s", duration(time.monotonic() - started))
+
+
+class _Terminated(BaseException):
+    """SIGTERM; no Exception, so that nothing takes it for an error of its own."""
+
+
+def _terminated(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut short what the first began
+    raise _Terminated
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Set what SIGTERM does; what it did before. Only a main thread can."""
+    if threading.current_thread() is threading.main_thread():
+        return signal.signal(signal.SIGTERM, handler)
+    return None
+
+
+def _file(error: Exception) -> Path | None:
+    name = getattr(error, "filename", None)
+    return None if name is None else Path(str(name))
 
 
 def job_name(snakemake: Any) -> str:
@@ -132,6 +168,28 @@ def _limit_torch(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+class _LogFile(logging.FileHandler):
+    """A log on a full disk lacks lines, and neither ends the job nor covers its last words."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called where a line could not be written."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+def _log_file(name: str, log: Path) -> _LogFile:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return _LogFile(log, mode="w", encoding="utf-8")
+    except OSError as error:
+        if (what := whole.full(error)) is None:
+            raise
+        print(f"[{name}] error: {whole.no_space(log, what)}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
 @contextmanager
 def _logging(name: str, log: Path | None) -> Iterator[None]:
     """All to the log file (of other packages the warnings), one-line messages to standard error."""
@@ -140,8 +198,7 @@ def _logging(name: str, log: Path | None) -> Iterator[None]:
     terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
     handlers: list[tuple[logging.Logger, logging.Handler]] = [(LOGGER, terminal)]
     if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(log, mode="w", encoding="utf-8")
+        file = _log_file(name, log)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append((logging.getLogger(), file))
     level = LOGGER.level

@@ -1,12 +1,11 @@
 """Read and write the tables that pass between stages; `schemas` says what they hold.
 
-Every writer here works under a temporary name, flushes and renames: a table is whole or absent.
+Every writer here goes through `whole`: a table is whole or absent.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attrib_core import whole
 from attrib_core.errors import InputError
 from attrib_core.schemas import FILES, IMAGE, SCHEMAS, embedding_schema, schema
 
@@ -72,15 +72,11 @@ def from_rows(rows: Sequence[dict[str, Any]], expected: pa.Schema, where: str = 
 @contextmanager
 def writer(path: Path, expected: pa.Schema) -> Iterator[_PartWriter]:
     """Write a Parquet file piece by piece; it appears under its name only when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pq.ParquetWriter(temporary, expected, compression="zstd") as sink:
-            yield _PartWriter(sink, expected, str(path))
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole.written(path) as temporary,
+        pq.ParquetWriter(temporary, expected, compression="zstd") as sink,
+    ):
+        yield _PartWriter(sink, expected, str(path))
 
 
 class _PartWriter:
@@ -92,11 +88,6 @@ class _PartWriter:
         if not isinstance(rows, pa.Table):
             rows = from_rows(rows, self._expected, self._where)
         self._sink.write_table(conform(rows, self._expected, self._where), row_group_size=ROW_GROUP)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def write(path: Path, name: str, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
@@ -177,14 +168,4 @@ def embedding_table(ids: Sequence[str], embeddings: np.ndarray) -> pa.Table:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=2, ensure_ascii=False, sort_keys=True)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    whole.write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")

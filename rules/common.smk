@@ -1,14 +1,17 @@
 # What every other rule file uses: the checked config, the parts of the run, fingerprints of code.
 
+import atexit
+import contextlib
 import math
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from snakemake.logging import logger
 
-from attrib_core import device
+from attrib_core import device, last_words, running, whole
 from attrib_core.config import load_config, plain
 from attrib_core.errors import InputError
 from attrib_core.fingerprint import fingerprint
@@ -71,6 +74,52 @@ def heads(wildcards):
     return [f"{RUN}/mappers/{wildcards.encoder}/{wildcards.mapper}.safetensors"]
 
 
+BUSY = None  # why this call may not work on the run, should it come to that; a dry run may look on
+BEGAN = None  # when it began to work, by the clock of the disk
+
+
+def begin():
+    """Make sure that no other Snakemake works on the run, and clear what killed ones left half-written."""
+    global BEGAN
+    if not workflow.is_main_process:
+        return
+    if BUSY is not None:
+        sys.exit(f"Error: {BUSY}")
+    reason, BEGAN = running.unreliable(running.FOLDER), time.time()
+    try:
+        BEGAN = running.hold(CONFIG["run"]).stat().st_mtime
+    except InputError as error:
+        sys.exit(f"Error: {error}")
+    except OSError as error:
+        if (what := whole.full(error)) is not None:
+            sys.exit(f"Error: {whole.no_space(running.FOLDER.resolve(), what)}")
+        reason = f"its file system takes no locks ({error.strerror})"
+    if reason is not None:
+        lock_by_snakemake(reason)
+    whole.sweep(Path(RUN), older_than=0 if workflow.local_exec else 86400)  # a cluster's jobs may still write
+
+
+def lock_by_snakemake(reason):
+    """Fall back on Snakemake's own lock, which profiles/default switches off."""
+    logger.warning(
+        f"Warning: {running.FOLDER.resolve()}: {reason}. So Snakemake's own lock guards the run; if Snakemake is"
+        " killed, make sure that none works on it any more and remove the lock by snakemake --unlock."
+    )
+    if workflow.execution_settings.lock:
+        return
+    own, held = workflow.persistence, contextlib.ExitStack()
+    held.enter_context(type(own).lock(own))  # the methods of the instance do nothing, for nolock
+    held.callback(type(own).unlock, own)  # only now: it removes the locks of others, too
+    atexit.register(held.close)
+
+
+def tell_failures():
+    """After all that Snakemake says of a failure: each failed job's last words."""
+    if BEGAN is not None and workflow.is_main_process:
+        # absolute, since Snakemake has left the working directory by then
+        atexit.register(last_words.tell, Path(RUN, "logs").absolute(), BEGAN)
+
+
 wildcard_constraints:
     part=r"\d{4,9}",
     encoder="|".join(map(re.escape, ENCODERS)),
@@ -78,6 +127,12 @@ wildcard_constraints:
 
 
 if workflow.is_main_process:
+    try:
+        running.check_free(CONFIG["run"])
+    except InputError as error:
+        BUSY = error
+    except OSError:
+        pass  # a file system without locks, of which `begin` speaks
     if not CONFIG["exemplars"]["held_out_only"]:
         logger.warning(
             "Warning: exemplars.held_out_only is false, so exemplars may be pictures that the base model was"

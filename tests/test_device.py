@@ -13,59 +13,18 @@ import pytest
 
 from attrib_core import device
 from attrib_core.errors import InputError
-
-ROOT = Path(__file__).parent.parent
-VARIABLES = (*device.SCHEDULERS, device.CHOICE, device.LOCKS, device.CLAIMED, "CUDA_VISIBLE_DEVICES")
-
-CLAIM_AND_TELL = """
-import os, sys, time
-from attrib_core import device
-assert "torch" not in sys.modules
-name = device.claim(patience=30)
-assert os.environ["CUDA_VISIBLE_DEVICES"] == name
-begin = time.time()
-time.sleep(float(sys.argv[1]))
-print(name, begin, time.time(), flush=True)
-"""
+from tests.device_fixtures import HOLD, pretended, start
 
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
     """Two pretended GPUs, locks in a folder of the test."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setenv(device.LOCKS, str(tmp_path / "locks"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(device, "_held", [])
-    yield
-    for descriptor in device._held:
-        os.close(descriptor)
-
-
-def start(program: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
-
-
-def test_several_processes_never_share_a_device(environment):
-    running = [start(CLAIM_AND_TELL, "0.25") for _ in range(6)]
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for process in running:
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        name, begin, end = out.split()
-        spans.setdefault(name, []).append((float(begin), float(end)))
-    assert set(spans) == {"0", "1"}
-    for held in spans.values():
-        held.sort()
-        assert all(one[1] <= two[0] for one, two in zip(held, held[1:], strict=False)), held
+    yield from pretended("0,1", tmp_path / "locks", monkeypatch)
 
 
 def test_a_killed_process_frees_its_device(environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc")
-    holder = start(
-        "from attrib_core import device; import time; print(device.claim(), flush=True); time.sleep(60)"
-    )
+    holder = start(HOLD)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "GPU-abc\n"
     with pytest.raises(InputError, match=r"all GPUs \(GPU-abc\) are held.*--resources gpu=1"):
@@ -99,7 +58,7 @@ def test_a_child_of_a_holder_uses_the_device_of_its_parent(environment):
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("SLURM_JOB_ID", "12"), ("PBS_JOBID", "7"), (device.CHOICE, "cpu"), ("CUDA_VISIBLE_DEVICES", "")],
+    [(device.CHOICE, "cpu"), (device.CHOICE, "cuda:1"), ("CUDA_VISIBLE_DEVICES", ""), (device.CLAIMED, "0")],
 )
 def test_no_claim(environment, monkeypatch, variable, value, tmp_path):
     monkeypatch.setenv(variable, value)
@@ -107,6 +66,64 @@ def test_no_claim(environment, monkeypatch, variable, value, tmp_path):
     assert device.claim() is None
     assert dict(os.environ) == before
     assert not (tmp_path / "locks").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["SLURM_JOB_ID", "PBS_JOBID"])
+def test_a_schedulers_single_device_is_left_as_it_is(environment, monkeypatch, scheduler, tmp_path):
+    monkeypatch.setenv(scheduler, "12")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    before = dict(os.environ)
+    assert device.claim() is None
+    assert dict(os.environ) == before
+    assert not (tmp_path / "locks").exists()
+
+
+def test_of_a_schedulers_several_devices_each_job_takes_one(environment, monkeypatch):
+    """Snakemake inside one allocation; the numbers of another allocation are other devices."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    holder = start(HOLD)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "0\n"
+    assert device.claim(patience=0) == "1"
+    monkeypatch.delenv(device.CLAIMED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(InputError, match="all GPUs"):
+        device.claim(patience=0)
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    assert device.claim(patience=0) == "0"
+    holder.kill()
+    holder.wait()
+
+
+def fake_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
+    """A program `nvidia-smi` that lists such GPUs, the first with a part of its own."""
+    program = folder / "nvidia-smi"
+    lines = [f"echo 'GPU {number}: Fake (UUID: {uuid})'" for number, uuid in enumerate(uuids)]
+    lines.insert(1, "echo '  MIG 1g.10gb Device 0: (UUID: MIG-1)'")
+    program.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [("0", "GPU-aaa-1", True), ("GPU-aaa-2", "1", True), ("GPU-aaa-1", "GPU-aaa", False), ("0", "1", False)],
+)
+def test_a_number_and_a_uuid_are_one_device(environment, monkeypatch, tmp_path, first, second, same):
+    """A UUID cut short stands for the one GPU that it fits; "GPU-aaa" fits two, and is a name of its own."""
+    fake_driver(tmp_path, monkeypatch, "GPU-aaa-1", "GPU-aaa-2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", first)
+    holder = start(HOLD)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == f"{first}\n"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", second)
+    if same:
+        with pytest.raises(InputError, match="all GPUs"):
+            device.claim(patience=0)
+    else:
+        assert device.claim(patience=0) == second
+    holder.kill()
+    holder.wait()
 
 
 def test_without_a_driver_there_is_nothing_to_claim(environment, monkeypatch):
@@ -117,16 +134,12 @@ def test_without_a_driver_there_is_nothing_to_claim(environment, monkeypatch):
 
 
 def test_without_the_variable_the_driver_is_asked(environment, monkeypatch, tmp_path):
-    program = tmp_path / "nvidia-smi"
-    program.write_text(
-        "#!/bin/sh\necho 'GPU 0: Fake (UUID: GPU-1)'\necho '  MIG 1g (UUID: MIG-1)'\necho 'GPU 1: Fake (UUID: GPU-2)'\n"
-    )
-    program.chmod(0o755)
+    fake_driver(tmp_path, monkeypatch, "GPU-1", "GPU-2")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert device.visible() == ["0", "1"]
-    assert device.claim() == "0"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    assert device.visible() == ["GPU-1", "GPU-2"]
+    assert device.claim() == "GPU-1"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 @pytest.mark.parametrize(
@@ -144,8 +157,8 @@ def test_locks_of_another_user_that_cannot_be_written_still_lock(environment, mo
     assert device.claim(patience=0) == "0"
     monkeypatch.delenv(device.CLAIMED)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    out, _ = start(CLAIM_AND_TELL, "0").communicate(timeout=60)
-    assert out.split()[0] == "1"
+    out, _ = start("from attrib_core import device; print(device.claim())").communicate(timeout=60)
+    assert out.strip() == "1"
 
 
 class FakeTorch:

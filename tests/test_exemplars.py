@@ -123,6 +123,44 @@ def test_errors_name_key_and_numbers(parts: list[Path], changes: dict[str, Any],
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"object_sets": 24, "style_sets": 4},
+        {"object_sets": 25},
+        {"object_sets": 30, "held_out_only": False},
+        {"object_sets": 37, "held_out_only": False},
+        {"style_sets": 5},
+        {"style_sets": 5, "held_out_only": False},
+        {"style_set_size": [5, 8]},
+        {"style_set_size": [6, 8]},
+        {"unseen_categories": ["brid"]},
+        {"unseen_categories": ["brid"], "object_sets": 0},
+    ],
+)
+@pytest.mark.parametrize("held_out", [HELD_OUT, HELD_OUT | {"source": "elsewhere"}, None])
+def test_too_few_are_foretold_from_words_as_the_plan_tells_them(
+    parts: list[Path], changes: dict[str, Any], held_out: dict[str, Any] | None
+) -> None:
+    """Before there is a pool: the same error as afterwards, or none."""
+    options = {name: SETTINGS[name] for name in SETTINGS if name not in ("seed", "splits")} | changes
+    options.pop("near_duplicate_distance")
+    later = earlier = ""
+    try:
+        made(parts, held_out=held_out, source="here", **changes)
+    except InputError as error:
+        later = str(error)
+    words = [
+        {name: row[name] for name in ("image_id", "subject", "category", "style")} for row in pool_rows()
+    ]
+    try:
+        sampling.check_enough(words, held_out, source="here", **options)
+    except InputError as error:
+        earlier = str(error)
+    assert earlier == later
+
+
 def test_an_id_in_two_parts_is_an_error(tmp_path: Path) -> None:
     rows = pool_rows()
     with pytest.raises(InputError, match=r"image_id 'animal 0\.plain' stands in it twice"):

@@ -94,6 +94,52 @@ def test_another_error_leaves_its_traceback_in_the_log_and_last_words_with_rule_
     assert "value = {}" in log or "<string>" in log
 
 
+@pytest.mark.parametrize(("name", "told"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT (Ctrl-C)")])
+def test_a_signal_is_an_end_like_an_error_with_nothing_half_written_left(tmp_path, name, told):
+    done, log = run_in_process(
+        tmp_path,
+        f"""
+        import os, signal
+        from pathlib import Path
+        from attrib_core import whole
+        with whole.written(Path("out")) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.{name})
+            raise RuntimeError("not reached")
+        """,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"[rank pixel linear] error: ended by {told}; give the same command again, what is finished is kept\n"
+    )
+    assert f"ended by {told}" in log.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_a_full_disk_anywhere_in_a_job_is_one_line(tmp_path):
+    done, _ = run_in_process(
+        tmp_path, "import errno, os\nraise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/scratch/x')"
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("[rank pixel linear] error: /scratch/x: no room left (disk); make room")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_log_that_takes_no_more_lines_ends_no_job(tmp_path):
+    """With the system's limit on the size of a file."""
+    done, log = run_in_process(
+        tmp_path,
+        """
+        import logging, resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+        for number in range(100):
+            logging.getLogger("attrib_core").debug("line %d", number)
+        """,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "after\n", "")
+    assert len(log) <= 500
+
+
 def test_an_error_message_of_many_lines_is_cut_on_the_terminal(tmp_path):
     done, log = run_in_process(tmp_path, "raise RuntimeError('first\\nsecond')")
     assert len(done.stderr.splitlines()) == 1

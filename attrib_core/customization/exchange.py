@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as save_tensors
 
+from attrib_core import whole
 from attrib_core.diffusion import layouts, lora, lowrank
-from attrib_core.diffusion.deltas import Delta, write_whole
+from attrib_core.diffusion.deltas import Delta
 from attrib_core.diffusion.layouts import Contents
 from attrib_core.diffusion.unet_files import UNetFiles
 from attrib_core.errors import InputError
@@ -194,5 +195,5 @@ def _contiguous(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _written(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_whole(folder / name, content)
+        whole.write_bytes(folder / name, content)
     return [folder / name for name in files]

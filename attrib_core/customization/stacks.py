@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from attrib_core import whole
 from attrib_core.customization import concepts, training
 from attrib_core.customization.augmentation import Augmentation
 from attrib_core.customization.concepts import Concept, ExemplarSet, Prior
@@ -77,7 +78,7 @@ def train(
             "seconds": seconds / len(members),
             "device": str(loaded.device),
         }
-        deltas.write_whole(folder / f"{key}.json", json.dumps(record, indent=2).encode())
+        whole.write_bytes(folder / f"{key}.json", json.dumps(record, indent=2).encode())
     LOGGER.info("customized %d sets in %s", len(members) - len(failures), duration(seconds))
     return width, failures
 

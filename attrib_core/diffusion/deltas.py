@@ -10,7 +10,6 @@ Diffusion layout loads nothing and says nothing.)
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from attrib_core import whole
 from attrib_core.diffusion import lowrank, stacked
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
@@ -50,20 +50,9 @@ def write(folder: Path, model_key: str, delta: Delta, token: str) -> str:
     """Write both files of a model, each whole or not at all; returns their checksum."""
     weights = {key: value.detach().cpu().contiguous() for key, value in sorted(delta.weights.items())}
     parts = save_tensors(weights), save_tensors({token: delta.row.detach().cpu().contiguous()})
-    folder.mkdir(parents=True, exist_ok=True)
     for path, content in zip(paths(folder, model_key), parts, strict=True):
-        write_whole(path, content)
+        whole.write_bytes(path, content)
     return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def checksum(delta_path: Path, token_path: Path) -> str:

@@ -82,7 +82,7 @@ def describe(folder: Path) -> BaseModel:
         fingerprint=keys.folder_digest(folder),
         resolution=_side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1),
         prediction_type=prediction,
-        held_out=_held_out(folder / HELD_OUT),
+        held_out=held_out(folder / HELD_OUT),
     )
 
 
@@ -103,7 +103,11 @@ def read(path: Path) -> BaseModel:
         ) from None
 
 
-def _held_out(path: Path) -> dict[str, Any] | None:
+def held_out(path: Path) -> dict[str, Any] | None:
+    """What the base never saw, from its `held_out.json`; None where there is no such file.
+
+    Raises InputError for a file of another form.
+    """
     if not path.exists():
         return None
     values = _json(path)

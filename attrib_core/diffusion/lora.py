@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from attrib_core import whole
 from attrib_core.diffusion import lowrank
-from attrib_core.diffusion.deltas import Delta, write_whole
+from attrib_core.diffusion.deltas import Delta
 from attrib_core.errors import InputError
 
 NEGLIGIBLE = 1e-9  # singular values below this share of the largest are rounding
@@ -79,4 +80,4 @@ def export(
 ) -> None:
     """Write a delta as a LoRA file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, save(factors(delta, base, rank, share)))
+    whole.write_bytes(path, save(factors(delta, base, rank, share)))

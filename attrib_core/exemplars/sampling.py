@@ -69,6 +69,64 @@ def candidates(
     return plain, styled
 
 
+def check_enough(
+    words: Iterable[Mapping[str, Any]],
+    held_out: Mapping[str, Any] | None,
+    *,
+    source: str,
+    object_sets: int,
+    style_sets: int,
+    style_set_size: Sequence[int],
+    unseen_categories: Sequence[str],
+    held_out_only: bool,
+) -> None:
+    """Raise now what the draw would raise once the pool is there, from what its rows will show.
+
+    `words` has image_id, subject, category and style of each row; pictures that the pool will reject count
+    here, so that passing is no promise. `held_out`, `source` and the options as `plan.plan` has them.
+    """
+    only = held_out_only and held_out is not None and held_out.get("source") in (None, source)
+    never_seen = {kind: frozenset((held_out or {}).get(kind, ())) for kind in ("subjects", "styles")}
+    subjects: dict[str, str] = {}
+    by_style: dict[str, set[str]] = defaultdict(set)
+    for row in words:
+        style, category = row["style"], row["category"]
+        shown = row["subject"] if row["subject"] is not None else row["image_id"]
+        if style is not None:
+            if not only or style in never_seen["styles"]:
+                by_style[style].add(shown)
+        elif category is not None and (not only or row["subject"] in never_seen["subjects"]):
+            subjects[shown] = category
+    _check_objects(object_sets, len(subjects), unseen_categories, set(subjects.values()))
+    low = style_set_size[0]
+    _check_styles(style_sets, sum(len(members) >= low for members in by_style.values()), low)
+
+
+def _check_objects(
+    count: int, subjects: int, unseen_categories: Sequence[str], categories: Collection[str]
+) -> None:
+    for category in unseen_categories if count else ():
+        if category not in categories:
+            raise InputError(
+                f"exemplars.unseen_categories: {category!r} is the category of no plain candidate,"
+                f" {close_matches(category, categories)}"
+            )
+    if subjects < count:
+        raise InputError(
+            f"exemplars.object_sets: {count} asked, but the pool has pictures of only {subjects} different"
+            " subjects that may be exemplars: with a category, no style, and, where exemplars.held_out_only"
+            " holds, never seen by the base model"
+        )
+
+
+def _check_styles(count: int, styles: int, low: int) -> None:
+    if styles < count:
+        raise InputError(
+            f"exemplars.style_sets: {count} asked, but the pool has only {styles} styles that may be exemplars"
+            f" and show {low} different objects (exemplars.style_set_size)"
+        )
+
+
 def object_sets(
     plain: Sequence[Candidate], *, count: int, unseen_categories: Sequence[str], seed: int
 ) -> list[ExemplarSet]:
@@ -87,18 +145,7 @@ def object_sets(
     by_category: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in subjects.values():
         by_category[str(candidate.category)].append(candidate)
-    for category in unseen_categories if count else ():
-        if category not in by_category:
-            raise InputError(
-                f"exemplars.unseen_categories: {category!r} is the category of no plain candidate,"
-                f" {close_matches(category, by_category)}"
-            )
-    if len(subjects) < count:
-        raise InputError(
-            f"exemplars.object_sets: {count} asked, but the pool has pictures of only {len(subjects)} different"
-            " subjects that may be exemplars: with a category, no style, and, where exemplars.held_out_only"
-            " holds, never seen by the base model"
-        )
+    _check_objects(count, len(subjects), unseen_categories, by_category)
     turns = []
     for group in (sorted(set(by_category) - set(unseen_categories)), sorted(unseen_categories)):
         ordered = sorted(group, key=lambda category: _order(seed, "category", category))
@@ -130,11 +177,7 @@ def style_sets(
         if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
             by_style[style][candidate.shown] = candidate
     large_enough = [style for style, members in by_style.items() if len(members) >= low]
-    if len(large_enough) < count:
-        raise InputError(
-            f"exemplars.style_sets: {count} asked, but the pool has only {len(large_enough)} styles that may"
-            f" be exemplars and show {low} different objects (exemplars.style_set_size)"
-        )
+    _check_styles(count, len(large_enough), low)
     sets = []
     for number, style in enumerate(sorted(large_enough, key=lambda style: _order(seed, "style", style))):
         members = sorted(by_style[style].values(), key=lambda one: _order(seed, style, one.shown))

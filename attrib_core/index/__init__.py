@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attrib_core import embedding, tables
+from attrib_core import embedding, tables, whole
 from attrib_core.errors import InputError
 from attrib_core.heads import Heads
 from attrib_core.index.choice import AUTO, BY_SIZE, Choice, for_rows, resolve
@@ -77,8 +77,12 @@ def build(
     growing: Growing | None = None
     ids: list[str] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with (
+        whole.written(path) as temporary,
+        tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp"
+        ) as folder,
+    ):
         for names, mapped in _mapped(pool, heads, left_out):
             if growing is None:
                 index = _empty(factory, mapped.shape[1])
@@ -92,11 +96,7 @@ def build(
             raise InputError(
                 f"index: no rows in {len(pool)} parts of the pool ({len(left_out)} are excluded)"
             )
-        try:
-            growing.write(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        growing.write(temporary)
     return Built(opened(path), ids, factory, path)
 
 

@@ -6,7 +6,6 @@ the shards are cut leaves no trace.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,12 +53,8 @@ class Growing:
         if self._shards:
             with path.open("wb") as stream:
                 self._join(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            return
-        faiss.write_index(self._index, str(path))
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        else:
+            faiss.write_index(self._index, str(path))
 
     def _join(self, stream: BinaryIO) -> None:
         shards = [faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC) for path in self._shards]

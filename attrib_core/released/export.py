@@ -10,7 +10,6 @@ Paths in these files follow the published pattern and name the rows of the run; 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attrib_core import heads, tables
+from attrib_core import heads, tables, whole
 from attrib_core.errors import InputError, close_matches
 from attrib_core.released.stored import Matrix, open_pool
 
@@ -203,14 +202,6 @@ def _save(content: dict[str, Any], path: Path) -> Path:
     """torch.save under a temporary name, flushed and renamed."""
     import torch
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole.written(path) as temporary, temporary.open("wb") as stream:
+        torch.save(content, stream)
     return path

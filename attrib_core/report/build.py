@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core import tables as stored
+from attrib_core import whole
 from attrib_core.errors import InputError
 from attrib_core.report import (
     claims,
@@ -138,8 +139,8 @@ def save(report: Report, html: Path) -> None:
     for name, rows in report.tables.items():
         tables.write_csv(html.parent / name, rows)
     for name, text in report.plots.items():
-        tables.write_text(html.parent / name, text)
-    tables.write_text(html, report.html)
+        whole.write_text(html.parent / name, text)
+    whole.write_text(html, report.html)
 
 
 def _shown_features(best: Mapping[str, tuple[str, str]]) -> list[str]:

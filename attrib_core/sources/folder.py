@@ -56,6 +56,12 @@ class Folder:
                 "attribution": line.get("attribution") or self.defaults["attribution"],
             }
 
+    def words(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
+        """What the rows show, as far as the table says so."""
+        for line in self.lines[start:stop]:
+            shown = {name: line.get(name) or None for name in ("subject", "category", "style")}
+            yield {"image_id": line["file"], **shown}
+
     def state(self, start: int, stop: int) -> str:
         """Digest of what rows depend on besides options and code: the table's words, and of each
         file its size and time of change."""

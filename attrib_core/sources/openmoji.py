@@ -45,13 +45,23 @@ class Openmoji:
         for drawn, treatment in self.planned[start:stop]:
             yield self._row(drawn, treatment)
 
+    def words(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
+        """What the rows will show, undrawn."""
+        for drawn, treatment in self.planned[start:stop]:
+            yield {
+                "image_id": _image_id(drawn, treatment),
+                "subject": drawn.name,
+                "category": drawn.category,
+                "style": treatment,
+            }
+
     def state(self, start: int, stop: int) -> str:
         """Digest of what rows depend on besides options and code: the list of objects and the drawings."""
         listed = resources.files("attrib_core.pictures").joinpath("objects.csv").read_text("utf-8")
         return keys.digest(start, stop, listed, {package: metadata.version(package) for package in PACKAGES})
 
     def _row(self, drawn: DrawnObject, treatment: str | None) -> dict[str, Any]:
-        image_id = f"{slug(drawn.name)}.{slug(treatment) if treatment else 'plain'}"
+        image_id = _image_id(drawn, treatment)
         rng = keys.generator("openmoji picture", self.seed, drawn.codepoint, treatment)
         names = list(backgrounds.BACKGROUNDS)
         background = names[int(rng.integers(len(names)))]
@@ -66,6 +76,10 @@ class Openmoji:
             "licence": LICENCE,
             "attribution": self.attribution,
         }
+
+
+def _image_id(drawn: DrawnObject, treatment: str | None) -> str:
+    return f"{slug(drawn.name)}.{slug(treatment) if treatment else 'plain'}"
 
 
 def load(

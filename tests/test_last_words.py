@@ -1,0 +1,61 @@
+"""What failed jobs said last is found again in their logs."""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from attrib_core import last_words
+from attrib_core.errors import InputError
+from attrib_core.jobs import job
+
+
+def log_of(folder: Path, name: str, error: BaseException | None, fake_snakemake) -> None:
+    snakemake = fake_snakemake(rule="rank", wildcards={"encoder": name})
+    snakemake.log = [str(folder / f"rank/{name}.log")]
+    try:
+        with job(snakemake):
+            if error is not None:
+                raise error
+    except SystemExit:
+        pass
+
+
+def test_the_last_line_of_each_failed_job_and_of_no_other(tmp_path, fake_snakemake, capsys):
+    log_of(tmp_path, "old", InputError("long ago"), fake_snakemake)
+    os.utime(tmp_path / "rank/old.log", (1, 1))
+    log_of(tmp_path, "fine", None, fake_snakemake)
+    log_of(tmp_path, "asked", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
+    log_of(tmp_path, "broken", KeyError("x"), fake_snakemake)
+    capsys.readouterr()
+    last_words.tell(tmp_path, since=2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "[rank asked] error: ranking.top_k: 0; choose 1 or more",
+        f"[rank broken] failed: KeyError: 'x'; the traceback is in {tmp_path}/rank/broken.log",
+    ]
+
+
+def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, monkeypatch):
+    (tmp_path / "rank").mkdir()
+    log = tmp_path / "rank/pixel.log"
+    log.write_text("2026-01-01 00:00:00,000 DEBUG attrib_core: job rank pixel\nat work\n")
+    (line,) = last_words.of(tmp_path, 0)
+    assert line.startswith("[rank pixel] failed: it ended without a word") and str(log) in line
+    assert "--set-resources rank:mem_mb=N" in line
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(last_words.shutil, "disk_usage", lambda path: usage(9, 9, 0))
+    (line,) = last_words.of(tmp_path, 0)
+    assert line.startswith("[rank pixel] error: no room left (disk); make room")
+
+
+@pytest.mark.parametrize(("number", "shown"), [(10, 10), (11, 11), (500, 11)])
+def test_of_many_the_first_ten(tmp_path, number, shown):
+    for one in range(number):
+        (tmp_path / f"{one:03d}.log").write_text("x ERROR attrib_core: error: bad\n")
+    lines = last_words.of(tmp_path, 0)
+    assert len(lines) == shown
+    assert number <= 10 or lines[-1].startswith(f"and {number - 10} more; see")

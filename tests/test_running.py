@@ -1,0 +1,167 @@
+"""One Snakemake a run, jobs that do not outlive it, and file systems on which that cannot be promised."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attrib_core import running
+from attrib_core.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+HOLD = "from attrib_core import running; import time; running.hold('demo'); print('held', flush=True);"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory; what the test holds is let go at its end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv(running.OWNER, raising=False)
+    monkeypatch.setattr(running, "_held", [])
+    yield tmp_path
+    os.environ.pop(running.OWNER, None)
+    for descriptor in running._held:
+        os.close(descriptor)
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_a_second_is_refused_with_who_holds_until_the_first_is_killed(folder):
+    first = start(HOLD + "time.sleep(60)")
+    assert line(first) == "held"
+    words = rf"run 'demo': another Snakemake is at work on it \(process {first.pid} on .* since .*\); wait"
+    with pytest.raises(InputError, match=words):
+        running.hold("demo")
+    with pytest.raises(InputError, match=words):
+        running.check_free("demo")
+    running.hold("another")
+    first.kill()
+    first.wait()
+    running.check_free("demo")
+    running.hold("demo")
+
+
+def test_looking_takes_nothing_and_makes_nothing(folder):
+    running.check_free("demo")
+    assert not list(folder.iterdir())
+    running.hold("demo")
+    os.close(running._held.pop())
+    running.check_free("demo")
+    running.hold("demo")
+
+
+def test_a_look_at_the_wrong_moment_refuses_nobody(folder):
+    lock = running.hold("demo")
+    os.close(running._held.pop())
+    with lock.open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        look = subprocess.Popen(["sleep", "0.3"], stdin=stream)  # shares the lock for an instant
+    running.hold("demo")
+    look.wait()
+
+
+JOB = """
+from attrib_core import running
+import subprocess, sys, time
+running.hold('demo')
+job = "from attrib_core import running; import time; running.join(); print('joined', flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", job], stdout=subprocess.PIPE, text=True)
+print(child.pid, child.stdout.readline(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_job_ends_with_its_snakemake_and_the_next_waits_for_it(folder):
+    first = start(JOB)
+    pid = int(line(first).split()[0])
+    os.kill(pid, 19)  # SIGSTOP: it cannot notice yet
+    first.kill()
+    first.wait()
+    second = start("import logging; logging.basicConfig();" + HOLD)
+    assert second.stderr is not None
+    assert "waiting for jobs of a Snakemake that was killed" in second.stderr.readline()
+    assert second.poll() is None
+    os.kill(pid, 18)  # SIGCONT
+    assert line(second) == "held"
+    assert second.wait() == 0
+
+
+def test_a_job_that_starts_after_its_snakemake_was_killed_does_nothing(folder, monkeypatch):
+    first = start(HOLD + "import os; print(os.environ['ATTRIB_SNAKEMAKE'], flush=True); time.sleep(60)")
+    line(first)
+    owner = line(first)
+    first.kill()  # not waited for: a zombie is as dead
+    monkeypatch.setenv(running.OWNER, owner)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+    with pytest.raises(InputError, match="the Snakemake that started this job is gone"):
+        running.join()
+    first.wait()
+
+
+@pytest.mark.parametrize("changed", ["boot", "processes"])
+def test_a_job_on_another_machine_or_in_a_container_is_not_watched(folder, monkeypatch, changed):
+    running.hold("demo")
+    owner = json.loads(os.environ[running.OWNER]) | {changed: "other", "pid": 1, "started": "never"}
+    monkeypatch.setenv(running.OWNER, json.dumps(owner))
+    held = list(running._held)
+    running.join()
+    assert running._held == held
+
+
+def test_a_number_that_was_given_again_is_another_process(folder):
+    running.hold("demo")
+    owner = json.loads(os.environ[running.OWNER])
+    assert running._alive(owner)
+    assert not running._alive(owner | {"started": str(int(owner["started"]) - 1)})
+
+
+@pytest.mark.parametrize(
+    ("mounts", "reliable"),
+    [
+        ("/dev/a / ext4 rw", True),
+        ("/dev/a / ext4 rw\nhost:/x /work nfs4 rw,local_lock=none", True),
+        ("/dev/a / ext4 rw\nhost:/x /work nfs rw,local_lock=all", False),
+        ("/dev/a / ext4 rw\nhost:/x /work nfs rw,nolock", False),
+        ("/dev/a / ext4 rw\nx /work lustre rw,flock", True),
+        ("/dev/a / ext4 rw\nx /work lustre rw,localflock", False),
+        ("/dev/a / ext4 rw\nx /work beegfs rw", False),
+        ("/dev/a / ext4 rw\nx /works beegfs rw", True),
+        ("/dev/a / ext4 rw\nx /work/my\\040run beegfs rw", False),
+        ("x /work/my\\040run beegfs rw\ny /work/my\\040run ext4 rw", True),  # the later one lies on top
+    ],
+)
+def test_file_systems_on_which_locks_reach_all(tmp_path, monkeypatch, mounts, reliable):
+    (tmp_path / "mounts").write_text("".join(f"{one} 0 0\n" for one in mounts.split("\n")))
+    monkeypatch.setattr(running, "MOUNTS", tmp_path / "mounts")
+    reason = running.unreliable(Path("/work/my run/deep"))
+    assert (reason is None) == reliable
+    assert reliable or "may keep locks from other machines" in str(reason)
+
+
+def test_a_file_system_without_locks_is_an_error_of_the_system(folder, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(running.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="not implemented"):
+        running.hold("demo")

@@ -1,0 +1,142 @@
+"""Files are whole or absent: errors, kills and full disks in the middle of writing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attrib_core import tables, whole
+from attrib_core.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    with whole.written(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # a rename cannot cross disks
+    assert path.read_text() == "new"
+    assert [one.name for one in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), InputError("key: value"), KeyboardInterrupt()])
+def test_an_error_leaves_what_stood_there(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)) as caught, whole.written(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert caught.value is error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_file_and_folder_are_flushed_before_anyone_can_read_the_name(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(whole, "flush", lambda path: steps.append(("flush", path.name)))
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda a, b: (steps.append(("rename", b.name)), replace(a, b)))
+    whole.write_bytes(tmp_path / "a.txt", b"x")
+    assert steps == [("flush", f".a.txt.{os.getpid()}.tmp"), ("rename", "a.txt"), ("flush", tmp_path.name)]
+
+
+@pytest.mark.parametrize(("number", "what"), [(errno.ENOSPC, "disk"), (errno.EDQUOT, "quota")])
+def test_a_full_disk_names_the_file_and_the_remedy(tmp_path, number, what):
+    path = tmp_path / "a.txt"
+    with pytest.raises(InputError) as caught, whole.written(path):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value).startswith(f"{path}: no room left ({what}); make room, or")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_full_disk_is_known_by_words_alone_and_through_other_errors():
+    assert whole.full(RuntimeError("Error in write_index: write error: No space left on device")) == "disk"
+    assert whole.full(OSError(errno.EACCES, "Permission denied")) is None
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "x")
+        except OSError:
+            raise KeyError("b") from None
+    except KeyError as error:
+        assert whole.full(error) == "disk"
+
+
+WRITERS = {
+    "a table": "tables.write(Path('out'), 'excluded', [{'image_id': f'{n * 7919 % 65537:x}',"
+    " 'reason': 'exemplar', 'exemplar_id': 'e'} for n in range(40_000)])",
+    "JSON": "tables.write_json(Path('out'), list(range(40_000)))",
+    "an index": "import faiss, numpy; from attrib_core.index import Built, save;"
+    " index = faiss.IndexFlatIP(64); index.add(numpy.ones((4000, 64), 'float32'));"
+    " from types import SimpleNamespace; save(SimpleNamespace(index=index), Path('out'))",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_writer_says_that_there_is_no_room(tmp_path, writer):
+    """With the system's limit on the size of a file: the real error of the real library."""
+    (tmp_path / "out").write_text("old")
+    program = (
+        "from pathlib import Path; from attrib_core import tables; from attrib_core.errors import InputError\n"
+        f"try: {WRITERS[writer]}\nexcept InputError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert done.stdout.startswith("out: no room left (limit on the size of a file (ulimit -f)); make"), done
+    assert (tmp_path / "out").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_killed_writer_leaves_a_temporary_file_that_a_sweep_removes(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from attrib_core import tables\n"
+        "with tables.writer(Path('deep/out'), tables.schema('excluded')) as sink:\n"
+        "    sink.write([{'image_id': 'a', 'reason': 'exemplar', 'exemplar_id': 'e'}])\n"
+        "    print('half', flush=True); time.sleep(60)"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "half\n"
+    assert whole.sweep(tmp_path) == 0  # it lives
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    left = list((tmp_path / "deep").iterdir())
+    assert [path.name for path in left] == [f".out.{writer.pid}.tmp"]
+    kept = tmp_path / "deep" / ".hidden"
+    kept.touch()
+    assert whole.sweep(tmp_path, older_than=60) == 0
+    os.utime(left[0], (time.time() - 61, time.time() - 61))
+    shards = tmp_path / "deep" / f".index.x1.{writer.pid}.tmp"
+    shards.mkdir()
+    (shards / "0.faiss").touch()
+    os.utime(shards, (time.time() - 61, time.time() - 61))
+    assert whole.sweep(tmp_path, older_than=60) == 2
+    assert list((tmp_path / "deep").iterdir()) == [kept]
+
+
+def test_text_is_written_as_it_is(tmp_path):
+    whole.write_text(tmp_path / "a", "ö\n\r\n")
+    assert (tmp_path / "a").read_bytes() == "ö\n\r\n".encode()
+    tables.write_json(tmp_path / "b", {"z": 1, "a": "ö"})
+    assert (tmp_path / "b").read_text("utf-8") == '{\n  "a": "ö",\n  "z": 1\n}\n'
