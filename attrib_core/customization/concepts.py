@@ -210,7 +210,13 @@ def priors(
             )
             for row in members
         ]
-        ids = parts.tokenize(components, [row["prompt"] for row in members])
+        captions = [row["prompt"] for row in members]
+        ids = parts.tokenize_captions(components, captions)
+        if components.token is not None and (known := (ids >= components.token).any(dim=1)).any():
+            raise InputError(
+                f"prior picture {captions[int(known.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
+                " token, which the base model does not know; expected a prompt without it"
+            )
         found[name] = Prior(
             latents=parts.encode_pictures(components, np.stack(pictures)),
             states=parts.encode_text(components, ids),

@@ -38,7 +38,6 @@ class Customizer:
     exemplar_batch: Annotated[int, Field(ge=1, description="exemplar pictures a step and set")] = 3
     prior_batch: Annotated[int, Field(ge=0, description="prior pictures a step and set")] = 1
     prior_weight: Annotated[float, Field(ge=0, description="weight of their loss")] = 1.0
-    prior_images: Annotated[int, Field(ge=0, description="prior pictures made for each class")] = 16
     accumulation: Annotated[
         int, Field(ge=1, description="batches whose gradients are averaged before an optimizer step")
     ] = 1
@@ -98,13 +97,6 @@ class Customizer:
             " what is in brackets is left out where that is not known"
         ),
     ] = "a picture[ of {subject}] in the style of {token} art"
-    prior_steps: Annotated[int, Field(ge=1, description="denoising steps of prior pictures")] = 12
-    prior_guidance: Annotated[float, Field(ge=1, description="guidance of prior pictures")] = 3.0
-    prior_eta: Annotated[
-        float, Field(ge=0, le=1, description="noise of their steps, see `synthesis.eta`")
-    ] = 0.0
-    object_prior: Annotated[str, Field(description="list of prior prompts of object sets")] = "object_prior"
-    style_prior: Annotated[str, Field(description="list of prior prompts of style sets")] = "style_prior"
 
     def steps_of(self, kind: str) -> int:
         """Optimizer steps of a set of a kind."""
