@@ -410,7 +410,10 @@ def test_a_set_that_fails_leaves_the_others(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"object_prompt": "a {category}"}, "customizer.object_prompt: 'a {category}' has no {token}"),
+        (
+            {"object_prompt": "a {category}"},
+            "customizer.object_prompt: 'a {category}' has no {token} for exemplar 'object-0.0'",
+        ),
         ({"object_prompt": "a {thing}"}, "customizer.object_prompt: 'a {thing}'; placeholders are {token}"),
         ({"object_prompt": "{token} " + "fruit " * 40}, "tokens, the base model reads 24"),
         ({"stack": 0}, "customizer.stack: 0"),

@@ -5,6 +5,7 @@ annotations are no strings, since subclasses in other modules are asked for them
 """
 
 # no `from __future__ import annotations`: see above
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from attrib_core.errors import InputError
+
+BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+"""What is left out of a training prompt where an exemplar has no subject."""
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -121,7 +125,16 @@ class Customizer:
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """The options once more; InputError for a switch that does nothing without another one."""
+    """The options once more.
+
+    Raises InputError for a switch that does nothing without another one, and for a training prompt
+    without the token, or with it where it may be left out.
+    """
+    for name in ("object_prompt", "style_prompt"):
+        if "{token}" not in BRACKETS.sub("", options[name]):
+            raise InputError(
+                f"{name}: {options[name]!r} has no {{token}} outside of brackets; nothing would be learned by it"
+            )
     for name in ("size_prompts", "loss_mask"):
         if options[name] and not options["random_resize"]:
             raise InputError(f"{name}: True, but random_resize is False, and nothing is resized")
