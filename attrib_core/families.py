@@ -13,6 +13,8 @@ Beside `load` a module may have, each taking the options as keywords:
     of it begins with the key: "cells: ...");
 `members`, the sections of further families of its kind that it is made of;
 `files`, what it reads beside its code, and `PACKAGES`, distributions whose version counts.
+A family of `priors` also says in `READS` which of "base_model", "pool" and "excluded" it takes pictures
+from, in `FAMILIES` of which other families it is made, and may have `state`, a digest of files outside.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import pydantic
 from attrib_core.errors import InputError, close_matches
 from attrib_core.validation import validated
 
-KINDS = ("sources", "base_models", "customizers", "encoders")
+KINDS = ("sources", "base_models", "customizers", "priors", "encoders")
 CONTEXT = ("device", "seed")
 """Names that a stage gives to those `load` functions that ask for them. They are not demanded of
 the config, but may be set there, and then the config wins."""

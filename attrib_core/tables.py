@@ -6,6 +6,7 @@ Every writer here goes through `whole`: a table is whole or absent.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "iterate",
     "read",
     "read_parts",
+    "rows_at",
     "schema",
     "vectors",
     "write",
@@ -122,6 +124,25 @@ def iterate(paths: Iterable[Path], columns: Sequence[str], batch_size: int) -> I
     for path in paths:
         with _opened(Path(path), columns) as file:
             yield from file.iter_batches(batch_size=batch_size, columns=list(columns))
+
+
+def rows_at(
+    path: Path, columns: Sequence[str], places: Sequence[int], batch_size: int = 64
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a part by their numbers, which rise: (number, row). Row groups that hold none are not read."""
+    wanted, first = deque(places), 0
+    with _opened(Path(path), columns) as file:
+        for group in range(file.num_row_groups):
+            behind = first + file.metadata.row_group(group).num_rows
+            if wanted and wanted[0] < behind:
+                for batch in file.iter_batches(batch_size, row_groups=[group], columns=list(columns)):
+                    while wanted and wanted[0] < first + len(batch):
+                        number = wanted.popleft()
+                        yield number, batch.slice(number - first, 1).to_pylist()[0]
+                    first += len(batch)
+            first = behind
+    if wanted:
+        raise InputError(f"{path}: row {wanted[0]} asked, but it has {first}")
 
 
 def _opened(path: Path, columns: Sequence[str]) -> pq.ParquetFile:

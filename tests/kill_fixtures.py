@@ -116,7 +116,8 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
     Models and pieces whose record is there; tables of jobs that Snakemake has marked as complete.
     """
     results = folder / RESULTS
-    kept = [*results.glob("deltas/*.json"), *results.glob("pieces/synthesized/*.parquet")]
+    kept = [*results.glob("deltas/*.json"), *results.glob("pieces/*/*.json")]
+    kept += [path.with_suffix(".parquet") for path in results.glob("pieces/*/*.json")]
     declared = [
         path for pattern in ("*.parquet", "*.json", "*.safetensors") for path in results.rglob(pattern)
     ]

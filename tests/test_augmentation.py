@@ -165,12 +165,14 @@ def test_the_published_settings_are_a_config() -> None:
     values = read_yaml(Path(__file__).parent.parent / "config" / "paper.yaml")
     for key in ("pool", "exemplars", "base_model"):
         del values[key]
-    section = plain(load_config(values))["customizer"]
-    family, options = families.split(section)
+    config = plain(load_config(values))
+    family, options = families.split(config["customizer"])
     method = families.load("customizers", family, options)
     assert method.rate == pytest.approx(8e-5)
     assert method.random_resize and method.size_prompts and method.loss_mask and method.horizontal_flip
-    assert (method.steps_of("object"), method.weight_decay, method.prior_images) == (250, 0.01, 200)
+    assert (method.steps_of("object"), method.weight_decay) == (250, 0.01)
+    prior = {name: config["prior"][name] for name in ("family", "images", "steps", "guidance", "eta")}
+    assert prior == {"family": "generated", "images": 200, "steps": 50, "guidance": 6.0, "eta": 1.0}
 
 
 def test_a_switch_that_needs_another() -> None:

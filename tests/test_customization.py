@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from attrib_core import families, tables
-from attrib_core.customization import concepts, part, prior, reading, training
+from attrib_core.customization import concepts, part, reading, training
 from attrib_core.customization.concepts import Concept, ExemplarSet
 from attrib_core.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion import components, deltas, description, stacked
@@ -25,7 +25,7 @@ from tests.customization_reference import alone
 SUBJECTS = ("owl", "pear", "unicorn")
 TOKEN = "<new1>"
 METHOD = CustomDiffusion(
-    steps=3, learning_rate=0.003, exemplar_batch=2, prior_batch=1, prior_weight=0.7, prior_images=3, stack=3, views=4
+    steps=3, learning_rate=0.003, exemplar_batch=2, prior_batch=1, prior_weight=0.7, stack=3, views=4
 )  # fmt: skip
 SETTINGS = {
     "family": "custom_diffusion",
@@ -410,7 +410,10 @@ def test_a_set_that_fails_leaves_the_others(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"object_prompt": "a {category}"}, "customizer.object_prompt: 'a {category}' has no {token}"),
+        (
+            {"object_prompt": "a {category}"},
+            "customizer.object_prompt: 'a {category}' has no {token} for exemplar 'object-0.0'",
+        ),
         ({"object_prompt": "a {thing}"}, "customizer.object_prompt: 'a {thing}'; placeholders are {token}"),
         ({"object_prompt": "{token} " + "fruit " * 40}, "tokens, the base model reads 24"),
         ({"stack": 0}, "customizer.stack: 0"),
@@ -431,6 +434,20 @@ def test_wrong_pictures_are_named(customize: Callable[..., list[dict[str, Any]]]
         customize([one])
     with pytest.raises(InputError, match="no prior picture of 'tool' .object.; run the rule prior"):
         customize([replace(made.exemplar_sets()[0], category="tool")])
+
+
+def test_captions_of_prior_pictures(loaded: Components, tmp_path: Path) -> None:
+    """A long one is cut where the text encoder stops reading; one with the modifier token is refused."""
+    path = made.write_prior(tmp_path / "images.parquet", [("object", "fruit")])
+    rows = reading.read_prior(path, [("object", "fruit")])
+    rows[1]["prompt"] = "a fruit " * 40
+    found = concepts.priors(rows, loaded, [("object", "fruit")])["object", "fruit"]
+    assert found.states.shape[:2] == (3, loaded.tokenizer.model_max_length)
+    plain = components.encode_text(loaded, components.tokenize(loaded, [row["prompt"] for row in rows[::2]]))
+    torch.testing.assert_close(found.states[::2], plain)
+    rows[2]["prompt"] = f"a {TOKEN} fruit"
+    with pytest.raises(InputError, match=f"prior picture 'a {TOKEN} fruit' of 'fruit': its prompt has the"):
+        concepts.priors(rows, loaded, [("object", "fruit")])
 
 
 def test_without_prior_pictures(customize: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
@@ -456,31 +473,6 @@ def test_stock_diffusers_loads_a_delta(
         deltas.load_into(pipe, *files, TOKEN)
 
 
-def test_prior_pictures_do_not_depend_on_their_batch(folder: Path) -> None:
-    base = description.describe(folder)
-    classes = [("object", "animal"), ("object", "fruit"), ("style", "art")]
-    lists = {"object": "object_prior", "style": "style_prior"}
-    rows = prior.plan(classes, lists, 3, seed=2)
-    assert [row["prior_index"] for row in rows] == [0, 1, 2] * 3
-    assert len({row["prompt"] for row in rows[:3]}) == 3
-    assert all("animal" in row["prompt"] for row in rows[:3])
-    assert len({row["seed"] for row in rows}) == 9
-    longer = prior.plan(classes[1:], lists, 30, seed=2)
-    assert longer[:3] == rows[3:6] and longer[30:33] == rows[6:]
-    made_rows = [
-        row
-        for batch in prior.images(rows, base, steps=2, guidance=3.0, batch=4, device="cpu")
-        for row in batch
-    ]
-    few = [
-        row
-        for batch in prior.images(rows[5:7], base, steps=2, guidance=3.0, batch=4, device="cpu")
-        for row in batch
-    ]
-    assert few == made_rows[5:7]
-    assert len({row["image"]["bytes"] for row in made_rows}) == 9
-
-
 def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., None]) -> None:
     sets = made.exemplar_sets()
     exemplars = made.write_exemplars(tmp_path / "exemplars.parquet", sets)
@@ -488,12 +480,16 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         tmp_path / name for name in ("base_model.json", "prior.parquet", "models.parquet")
     )
     tables.write_json(base, description.describe(folder).as_json())
-    lists = {"object": "object_prior", "style": "style_prior"}
     run_script(
         "prior",
-        input={"exemplars": str(exemplars), "base_model": str(base)},
+        input={"exemplars": str(exemplars), "base_model": str(base), "pool": [], "excluded": []},
         output={"images": str(images)},
-        params={"images_each": 2, "lists": lists, "steps": 2, "guidance": 2.0, "eta": 0.0, "seed": 1},
+        params={
+            "settings": {"family": "generated", "images": 2, "steps": 2, "guidance": 2.0},
+            "run": str(tmp_path / "run"),
+            "seed": 1,
+            "picture_code": "x",
+        },
     )
     assert tables.read(images, "prior").num_rows == 6
     checked = families.check("customizers", "custom_diffusion", dict(list(SETTINGS.items())[1:]))

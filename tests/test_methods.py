@@ -30,7 +30,7 @@ TOKEN = "<new1>"
 METHODS = families.names("customizers")
 OPTIONS: dict[str, Any] = {
     "steps": 3, "learning_rate": 0.003, "exemplar_batch": 2, "prior_batch": 1, "prior_weight": 0.7,
-    "prior_images": 3, "stack": 3, "views": 4,
+    "stack": 3, "views": 4,
 }  # fmt: skip
 
 

@@ -156,6 +156,59 @@ def test_folder_with_a_table(pictures: Path, tmp_path: Path) -> None:
     assert rows[2]["image"]["bytes"] is None
 
 
+def test_folder_with_json_lines_and_the_names_of_hugging_face(pictures: Path, tmp_path: Path) -> None:
+    lines, table = tmp_path / "metadata.jsonl", tmp_path / "metadata.csv"
+    first = '{"file": "z.jpg", "caption": "noise", "subject": null}\n\n'
+    lines.write_text(first + '{"file_name": "birds/duck.png", "text": "a duck", "style": "oil"}\n')
+    table.write_text("file_name,text,style\nz.jpg,noise,\nbirds/duck.png,a duck,oil\n")
+    found = [
+        list(folder.load(path=str(pictures), metadata=str(one), licence="x", attribution="y").rows(0, 9))
+        for one in (lines, table)
+    ]
+    assert found[0] == found[1]
+    assert [(row["caption"], row["subject"], row["style"]) for row in found[0]] == [
+        ("noise", None, None),
+        ("a duck", None, "oil"),
+    ]
+
+
+def test_folder_takes_captions_from_the_files_beside(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "birds" / "duck.txt").write_text("a duck\n on a pond\n")
+    (pictures / "z.txt").write_text(" \n")
+    source = folder.load(path=str(pictures), licence="x", attribution="y")
+    said = {row["image_id"]: row["caption"] for row in source.rows(0, 9)}
+    assert (said["birds/duck.png"], said["z.jpg"]) == ("a duck on a pond", "z")
+    table = tmp_path / "words.csv"
+    table.write_text("file,caption\nbirds/duck.png,a drake\nbirds/owl_at-night.png,\n")
+    told = folder.load(path=str(pictures), metadata=str(table), licence="x", attribution="y")
+    assert [row["caption"] for row in told.described(0, 2)] == ["a drake", "owl at night"]
+    before = source.state(0, 9), told.state(0, 1)
+    (pictures / "birds" / "duck.txt").write_text("a goose")
+    assert source.state(0, 9) != before[0] and told.state(0, 1) == before[1]
+    (pictures / "birds" / "duck.txt").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"duck\.txt: not UTF-8 at byte 0"):
+        list(source.rows(0, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"file": "z.jpg"\n', "line 1 is no JSON"),
+        ('["z.jpg"]\n', "line 1 holds list, expected names and texts"),
+        ('\n{"file": "z.jpg", "caption": 3}\n', "line 2: 'caption' is 3, expected a text or null"),
+        ('{"file": "z.jpg", "file_name": "z.jpg"}\n', "line 1 says one thing by two names"),
+        ('{"file": "z.jpg", "catgory": "x"}\n', "unknown column 'catgory', did you mean 'category'"),
+        ('{"caption": "x"}\n', "line 1 names no file"),
+    ],
+)
+def test_folder_json_lines_errors(pictures: Path, tmp_path: Path, text: str, said: str) -> None:
+    table = tmp_path / "words.jsonl"
+    table.write_text(text)
+    with pytest.raises(InputError) as caught:
+        folder.load(path=str(pictures), metadata=str(table), licence="x", attribution="y")
+    assert said in str(caught.value) and str(table) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_folder_through_the_pool_makes_rejects_with_reasons(pictures: Path, tmp_path: Path) -> None:
     table = tmp_path / "words.csv"
     table.write_text("file\nz.jpg\nbroken.png\ngone.png\nz.jpg\nbirds/duck.png\n")

@@ -154,6 +154,17 @@ def test_iterate_streams_all_rows_in_small_batches(tmp_path):
         list(tables.iterate([tmp_path / "nothing"], ["image_id"], 3))
 
 
+@pytest.mark.parametrize("places", [[], [0], [3, 4, 5, 11, 12], [7], [0, 29], list(range(30))])
+def test_rows_are_found_by_their_numbers(tmp_path, places):
+    with tables.writer(tmp_path / "r.parquet", tables.schema("rejects")) as sink:
+        for start in range(0, 30, 6):  # a row group each
+            sink.write([reject(number) for number in range(start, start + 6)])
+    found = list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), places, batch_size=4))
+    assert found == [(place, {"image_id": f"picture-{place}"}) for place in places]
+    with pytest.raises(InputError, match=r"r\.parquet: row 30 asked, but it has 30"):
+        list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), [30]))
+
+
 def test_embeddings_read_back_bit_for_bit(tmp_path):
     values = np.random.default_rng(0).standard_normal((11, 5)).astype(np.float32)
     path = tmp_path / "e.parquet"

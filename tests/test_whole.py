@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -75,9 +76,9 @@ WRITERS = {
     "a table": "tables.write(Path('out'), 'excluded', [{'image_id': f'{n * 7919 % 65537:x}',"
     " 'reason': 'exemplar', 'exemplar_id': 'e'} for n in range(40_000)])",
     "JSON": "tables.write_json(Path('out'), list(range(40_000)))",
-    "an index": "import faiss, numpy; from attrib_core.index import Built, save;"
-    " index = faiss.IndexFlatIP(64); index.add(numpy.ones((4000, 64), 'float32'));"
-    " from types import SimpleNamespace; save(SimpleNamespace(index=index), Path('out'))",
+    "an index": "import faiss, numpy; from attrib_core import whole; from attrib_core.index.lists import Growing\n"
+    "index = faiss.IndexFlatIP(64); index.add(numpy.ones((4000, 64), 'float32'))\n"
+    "with whole.written(Path('out')) as temporary: Growing(index, Path('.')).write(temporary)",
 }
 
 
@@ -87,7 +88,7 @@ def test_every_writer_says_that_there_is_no_room(tmp_path, writer):
     (tmp_path / "out").write_text("old")
     program = (
         "from pathlib import Path; from attrib_core import tables; from attrib_core.errors import InputError\n"
-        f"try: {WRITERS[writer]}\nexcept InputError as error: print(error)"
+        f"try:\n{textwrap.indent(WRITERS[writer], ' ')}\nexcept InputError as error: print(error)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

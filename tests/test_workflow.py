@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from attrib_core import tables
 from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
@@ -70,6 +71,30 @@ def test_a_fusion_has_the_files_and_the_gpu_of_its_parts(tmp_path: Path) -> None
     told = tail(snakemake(tmp_path, config, "--dry-run"), lines=10_000)
     job = r"rule embed_\w+:\n(?:    .*\n)*?    wildcards: encoder=(\w+).*\n    resources: .*gpu=(\d)"
     assert set(re.findall(job, told)) == {("pixel", "0"), ("both", "1")}, told
+
+
+@pytest.mark.parametrize("family", ["generated", "folder", "captions"])
+def test_prior_pictures_wait_for_what_they_are_taken_from(tmp_path: Path, family: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "dog.png").write_bytes(b"a picture")
+    section = {"family": family} | ({"path": str(tmp_path / "mine")} if family == "folder" else {})
+    # not merged with the section of tiny.yaml, whose options are another family's
+    config = config_file(tmp_path / "prior.yaml")
+    values = yaml.safe_load(config.read_text()) | {"prior": section}
+    config.write_text(yaml.safe_dump(values))
+    told = tail(snakemake(tmp_path, config, "--dry-run"), lines=10_000)
+    job = re.search(r"rule prior:\n    input: (.*)\n(?:    .*\n)*?    resources: .*gpu=(\d)", told)
+    assert job is not None, told
+    names = [Path(name).stem for name in job[1].split(", ")]
+    assert (
+        names
+        == {
+            "generated": ["exemplars", "base_model"],
+            "folder": ["exemplars"],
+            "captions": ["exemplars", "part-0000", "part-0001", "excluded"],
+        }[family]
+    )
+    assert job[2] == ("1" if family == "generated" else "0")
 
 
 def test_a_dry_run_counts_the_jobs(tmp_path: Path) -> None:

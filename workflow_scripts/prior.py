@@ -1,4 +1,4 @@
-"""Let the base model draw the classes of the exemplar sets, for prior preservation."""
+"""Pictures of the classes of the exemplar sets, for prior preservation; only what is missing is made."""
 
 from attrib_core.jobs import job
 
@@ -7,18 +7,17 @@ with job(snakemake):
 
     from attrib_core import device, tables
     from attrib_core.customization import prior
-    from attrib_core.customization.reading import read_classes
-    from attrib_core.diffusion import description
+    from attrib_core.customization.reading import read_classes, read_material
 
-    classes = read_classes(Path(snakemake.input.exemplars))
-    rows = prior.images(
-        prior.plan(classes, snakemake.params.lists, snakemake.params.images_each, snakemake.params.seed),
-        description.read(Path(snakemake.input.base_model)),
-        steps=snakemake.params.steps,
-        guidance=snakemake.params.guidance,
-        eta=snakemake.params.eta,
+    made = prior.images(
+        read_classes(Path(snakemake.input.exemplars)),
+        snakemake.params.settings,
+        read_material(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
+        run=Path(snakemake.params.run),
+        seed=snakemake.params.seed,
+        code=snakemake.params.picture_code,
         device=device.choose(),
     )
     with tables.writer(Path(snakemake.output.images), tables.schema("prior")) as sink:
-        for batch in rows:
-            sink.write(batch)
+        for table in made:
+            sink.write(table)

@@ -22,6 +22,7 @@ def with_options(config: Mapping[str, Any]) -> dict[str, Any]:
     filled["pool"] = config["pool"] | {"source": source}
     filled["base_model"] = families.complete("base_models", config["base_model"], "base_model")
     filled["customizer"] = families.complete("customizers", config["customizer"], "customizer")
+    filled["prior"] = families.complete("priors", config["prior"], "prior")
     filled["encoders"] = {
         name: families.complete("encoders", section, f"encoders.{name}")
         for name, section in config["encoders"].items()

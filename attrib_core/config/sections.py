@@ -256,6 +256,11 @@ class Config(Section):
         family("custom_diffusion"),
         "how a model is customized: a family of `attrib_core/customizers` and its options",
     )
+    prior: Family = key(
+        family("generated"),
+        "pictures of the classes for prior preservation, where `customizer.prior_batch` is not 0: a family of"
+        " `attrib_core/priors` and its options",
+    )
     synthesis: Synthesis = key(Synthesis(), "how pictures are made")
     encoders: dict[Name, Family] = key(
         {

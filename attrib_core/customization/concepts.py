@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +14,12 @@ from attrib_core import decoding, keys
 from attrib_core.customization.augmentation import Augmentation, View, flipped, resized
 from attrib_core.diffusion import components as parts
 from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.settings import BRACKETS
 from attrib_core.errors import InputError
 from attrib_core.pictures.names import article
 
 STYLE_NOUN = "art"
 NONE = Augmentation()
-BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 PLACEHOLDERS = "placeholders are {token}, {category} and {subject}"
 
 
@@ -97,8 +96,11 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
             ) from None
         except (IndexError, ValueError):
             raise InputError(f"{where}: {template!r}; {PLACEHOLDERS}") from None
-    if token not in prompts[0]:
-        raise InputError(f"{where}: {template!r} has no {{token}}, and nothing would be learned by it")
+    for exemplar, prompt in zip(one.pictures, prompts, strict=True):
+        if token not in prompt:
+            raise InputError(
+                f"{where}: {template!r} has no {{token}} for exemplar {exemplar!r}, and nothing would be learned by it"
+            )
     return prompts
 
 
@@ -210,7 +212,13 @@ def priors(
             )
             for row in members
         ]
-        ids = parts.tokenize(components, [row["prompt"] for row in members])
+        captions = [row["prompt"] for row in members]
+        ids = parts.tokenize_captions(components, captions)
+        if components.token is not None and (known := (ids >= components.token).any(dim=1)).any():
+            raise InputError(
+                f"prior picture {captions[int(known.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
+                " token, which the base model does not know; expected a prompt without it"
+            )
         found[name] = Prior(
             latents=parts.encode_pictures(components, np.stack(pictures)),
             states=parts.encode_text(components, ids),

@@ -1,88 +1,78 @@
-"""Pictures for prior preservation: what the base model itself draws for a class.
+"""The stage `prior`: pictures of the classes of exemplar sets, from the family that the config names.
 
-The published method took them from a LAION service that is gone. Any other
-source of prior pictures is a writer of the same table.
+The pictures of a class are a piece of work under a key of all that they depend on; a killed run
+and one with a class more make only what is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
+import pyarrow as pa
 
-from attrib_core import keys
-from attrib_core.diffusion import components, sampling
-from attrib_core.diffusion.description import BaseModel
-from attrib_core.jobs import progress
-from attrib_core.pictures import png
-from attrib_core.prompts import class_prompts
+from attrib_core import families, keys, pieces, tables
+from attrib_core.diffusion.priors import Material, PriorClass, PriorSet, PriorSource
+from attrib_core.errors import InputError
 
-BATCH = 16
+LOGGER = logging.getLogger(__name__)
+PIECES = "pieces/prior"
 
 
-def plan(
-    classes: Iterable[tuple[str, str]], lists: Mapping[str, str], count: int, seed: int
-) -> list[dict[str, Any]]:
-    """Rows of the table `prior` without pictures: `count` for each class (kind, category).
-
-    `lists` names the list of prompts by kind of set. A class takes its prompts in
-    an order by key, over and over.
-    """
-    rows = []
-    for kind, category in classes:
-        prompts = class_prompts(category, name=lists[kind])
-        order = sorted(
-            range(len(prompts)), key=lambda index: keys.digest("prior", seed, kind, category, index)
-        )
-        rows += [
-            {
-                "kind": kind,
-                "category": category,
-                "prior_index": number,
-                "prompt": prompts[order[number % len(order)]],
-                "seed": keys.seed("prior", seed, kind, category, number),
-            }
-            for number in range(count)
-        ]
-    return rows
-
-
-@torch.no_grad()
 def images(
-    rows: Sequence[dict[str, Any]],
-    base: BaseModel,
+    classes: Sequence[PriorClass],
+    settings: Mapping[str, Any] | None,
+    material: Material,
     *,
-    steps: int,
-    guidance: float,
+    run: Path,
+    seed: int,
+    code: str,
     device: str,
-    eta: float = 0.0,
-    batch: int = BATCH,
-) -> Iterator[list[dict[str, Any]]]:
-    """The rows of `plan` with their pictures, batch by batch; a picture does not depend on its batch.
+) -> Iterator[pa.Table]:
+    """Tables of `prior`, one a class, in the order of the classes.
 
-    A last batch that is not full is filled with copies of its last row.
+    `settings` is the config section `prior`: family and options; None where the customizer takes
+    no prior pictures, and then there are none. `run` is the folder of the run, where finished
+    classes are kept; `code` is the fingerprint of what the family reaches. Raises InputError for
+    what the family finds wrong: too few pictures, one that cannot be read.
     """
-    if not rows:
+    if settings is None:
         return
-    loaded = components.load(base, device)
-    nothing = components.encode_text(loaded, components.tokenize(loaded, [""]))
-    starts = range(0, len(rows), batch)
-    for start in progress(starts, total=len(starts), what=f"batches of {batch} prior pictures"):
-        members = rows[start : start + batch]
-        filled = [*members, *[members[-1]] * (batch - len(members))]
-        ids = components.tokenize(loaded, [row["prompt"] for row in filled])
-        pictures = sampling.sample(
-            loaded,
-            components.encode_text(loaded, ids),
-            nothing.expand(batch, -1, -1),
-            sampling.initial_noise(loaded, [row["seed"] for row in filled]),
-            steps=steps,
-            guidance=guidance,
-            eta=eta,
-            seeds=[row["seed"] for row in filled],
+    family, options = families.split(settings)
+    try:
+        source: PriorSource = families.load(
+            "priors", family, options, where="prior", device=device, seed=seed
         )
-        yield [
-            row | {"image": {"bytes": png.encode(picture), "path": None}}
-            for row, picture in zip(members, pictures[: len(members)], strict=True)
-        ]
+        planned = source.planned(classes, material)
+        places = [run / PIECES / f"{_key(family, one, code)}.parquet" for one in planned]
+        missing = {
+            place: one for one, place in zip(planned, places, strict=True) if not pieces.finished(place)
+        }
+        if len(missing) < len(planned):
+            LOGGER.info(
+                "prior pictures of %d of %d classes are there already",
+                len(planned) - len(missing),
+                len(planned),
+            )
+        made = source.pictures(list(missing.values()), material)
+        for place in places:
+            if place in missing:
+                rows = missing[place].rows
+                pieces.write(place, "prior", _filled(rows, list(itertools.islice(made, len(rows)))))
+            yield tables.read(place, "prior")
+    except InputError as error:
+        raise error.under("prior") from None
+
+
+def _key(family: str, one: PriorSet, code: str) -> str:
+    return keys.content_key("prior", family, one.kind, one.category, one.rows, one.content, code)
+
+
+def _filled(rows: Sequence[Mapping[str, Any]], pictures: Sequence[bytes]) -> list[dict[str, Any]]:
+    return [
+        {**row, "image": {"bytes": picture, "path": row["image"]["path"]}}
+        for row, picture in zip(rows, pictures, strict=True)
+    ]

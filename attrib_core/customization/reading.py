@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrib_core import tables
 from attrib_core.customization.concepts import ExemplarSet
+from attrib_core.diffusion import description
+from attrib_core.diffusion.priors import Material, PriorClass
 from attrib_core.errors import InputError
 
 EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set", "image", "kind", "category", "subject")
@@ -34,10 +36,19 @@ def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
     return list(found.values())
 
 
-def read_classes(path: Path) -> list[tuple[str, str]]:
-    """The classes (kind, category) of all exemplar sets, sorted."""
+def read_classes(path: Path) -> list[PriorClass]:
+    """The classes of all exemplar sets, sorted."""
     table = tables.read(path, "exemplars", columns=["kind", "category"])
-    return sorted({(row["kind"], row["category"]) for row in table.to_pylist()})
+    return sorted({PriorClass(row["kind"], row["category"]) for row in table.to_pylist()})
+
+
+def read_material(base_model: Sequence[str], pool: Sequence[str], excluded: Sequence[str]) -> Material:
+    """What prior pictures may be taken from; each is a path, or paths, or an empty list for nothing."""
+    return Material(
+        base=description.read(Path(str(base_model))) if base_model else None,
+        pool=[Path(part) for part in pool],
+        excluded=Path(str(excluded)) if excluded else None,
+    )
 
 
 def read_prior(path: Path, classes: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:

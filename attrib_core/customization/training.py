@@ -49,7 +49,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Failed:
-    """A set whose loss was not finite, and a line that says so with its name and step."""
+    """A set whose loss or weights were not finite, and a line that says so with its name and step."""
 
     reason: str
 
@@ -120,13 +120,20 @@ def train(
             stack.update()
             history.append(torch.stack(seen).mean(dim=0))
             for place in (~torch.isfinite(history[-1])).nonzero().flatten().tolist():
-                reason = _not_finite(concepts[place], float(history[-1][place]), step, method.rate)
+                loss = float(history[-1][place])
+                reason = _not_finite(concepts[place], "its loss", loss, step, method.rate)
                 failed.setdefault(place, Failed(reason))
             if len(failed) == len(concepts):
                 break
+    made = [stack.delta(place) for place in range(len(concepts))]
+    for place, delta in enumerate(made):
+        # no loss has seen what the last step did
+        if not all(torch.isfinite(one).all() for one in (delta.row, *delta.weights.values())):
+            reason = _not_finite(concepts[place], "a weight", float("nan"), steps - 1, method.rate)
+            failed.setdefault(place, Failed(reason))
     last = torch.stack(history[-max(1, steps // 10) :]).mean(dim=0)
     return [
-        failed[place] if place in failed else Trained(stack.delta(place), float(last[place]))
+        failed[place] if place in failed else Trained(made[place], float(last[place]))
         for place in range(len(concepts))
     ]
 
@@ -144,9 +151,9 @@ def _checkpointing(components: Components, wanted: bool) -> Iterator[None]:
         components.unet.disable_gradient_checkpointing()
 
 
-def _not_finite(one: Concept, loss: float, step: int, rate: float) -> str:
+def _not_finite(one: Concept, what: str, value: float, step: int, rate: float) -> str:
     return (
-        f"exemplar set {one.name!r}: its loss is {loss} at step {step}; customizer.learning_rate {rate}"
+        f"exemplar set {one.name!r}: {what} is {value} at step {step}; customizer.learning_rate {rate}"
         " is too high, or a picture or the base model is broken"
     )
 

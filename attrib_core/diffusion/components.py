@@ -143,6 +143,18 @@ def tokenize(components: Components, prompts: Sequence[str]) -> torch.Tensor:
     return torch.tensor(encoded, device=components.device)
 
 
+def tokenize_captions(components: Components, captions: Sequence[str]) -> torch.Tensor:
+    """Captions as (captions, length) ids; one that is longer than the text encoder reads is cut off there.
+
+    Unlike a prompt, a caption that was found asks for nothing that could be lost.
+    """
+    length = components.tokenizer.model_max_length
+    encoded = components.tokenizer(
+        list(captions), padding="max_length", max_length=length, truncation=True
+    ).input_ids
+    return torch.tensor(encoded, device=components.device)
+
+
 def _expanded(components: Components, prompt: str) -> str:
     """The prompt with each modifier token followed by the further ones that it stands for."""
     if components.token is None or components.tokens == 1:

@@ -10,11 +10,10 @@ Diffusion layout loads nothing and says nothing.)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -154,31 +153,45 @@ def load_into(pipe: StableDiffusionPipeline, delta_path: Path, token_path: Path,
     """Load a delta into a stock pipeline by stock calls, and check that the weights really changed.
 
     Factors go in by `load_lora_weights`, which needs the package peft; whole weights by
-    `load_state_dict`; the token by `load_textual_inversion`. Raises InputError for keys
-    that the UNet lacks, and where after loading the weights are what they were before, or
-    the token's embedding is not the file's.
+    `load_state_dict`; the token by `load_textual_inversion`. Raises InputError, before anything
+    is loaded, for keys or shapes that the pipeline has not; and where after loading the weights
+    are what they were before, or the token's embedding is not the file's.
     """
     weights: dict[str, torch.Tensor] = load_tensors(delta_path.read_bytes())
+    rows = torch.atleast_2d(load_tensors(token_path.read_bytes())[token])
+    table = pipe.text_encoder.get_input_embeddings().weight
+    if rows.shape[1] != table.shape[1]:
+        raise InputError(
+            f"{token_path}: token {token!r} has {rows.shape[1]} values, the pipeline's text encoder {table.shape[1]}"
+        )
     if any(lowrank.is_factor(key) for key in weights):
         _load_factors(pipe, delta_path, weights)
     elif weights:
-        before = {key: value.clone() for key, value in pipe.unet.state_dict().items() if key in weights}
-        result: Any = pipe.unet.load_state_dict(weights, strict=False)
-        if result.unexpected_keys:
-            raise InputError(
-                f"{delta_path}: key {result.unexpected_keys[0]!r} is none of the pipeline's UNet"
-            )
+        state = pipe.unet.state_dict()
+        _check_fit(delta_path, weights, state)
+        before = {key: state[key].clone() for key in weights}
+        pipe.unet.load_state_dict(weights, strict=False)
         after = pipe.unet.state_dict()
         if all(torch.equal(before[key], after[key]) for key in weights):
             raise InputError(
                 f"{delta_path}: after loading, no weight of the UNet has changed; is it loaded already?"
             )
-    rows = torch.atleast_2d(load_tensors(token_path.read_bytes())[token])
     pipe.load_textual_inversion(str(token_path), token=token)
     table = pipe.text_encoder.get_input_embeddings().weight
     added = pipe.tokenizer.convert_tokens_to_ids([token, *(f"{token}_{n}" for n in range(1, len(rows)))])
     if not torch.allclose(table[added].float().cpu(), rows.float(), atol=1e-6):
         raise InputError(f"{token_path}: after loading, the embedding of {token!r} is not that of the file")
+
+
+def _check_fit(path: Path, weights: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+    """InputError where a delta has a key or a shape that the UNet of a pipeline has not."""
+    for key, value in weights.items():
+        if key not in state:
+            raise InputError(f"{path}: key {key!r} is none of the pipeline's UNet")
+        if value.shape != state[key].shape:
+            raise InputError(
+                f"{path}: key {key!r} has shape {tuple(value.shape)}, the pipeline's UNet {tuple(state[key].shape)}"
+            )
 
 
 def _load_factors(pipe: StableDiffusionPipeline, path: Path, weights: dict[str, torch.Tensor]) -> None:

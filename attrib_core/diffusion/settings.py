@@ -5,6 +5,7 @@ annotations are no strings, since subclasses in other modules are asked for them
 """
 
 # no `from __future__ import annotations`: see above
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from attrib_core.errors import InputError
+
+BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+"""What is left out of a training prompt where an exemplar has no subject."""
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -38,7 +42,6 @@ class Customizer:
     exemplar_batch: Annotated[int, Field(ge=1, description="exemplar pictures a step and set")] = 3
     prior_batch: Annotated[int, Field(ge=0, description="prior pictures a step and set")] = 1
     prior_weight: Annotated[float, Field(ge=0, description="weight of their loss")] = 1.0
-    prior_images: Annotated[int, Field(ge=0, description="prior pictures made for each class")] = 16
     accumulation: Annotated[
         int, Field(ge=1, description="batches whose gradients are averaged before an optimizer step")
     ] = 1
@@ -98,13 +101,6 @@ class Customizer:
             " what is in brackets is left out where that is not known"
         ),
     ] = "a picture[ of {subject}] in the style of {token} art"
-    prior_steps: Annotated[int, Field(ge=1, description="denoising steps of prior pictures")] = 12
-    prior_guidance: Annotated[float, Field(ge=1, description="guidance of prior pictures")] = 3.0
-    prior_eta: Annotated[
-        float, Field(ge=0, le=1, description="noise of their steps, see `synthesis.eta`")
-    ] = 0.0
-    object_prior: Annotated[str, Field(description="list of prior prompts of object sets")] = "object_prior"
-    style_prior: Annotated[str, Field(description="list of prior prompts of style sets")] = "style_prior"
 
     def steps_of(self, kind: str) -> int:
         """Optimizer steps of a set of a kind."""
@@ -129,7 +125,16 @@ class Customizer:
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """The options once more; InputError for a switch that does nothing without another one."""
+    """The options once more.
+
+    Raises InputError for a switch that does nothing without another one, and for a training prompt
+    without the token, or with it where it may be left out.
+    """
+    for name in ("object_prompt", "style_prompt"):
+        if "{token}" not in BRACKETS.sub("", options[name]):
+            raise InputError(
+                f"{name}: {options[name]!r} has no {{token}} outside of brackets; nothing would be learned by it"
+            )
     for name in ("size_prompts", "loss_mask"):
         if options[name] and not options["random_resize"]:
             raise InputError(f"{name}: True, but random_resize is False, and nothing is resized")

@@ -82,9 +82,13 @@ PRIOR = pa.schema(
         KIND,
         column("category", TEXT, "coarse class noun of the exemplar sets that it is for"),
         column("prior_index", INT32, "position among the prior pictures of its class"),
-        column("prompt", TEXT, "the prompt that the base model was given"),
-        column("seed", INT64, "seed of the noise"),
-        column("image", IMAGE, "the encoded picture"),
+        column("prompt", TEXT, "the prompt that the picture was made from, or its caption"),
+        column("seed", INT64, "seed of the noise; null for a picture that was found", null=True),
+        column(
+            "image",
+            IMAGE,
+            "the encoded picture; path: where it was found, a row of the pool or a file of a folder",
+        ),
     ]
 )
 

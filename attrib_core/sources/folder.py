@@ -1,15 +1,20 @@
 """Source `folder`: the pictures below a local folder, with or without a table of what they show.
 
-Without a table, every picture file below the folder is a row, in the order of its relative path,
-and its name is its caption ("red-apple_2.png": "red apple 2"). With a table (CSV, UTF-8), its
-lines are the rows, in their order. Its column `file` is the path relative to the folder; caption,
-subject, category, style, licence and attribution may stand beside it, and an empty cell means
-that it is not known. A file that is missing or broken becomes a reject of the pool.
+Without a table, every picture file below the folder is a row, in the order of its relative path.
+With a table (CSV, or JSON lines where its name ends in ".jsonl"; UTF-8), its lines are the rows, in
+their order. Its column `file` is the path relative to the folder; caption, subject, category,
+style, licence and attribution may stand beside it, and an empty cell means that it is not known.
+`file_name` and `text`, the names of Hugging Face's image folders, mean `file` and `caption`.
+
+A picture without a caption in a table has that of the text file beside it ("owl.txt" beside
+"owl.png"), else its name ("red-apple_2.png": "red apple 2"). A file that is missing or broken
+becomes a reject of the pool.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -24,6 +29,7 @@ from attrib_core.errors import InputError, close_matches
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 COLUMNS = ("file", "caption", "subject", "category", "style", "licence", "attribution")
+OTHER_NAMES = {"file_name": "file", "text": "caption"}
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,20 @@ class Folder:
 
     def rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
         """Pool rows number `start` to `stop - 1`; bytes are None where a file cannot be read."""
-        for line in self.lines[start:stop]:
-            file = self.path / line["file"]
+        for row in self.described(start, stop):
             try:
-                content = file.read_bytes()
+                content = (self.path / row["image_id"]).read_bytes()
             except OSError:
                 content = None
+            yield row | {"image": {"bytes": content, "path": row["image_id"]}}
+
+    def described(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        """The same rows without their pictures, which are not read."""
+        for line in self.lines[start:stop]:
+            file = self.path / line["file"]
             yield {
                 "image_id": line["file"],
-                "image": {"bytes": content, "path": line["file"]},
-                "caption": line.get("caption") or _words(file),
+                "caption": line.get("caption") or _beside(file) or _words(file),
                 "subject": line.get("subject") or None,
                 "category": line.get("category") or None,
                 "style": line.get("style") or None,
@@ -64,21 +74,20 @@ class Folder:
 
     def state(self, start: int, stop: int) -> str:
         """Digest of what rows depend on besides options and code: the table's words, and of each
-        file its size and time of change."""
+        file, and of the text file beside it, its size and time of change."""
         stamps = []
         for line in self.lines[start:stop]:
-            try:
-                status = (self.path / line["file"]).stat()
-                stamps.append([status.st_size, status.st_mtime_ns])
-            except OSError:
-                stamps.append([])
+            file = self.path / line["file"]
+            stamps.append([_stamp(file), [] if line.get("caption") else _stamp(file.with_suffix(".txt"))])
         return keys.digest(self.lines[start:stop], stamps)
 
 
 def load(
     *,
     path: Annotated[str, Field(min_length=1, description="folder of pictures, with folders below it")],
-    metadata: Annotated[str | None, Field(description="CSV file that says what the pictures show")] = None,
+    metadata: Annotated[
+        str | None, Field(description="table that says what the pictures show: CSV or JSON lines")
+    ] = None,
     licence: Annotated[
         str | None, Field(description="licence of pictures for which the table names none")
     ] = None,
@@ -128,11 +137,44 @@ def _read(table: Path) -> list[dict[str, str]]:
         raise InputError(f"pool.source.metadata: {str(table)!r} is no file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{table}: not UTF-8 at byte {error.start}; save the table as UTF-8") from None
+    return _json_lines(text, table) if table.suffix == ".jsonl" else _comma_separated(text, table)
+
+
+def _column(name: str, table: Path) -> str:
+    """The name of a column as it is meant."""
+    known = OTHER_NAMES.get(name, name)
+    if known not in COLUMNS:
+        raise InputError(f"{table}: unknown column {name!r}, {close_matches(name, COLUMNS)}")
+    return known
+
+
+def _json_lines(text: str, table: Path) -> list[dict[str, str]]:
+    lines = []
+    for number, written in enumerate(text.splitlines(), start=1):
+        if not written.strip():
+            continue
+        try:
+            cells = json.loads(written)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{table}: line {number} is no JSON: {error}") from None
+        if not isinstance(cells, dict):
+            raise InputError(f"{table}: line {number} holds {type(cells).__name__}, expected names and texts")
+        line = {}
+        for name, cell in cells.items():
+            if not isinstance(cell, str | None):
+                raise InputError(f"{table}: line {number}: {name!r} is {cell!r}, expected a text or null")
+            line[_column(name, table)] = (cell or "").strip()
+        if len(line) != len(cells):
+            raise InputError(f"{table}: line {number} says one thing by two names: {list(cells)}")
+        if not line.get("file"):
+            raise InputError(f"{table}: line {number} names no file")
+        lines.append(line)
+    return lines
+
+
+def _comma_separated(text: str, table: Path) -> list[dict[str, str]]:
     reader = csv.reader(text.splitlines(keepends=True))
-    header = next(reader, [])
-    for name in header:
-        if name not in COLUMNS:
-            raise InputError(f"{table}: unknown column {name!r}, {close_matches(name, COLUMNS)}")
+    header = [_column(name, table) for name in next(reader, [])]
     if "file" not in header or len(set(header)) != len(header):
         raise InputError(f"{table}: columns {header}; 'file' must be one of them, and each stand once")
     lines = []
@@ -148,6 +190,28 @@ def _read(table: Path) -> list[dict[str, str]]:
             raise InputError(f"{table}: line {reader.line_num} names no file")
         lines.append(line)
     return lines
+
+
+def _stamp(file: Path) -> list[int]:
+    """Size and time of change of a file; nothing where it cannot be read."""
+    try:
+        status = file.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _beside(file: Path) -> str:
+    """The text of the file of a picture's name that ends in ".txt", in one line; nothing where there is none."""
+    text = file.with_suffix(".txt")
+    try:
+        return " ".join(text.read_text("utf-8-sig").split())
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise InputError(f"{text}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{text}: not UTF-8 at byte {error.start}; save the text as UTF-8") from None
 
 
 def _words(file: Path) -> str:

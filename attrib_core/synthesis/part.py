@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from attrib_core import keys, tables
+from attrib_core import keys, pieces, tables
 from attrib_core.diffusion.description import BaseModel
 from attrib_core.errors import InputError
 from attrib_core.synthesis import drawing
-from attrib_core.synthesis.requests import Request, of_model
+from attrib_core.synthesis.requests import of_model
 
 LOGGER = logging.getLogger(__name__)
 PIECES = "pieces/synthesized"
@@ -69,7 +69,7 @@ def synthesize(
             "synthesized", model["checksum"], base.fingerprint, settings, [asdict(one) for one in asked]
         )
         wanted[model["exemplar_set"]] = (model, asked, run / PIECES / f"{key}.parquet")
-    missing = [(model, asked) for model, asked, piece in wanted.values() if not _finished(piece, asked)]
+    missing = [(model, asked) for model, asked, piece in wanted.values() if not pieces.finished(piece)]
     made = drawing.drawn(
         missing, base, run, steps=steps, guidance=guidance, batch=batch, device=device, eta=eta
     )
@@ -82,7 +82,7 @@ def synthesize(
                 asdict(request) | {"image": {"bytes": drawing.encoded(picture, image_format), "path": None}}
                 for request, picture in zip(asked, itertools.islice(made, len(asked)), strict=True)
             ]
-            tables.write(piece, "synthesized", rows)
+            pieces.write(piece, "synthesized", rows)
         yield tables.read(piece, "synthesized")
 
 
@@ -92,14 +92,3 @@ def _check_base(model: Mapping[str, Any], base: BaseModel) -> None:
             f"model of {model['exemplar_set']!r}: made of base model {model['base_model'][:12]}, but base_model.json"
             f" is {base.fingerprint[:12]}; run the rule customize_part again"
         )
-
-
-def _finished(piece: Path, asked: Sequence[Request]) -> bool:
-    """Whether a set's pictures are there, and are those that are asked for."""
-    if not piece.exists():
-        return False
-    try:
-        found = tables.read(piece, "synthesized", columns=["query_id", "seed"])
-    except InputError:
-        return False
-    return found.to_pylist() == [{"query_id": one.query_id, "seed": one.seed} for one in asked]

@@ -1,0 +1,48 @@
+"""A job of `customize_part` in a process of its own, which a test may kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+SCRIPT = Path(__file__).parent.parent / "workflow_scripts" / "customize_part.py"
+HEAVY = ["torch", "diffusers", "transformers", "attrib_core.customization.part", "attrib_core.tables"]
+
+
+def start(given: Mapping[str, Any], output: Path, log: Path) -> BaseProcess:
+    """Start the script as Snakemake would; libraries are imported once, in the server that forks the jobs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*HEAVY, __name__])
+    process = context.Process(target=_job, args=(dict(given), str(output), str(log)))
+    process.start()
+    return process
+
+
+class Named(list[str]):
+    """Snakemake's wildcards: a list whose entries have names."""
+
+    def __init__(self, **named: str) -> None:
+        super().__init__(named.values())
+        self.__dict__.update(named)
+
+
+def _job(given: dict[str, Any], output: str, log: str) -> None:
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)  # what a job prints stands in its log too
+    snakemake = SimpleNamespace(
+        rule="customize_part",
+        input=SimpleNamespace(**given["input"]),
+        output=SimpleNamespace(models=output),
+        params=SimpleNamespace(**given["params"]),
+        wildcards=Named(part="0000"),
+        resources={},
+        log=[log],
+        threads=1,
+    )
+    runpy.run_path(str(SCRIPT), init_globals={"snakemake": snakemake})
