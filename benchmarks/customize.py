@@ -26,12 +26,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,9 +44,12 @@ import numpy as np
 
 from attrib_core import machine
 from attrib_core.base_models import bundled
+from benchmarks.clocks import CLOCKS, now, timed
 
 TOKEN, CATEGORY = "<new1>", "bird"
 TIMES = 3.0
+METHODS = ("stacked", "frozen", "published")
+PUBLISHED = Path(__file__).parent / "published_customize.py"
 SEED = 0
 COLUMNS = ("steps/s", "with start-up", "times 1", "times publ.", "start-up too", "of frozen", "peak MB")
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run all methods at all numbers of sets; prints a table and returns its rows."""
     options = _options(arguments)
     if options.method:
-        print(json.dumps(METHODS[options.method](Path(options.folder), options)))
+        print(json.dumps(OURS[options.method](Path(options.folder), options)))
         return []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = _measured(Path(folder), options)
@@ -84,10 +85,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         default=24,
         help="processes of the published way at most; beyond, their mean is taken",
     )
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="which time counts")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="which time counts")
     parser.add_argument("--folder", help="where temporary folders are made")
     parser.add_argument("--enforce", action="store_true", help="status 1 where a limit is missed")
-    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--method", choices=OURS, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -125,8 +126,8 @@ def _measured(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]
 def _child(method: str, folder: Path, options: argparse.Namespace, sets: int) -> dict[str, Any]:
     """What a method says of itself, run in a process of its own, and the wall time of one training with all else."""
     settings = [
-        "--sets",
-        sets,
+        "--folder",
+        folder,
         "--steps",
         options.steps,
         "--repeats",
@@ -134,22 +135,19 @@ def _child(method: str, folder: Path, options: argparse.Namespace, sets: int) ->
         "--clock",
         options.clock,
     ]
-    command = [sys.executable, __file__, "--folder", folder, "--method", method, *settings]
-    began = _clock(options, resource.RUSAGE_CHILDREN)
+    if method == "published":
+        demo = _method(1)
+        settings += ["--exemplars", demo.exemplar_batch, "--priors", demo.prior_batch, "--rate", demo.rate]
+        command = [sys.executable, PUBLISHED, "--base", bundled.FOLDER, *settings]
+    else:
+        command = [sys.executable, __file__, "--method", method, "--sets", sets, *settings]
+    began = now(options.clock, children=True)
     done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
-    whole = _clock(options, resource.RUSAGE_CHILDREN) - began
+    whole = now(options.clock, children=True) - began
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     times = found["times"]
     seconds = statistics.median(times)
     return {"seconds": seconds, "whole": whole - sum(times) + seconds, "peak": found["peak"]}
-
-
-def _clock(options: argparse.Namespace, who: int) -> float:
-    """Seconds on the clock that counts; by processor time those of this process, or of its finished children."""
-    if options.clock == "wall":
-        return time.perf_counter()
-    used = resource.getrusage(who)
-    return used.ru_utime + used.ru_stime
 
 
 def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -167,17 +165,6 @@ def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
                 f"{row['speed']:14.2f}{'':14}{row['times_one']:14.2f}{'':28}{1:14.2f}{row['peak_mb']:14.0f}"
             )
         print(f"  {row['sets']:4} {row['method']:10}{values}", flush=True)
-
-
-def _timed(run: Callable[[int], None], options: argparse.Namespace) -> list[float]:
-    """Seconds of each of the repeats of a training, after a first step that sets the libraries up."""
-    run(1)
-    times = []
-    for _ in range(options.repeats):
-        began = _clock(options, resource.RUSAGE_SELF)
-        run(options.steps)
-        times.append(_clock(options, resource.RUSAGE_SELF) - began)
-    return times
 
 
 def _picture(name: str, number: int) -> np.ndarray:
@@ -235,7 +222,7 @@ def _stacked(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     def run(steps: int) -> None:
         models[:] = training.train(ready, loaded, method, steps=steps, seed=SEED)
 
-    times = _timed(run, options)
+    times = timed(run, steps=options.steps, repeats=options.repeats, clock=options.clock)
     for number, model in enumerate(models):
         deltas.write(folder / "deltas", f"model-{number}", model.delta, TOKEN)
     return {"times": times, "peak": machine.peak_memory()}
@@ -265,71 +252,15 @@ def _frozen(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             context = torch.cat([states, prior], dim=1).flatten(0, 1)
             loaded.unet(latents, timesteps, context).sample.square().mean().backward()
 
-    return {"times": _timed(run, options), "peak": machine.peak_memory()}
+    return {
+        "times": timed(run, steps=options.steps, repeats=options.repeats, clock=options.clock),
+        "peak": machine.peak_memory(),
+    }
 
 
-def _published(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The protocol of the public trainers (Kumari et al., CVPR 2023, and diffusers' example), without data loaders."""
-    import torch
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-    from diffusers.utils import logging as diffusers_logging
-    from safetensors.torch import save_file
-    from transformers.utils import logging as transformers_logging
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    method = _method(1)
-    pipe = StableDiffusionPipeline.from_pretrained(bundled.FOLDER, safety_checker=None)
-    pipe.tokenizer.add_tokens([TOKEN])
-    pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer))
-    token = pipe.tokenizer.convert_tokens_to_ids(TOKEN)
-    table = pipe.text_encoder.get_input_embeddings().weight
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False)
-    trained = {}
-    for name, layer in pipe.unet.named_modules():
-        if name.endswith(("attn2.to_k", "attn2.to_v")):
-            layer.register_forward_hook(lambda _, __, out: torch.cat([out[:, :1].detach(), out[:, 1:]], 1))
-            trained[f"{name}.weight"] = layer.weight.requires_grad_()
-    optimizer = torch.optim.AdamW([*trained.values(), table.requires_grad_()], method.learning_rate)
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    pictures = np.stack(
-        [_picture("exemplar", 0)] * method.exemplar_batch
-        + [_picture("prior", number) for number in range(method.prior_batch)]
-    )
-    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    prompts = [f"a {TOKEN} {CATEGORY}"] * method.exemplar_batch + [f"a {CATEGORY}"] * method.prior_batch
-    length = pipe.tokenizer.model_max_length
-    ids = pipe.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            with torch.no_grad():
-                latents = pipe.vae.encode(pixels).latent_dist.sample() * pipe.vae.config.scaling_factor
-            noise = torch.randn_like(latents)
-            timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),))
-            noisy = scheduler.add_noise(latents, noise, timesteps)
-            target = scheduler.get_velocity(latents, noise, timesteps)
-            states = pipe.text_encoder(ids).last_hidden_state
-            errors = (pipe.unet(noisy, timesteps, states).sample - target).square()
-            own, prior = errors[: method.exemplar_batch], errors[method.exemplar_batch :]
-            (own.mean() + method.prior_weight * prior.mean()).backward()
-            table.grad[torch.arange(len(table)) != token] = 0
-            torch.nn.utils.clip_grad_norm_([*trained.values(), table], method.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
-
-    times = _timed(run, options)
-    save_file({name: weight.detach() for name, weight in trained.items()}, folder / "delta.safetensors")
-    save_file({TOKEN: table[token].detach().clone()}, folder / "token.safetensors")
-    return {"times": times, "peak": machine.peak_memory()}
-
-
-METHODS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
+OURS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
     "stacked": _stacked,
     "frozen": _frozen,
-    "published": _published,
 }
 
 
