@@ -173,9 +173,12 @@ def test_bytes_by_stage_of_a_tiny_config() -> None:
     assert found["prior"].bytes == (2 * 2 * 500, 5 * 2 * 500)
     assert found["customize"].bytes == (7 * 394_712, 7 * 394_712)
     assert found["synthesize"].bytes == (28 * 500 * 2, 28 * 500 * 2)
-    assert found["embed pixel"].bytes == ((120 + 28 + 10) * 768, (120 + 28 + 13) * 768)
+    assert found["embed pixel"] == sizes.Size(((120 + 28 + 10) * 768, (120 + 28 + 13) * 768), most_only=True)
     assert found["tune"].bytes == (2 * 2 * 4 * (192 * 192 + 192),) * 2
     assert found["index"] == sizes.Size((120 * 4 * 192 * 3,) * 2, most_only=True)
+    measured = Rates({}, {"embed pixel": Rate(100.0, "here")})
+    again, _ = sizes.sized(config, number, base, measured, {"pixel": 192})
+    assert again["embed pixel"] == sizes.Size((158 * 100, 161 * 100))
     rows = 2 * (4 * 2 + 3 * 2 * 3)  # samples and controls, prompts, exemplars of the largest sets
     assert found["rank"].bytes[0] == 3 * (28 * (4 * 10 + 16 * 64) + rows * sizes.RANK_NUMBERS)
     numbers = [field.type.bit_width for field in tables.schema("ranks") if field.type != "string"]

@@ -77,6 +77,7 @@ def run(tmp_path: Path) -> Path:
         "2026-01-02 10:00:01,123 DEBUG attrib_core: traceback\nTraceback (most recent call last):\n  oh\n"
         "2026-01-02 10:00:01,124 ERROR attrib_core: error: pool/part-0000.parquet: picture 'a' has no bytes\n",
         "embed_pool_part/pixel-0001": "",
+        "tune/pixel-linear-both": "2026-01-02 10:00:00,123 DEBUG attrib_core: done in 3 s\n",
     }
     for name, text in said.items():
         path = folder / "logs" / f"{name}.log"
@@ -110,6 +111,7 @@ def test_rates_of_another_base_model_are_not_taken(
     for base in (other, None):
         found = rates.of_run(run, number, config, base)
         assert set(found.seconds) == {"pool", "base model", "exemplars"} and set(found.bytes) == {"pool"}
+        assert "not known to be of this base model" in found.note
     with pytest.raises(InputError, match="no run with measured times"):
         rates.of_run(tmp_path, number, config, None)
 
@@ -224,6 +226,7 @@ def test_status_of_a_run_that_was_stopped(run: Path, capsys: pytest.CaptureFixtu
     assert "begun: embed_pool_part/pixel-0001: nothing said yet" in said
     failed = "failed: embed_pool_part/pixel-0000: error: pool/part-0000.parquet: picture 'a' has no bytes"
     assert failed in said.splitlines()
+    assert "tune/" not in said, "what was finished and removed waits to be made again"
     used = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     assert f"bytes: {plan.megabytes(used)} so far" in said
 

@@ -47,6 +47,7 @@ class Plan:
     stages: tuple[Stage, ...]
     missing: tuple[str, ...]
     sources: tuple[str, ...]
+    note: str = ""
 
 
 def planned(config: Mapping[str, Any], *, run: Path | None = None) -> Plan:
@@ -68,7 +69,8 @@ def planned(config: Mapping[str, Any], *, run: Path | None = None) -> Plan:
     used = [stage.rate for stage in stages if stage.rate]
     if any(stage in size for stage in MODEL_STAGES) and "image" in known.bytes:
         used.append(known.bytes["image"])
-    return Plan(config["run"], number, base, stages, tuple(missing), tuple(_sources(used, base)))
+    sources = tuple(_sources(used, base))
+    return Plan(config["run"], number, base, stages, tuple(missing), sources, known.note)
 
 
 def _stages(
@@ -147,6 +149,8 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"time in all on {device}, of what is known: {_time((least, most))}"
     for source in plan.sources:
         yield f"rate: {source}"
+    if plan.note:
+        yield f"note: {plan.note}"
     for line in plan.missing:
         yield f"not known: {line}"
 
@@ -174,7 +178,7 @@ def _bytes(size: Size | None) -> str:
     if size is None:
         return "not known"
     least, most = (megabytes(one) for one in size.bytes)
-    if size.most_only:
+    if size.most_only:  # the most of what may be less: its own least says nothing
         return f"at most {most}"
     return most if least == most else f"{least} to {most}"
 

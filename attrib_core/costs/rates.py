@@ -45,14 +45,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates by stage; those of an encoder under "embed <name>"."""
+    """Rates by stage; those of an encoder under "embed <name>". note: what was left out, and why."""
 
     seconds: Mapping[str, Rate]
     bytes: Mapping[str, Rate]
+    note: str = ""
 
     def over(self, other: Rates) -> Rates:
         """These, and the other's where these have none."""
-        return Rates({**other.seconds, **self.seconds}, {**other.bytes, **self.bytes})
+        return Rates({**other.seconds, **self.seconds}, {**other.bytes, **self.bytes}, self.note)
 
 
 def reference(config: Mapping[str, Any], base: Base | None, *, path: Path = REFERENCE) -> Rates:
@@ -153,9 +154,11 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
     if trained := _customize(run, counts):
         seconds["customize"] = Rate(trained, source, device)
     if base is None or not (run / "base_model.json").is_file() or not base.is_that_of(run):
-        of_pictures = ("prior", "customize", "synthesize", "embed")
-        seconds = {stage: rate for stage, rate in seconds.items() if not stage.startswith(of_pictures)}
+        bound = ("prior", "customize", "synthesize", "embed")
+        seconds = {stage: rate for stage, rate in seconds.items() if not stage.startswith(bound)}
         sizes.pop("image", None)
+        note = f"{run} is not known to be of this base model: its rates of {', '.join(bound)} are left out"
+        return Rates(seconds, sizes, note)
     return Rates(seconds, sizes)
 
 

@@ -102,7 +102,9 @@ def sized(
         )
     for name, dim in dims.items():
         if dim is not None:
-            found[f"embed {name}"] = _range(counts.embedded, FLOAT32 * dim)
+            measured = rates.bytes.get(f"embed {name}")
+            each = measured.amount if measured else FLOAT32 * dim
+            found[f"embed {name}"] = _range(counts.embedded, each, most_only=measured is None)
     if not unknown:
         known = [dim for dim in dims.values() if dim is not None]
         heads = len(counts.mappers) - (UNTUNED in counts.mappers)
@@ -135,5 +137,5 @@ def _flat(amount: float) -> Size:
     return Size((round(amount), round(amount)))
 
 
-def _range(items: Range, each: float) -> Size:
-    return Size((round(items[0] * each), round(items[1] * each)))
+def _range(items: Range, each: float, *, most_only: bool = False) -> Size:
+    return Size((round(items[0] * each), round(items[1] * each)), most_only)

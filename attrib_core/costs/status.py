@@ -15,6 +15,7 @@ from attrib_core.costs.jobs import Job
 from attrib_core.errors import InputError
 
 TAIL = 8192  # bytes of a log's end that are read
+FINISHED = "done in "  # how `jobs.job` ends a log
 LINE = re.compile(r"^\S+ \S+ (?P<level>[A-Z]+) [\w.]+: (?P<words>.*)$")
 
 
@@ -55,6 +56,8 @@ def progress(run: Path, planned: Iterator[Job]) -> dict[str, Progress]:
             level, words = _last_words(log)
             if level == "ERROR":
                 stage.failed.append((job, words))
+            elif words.startswith(FINISHED):
+                stage.waiting.append(job)  # its output was removed since
             else:
                 ago = max(0.0, time.time() - log.stat().st_mtime)
                 stage.begun.append((job, f"{words or 'nothing said yet'} ({ago:.0f} s ago)"))
@@ -92,7 +95,8 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
     yield f"{run}: {done} of {total} jobs are done"
     expected = {stage.name: stage for stage in plan.planned(config, run=_measured(run)).stages}
     base, _ = bases.tried(config["base_model"])
-    own = rates.of_run(run, number, config, base).seconds if _measured(run) else {}
+    measured = rates.of_run(run, number, config, base) if _measured(run) else rates.Rates({}, {})
+    own = measured.seconds
     table = [("stage", "jobs", "left", "bytes to come")]
     seconds, size, unmeasured = [0.0, 0.0], [0, 0], []
     for name, stage in stages.items():
@@ -119,6 +123,8 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
     if done < total:
         rest = f", without {', '.join(unmeasured)}" if unmeasured else ""
         yield f"time: {_range(*map(plan.hours, seconds))} of one job at a time to come{rest}"
+    if measured.note:
+        yield f"note: {measured.note}"
     for stage in stages.values():
         for job, words in stage.begun:
             yield f"begun: {job.name}: {words}"
