@@ -1,4 +1,4 @@
-"""The command line: `python -m attrib_core check | docs | abc | delta`."""
+"""The command line: `python -m attrib_core check | plan | status | docs | abc | delta`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrib_core.config import Config, load_config, plain
+from attrib_core.config import Config, load_config, plain, stated_config
 from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
 from attrib_core.released import commands as released
@@ -46,6 +46,27 @@ def summary(config: Config) -> list[str]:
     ]
 
 
+def plan(arguments: argparse.Namespace) -> int:
+    """Say what a run of a config will take; neither pictures nor weights need be there for that."""
+    from attrib_core.costs import plan as plans
+
+    found = plans.planned(plain(stated_config(arguments.config)), run=arguments.rates)
+    print(arguments.config)
+    for line in plans.lines(found):
+        print(f"  {line}".rstrip())
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Say how far a run is, what failed, and what is still to come."""
+    from attrib_core.costs import status as states
+
+    config = plain(stated_config(arguments.config))
+    for line in states.lines(arguments.folder, config):
+        print(line.rstrip())
+    return 0
+
+
 def docs(arguments: argparse.Namespace) -> int:
     """Write the generated pages of the documentation, or show in how far they are stale."""
     from attrib_core.config.documentation import documents
@@ -80,6 +101,25 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("check", help="check a config and say what it asks for")
     one.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: %(default)s")
     one.set_defaults(run=check)
+
+    one = commands.add_parser(
+        "plan", help="say what a run of a config will take: models, images, bytes, device-hours"
+    )
+    one.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: %(default)s")
+    one.add_argument(
+        "--rates",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run, finished or not, such as results/demo: its measured times and sizes are taken",
+    )
+    one.set_defaults(run=plan)
+
+    one = commands.add_parser("status", help="say how far a run is, what failed, what is to come")
+    one.add_argument("folder", type=Path, metavar="RUN", help="folder of the run, such as results/demo")
+    one.add_argument(
+        "--config", type=Path, default=Path("config.yaml"), help="that of the run; default: %(default)s"
+    )
+    one.set_defaults(run=status)
 
     one = commands.add_parser("docs", help="write docs/config.md and docs/data.md from the code")
     one.add_argument(

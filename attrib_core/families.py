@@ -12,6 +12,7 @@ Beside `load` a module may have, each taking the options as keywords:
 `checked`, the options once more, after a check that annotations cannot say (an InputError
     of it begins with the key: "cells: ...");
 `members`, the sections of further families of its kind that it is made of;
+`dim`, for an encoder, the number of features, or None where only its network could tell;
 `files`, what it reads beside its code, and `PACKAGES`, distributions whose version counts.
 A family of `priors` also says in `READS` which of "base_model", "pool" and "excluded" it takes pictures
 from, in `FAMILIES` of which other families it is made, and may have `state`, a digest of files outside.
@@ -164,6 +165,21 @@ def members(kind: str, section: Mapping[str, Any]) -> list[tuple[str, dict[str, 
     for one in inner(**options) if inner else ():
         found += members(kind, one)
     return found
+
+
+def dim(section: Mapping[str, Any], where: str) -> int | None:
+    """Features a picture of an encoder's section, without opening a network; None where that takes one.
+
+    A family says so itself, by `dim`; one that computes on no device has no network and is asked.
+    """
+    family, options = split(section)
+    own = getattr(module("encoders", family, where), "dim", None)
+    if own is not None:
+        found: int | None = own(**check("encoders", family, options, where))
+        return found
+    if "device" in parameters("encoders", family, where):
+        return None
+    return int(load("encoders", family, options, where=where).dim)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 # An index of the pool for retrieval, with its recall against exact search. Metrics never use it.
 
+from attrib_core import index_choice
+
 
 rule index:
     input:
@@ -18,8 +20,8 @@ rule index:
     threads: 1
     resources:
         mem_mb=3000,
-        # Lists are trained on a GPU where FAISS has one; 'auto' has lists for a large pool.
-        gpu=int("IVF" in CONFIG["index"]["factory"] or CONFIG["index"]["factory"] == "auto"),
+        # Lists are trained on a GPU where FAISS has one.
+        gpu=int("IVF" in index_choice.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory),
     params:
         settings={name: CONFIG["index"][name] for name in ("factory", "probes", "train_rows")},
         check={"count": CONFIG["index"]["queries"], "k": CONFIG["index"]["k"]},

@@ -161,7 +161,8 @@ def _write_models(run: Path, world: World) -> None:
             model_key=keys.content_key(entry["name"]), exemplar_set=entry["name"], method="custom_diffusion",
             base_model="0123456789abcdef", modifier_token="<new1>", delta_path="deltas/x.safetensors",
             token_path="deltas/x.token.safetensors", checksum="0" * 64, steps=120,
-            loss=0.2 + 0.01 * (number % 7), seconds=4.9, device="cpu",
+            loss=0.2 + 0.01 * (number % 7), seconds=4.9, peak_memory=1_240_000_000, threads=1,
+            device="cpu", device_name="AMD EPYC",
         )
         for number, entry in enumerate(world.sets)
     ]  # fmt: skip

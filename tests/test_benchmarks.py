@@ -43,3 +43,22 @@ def test_index_measures_what_it_builds(capsys: pytest.CaptureFixture[str]) -> No
     assert [row["factory"] for row in rows] == ["Flat", "IVF8,SQ8"]
     assert rows[0]["recall"] == 1.0 and rows[0]["megabytes"] > rows[1]["megabytes"] > 0
     assert "IVF8,SQ8" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_customize_prints_stacked_frozen_and_published(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--sets", "1", "2", "--steps", "2", "--repeats", "1", "--published", "1", "--clock", "cpu"]
+    rows = script("customize")["main"](options)
+    assert [(row["method"], row["sets"]) for row in rows] == [
+        ("stacked", 1), ("frozen", 1), ("stacked", 2), ("frozen", 2), ("published", 1), ("published", 2),
+    ]  # fmt: skip
+    by_name = {(row["method"], row["sets"]): row for row in rows}
+    for row in rows:
+        assert row["speed"] == pytest.approx(row["sets"] * 2 / row["train"])
+        assert 0 < row["speed_all"] < row["speed"] and row["peak_mb"] > 100
+        one = by_name[row["method"], 1]
+        assert row["times_one"] == pytest.approx(row["speed"] / one["speed"])
+    # one process a set: as many times one's time
+    assert by_name["published", 2]["whole"] == pytest.approx(2 * by_name["published", 1]["whole"])
+    said = capsys.readouterr().out
+    assert "threads: " in said and "cpu time" in said and "times one set's speed at 2 sets" in said

@@ -19,6 +19,7 @@ from attrib_core.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion import components, deltas, description, stacked
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
+from attrib_core.schemas.pictures import MEASURED
 from tests import diffusion_fixtures as made
 from tests.customization_reference import alone
 
@@ -300,7 +301,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
 
 
 def test_a_killed_part_resumes_and_ends_the_same(
@@ -330,6 +331,11 @@ def test_a_killed_part_resumes_and_ends_the_same(
     assert trained == [["object-0", "object-1"], [], []]
     assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
     assert without_time(resumed) == without_time(undisturbed)
+    # what it took: a process that has loaded torch holds more than 50 MB
+    for row in undisturbed:
+        assert row["seconds"] > 0 and row["threads"] == torch.get_num_threads()
+        assert 50e6 < row["peak_memory"] < 50e9
+        assert row["device"] == "cpu" and row["device_name"]
 
     # and with nothing missing, nothing is trained, whatever the order of the sets
     turned = customize(sets[::-1])

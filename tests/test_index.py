@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from attrib_core import heads, index, tables
+from attrib_core import index_choice as choice
 from attrib_core.config.sections import Index
 from attrib_core.errors import InputError
-from attrib_core.index import choice
 from tests.embedding_fixtures import write_embeddings, write_parts
 
 DIM, ROWS = 8, 400

@@ -291,3 +291,14 @@ def test_settings_of_lora(ready: list[Concept], loaded: Components) -> None:
     assert {min(value.shape) for value in model.delta.weights.values()} == {2}
     assert all(value.abs().max() > 0 for value in model.delta.weights.values())
     assert not same(model, trained(ready[:2], loaded, replace(still, alpha=1.0))[0])  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("family", METHODS)
+def test_a_plan_knows_the_shapes_of_a_delta_before_there_is_one(
+    family: str, loaded: Components, ready: list[Concept]
+) -> None:
+    """Every key and shape that training leaves, from the shapes of the UNet's weights alone."""
+    one = method(family, steps=1)
+    (model,) = trained(ready[:1], loaded, one)
+    shapes = {key: tuple(value.shape) for key, value in loaded.unet.state_dict().items()}
+    assert one.delta_shapes(shapes) == {key: tuple(value.shape) for key, value in model.delta.weights.items()}

@@ -7,6 +7,7 @@ import io
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -75,8 +76,30 @@ def test_times_are_summed_by_rule(tmp_path: Path) -> None:
         2.0,
         30.0,
     )
-    assert (pool.rule, pool.seconds, pool.memory_mb) == ("pool_part", 9.0, 0.0)
+    assert (pool.rule, pool.seconds, pool.memory_mb) == ("pool_part", 9.0, None)
     assert times.stage_times(tmp_path / "nowhere", jobs) == []
+
+
+def test_costs_of_models_are_summed_by_method_steps_and_device() -> None:
+    def row(steps: int, seconds: float, peak: int, threads: int = 1) -> dict[str, Any]:
+        return dict(
+            method="lora", steps=steps, seconds=seconds, peak_memory=peak, threads=threads, device_name="E"
+        )
+
+    rows = [row(10, 2.0, 3_000_000), row(10, 3.0, 2_000_000), row(30, 6.0, 1), row(10, 0.0, 1, threads=2)]
+    dear, cheap, nothing = times.model_costs(rows)
+    assert (dear.steps, dear.models, dear.each, dear.speed) == (30, 1, 6.0, 5.0)
+    assert (cheap.steps, cheap.models, cheap.each, cheap.speed, cheap.peak_mb) == (10, 2, 2.5, 4.0, 3.0)
+    assert (nothing.threads, nothing.speed) == (2, float("inf"))
+
+
+def test_memory_in_words() -> None:
+    assert words.memory(None) == ""
+    assert [words.memory(value).replace("\u202f", " ") for value in (0.2, 1.4, 1269.5)] == [
+        "<1 MB",
+        "1 MB",
+        "1 270 MB",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,10 @@ def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
                 "steps": 1,
                 "loss": 0.0,
                 "seconds": 0.0,
+                "peak_memory": 1,
+                "threads": 1,
                 "device": "cpu",
+                "device_name": "AMD EPYC",
             }
         )
     return rows

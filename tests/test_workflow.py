@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from attrib_core import tables
+from attrib_core.config import plain, stated_config
+from attrib_core.costs import jobs, plan, status
 from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
 
 ENCODERS = 1
@@ -146,6 +148,37 @@ def test_a_tiny_run_makes_everything(run: tuple[Path, subprocess.CompletedProces
     assert set(metrics["condition"].to_pylist()) == {"customized", "control"}
     assert len(list(results.glob("deltas/*.token.safetensors"))) == 7
     assert not list(results.rglob("*.tmp"))
+    _what_was_planned_was_made(results)
+
+
+def _what_was_planned_was_made(results: Path) -> None:
+    """The plan of the config, to the byte where it claims that, and every stage has a rate afterwards."""
+    config = plain(stated_config(TINY))
+    found = plan.planned(config, run=results)
+    assert all(stage.rate and stage.rate.source == f"measured in {results}" for stage in found.stages)
+    sizes = {stage.name: stage.size for stage in found.stages}
+    deltas = sum(path.stat().st_size for path in results.glob("deltas/*.safetensors"))
+    assert sizes["customize"].bytes == (deltas, deltas)
+    heads = sum(path.stat().st_size for path in results.glob("mappers/pixel/*.safetensors"))
+    assert sizes["tune"].bytes[0] <= heads < sizes["tune"].bytes[0] + 2 * 4096  # headers, with notes
+    for name, folder in (("index", "indices"), ("embed pixel", "embeddings/pixel")):
+        used = sum(path.stat().st_size for path in results.glob(f"{folder}/**/*") if path.suffix != ".json")
+        assert 0 < used < 1.5 * sizes[name].bytes[1]
+    made = tables.read_parts(sorted(results.glob("models/part-*")), "models")
+    assert sum(made["steps"].to_pylist()) == found.counts.training_steps
+    assert made.num_rows == found.counts.models
+    drawn = tables.read_parts(sorted(results.glob("synthesized/part-*")), "synthesized", ["condition"])
+    conditions = drawn["condition"].to_pylist()
+    assert conditions.count("customized") == found.counts.customized
+    assert conditions.count("control") == found.counts.control
+    exemplars = tables.read(results / "exemplars.parquet", "exemplars", ["exemplar_id"]).num_rows
+    assert found.counts.exemplars[0] <= exemplars <= found.counts.exemplars[1]
+    prior = tables.read(results / "prior" / "images.parquet", "prior", ["seed"]).num_rows
+    assert found.counts.prior[0] <= prior <= found.counts.prior[1]
+    said = list(status.lines(results, config))
+    number = len(list(jobs.planned(found.counts)))
+    assert said[0] == f"{results}: {number} of {number} jobs are done"
+    assert not [line for line in said if line.startswith(("time:", "begun:", "failed:", "note:"))]
 
 
 @pytest.mark.slow

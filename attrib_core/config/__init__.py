@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from attrib_core.config.sections import Config
 from attrib_core.errors import InputError
 from attrib_core.validation import validated
 
-__all__ = ["Config", "load_config", "plain", "read_yaml"]
+__all__ = ["Config", "load_config", "plain", "read_yaml", "stated_config"]
 
 
 def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
@@ -22,22 +22,38 @@ def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
     Options of families are checked and their defaults filled in. Nothing is trained, loaded or
     rendered for that. Raises InputError, one line, for the first thing that is wrong.
     """
+    return _read(given, _checked)
+
+
+def stated_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
+    """The config as `load_config` reads it, but for the source of pictures, which need not be there."""
+    return _read(given, _stated)
+
+
+def _read(
+    given: str | Path | Mapping[str, Any] | None, check: Callable[[Mapping[str, Any]], Config]
+) -> Config:
     if not isinstance(given, str | Path):
-        return _checked(given or {})
+        return check(given or {})
     values = read_yaml(Path(given))
     try:
-        return _checked(values)
+        return check(values)
     except InputError as error:
         raise InputError(f"{given}: {error}") from None
 
 
 def _checked(values: Mapping[str, Any]) -> Config:
+    config = _stated(values)
+    checks.source_rows(plain(config))
+    return config
+
+
+def _stated(values: Mapping[str, Any]) -> Config:
     config = validated(Config, values)
     checks.between_keys(config)
     filled = checks.with_options(config.model_dump(mode="json"))
     checks.stacks(filled)
     checks.prompt_lists(config)
-    checks.source_rows(filled)
     return validated(Config, filled)
 
 

@@ -14,7 +14,7 @@ import faiss
 
 from attrib_core import embedding, families
 from attrib_core.errors import InputError
-from attrib_core.index.choice import AUTO
+from attrib_core.index_choice import AUTO
 
 
 def opened(config: Mapping[str, Any]) -> Iterator[str]:

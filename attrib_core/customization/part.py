@@ -20,6 +20,7 @@ from attrib_core.diffusion import deltas
 from attrib_core.diffusion.description import BaseModel
 from attrib_core.diffusion.settings import Customizer
 from attrib_core.errors import InputError
+from attrib_core.schemas.pictures import MEASURED
 
 LOGGER = logging.getLogger(__name__)
 DELTAS = "deltas"
@@ -129,5 +130,5 @@ def _row(
         "modifier_token": token,
         "delta_path": delta_path.as_posix(),
         "token_path": token_path.as_posix(),
-        **{name: record[name] for name in ("checksum", "steps", "loss", "seconds", "device")},
+        **{name: record[name] for name in ("checksum", "steps", "loss", *MEASURED)},
     }

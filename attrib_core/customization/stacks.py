@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from attrib_core import whole
+from attrib_core import machine, whole
 from attrib_core.customization import concepts, training
 from attrib_core.customization.augmentation import Augmentation
 from attrib_core.customization.concepts import Concept, ExemplarSet, Prior
@@ -54,6 +54,8 @@ def train(
     is None), and a line for each set that failed; the others are written nevertheless.
     """
     began = time.monotonic()
+    device = str(loaded.device)
+    machine.restart_peak(device)
     (kind,) = {one.kind for one in members}
     steps = method.steps_of(kind)
     ready: list[Concept] = []
@@ -64,7 +66,7 @@ def train(
         except InputError as error:
             failures.append(str(error))
     trained, width = _fitting(ready, loaded, method, steps=steps, seed=seed, width=width or method.stack)
-    seconds = time.monotonic() - began
+    seconds, peak = time.monotonic() - began, machine.peak_memory(device)
     for concept, model in zip(ready, trained, strict=True):
         if isinstance(model, Failed):
             failures.append(model.reason)
@@ -76,10 +78,18 @@ def train(
             "steps": steps,
             "loss": model.loss,
             "seconds": seconds / len(members),
-            "device": str(loaded.device),
+            "peak_memory": peak,
+            "threads": machine.threads(),
+            "device": device,
+            "device_name": machine.name(device),
         }
         whole.write_bytes(folder / f"{key}.json", json.dumps(record, indent=2).encode())
-    LOGGER.info("customized %d sets in %s", len(members) - len(failures), duration(seconds))
+    LOGGER.info(
+        "customized %d sets in %s, %.0f MB at most",
+        len(members) - len(failures),
+        duration(seconds),
+        peak / 1e6,
+    )
     return width, failures
 
 

@@ -6,11 +6,11 @@ through the first text token is stopped in keys and values, which alone see text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attrib_core.diffusion.settings import Customizer, checked
+from attrib_core.diffusion.settings import Customizer, Shape, checked, chosen_shapes
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -36,6 +36,10 @@ class CrossAttention(Customizer):
             first_token_stopped=KEYS_AND_VALUES,
         )
         return Stack(self, components, nouns, layers)
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Keys and shapes of a delta, from those of the UNet's weights."""
+        return chosen_shapes(unet, KEYS_AND_VALUES + QUERIES_AND_OUTPUTS)
 
 
 load = CrossAttention

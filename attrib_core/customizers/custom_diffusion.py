@@ -13,11 +13,11 @@ settings for Stable Diffusion v1.4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attrib_core.diffusion.settings import Customizer, checked
+from attrib_core.diffusion.settings import Customizer, Shape, checked, chosen_shapes
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -37,6 +37,10 @@ class CustomDiffusion(Customizer):
 
         layers = stacked_layers(components, KEYS_AND_VALUES, len(nouns), first_token_stopped=KEYS_AND_VALUES)
         return Stack(self, components, nouns, layers)
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Keys and shapes of a delta, from those of the UNet's weights."""
+        return chosen_shapes(unet, KEYS_AND_VALUES)
 
 
 load = CustomDiffusion

@@ -8,14 +8,14 @@ multiplied into B. Training needs no peft, whose layers hold one model each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from attrib_core import keys
-from attrib_core.diffusion.settings import Customizer, checked
+from attrib_core.diffusion.settings import Customizer, Shape, checked, chosen_shapes
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -61,6 +61,18 @@ class LoRA(Customizer):
             up = own.weight.new_zeros(len(nouns), own.out_features, self.rank)
             found[name] = StackedLowRank(own, down, up, self.alpha / self.rank)
         return Stack(self, components, nouns, found, train_token=self.train_token)
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Keys and shapes of a delta, from those of the UNet's weights."""
+        return {
+            f"unet.{key.removesuffix('.weight')}.lora_{factor}.weight": shape
+            for key, (out, width) in (
+                (key, shape)
+                for key, shape in chosen_shapes(unet, ENDINGS[self.layers]).items()
+                if key.endswith(".weight")
+            )
+            for factor, shape in (("A", (self.rank, width)), ("B", (out, self.rank)))
+        }
 
 
 load = LoRA

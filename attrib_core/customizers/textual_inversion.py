@@ -6,13 +6,13 @@ tensor; all that was learned stands in the token's. `tokens` gives it more vecto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from attrib_core.diffusion.settings import Customizer, checked
+from attrib_core.diffusion.settings import Customizer, Shape, checked
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -33,6 +33,10 @@ class TextualInversion(Customizer):
         from attrib_core.diffusion.stack import Stack
 
         return Stack(self, components, nouns, {})
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Keys and shapes of a delta, from those of the UNet's weights."""
+        return {}
 
 
 load = TextualInversion

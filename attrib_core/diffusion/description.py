@@ -68,8 +68,6 @@ def describe(folder: Path) -> BaseModel:
     """
     folder = folder.resolve()
     files(folder)
-    unet = _json(folder / "unet" / "config.json")
-    vae = _json(folder / "vae" / "config.json")
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES[:2]:
@@ -80,10 +78,16 @@ def describe(folder: Path) -> BaseModel:
     return BaseModel(
         path=folder,
         fingerprint=keys.folder_digest(folder),
-        resolution=_side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1),
+        resolution=resolution(folder),
         prediction_type=prediction,
         held_out=held_out(folder / HELD_OUT),
     )
+
+
+def resolution(folder: Path) -> int:
+    """Side of a picture in pixels: that of the latent, times 2 for each halving of the autoencoder."""
+    unet, vae = (_json(folder / part / "config.json") for part in ("unet", "vae"))
+    return _side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
 
 
 def read(path: Path) -> BaseModel:

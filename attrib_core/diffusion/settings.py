@@ -6,7 +6,7 @@ annotations are no strings, since subclasses in other modules are asked for them
 
 # no `from __future__ import annotations`: see above
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import Field
 
 from attrib_core.errors import InputError
 
+Shape = tuple[int, ...]
 BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 """What is left out of a training prompt where an exemplar has no subject."""
 
@@ -122,6 +123,18 @@ class Customizer:
         from a place in the stack.
         """
         raise NotImplementedError
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape] | None:
+        """Keys and shapes of a delta, from those of the UNet's weights: what a plan counts bytes by.
+
+        None, unless a method says otherwise: not known before a model is trained.
+        """
+        return None
+
+
+def chosen_shapes(unet: Mapping[str, Shape], endings: tuple[str, ...]) -> dict[str, Shape]:
+    """Keys and shapes of the UNet's weights and biases in layers whose names end so."""
+    return {key: shape for key, shape in unet.items() if key.rpartition(".")[0].endswith(endings)}
 
 
 def checked(**options: Any) -> dict[str, Any]:

@@ -126,6 +126,16 @@ def members(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[d
     return [{"family": family} | options for family, options, _ in split]
 
 
+def dim(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> int | None:
+    """Features a picture; None where that of a part is not known without opening it."""
+    found = [
+        families.dim(section, f"parts.{name}")
+        for name, section in zip(parts, members(parts=parts), strict=True)
+    ]
+    known = [width for width in found if width is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
 def files(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[Path]:
     """The files of all parts that decide about features."""
     found: list[Path] = []

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from attrib_core import embedding, tables, whole
 from attrib_core.errors import InputError
 from attrib_core.heads import Heads
-from attrib_core.index.choice import AUTO, BY_SIZE, Choice, for_rows, resolve
 from attrib_core.index.lists import Growing
+from attrib_core.index_choice import AUTO, BY_SIZE, Choice, for_rows, resolve
 from attrib_core.jobs import progress
 
 __all__ = [

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from attrib_core import tables
 from attrib_core.errors import InputError
+from attrib_core.report.times import ModelCost, model_costs
 
 Row = dict[str, Any]
 SPLITS = ("train", "validation", "test")
@@ -162,6 +163,7 @@ class Facts:
     devices: list[str]
     losses: tuple[float, float]
     model_seconds: float
+    model_costs: list[ModelCost]
     modifier_token: str
     base: dict[str, Any]
 
@@ -228,6 +230,7 @@ def read_facts(files: RunFiles) -> Facts:
         devices=sorted({row["device"] for row in models}),
         losses=(min(row["loss"] for row in models), max(row["loss"] for row in models)),
         model_seconds=sum(row["seconds"] for row in models) / len(models),
+        model_costs=model_costs(models),
         modifier_token=models[0]["modifier_token"],
         base=read_json(files.base_model),
     )

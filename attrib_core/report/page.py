@@ -53,6 +53,7 @@ def render(context: Mapping[str, Any]) -> str:
         "count": words.count,
         "percent": words.percent,
         "seconds": words.seconds,
+        "memory": words.memory,
         "plain": words.plain,
         "points": words.points,
         "listing": words.listing,

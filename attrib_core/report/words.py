@@ -79,6 +79,13 @@ def seconds(value: float) -> str:
     return f"{whole // 3600}{THIN}h {whole % 3600 // 60:02d}{THIN}min"
 
 
+def memory(megabytes: float | None) -> str:
+    """An amount of memory: "1,270 MB", "<1 MB", nothing where it was not measured."""
+    if megabytes is None:
+        return ""
+    return f"<1{THIN}MB" if megabytes < 1 else f"{count(round(megabytes))}{THIN}MB"
+
+
 def plain(value: float) -> str:
     """A number that is no share, three decimals."""
     return "\u221e" if math.isinf(value) else f"{value:.3f}"

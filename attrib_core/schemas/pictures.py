@@ -105,9 +105,20 @@ MODELS = pa.schema(
         column("steps", INT32, "optimizer steps"),
         column("loss", FLOAT32, "mean training loss over the last tenth of the steps"),
         column("seconds", FLOAT64, "wall time of the stack, divided by its sets", unit="second"),
-        column("device", TEXT, "device that trained it"),
+        column(
+            "peak_memory",
+            INT64,
+            "largest memory while its stack was in work: of torch on a GPU, of the process on a CPU",
+            unit="byte",
+        ),
+        column("threads", INT32, "threads that computed on the CPU"),
+        column("device", TEXT, "device that trained it, as torch names it"),
+        column("device_name", TEXT, "what that device calls itself"),
     ]
 )
+
+MEASURED = ("seconds", "peak_memory", "threads", "device", "device_name")
+"""Columns of `models` that say what a row took to make; two runs of the same config differ in them alone."""
 
 SYNTHESIZED = pa.schema(
     [

@@ -29,13 +29,13 @@ from pydantic import Field
 from attrib_core import device as devices
 from attrib_core.encoders.timm import weights as weight_files
 from attrib_core.encoders.timm.stages import tapped
-from attrib_core.encoders.timm.weights import files
+from attrib_core.encoders.timm.weights import dim, files
 from attrib_core.errors import InputError, close_matches
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PACKAGES", "TimmEncoder", "checked", "files", "load"]
+__all__ = ["PACKAGES", "TimmEncoder", "checked", "dim", "files", "load"]
 
 PACKAGES = ("torch", "timm")
 """Distributions whose version may change the features."""

@@ -35,6 +35,18 @@ def presets() -> dict[str, dict[str, Any]]:
     return tomllib.loads(PRESETS.read_text("utf-8"))
 
 
+def dim(*, weights: str, stages: list[int] | None, cells: int, deviation: bool, **_others: Any) -> int | None:
+    """Features a picture, without opening the network; None where no preset states its widths."""
+    preset = presets().get(weights)
+    if preset is None:
+        return None
+    if stages is None:
+        return int(preset["features"])
+    if max(stages) >= len(preset["channels"]):
+        return None
+    return sum(preset["channels"][stage] * (cells**2 + deviation) for stage in stages)
+
+
 def _preset_file(name: str, preset: Mapping[str, Any]) -> Path:
     found = importlib.util.find_spec(preset["module"])
     if found is None or not found.submodule_search_locations:
