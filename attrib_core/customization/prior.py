@@ -66,7 +66,7 @@ def images(
     if not rows:
         return
     loaded = components.load(base, device)
-    nothing = components.encode_text(loaded, components.tokenize(loaded, [""]))
+    nothing = components.without_prompt(loaded, batch)
     starts = range(0, len(rows), batch)
     for start in progress(starts, total=len(starts), what=f"batches of {batch} prior pictures"):
         members = rows[start : start + batch]
@@ -75,7 +75,7 @@ def images(
         pictures = sampling.sample(
             loaded,
             components.encode_text(loaded, ids),
-            nothing.expand(batch, -1, -1),
+            nothing,
             sampling.initial_noise(loaded, [row["seed"] for row in filled]),
             steps=steps,
             guidance=guidance,
