@@ -18,6 +18,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from PIL import Image
 
 from attrib_core import families
+from attrib_core.config import trial
 from attrib_core.customization import concepts, part, reading, training
 from attrib_core.customization.concepts import Concept
 from attrib_core.diffusion import components, deltas, description, sampling
@@ -267,6 +268,11 @@ def test_bases_that_are_no_sdxl(folders: dict[str, Path], tmp_path: Path) -> Non
     (folder / "text_encoder_2" / "model.safetensors").unlink()
     with pytest.raises(InputError, match="lacks the weights of its text_encoder_2"):
         description.describe(folder)
+
+
+def test_check_names_both_text_encoders(folders: dict[str, Path]) -> None:
+    line = next(trial.opened({"base_model": {"family": "folder", "path": str(folders["sdxl"])}}))
+    assert line.startswith("base model: 32 pixels, epsilon, text 24 + 40 wide, fingerprint")
 
 
 def test_a_delta_for_one_text_encoder_does_not_serve_two(loaded: dict[str, Components]) -> None:
