@@ -19,7 +19,7 @@ from PIL import Image
 
 from attrib_core import families
 from attrib_core.config import trial
-from attrib_core.customization import concepts, part, reading, training
+from attrib_core.customization import concepts, part, prior, reading, training
 from attrib_core.customization.concepts import Concept
 from attrib_core.diffusion import components, deltas, description, sampling
 from attrib_core.diffusion.components import Components
@@ -141,13 +141,13 @@ def plainly(concept: Concept, one: Components, how: Customizer) -> tuple[dict[st
         )  # fmt: skip
         ids = drawn.ids.split(24, dim=1)
         said = [model(own, output_hidden_states=True) for model, own in zip(encoders, ids, strict=True)]
-        prior = concept.prior
-        assert prior is not None and prior.text.pooled is not None
+        given = concept.prior
+        assert given is not None and given.text.pooled is not None
         states = torch.cat([each.hidden_states[-2] for each in said], dim=2)
-        pooled = torch.cat([said[1].text_embeds, prior.text.pooled[drawn.prior]])
+        pooled = torch.cat([said[1].text_embeds, given.text.pooled[drawn.prior]])
         noisy = one.scheduler.add_noise(drawn.latents, drawn.noise, drawn.timesteps)
         added = {"text_embeds": pooled, "time_ids": torch.tensor([[32, 32, 0, 0, 32, 32]] * 3)}
-        context = torch.cat([states, prior.text.states[drawn.prior]])
+        context = torch.cat([states, given.text.states[drawn.prior]])
         errors = (
             unet(noisy, drawn.timesteps, context, added_cond_kwargs=added).sample - drawn.noise
         ).square()
@@ -167,6 +167,28 @@ def test_sdxl_equals_its_plain_form(ready: dict[str, list[Concept]], loaded: dic
     pairs = [(delta.weights[key], weights[key], begun.weights[key]) for key in weights]
     for found, expected, start in [*pairs, *zip(delta.rows, rows, begun.rows, strict=True)]:
         assert (found - expected).norm() < 2e-3 * (expected - start).norm()
+
+
+def test_options_of_training_hold_for_sdxl(
+    ready: dict[str, list[Concept]], loaded: dict[str, Components]
+) -> None:
+    one, sets = loaded["sdxl"], ready["sdxl"][:2]
+    plain, spare, coarse = (
+        trained(sets, one, method("custom_diffusion", **changes))[0]
+        for changes in ({}, {"checkpointing": True}, {"precision": "bfloat16"})
+    )
+    assert torch.equal(flat(plain.delta), flat(spare.delta))
+    assert coarse.loss == pytest.approx(plain.loss, rel=1e-2) and coarse.loss != plain.loss
+
+
+def test_prior_pictures_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Path]) -> None:
+    base = description.describe(folders["sdxl"])
+    rows = prior.plan([("object", "fruit")], {"object": "object_prior"}, 3, seed=2)
+    whole, last = (
+        [row for batch in prior.images(asked, base, steps=2, guidance=3.0, batch=2, device="cpu") for row in batch]
+        for asked in (rows, rows[2:])
+    )  # fmt: skip
+    assert last == whole[2:] and last[0]["image"] != whole[0]["image"]
 
 
 def test_what_sdxl_is_told_of_a_picture(loaded: dict[str, Components]) -> None:
