@@ -245,11 +245,11 @@ def _frozen(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     timesteps = torch.linspace(1, 999, len(latents)).long()
     # the base model knows no modifier token: any other word costs the same
     ids = torch.cat([one.ids[:exemplars] for one in ready]).clamp(max=len(loaded.table) - 1)
-    prior = torch.stack([one.prior.states[:priors] for one in ready])
+    prior = torch.stack([one.prior.text.states[:priors] for one in ready])
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            states = encode_text(loaded, ids).unflatten(0, (len(ready), exemplars))
+            states = encode_text(loaded, ids).states.unflatten(0, (len(ready), exemplars))
             context = torch.cat([states, prior], dim=1).flatten(0, 1)
             loaded.unet(latents, timesteps, context).sample.square().mean().backward()
 

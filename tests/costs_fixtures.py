@@ -36,7 +36,7 @@ def stable_diffusion(folder: Path) -> Path:
     header_only(folder / "vae" / "diffusion_pytorch_model.safetensors", {})
     header_only(folder / "text_encoder" / "model.safetensors", {})
     for name, values in {
-        "model_index.json": {},
+        "model_index.json": {"_class_name": "StableDiffusionPipeline"},
         "unet/config.json": {"sample_size": 64},
         "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
         "text_encoder/config.json": {"hidden_size": 768},

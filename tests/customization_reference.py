@@ -62,7 +62,7 @@ def alone(
         )
         own = torch.cat([text_encoder(ids[None]).last_hidden_state for ids in drawn.ids])
         assert concept.prior is not None
-        context = torch.cat([own, concept.prior.states[drawn.prior]])
+        context = torch.cat([own, concept.prior.text.states[drawn.prior]])
         alpha = scheduler.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * drawn.latents + (1 - alpha).sqrt() * drawn.noise
         if scheduler.config.prediction_type == "epsilon":

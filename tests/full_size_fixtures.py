@@ -1,4 +1,4 @@
-"""The network of Stable Diffusion v1.4 at its full size, with random weights, in memory alone."""
+"""The networks of Stable Diffusion v1.4 and SDXL, with random weights, in memory alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from typing import Any
 
 import open_clip
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor2_0
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 MERGES = 49152 - 256 - 2  # of the file's lines, those that OpenAI's CLIP uses
 START, END = "<|startoftext|>", "<|endoftext|>"
+VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
+}  # fmt: skip
+XL_BLOCKS = (1, 2, 10)  # transformer blocks of a layer, level by level
 
 
 def unet(side: int = 64) -> UNet2DConditionModel:
@@ -25,7 +37,45 @@ def unet(side: int = 64) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def tokenizer(folder: Path) -> CLIPTokenizer:
+def unet_xl(side: int = 128, blocks: tuple[int, ...] = XL_BLOCKS) -> UNet2DConditionModel:
+    """SDXL's UNet, for latents of a side, with so many transformer blocks a layer."""
+    return UNet2DConditionModel(
+        sample_size=side, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=list(blocks), attention_head_dim=[5, 10, 20], use_linear_projection=True,
+        cross_attention_dim=2048, addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )  # fmt: skip
+
+
+def pipeline_xl(folder: Path, side: int, blocks: tuple[int, ...], layers: int) -> StableDiffusionXLPipeline:
+    """All parts, seeded; `layers` of 12 and 32 in the text encoders."""
+    torch.manual_seed(0)
+    both: dict[str, Any] = {"vocab_size": 49408, "max_position_embeddings": 77, "num_hidden_layers": layers}
+    first = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_attention_heads=12, hidden_act="quick_gelu",
+        projection_dim=768, **both,
+    )  # fmt: skip
+    second = CLIPTextConfig(
+        hidden_size=1280, intermediate_size=5120, num_attention_heads=20, hidden_act="gelu",
+        projection_dim=1280, eos_token_id=2, **both,
+    )  # fmt: skip
+    network = unet_xl(side, blocks)
+    network.set_attn_processor(AttnProcessor2_0())
+    return StableDiffusionXLPipeline(
+        vae=AutoencoderKL(sample_size=side * 8, scaling_factor=0.13025, **VAE), unet=network,
+        text_encoder=CLIPTextModel(first), text_encoder_2=CLIPTextModelWithProjection(second),
+        tokenizer=tokenizer(folder), tokenizer_2=tokenizer(folder, pad="!"),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    )  # fmt: skip
+
+
+def tokenizer(folder: Path, pad: str = END) -> CLIPTokenizer:
     """CLIP's own, from the list of merges that the package open_clip carries."""
     file = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     merges = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]
@@ -41,7 +91,7 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
     return CLIPTokenizer(
         str(folder / "vocab.json"), str(folder / "merges.txt"),
-        unk_token=END, bos_token=START, eos_token=END, pad_token=END, model_max_length=77,
+        unk_token=END, bos_token=START, eos_token=END, pad_token=pad, model_max_length=77,
     )  # fmt: skip
 
 
@@ -58,17 +108,13 @@ def pipeline(folder: Path, side: int) -> StableDiffusionPipeline:
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
         vocab_size=49408, max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=768,
     )  # fmt: skip
-    blocks: dict[str, Any] = {
-        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2,
-    }  # fmt: skip
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True,
     )  # fmt: skip
     network = unet(side)
     network.set_attn_processor(AttnProcessor2_0())
     return StableDiffusionPipeline(
-        vae=AutoencoderKL(latent_channels=4, sample_size=side * 8, **blocks), text_encoder=CLIPTextModel(text),
+        vae=AutoencoderKL(sample_size=side * 8, **VAE), text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer(folder), unet=network, scheduler=scheduler, safety_checker=None,
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip

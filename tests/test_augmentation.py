@@ -137,7 +137,7 @@ def test_the_loss_counts_inside_the_mask_alone(loaded: Components) -> None:
     with stack.attached(), torch.no_grad():
         found = training.step_losses([one], loaded, method, 2, 5)
         plain = training.step_losses([replace(one, masks=None)], loaded, method, 2, 5)
-        states = components.encode_text(loaded, drawn.ids)
+        states = components.encode_text(loaded, drawn.ids).states
         scheduler = loaded.scheduler
         noisy = scheduler.add_noise(drawn.latents, drawn.noise, drawn.timesteps)
         target = scheduler.get_velocity(drawn.latents, drawn.noise, drawn.timesteps)

@@ -84,7 +84,6 @@ def test_shapes_come_from_headers(tmp_path: Path) -> None:
     assert headers.shapes(path) == {key: tuple(value.shape) for key, value in tensors.items()}
     assert headers.parameters(headers.shapes(path)) == 12 + 7
     assert headers.unet_shapes(bundled.FOLDER) == UNetFiles(bundled.FOLDER).shapes
-    assert headers.text_width(bundled.FOLDER) == 96
 
 
 @pytest.mark.parametrize("count", [0, 1, 17])
@@ -107,8 +106,6 @@ def test_a_file_that_is_no_safetensors(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="x.safetensors: not readable as safetensors"):
         headers.shapes(path)
-    with pytest.raises(InputError, match="text_encoder/config.json: not readable"):
-        headers.text_width(tmp_path)
     with pytest.raises(InputError, match="unet: no diffusion_pytorch_model"):
         headers.unet_shapes(tmp_path)
 
@@ -129,9 +126,18 @@ def test_bytes_of_a_delta(family: str, tokens: int, tmp_path: Path) -> None:
     assert sizes.delta_bytes(config, base) == sum(path.stat().st_size for path in tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_bytes_of_a_token_of_two_text_encoders(vectors: int) -> None:
+    """Three vectors stand as rows; one stands as a row too, unlike for one text encoder."""
+    from attrib_core.diffusion import token_file
+
+    rows = torch.zeros(vectors, 768), torch.zeros(vectors, 1280)
+    assert sizes.token_bytes([768, 1280], vectors) == len(token_file.written("<new1>", *rows))
+
+
 def test_stable_diffusion_is_known_by_its_shapes(tmp_path: Path) -> None:
     base = bases.opened({"family": "folder", "path": str(stable_diffusion(tmp_path))})
-    assert (base.kind, base.resolution, base.width) == (bases.STABLE_DIFFUSION, 512, 768)
+    assert (base.kind, base.resolution, base.widths) == (bases.STABLE_DIFFUSION, 512, [768])
     config = stated()
     size = sizes.delta_bytes(config, base)
     assert size is not None and 0 < size - 4 * (19_169_280 + 768) < 8000  # and two headers

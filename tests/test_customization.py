@@ -448,9 +448,9 @@ def test_captions_of_prior_pictures(loaded: Components, tmp_path: Path) -> None:
     rows = reading.read_prior(path, [("object", "fruit")])
     rows[1]["prompt"] = "a fruit " * 40
     found = concepts.priors(rows, loaded, [("object", "fruit")])["object", "fruit"]
-    assert found.states.shape[:2] == (3, loaded.tokenizer.model_max_length)
+    assert found.text.states.shape[:2] == (3, loaded.tokenizer.model_max_length)
     plain = components.encode_text(loaded, components.tokenize(loaded, [row["prompt"] for row in rows[::2]]))
-    torch.testing.assert_close(found.states[::2], plain)
+    torch.testing.assert_close(found.text.states[::2], plain.states)
     rows[2]["prompt"] = f"a {TOKEN} fruit"
     with pytest.raises(InputError, match=f"prior picture 'a {TOKEN} fruit' of 'fruit': its prompt has the"):
         concepts.priors(rows, loaded, [("object", "fruit")])

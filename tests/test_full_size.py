@@ -1,4 +1,4 @@
-"""Customization and synthesis with the network of Stable Diffusion v1.4 at its real size."""
+"""Customization and synthesis with the networks of Stable Diffusion v1.4 and SDXL at their real sizes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tests import full_size_fixtures as full
 
 TOKEN = "<new1>"
 KEYS_AND_VALUES, CROSS_ATTENTION = 19_169_280, 43_962_560  # as published
+TRAINED = ("attn2.to_k.weight", "attn2.to_v.weight")
+XL_BLOCKS, XL_LAYERS, XL_KEYS_AND_VALUES = (1, 1, 1), 2, 44_564_480
 NEEDED = 10e9  # 7 GB at 256 pixels, 10 at 512, measured
 SIDE = int(os.environ.get("FULL_SIZE_LATENT", "32"))  # 64 is 512 pixels, with four times the work
 
@@ -68,9 +70,10 @@ def test_two_stacked_steps_and_a_picture(tmp_path: Path) -> None:
     sets = made.exemplar_sets()[:2]
     with torch.no_grad():
         texts = components.encode_text(loaded, components.tokenize(loaded, ["photo of a fruit"]))
+    plain = torch.tensor([components.sizes_of(SIDE * 8, SIDE * 8, SIDE * 8)])
     ready = []
     for one in sets:
-        prior = Prior(torch.randn(1, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), texts)
+        prior = Prior(torch.randn(1, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), texts, plain)
         ready.append(
             concepts.concept(
                 one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=prior, views=1, scale_jitter=0.0,
@@ -106,3 +109,69 @@ def test_two_stacked_steps_and_a_picture(tmp_path: Path) -> None:
     deltas.load_into(pipe, *files, TOKEN)  # raises where nothing has changed
     state = pipe.unet.state_dict()
     assert all(torch.equal(state[key], value) for key, value in first.delta.weights.items())
+
+
+def test_the_weights_of_sdxl() -> None:
+    """Its UNet has 2,567,463,684; the reduced one has its shapes in fewer transformer blocks."""
+    with torch.device("meta"):
+        whole, reduced = full.unet_xl(), full.unet_xl(blocks=XL_BLOCKS)
+    assert sum(one.numel() for one in whole.parameters()) == 2_567_463_684
+    shapes = {key: value.shape for key, value in whole.state_dict().items()}
+    own = {key: value.shape for key, value in reduced.state_dict().items()}
+    assert own.items() <= shapes.items() and len(own) < len(shapes) / 2
+    for every, expected in ((shapes, 340_787_200), (own, XL_KEYS_AND_VALUES)):
+        trained = [shape for key, shape in every.items() if key.endswith(TRAINED)]
+        assert sum(shape.numel() for shape in trained) == expected
+
+
+@pytest.mark.slow
+def test_two_stacked_steps_and_a_picture_of_sdxl(tmp_path: Path) -> None:
+    """Real widths; 1 transformer block a layer for 1, 2 and 10, and 2 text layers for 12 and 32."""
+    if free_memory() < NEEDED:
+        pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free memory, there are {free_memory() / 1e9:.1f}")
+    pipe = full.pipeline_xl(tmp_path, SIDE, XL_BLOCKS, XL_LAYERS)
+    base = BaseModel(tmp_path, "random", SIDE * 8, "epsilon", None)
+    loaded = components.with_token(components.from_pipeline(pipe, base, "cpu"), TOKEN)
+    method = CustomDiffusion(
+        steps=2, learning_rate=1e-5, exemplar_batch=1, prior_batch=0, stack=2, views=1, checkpointing=True
+    )
+    ready = [
+        concepts.concept(
+            one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=None, views=1, scale_jitter=0.0, shift=0.0,
+            seed=1,
+        )
+        for one in made.exemplar_sets()[:2]
+    ]  # fmt: skip
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items() if "attn2.to_" in name}
+    first, second = training.train(ready, loaded, method, steps=2, seed=1)
+    assert isinstance(first, training.Trained) and isinstance(second, training.Trained)
+    assert np.isfinite([first.loss, second.loss]).all()
+    assert sum(value.numel() for value in first.delta.weights.values()) == XL_KEYS_AND_VALUES
+    assert [row.shape for row in first.delta.rows] == [(768,), (1280,)]
+    for key, value in first.delta.weights.items():
+        assert not torch.equal(value, before[key]) and not torch.equal(value, second.delta.weights[key])
+
+    with torch.no_grad(), deltas.applied(loaded, [first.delta]):
+        text = components.encode_text(loaded, components.tokenize(loaded, [f"a {TOKEN} fruit in the snow"]))
+        assert (
+            text.states.shape == (1, 77, 2048) and text.pooled is not None and text.pooled.shape == (1, 1280)
+        )
+        picture = sampling.sample(
+            loaded,
+            text,
+            components.without_prompt(loaded, 1),
+            sampling.initial_noise(loaded, [7]),
+            steps=2,
+            guidance=6.0,
+        )
+    assert picture.shape == (1, SIDE * 8, SIDE * 8, 3) and picture.std() > 0
+
+    deltas.write(tmp_path, "one", first.delta, TOKEN)
+    deltas.load_into(pipe, *deltas.paths(tmp_path, "one"), TOKEN)  # raises where nothing has changed
+    state = pipe.unet.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in first.delta.weights.items())
+    for tokenizer, encoder, row in zip(
+        (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2), first.delta.rows, strict=True
+    ):  # fmt: skip
+        added = tokenizer.convert_tokens_to_ids(TOKEN)
+        assert torch.equal(encoder.get_input_embeddings().weight[added], row)

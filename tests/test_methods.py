@@ -232,7 +232,7 @@ def test_deltas_of_all_methods_serve_one_batch(ready: list[Concept], loaded: Com
         with torch.no_grad(), deltas.applied(loaded, chosen):
             texts = torch.stack([ids[0] if model else ids[1] for model in chosen])
             states = components.encode_text(loaded, texts)
-            found: torch.Tensor = loaded.unet(noise[: len(chosen)], 500, states).sample
+            found: torch.Tensor = components.predict(loaded, noise[: len(chosen)], torch.tensor(500), states)
             return found
 
     together = predicted(rows)
@@ -267,7 +267,7 @@ def test_several_tokens_are_all_trained(family: str, folder: Path, prior_file: P
         expected = pipe.encode_prompt(f"a {TOKEN} fruit", "cpu", 1, False)[0]
         with deltas.applied(two, [deltas.read(*files, TOKEN, row["checksum"])]):
             found = components.encode_text(two, components.tokenize(two, [f"a {TOKEN} fruit"]))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_first_token_of_crossattn_is_stopped_where_text_enters(loaded: Components) -> None:

@@ -153,7 +153,7 @@ def test_pictures_are_those_of_the_stock_pipeline(
     expected.append(stock(pipe, loaded, prompts, seeds))
 
     ids = components.tokenize(loaded, [*controls, *prompts])
-    nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(4, -1, -1)
+    nothing = components.without_prompt(loaded, 4)
     with torch.no_grad(), deltas.applied(loaded, [None, None, model, model]):
         shown = sampling.sample(
             loaded,
@@ -299,7 +299,7 @@ def test_token_files_are_checked(loaded: Components, tmp_path: Path) -> None:
 def test_the_base_model_has_no_embedding_for_the_token(loaded: Components) -> None:
     ids = components.tokenize(loaded, [f"a {TOKEN} fruit", "a fruit"])
     with deltas.applied(loaded, [None, None]):
-        states = components.encode_text(loaded, ids)
+        states = components.encode_text(loaded, ids).states
     assert torch.isnan(states[0]).any() and not torch.isnan(states[1]).any()
 
 
@@ -357,7 +357,7 @@ def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) ->
     seeds, steps, guidance = [3, 4], 4, 2.0
     with torch.no_grad():
         states = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
-        nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(2, -1, -1)
+        nothing = components.without_prompt(loaded, 2)
     noise = sampling.initial_noise(loaded, seeds)
     shown = sampling.sample(
         loaded, states, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
@@ -368,7 +368,7 @@ def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) ->
     for number, timestep in enumerate(scheduler.timesteps):
         with torch.no_grad():
             without, given = (
-                loaded.unet(latents.float(), timestep, text).sample for text in (nothing, states)
+                loaded.unet(latents.float(), timestep, text.states).sample for text in (nothing, states)
             )
         predicted = (without + guidance * (given - without)).double()
         now = scheduler.alphas_cumprod[timestep].double()

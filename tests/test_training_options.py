@@ -87,7 +87,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(
         ]
         both = [
             torch.cat([getattr(draw, name)[:2] for draw in each] + [getattr(draw, name)[2:] for draw in each])
-            for name in ("latents", "noise", "timesteps")
+            for name in ("latents", "noise", "timesteps", "sizes")
         ]
         return training.Draw(
             *both, torch.cat([draw.ids for draw in each]), torch.cat([draw.prior for draw in each])

@@ -1,4 +1,4 @@
-"""A base model in a local folder in diffusers layout, like a copy of Stable Diffusion v1.4."""
+"""A base model in a local folder in diffusers layout: Stable Diffusion 1 or 2, or SDXL, or one made of them."""
 
 from __future__ import annotations
 

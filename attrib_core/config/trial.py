@@ -13,6 +13,7 @@ from typing import Any
 import faiss
 
 from attrib_core import embedding, families
+from attrib_core.diffusion import description
 from attrib_core.errors import InputError
 from attrib_core.index_choice import AUTO
 
@@ -28,7 +29,11 @@ def opened(config: Mapping[str, Any]) -> Iterator[str]:
         base = families.load("base_models", family, options, where="base_model")
     except InputError as error:
         raise error.under("base_model") from None
-    yield f"base model: {base.resolution} pixels, {base.prediction_type}, fingerprint {base.fingerprint[:12]}"
+    widths = " + ".join(map(str, description.text_widths(base.path)))
+    yield (
+        f"base model: {base.resolution} pixels, {base.prediction_type}, text {widths} wide,"
+        f" fingerprint {base.fingerprint[:12]}"
+    )
     for name, section in config["encoders"].items():
         encoder = embedding.load(section, where=f"encoders.{name}", device="cpu")
         yield f"encoder {name}: {encoder.dim} features"

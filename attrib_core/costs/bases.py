@@ -28,7 +28,7 @@ class Base:
     kind: str | None
     resolution: int
     unet: Mapping[str, Shape]
-    width: int
+    widths: list[int]
 
     def is_that_of(self, run: Path) -> bool:
         """Whether a run was made with it: the same folder, or the same bytes where they are few."""
@@ -50,7 +50,7 @@ def opened(section: Mapping[str, Any]) -> Base:
     kind = BUNDLED if family == BUNDLED else None
     if (trained, side) == (STABLE_DIFFUSION_PARAMETERS, STABLE_DIFFUSION_SIDE):
         kind = STABLE_DIFFUSION
-    return Base(folder, kind, side, unet, headers.text_width(folder))
+    return Base(folder, kind, side, unet, description.text_widths(folder))
 
 
 def tried(section: Mapping[str, Any]) -> tuple[Base | None, str]:

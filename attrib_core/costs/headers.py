@@ -49,23 +49,15 @@ def unet_shapes(folder: Path) -> dict[str, Shape]:
     return found
 
 
-def text_width(folder: Path) -> int:
-    """Values of a token's embedding in a folder in diffusers layout."""
-    path = folder / "text_encoder" / "config.json"
-    try:
-        return int(json.loads(path.read_text("utf-8"))["hidden_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not readable ({error}); expected the number hidden_size in it") from None
-
-
 def parameters(tensors: Mapping[str, Shape]) -> int:
     """How many numbers some tensors hold."""
     return sum(math.prod(shape) for shape in tensors.values())
 
 
-def file_bytes(tensors: Mapping[str, Shape]) -> int:
-    """Bytes of a safetensors file that holds float32 tensors of these shapes, header included."""
-    entries, offset = {}, 0
+def file_bytes(tensors: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> int:
+    """Bytes of a safetensors file that holds float32 tensors of these shapes, header and metadata included."""
+    entries: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    offset = 0
     for key, shape in sorted(tensors.items()):
         end = offset + FLOAT32 * math.prod(shape)
         entries[key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from attrib_core.errors import InputError
 from attrib_core.prompts import MODIFIER_TOKEN
 
 FLOAT32, FLOAT64 = 4, 8
+TOKEN_KEYS = ("clip_l", "clip_g")  # of two text encoders, as `diffusion.token_file` writes them
 COPIES = 2  # pictures stand in the table of their part, and by set or class in `pieces`
 RANK_NUMBERS = 36  # bytes of the numbers of a row of `ranks`: three int64, a float32, two int32
 
@@ -38,8 +39,15 @@ def delta_bytes(config: Mapping[str, Any], base: Base) -> int | None:
     held = method.delta_shapes(base.unet)
     if held is None:
         return None
-    row = (base.width,) if method.tokens == 1 else (method.tokens, base.width)
-    return headers.file_bytes(held) + headers.file_bytes({MODIFIER_TOKEN: row})
+    return headers.file_bytes(held) + token_bytes(base.widths, method.tokens)
+
+
+def token_bytes(widths: Sequence[int], tokens: int) -> int:
+    """Bytes of the file of a token that has so many vectors in each text encoder, of these widths."""
+    if len(widths) == 1:
+        return headers.file_bytes({MODIFIER_TOKEN: (*widths,) if tokens == 1 else (tokens, *widths)})
+    held = {name: (tokens, width) for name, width in zip(TOKEN_KEYS, widths, strict=True)}
+    return headers.file_bytes(held, {"modifier_token": MODIFIER_TOKEN})
 
 
 def picture_bytes(config: Mapping[str, Any]) -> float | None:

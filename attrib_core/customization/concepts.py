@@ -15,6 +15,7 @@ from attrib_core.customization.augmentation import Augmentation, View, flipped, 
 from attrib_core.diffusion import components as parts
 from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.settings import BRACKETS
+from attrib_core.diffusion.text import Text
 from attrib_core.errors import InputError
 from attrib_core.pictures.names import article
 
@@ -44,10 +45,14 @@ class ExemplarSet:
 
 @dataclass(frozen=True)
 class Prior:
-    """Prior pictures of a class: latents (n, channels, height, width) and text (n, length, dim)."""
+    """Prior pictures of a class: latents (n, channels, height, width) and the text of their n prompts.
+
+    sizes: where they come from, (n, 6), see `components.sizes_of`.
+    """
 
     latents: torch.Tensor
-    states: torch.Tensor
+    text: Text
+    sizes: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,16 @@ class Concept:
     """An exemplar set ready for training.
 
     views: latents of the exemplars and of moved and scaled views of them, (views,
-    channels, height, width). ids: the training prompt of each view, (views, length). masks:
-    where the loss of a view counts, (views, 1, height, width) of 0 and 1; None for everywhere.
+    channels, height, width). ids: the training prompt of each view, (views, length). sizes: of
+    the exemplar of each view, (views, 6), see `components.sizes_of`. masks: where the loss of a
+    view counts, (views, 1, height, width) of 0 and 1; None for everywhere.
     """
 
     name: str
     noun: str
     views: torch.Tensor
     ids: torch.Tensor
+    sizes: torch.Tensor
     prior: Prior | None
     masks: torch.Tensor | None = None
 
@@ -122,10 +129,9 @@ def concept(
     all views are those of `augmentation.resized`, and none is the exemplar as it is.
     """
     side = components.base.resolution
-    originals = [
-        parts.square(decoding.to_rgb(data, where=f"exemplar {name}"), side)
-        for name, data in one.pictures.items()
-    ]
+    decoded = [decoding.to_rgb(data, where=f"exemplar {name}") for name, data in one.pictures.items()]
+    originals = [parts.square(picture, side) for picture in decoded]
+    sizes = torch.tensor([parts.sizes_of(len(picture), picture.shape[1], side) for picture in decoded])
     rounds = -(-views // len(originals))
     made: list[View] = []
     cells = components.latent_shape[1]
@@ -155,6 +161,7 @@ def concept(
         noun=one.noun,
         views=parts.encode_pictures(components, np.stack([view.picture for view in made])),
         ids=_tokenized_once(components, said),
+        sizes=sizes.repeat(rounds, 1),
         prior=prior,
         masks=masks,
     )
@@ -206,21 +213,21 @@ def priors(
                 f"prior/images.parquet: no prior picture of {name[1]!r} ({name[0]}); run the rule prior"
             )
         side = components.base.resolution
-        pictures = [
-            parts.square(
-                decoding.to_rgb(row["image"]["bytes"], where=f"prior picture {row['prompt']!r}"), side
-            )
+        decoded = [
+            decoding.to_rgb(row["image"]["bytes"], where=f"prior picture {row['prompt']!r}")
             for row in members
         ]
+        pictures = [parts.square(picture, side) for picture in decoded]
         captions = [row["prompt"] for row in members]
         ids = parts.tokenize_captions(components, captions)
-        if components.token is not None and (known := (ids >= components.token).any(dim=1)).any():
+        if (known := parts.has_token(components, ids)).any():
             raise InputError(
                 f"prior picture {captions[int(known.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
                 " token, which the base model does not know; expected a prompt without it"
             )
         found[name] = Prior(
             latents=parts.encode_pictures(components, np.stack(pictures)),
-            states=parts.encode_text(components, ids),
+            text=parts.encode_text(components, ids),
+            sizes=torch.tensor([parts.sizes_of(len(picture), picture.shape[1], side) for picture in decoded]),
         )
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from attrib_core import whole
-from attrib_core.diffusion import layouts, lora, lowrank
+from attrib_core.diffusion import description, layouts, lora, lowrank, token_file
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.diffusion.layouts import Contents
 from attrib_core.diffusion.unet_files import UNetFiles
@@ -24,22 +23,15 @@ KEY_AND_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 @dataclass(frozen=True)
 class Base:
-    """What is read of a base model: the weights of its UNet, and the width of its token table."""
+    """What is read of a base model: the weights of its UNet, and the widths of its token tables."""
 
     weights: UNetFiles
-    width: int
+    widths: list[int]
 
 
 def open_base(folder: Path) -> Base:
     """A folder in diffusers layout, of which tensors are read when asked for; InputError where it is none."""
-    path = folder / "text_encoder" / "config.json"
-    try:
-        width = json.loads(path.read_text("utf-8"))["hidden_size"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: not readable ({error}); expected a base model in diffusers layout"
-        ) from None
-    return Base(UNetFiles(folder), width)
+    return Base(UNetFiles(folder), description.text_widths(folder))
 
 
 def check(contents: Contents, base: Base, where: Path) -> None:
@@ -68,10 +60,16 @@ def check(contents: Contents, base: Base, where: Path) -> None:
     if not changed:
         raise InputError(f"{where}: every weight is that of {name}; nothing is customized")
     for token, row in contents.tokens.items():
-        if row.shape[-1] != base.width:
+        rows = [row] if token not in contents.second else [row, contents.second[token]]
+        if len(rows) != len(base.widths):
             raise InputError(
-                f"{where}: token {token!r} has {row.shape[-1]} values, the token table of {name} has {base.width}"
+                f"{where}: token {token!r} has vectors for {len(rows)} text encoders, {name} has {len(base.widths)}"
             )
+        for own, width in zip(rows, base.widths, strict=True):
+            if own.shape[-1] != width:
+                raise InputError(
+                    f"{where}: token {token!r} has {own.shape[-1]} values, the token table of {name} has {width}"
+                )
 
 
 def imported(
@@ -90,7 +88,8 @@ def imported(
     files = {f"{name}.safetensors": save_tensors(_contiguous(contents.weights))}
     for number, (token, row) in enumerate(contents.tokens.items(), start=1):
         suffix = "" if number == 1 else f"-{number}"
-        files[f"{name}.token{suffix}.safetensors"] = save_tensors({token: row.contiguous()})
+        content = token_file.written(token, row, contents.second.get(token))
+        files[f"{name}.token{suffix}.safetensors"] = content
     return _written(out, files), contents
 
 
@@ -115,9 +114,10 @@ def exported(
     if layout == "lora":
         factors = lora.factors(Delta(held, torch.zeros(0)), base.weights, rank, share)
         files = {"pytorch_lora_weights.safetensors": save_tensors(factors)} if factors else {}
-        return _written(out, files | layouts.token_files(contents.tokens))
+        return _written(out, files | layouts.for_tokens(contents.tokens, contents.second))
     plain = lowrank.merged(held, base.weights)
-    return _written(out, layouts.files(layout, plain, contents.tokens, base.weights))
+    files = layouts.files(layout, plain, contents.tokens, base.weights, contents.second)
+    return _written(out, files)
 
 
 def described(contents: Contents, size: int, base: Base | None) -> list[str]:
@@ -137,10 +137,11 @@ def described(contents: Contents, size: int, base: Base | None) -> list[str]:
         kinds.setdefault(_kind(key), []).append(key)
     for kind, keys in kinds.items():
         lines.append(f"{kind}: {len(keys)} layers, {_norms(keys, weights, base)}")
-    for token, row in contents.tokens.items():
-        vectors = torch.atleast_2d(row)
-        each = ", ".join(f"{float(norm):.4g}" for norm in vectors.norm(dim=1))
-        lines.append(f"token {token}: {len(vectors)} of {vectors.shape[1]} values, norm {each}")
+    for rows, place in ((contents.tokens, ""), (contents.second, " in the second text encoder")):
+        for token, row in rows.items():
+            vectors = torch.atleast_2d(row)
+            each = ", ".join(f"{float(norm):.4g}" for norm in vectors.norm(dim=1))
+            lines.append(f"token {token}{place}: {len(vectors)} of {vectors.shape[1]} values, norm {each}")
     return lines
 
 

@@ -16,9 +16,10 @@ import torch
 
 from attrib_core import keys
 from attrib_core.customization.concepts import Concept
-from attrib_core.diffusion.components import Components, encode_text
+from attrib_core.diffusion.components import Components, encode_text, predict
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.diffusion.settings import Customizer
+from attrib_core.diffusion.text import Text, joined
 from attrib_core.jobs import progress
 
 
@@ -27,13 +28,15 @@ class Draw:
     """What chance decides for one set and step; exemplar rows come first, prior rows after them.
 
     latents, noise: (rows, channels, height, width) float32. timesteps: (rows,)
-    int64. ids: (exemplar rows, length), their prompts. prior: (prior rows,) positions in
-    the prior. masks: (exemplar rows, 1, height, width), where their loss counts; None for everywhere.
+    int64. sizes: (rows, 6), see `components.sizes_of`. ids: (exemplar rows, length), their
+    prompts. prior: (prior rows,) positions in the prior. masks: (exemplar rows, 1, height,
+    width), where their loss counts; None for everywhere.
     """
 
     latents: torch.Tensor
     noise: torch.Tensor
     timesteps: torch.Tensor
+    sizes: torch.Tensor
     ids: torch.Tensor
     prior: torch.Tensor
     masks: torch.Tensor | None = None
@@ -78,13 +81,19 @@ def draw(
     timesteps = np.minimum(horizon * uniform**timestep_power, horizon - 1).astype(np.int64)
     noise = rng.standard_normal((exemplar_batch + count, *one.views.shape[1:]), dtype=np.float32)
     picked = torch.from_numpy(chosen)
-    latents = one.views[picked]
+    latents, sizes = one.views[picked], one.sizes[picked]
     positions = torch.from_numpy(prior)
     if one.prior is not None:
         latents = torch.cat([latents, one.prior.latents[positions]])
-    masks = None if one.masks is None else one.masks[picked]
+        sizes = torch.cat([sizes, one.prior.sizes[positions]])
     return Draw(
-        latents, torch.from_numpy(noise), torch.from_numpy(timesteps), one.ids[picked], positions, masks
+        latents,
+        torch.from_numpy(noise),
+        torch.from_numpy(timesteps),
+        sizes,
+        one.ids[picked],
+        positions,
+        None if one.masks is None else one.masks[picked],
     )
 
 
@@ -186,12 +195,12 @@ def step_losses(
     noise = torch.cat([one.noise for one in draws]).to(device)
     timesteps = torch.cat([one.timesteps for one in draws]).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=method.precision == "bfloat16"):
-        states = encode_text(components, torch.cat([one.ids for one in draws]))
-    states = states.unflatten(0, (len(concepts), -1))
-    context = torch.cat(
+        text = encode_text(components, torch.cat([one.ids for one in draws]))
+    by_set = text.changed(lambda part: part.unflatten(0, (len(concepts), -1)))
+    context = joined(
         [
-            torch.cat([own, *_prior_states(one, drawn)])
-            for own, one, drawn in zip(states, concepts, draws, strict=True)
+            joined([by_set.rows(place), *_prior_text(one, drawn)])
+            for place, (one, drawn) in enumerate(zip(concepts, draws, strict=True))
         ]
     )
     noisy = scheduler.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
@@ -200,7 +209,8 @@ def step_losses(
     else:
         target = noise
     with torch.autocast(device.type, torch.bfloat16, enabled=method.precision == "bfloat16"):
-        predicted = components.unet(noisy, timesteps, context).sample
+        sizes = torch.cat([one.sizes for one in draws])
+        predicted = predict(components, noisy, timesteps, context, sizes)
     errors = _row_errors((predicted.float() - target).square(), draws)
     if method.min_snr is not None:
         errors = errors * min_snr_weights(components, timesteps, method.min_snr)
@@ -238,5 +248,5 @@ def min_snr_weights(components: Components, timesteps: torch.Tensor, limit: floa
     return (limit / ratio).clamp(max=1.0)
 
 
-def _prior_states(one: Concept, drawn: Draw) -> list[torch.Tensor]:
-    return [] if one.prior is None else [one.prior.states[drawn.prior]]
+def _prior_text(one: Concept, drawn: Draw) -> list[Text]:
+    return [] if one.prior is None else [one.prior.text.rows(drawn.prior)]

@@ -4,7 +4,8 @@ Two files a model: safetensors of plain UNet keys, which `unet.load_state_dict(.
 strict=False)` takes, or of LoRA factors, which `load_lora_weights` takes; and
 safetensors of one vector or a few under the modifier token's name, which
 `load_textual_inversion` takes. (`unet.load_attn_procs` of diffusers' own Custom
-Diffusion layout loads nothing and says nothing.)
+Diffusion layout loads nothing and says nothing.) `token_file` has the file for two
+text encoders.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import is_peft_available
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from attrib_core import whole
-from attrib_core.diffusion import lowrank, stacked
+from attrib_core.diffusion import lowrank, stacked, token_file
 from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.text import TextEncoder
 from attrib_core.errors import InputError
 
 
@@ -33,11 +35,18 @@ class Delta:
     """What one customized model changes.
 
     weights: of the UNet, by state-dict key, or as factors (see `lowrank`); may be empty. row:
-    the token's embedding, (dim,), or (tokens, dim) where the token stands for a few.
+    the token's embedding, (dim,), or (tokens, dim) where the token stands for a few. second: the
+    same in the second text encoder, where the base model has one.
     """
 
     weights: dict[str, torch.Tensor]
     row: torch.Tensor
+    second: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> list[torch.Tensor]:
+        """The token's embedding in each text encoder."""
+        return [self.row] if self.second is None else [self.row, self.second]
 
 
 def paths(folder: Path, model_key: str) -> tuple[Path, Path]:
@@ -48,7 +57,7 @@ def paths(folder: Path, model_key: str) -> tuple[Path, Path]:
 def write(folder: Path, model_key: str, delta: Delta, token: str) -> str:
     """Write both files of a model, each whole or not at all; returns their checksum."""
     weights = {key: value.detach().cpu().contiguous() for key, value in sorted(delta.weights.items())}
-    parts = save_tensors(weights), save_tensors({token: delta.row.detach().cpu().contiguous()})
+    parts = save_tensors(weights), token_file.written(token, delta.row, delta.second)
     for path, content in zip(paths(folder, model_key), parts, strict=True):
         whole.write_bytes(path, content)
     return hashlib.sha256(b"".join(parts)).hexdigest()
@@ -79,9 +88,7 @@ def read(delta_path: Path, token_path: Path, token: str, expected: str) -> Delta
         weights, rows = (load_tensors(part) for part in parts)
     except SafetensorError as error:
         raise InputError(f"{delta_path}: not readable as safetensors: {error}") from None
-    if set(rows) != {token}:
-        raise InputError(f"{token_path}: holds {sorted(rows)}, expected one vector named {token!r}")
-    return Delta(weights, rows[token])
+    return Delta(weights, *token_file.of_token(rows, token, token_path))
 
 
 @contextmanager
@@ -92,26 +99,43 @@ def applied(components: Components, models: Sequence[Delta | None]) -> Iterator[
     token (its row is NaN, so that a prompt with the token cannot pass unseen).
     Raises InputError for a delta whose keys or shapes do not fit the base model.
     """
-    if components.token is None:
-        raise ValueError("components without a modifier token; call with_token first")
     keys = sorted({lowrank.plain_key(key) for model in models if model is not None for key in model.weights})
     owners = {key.rpartition(".")[0]: stacked.linear_layer(components.unet, key) for key in keys}
     layers = {name: _layer(name, own, models) for name, own in owners.items()}
-    table = components.table
-    nowhere = torch.full((components.tokens, table.shape[1]), float("nan"))
-    chosen = [nowhere if model is None else torch.atleast_2d(model.row.to(nowhere)) for model in models]
+    needed = len(components.encoders)
+    for model in models:
+        if model is not None and len(model.rows) != needed:
+            raise InputError(
+                f"the token's embedding: there for {len(model.rows)} text encoders, the base model has {needed}"
+            )
+    embeddings = [
+        _embedding(encoder, [None if model is None else model.rows[place] for model in models], components.tokens)
+        for place, encoder in enumerate(components.encoders)
+    ]  # fmt: skip
+    with ExitStack() as stack:
+        stack.enter_context(stacked.swapped(components.unet, layers))
+        for encoder, embedding in zip(components.encoders, embeddings, strict=True):
+            stack.enter_context(stacked.swapped_embedding(encoder.model, embedding))
+        yield
+
+
+def _embedding(
+    encoder: TextEncoder, rows: Sequence[torch.Tensor | None], tokens: int
+) -> stacked.StackedEmbedding:
+    """A text encoder's table with the rows of each model, NaN where there are none."""
+    if encoder.token is None:
+        raise ValueError("components without a modifier token; call with_token first")
+    table = encoder.table
+    nowhere = torch.full((tokens, table.shape[1]), float("nan"))
+    chosen = [nowhere if row is None else torch.atleast_2d(row.to(nowhere)) for row in rows]
     for row in chosen:
         if row.shape != nowhere.shape:
             raise InputError(
                 f"the token's embedding: {len(row)} of {row.shape[1]} values, expected {len(nowhere)} of"
                 f" {nowhere.shape[1]}, as the base model and the other deltas have"
             )
-    rows = torch.stack(chosen)
-    embedding = stacked.StackedEmbedding(table, components.token, rows.to(table.device, table.dtype))
-    with ExitStack() as stack:
-        stack.enter_context(stacked.swapped(components.unet, layers))
-        stack.enter_context(stacked.swapped_embedding(components.text_encoder, embedding))
-        yield
+    stack = torch.stack(chosen).to(table.device, table.dtype)
+    return stacked.StackedEmbedding(table, encoder.token, stack)
 
 
 def _layer(name: str, own: torch.nn.Linear, models: Sequence[Delta | None]) -> torch.nn.Module:
@@ -149,21 +173,31 @@ def _thin(key: str, own: torch.nn.Linear, held: Sequence[dict[str, torch.Tensor]
     return stacked.StackedLowRank(own, first, second)
 
 
-def load_into(pipe: StableDiffusionPipeline, delta_path: Path, token_path: Path, token: str) -> None:
+def load_into(
+    pipe: StableDiffusionPipeline | StableDiffusionXLPipeline, delta_path: Path, token_path: Path, token: str
+) -> None:
     """Load a delta into a stock pipeline by stock calls, and check that the weights really changed.
 
     Factors go in by `load_lora_weights`, which needs the package peft; whole weights by
-    `load_state_dict`; the token by `load_textual_inversion`. Raises InputError, before anything
-    is loaded, for keys or shapes that the pipeline has not; and where after loading the weights
-    are what they were before, or the token's embedding is not the file's.
+    `load_state_dict`; the token by `load_textual_inversion`, once for each text encoder. Raises
+    InputError, before anything is loaded, for keys or shapes that the pipeline has not and for a
+    token's file that is not for as many text encoders; and where after loading the weights are
+    what they were before, or the token's embedding is not the file's.
     """
+    given = load_tensors(token_path.read_bytes())
+    rows = [torch.atleast_2d(row) for row in token_file.of_token(given, token, token_path)]
+    encoders = [(pipe.tokenizer, pipe.text_encoder)]
+    if getattr(pipe, "text_encoder_2", None) is not None:
+        encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
+    if len(rows) != len(encoders):
+        raise InputError(f"{token_path}: is for {len(rows)} text encoders, the pipeline has {len(encoders)}")
     weights: dict[str, torch.Tensor] = load_tensors(delta_path.read_bytes())
-    rows = torch.atleast_2d(load_tensors(token_path.read_bytes())[token])
-    table = pipe.text_encoder.get_input_embeddings().weight
-    if rows.shape[1] != table.shape[1]:
-        raise InputError(
-            f"{token_path}: token {token!r} has {rows.shape[1]} values, the pipeline's text encoder {table.shape[1]}"
-        )
+    for own, (_, encoder) in zip(rows, encoders, strict=True):
+        table = encoder.get_input_embeddings().weight
+        if own.shape[1] != table.shape[1]:
+            raise InputError(
+                f"{token_path}: token {token!r} has {own.shape[1]} values, the pipeline's text encoder {table.shape[1]}"
+            )
     if any(lowrank.is_factor(key) for key in weights):
         _load_factors(pipe, delta_path, weights)
     elif weights:
@@ -176,11 +210,15 @@ def load_into(pipe: StableDiffusionPipeline, delta_path: Path, token_path: Path,
             raise InputError(
                 f"{delta_path}: after loading, no weight of the UNet has changed; is it loaded already?"
             )
-    pipe.load_textual_inversion(str(token_path), token=token)
-    table = pipe.text_encoder.get_input_embeddings().weight
-    added = pipe.tokenizer.convert_tokens_to_ids([token, *(f"{token}_{n}" for n in range(1, len(rows)))])
-    if not torch.allclose(table[added].float().cpu(), rows.float(), atol=1e-6):
-        raise InputError(f"{token_path}: after loading, the embedding of {token!r} is not that of the file")
+    for own, (tokenizer, encoder) in zip(rows, encoders, strict=True):
+        source = str(token_path) if len(encoders) == 1 else own
+        pipe.load_textual_inversion(source, token=token, tokenizer=tokenizer, text_encoder=encoder)
+        table = encoder.get_input_embeddings().weight
+        added = tokenizer.convert_tokens_to_ids([token, *(f"{token}_{n}" for n in range(1, len(own)))])
+        if not torch.allclose(table[added].float().cpu(), own.float(), atol=1e-6):
+            raise InputError(
+                f"{token_path}: after loading, the embedding of {token!r} is not that of the file"
+            )
 
 
 def _check_fit(path: Path, weights: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
@@ -194,7 +232,9 @@ def _check_fit(path: Path, weights: Mapping[str, torch.Tensor], state: Mapping[s
             )
 
 
-def _load_factors(pipe: StableDiffusionPipeline, path: Path, weights: dict[str, torch.Tensor]) -> None:
+def _load_factors(
+    pipe: StableDiffusionPipeline | StableDiffusionXLPipeline, path: Path, weights: dict[str, torch.Tensor]
+) -> None:
     """Load a LoRA by the stock call; InputError where it left no trace, or not the file's."""
     if not is_peft_available():
         raise InputError(f"{path}: is a LoRA, and diffusers needs the package 'peft' to load it")

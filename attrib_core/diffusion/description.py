@@ -16,14 +16,21 @@ from attrib_core.errors import InputError
 HELD_OUT = "held_out.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SUBFOLDERS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+XL = "StableDiffusionXLPipeline"
+TEXT_ENCODERS = {"StableDiffusionPipeline": ("text_encoder",), XL: ("text_encoder", "text_encoder_2")}
+"""The pipelines that may be customized, by the class that their index names, and their text encoders."""
+CLIP_WIDTH = 512
+"""Width and projection of a CLIP text encoder whose config leaves them out: the default of transformers."""
+SIZES = 6
+"""Numbers of a picture's origin that SDXL is told: its size, what was cut off, the size asked for."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
     """A folder in diffusers layout, described.
 
-    `fingerprint` covers every byte of the folder. `resolution` is the side of a
-    picture in pixels. `held_out` has the lists `subjects` and `styles` of what the
+    `fingerprint` covers every byte of the folder, or is the commit of a model of a hub.
+    `resolution` is the side of a picture in pixels. `held_out` has the lists `subjects` and `styles` of what the
     model never saw in training, and `source`, the source of pictures that they speak of
     (null: any); it is None where the folder has no `held_out.json`.
     """
@@ -50,21 +57,46 @@ def files(folder: Path) -> list[Path]:
 
     Raises InputError where the folder is no pipeline in diffusers layout or lacks weights.
     """
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
-    for name, stem in SUBFOLDERS.items():
+    stems = SUBFOLDERS | dict.fromkeys(TEXT_ENCODERS[pipeline(folder)], SUBFOLDERS["text_encoder"])
+    for name, stem in stems.items():
         if not any((folder / name).glob(f"{stem}*.safetensors")):
             raise InputError(
                 f"{folder / name / stem}.safetensors: no such file; the base model lacks the weights of its {name}"
             )
+        for shards in sorted((folder / name).glob(f"{stem}.safetensors.index.json")):
+            for shard in sorted(set(_json(shards).get("weight_map", {}).values())):
+                if not (folder / name / shard).is_file():
+                    raise InputError(
+                        f"{folder / name / shard}: no such file, but {shards.name} names it; the base model lacks"
+                        f" weights of its {name}"
+                    )
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def describe(folder: Path) -> BaseModel:
+def pipeline(folder: Path) -> str:
+    """The pipeline that a folder holds, one of TEXT_ENCODERS; InputError where it is another, or none."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
+    kind: str = _json(index).get("_class_name", "")
+    if kind not in TEXT_ENCODERS:
+        raise InputError(f"{index}: _class_name is {kind!r}, expected one of {', '.join(TEXT_ENCODERS)}")
+    return kind
+
+
+def text_widths(folder: Path) -> list[int]:
+    """Widths of the token tables of a folder's text encoders, in their order."""
+    found = []
+    for name in TEXT_ENCODERS[pipeline(folder)]:
+        found.append(int(_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH)))
+    return found
+
+
+def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
     """Read a folder's JSON files and digest its bytes; no weights are loaded.
 
-    Raises InputError for a missing file, a file that is not JSON, or a key that it lacks.
+    A `fingerprint` that is known otherwise spares the digest. Raises InputError for a missing
+    file, a file that is not JSON, a key that it lacks, and parts that do not fit each other.
     """
     folder = folder.resolve()
     files(folder)
@@ -75,9 +107,11 @@ def describe(folder: Path) -> BaseModel:
             f"{folder}/scheduler/scheduler_config.json: prediction_type is {prediction!r},"
             " expected 'epsilon' or 'v_prediction'"
         )
+    if pipeline(folder) == XL:
+        _check_xl(folder, _json(folder / "unet" / "config.json"))
     return BaseModel(
         path=folder,
-        fingerprint=keys.folder_digest(folder),
+        fingerprint=keys.folder_digest(folder) if fingerprint is None else fingerprint,
         resolution=resolution(folder),
         prediction_type=prediction,
         held_out=held_out(folder / HELD_OUT),
@@ -123,6 +157,29 @@ def held_out(path: Path) -> dict[str, Any] | None:
     if source is not None and not isinstance(source, str):
         raise InputError(f"{path}: key 'source' is {source!r}, expected the name of a source or null")
     return {"subjects": values["subjects"], "styles": values["styles"], "source": source}
+
+
+def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
+    """InputError where the UNet takes something else than SDXL's text encoders and sizes say."""
+    where = f"{folder}/unet/config.json"
+    if unet.get("addition_embed_type") != "text_time":
+        raise InputError(
+            f"{where}: addition_embed_type is {unet.get('addition_embed_type')!r}, expected 'text_time', as of SDXL"
+        )
+    widths = text_widths(folder)
+    if unet.get("cross_attention_dim") != sum(widths):
+        raise InputError(
+            f"{where}: cross_attention_dim is {unet.get('cross_attention_dim')!r}, but the text encoders are"
+            f" {' + '.join(map(str, widths))} wide"
+        )
+    pooled = _json(folder / "text_encoder_2" / "config.json").get("projection_dim", CLIP_WIDTH)
+    needed = pooled + SIZES * unet.get("addition_time_embed_dim", 0)
+    if unet.get("projection_class_embeddings_input_dim") != needed:
+        raise InputError(
+            f"{where}: projection_class_embeddings_input_dim is"
+            f" {unet.get('projection_class_embeddings_input_dim')!r}, expected {needed}: the pooled text's {pooled}"
+            f" and {SIZES} times addition_time_embed_dim"
+        )
 
 
 def _side(unet: dict[str, Any], folder: Path) -> int:

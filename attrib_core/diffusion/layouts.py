@@ -3,11 +3,11 @@
 - `unet`: safetensors (or a pickled dictionary) of plain UNet keys, one vector a token beside
   it: this project's own, and as `.pt` with `<new1>.bin` that of the published deltas;
 - `custom-diffusion`: `delta.bin` of the Custom Diffusion code, {unet: ..., modifier_token: ...};
-  its compressed form holds two factors u, v a weight;
+  its compressed form holds two factors u, v a weight; for SDXL, modifier_token_2 beside it;
 - `diffusers`: `pytorch_custom_diffusion_weights.bin` or `.safetensors`, keys of attention
   processors. Stock diffusers writes it, and reads it without effect;
 - `lora`: two factors a weight in peft's keys, what `load_lora_weights` opens;
-- `token`: a token's vector alone.
+- `token`: a token's vector alone, in either form of `token_file`.
 
 Pickled files are read as tensors only: what else they hold is refused, not run.
 """
@@ -17,8 +17,9 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,21 +27,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from attrib_core.diffusion import lowrank
+from attrib_core.diffusion import lowrank, token_file
 from attrib_core.errors import InputError
 
 LAYOUTS = ("unet", "custom-diffusion", "diffusers", "lora", "token")
+NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
 PROCESSOR = ".processor."
 MARK = "_custom_diffusion"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: weights by plain UNet key or as factors, and the vectors of tokens."""
+    """What a file holds: weights by plain UNet key or as factors, and the vectors of tokens.
+
+    second: vectors of the same tokens in the second text encoder; empty where there is none.
+    """
 
     layout: str
     weights: dict[str, torch.Tensor]
     tokens: dict[str, torch.Tensor]
+    second: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
@@ -50,7 +56,7 @@ def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
     known layout, and for a token that comes twice.
     """
     found = _contents(path, _load(path))
-    tokens = dict(found.tokens)
+    tokens, second = dict(found.tokens), dict(found.second)
     for other in token_files:
         inner = _contents(other, _load(other))
         if inner.layout != "token":
@@ -59,7 +65,8 @@ def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
             if token in tokens:
                 raise InputError(f"{other}: token {token!r} comes twice")
             tokens[token] = row
-    return Contents(found.layout, found.weights, tokens)
+        second |= inner.second
+    return Contents(found.layout, found.weights, tokens, second)
 
 
 def _load(path: Path) -> Any:
@@ -88,7 +95,16 @@ def _contents(path: Path, stored: Any) -> Contents:
         raise InputError(f"{path}: holds a {type(stored).__name__}, expected a dictionary of tensors")
     if "unet" in stored or "modifier_token" in stored:
         weights = _unpacked(path, stored.get("unet", {}))
-        return Contents("custom-diffusion", weights, _tokens(path, stored.get("modifier_token", {})))
+        tokens, second = (_tokens(path, stored.get(f"modifier_token{end}", {})) for end in ("", "_2"))
+        if second and set(second) != set(tokens):
+            raise InputError(
+                f"{path}: modifier_token has {sorted(tokens)}, modifier_token_2 {sorted(second)}; expected the same"
+            )
+        return Contents("custom-diffusion", weights, tokens, second)
+    if token_file.is_double(stored):
+        first, other = token_file.pair(_tokens(path, stored), path)
+        token = token_file.name(path)
+        return Contents("token", {}, {token: first}, {token: other})
     if any(MARK in key for key in stored):
         # an attention layer that was not trained stands there as an empty dictionary
         kept = {key: value for key, value in stored.items() if not isinstance(value, Mapping) or value}
@@ -170,15 +186,23 @@ def files(
     weights: Mapping[str, torch.Tensor],
     tokens: Mapping[str, torch.Tensor],
     layers: Iterable[str],
+    second: Mapping[str, torch.Tensor] = NONE,
 ) -> dict[str, bytes]:
     """The files of a delta in a layout, by name: `published` is the one of the published deltas.
 
     `weights` has plain keys. `layers` are all keys of the base model's UNet: diffusers' layout
-    names the attention that was not trained too. LoRA files are made by `lora`.
+    names the attention that was not trained too. LoRA files are made by `lora`. Raises InputError
+    where there are vectors for a `second` text encoder and the layout has no place for them.
     """
+    if second and layout in ("published", "diffusers"):
+        raise InputError(
+            f"layout {layout!r} holds one vector a token, this delta has one more for a second text encoder;"
+            " choose 'lora', 'unet' or 'custom-diffusion'"
+        )
     pickled_tokens = {f"{token}.bin": _pickled({token: row}) for token, row in tokens.items()}
     if layout == "custom-diffusion":
-        return {"delta.bin": _pickled({"unet": dict(weights), "modifier_token": dict(tokens)})}
+        further = {"modifier_token_2": dict(second)} if second else {}
+        return {"delta.bin": _pickled({"unet": dict(weights), "modifier_token": dict(tokens)} | further)}
     if layout == "published":
         return {"pytorch_custom_diffusion_weights.pt": _pickled(dict(weights))} | pickled_tokens
     if layout == "diffusers":
@@ -190,13 +214,18 @@ def files(
         return {"pytorch_custom_diffusion_weights.bin": _pickled(trained | idle)} | pickled_tokens
     if layout == "unet":
         plain = {key: value.contiguous() for key, value in sorted(weights.items())}
-        return {"delta.safetensors": save_tensors(plain)} | token_files(tokens)
+        return {"delta.safetensors": save_tensors(plain)} | for_tokens(tokens, second)
     raise ValueError(f"no layout {layout!r} to write")
 
 
-def token_files(tokens: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
-    """One safetensors file a token, as `load_textual_inversion` takes it."""
-    return {f"{token}.safetensors": save_tensors({token: row.contiguous()}) for token, row in tokens.items()}
+def for_tokens(
+    tokens: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor] = NONE
+) -> dict[str, bytes]:
+    """One safetensors file a token, see `token_file`."""
+    return {
+        f"{token}.safetensors": token_file.written(token, row, second.get(token))
+        for token, row in tokens.items()
+    }
 
 
 def _pickled(stored: dict[str, Any]) -> bytes:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from attrib_core.diffusion.components import Components, decode_latents
+from attrib_core.diffusion.components import Components, decode_latents, predict
+from attrib_core.diffusion.text import Text, interleaved
 
 LARGEST_ETA = 1 - 1e-6
 """At eta 1 and a timestep without signal, the root of what the noise leaves is that of 0, or by
@@ -40,8 +41,8 @@ def step_noise(components: Components, seeds: Sequence[int], step: int) -> torch
 @torch.no_grad()
 def sample(
     components: Components,
-    conditional: torch.Tensor,
-    unconditional: torch.Tensor,
+    conditional: Text,
+    unconditional: Text,
     noise: torch.Tensor,
     *,
     steps: int,
@@ -51,9 +52,9 @@ def sample(
 ) -> np.ndarray:
     """Pictures from noise by DDIM, (n, side, side, 3) uint8.
 
-    conditional, unconditional: hidden states, (n, length, dim). noise: (n,
-    channels, height, width). The prediction is that without condition plus
-    `guidance` times the difference of the two. With `eta` above 0 each step adds
+    conditional, unconditional: texts of n prompts. noise: (n, channels, height,
+    width). The prediction is that without condition plus `guidance` times the
+    difference of the two. With `eta` above 0 each step adds
     noise of its own, by the `seeds` of the pictures.
     """
     if eta > 0 and len(seeds) != len(noise):
@@ -61,11 +62,11 @@ def sample(
     eta = min(eta, LARGEST_ETA)
     scheduler = components.scheduler
     scheduler.set_timesteps(steps, device=components.device)
-    context = torch.stack([unconditional, conditional], dim=1).flatten(0, 1)
+    context = interleaved(unconditional, conditional)
     latents = noise * scheduler.init_noise_sigma
     for number, timestep in enumerate(scheduler.timesteps):
         rows = latents.repeat_interleave(2, dim=0).contiguous(memory_format=torch.channels_last)
-        predicted = components.unet(rows, timestep, context).sample
+        predicted = predict(components, rows, timestep, context)
         without, given = predicted.unflatten(0, (-1, 2)).unbind(1)
         added = step_noise(components, seeds, number) if eta > 0 else None
         latents = scheduler.step(

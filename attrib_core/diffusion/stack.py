@@ -12,6 +12,7 @@ from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.diffusion.settings import Customizer
 from attrib_core.diffusion.stacked import StackedLinear, StackedLowRank
+from attrib_core.diffusion.text import TextEncoder
 
 CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
@@ -20,7 +21,7 @@ class Stack:
     """Several models in training; `attached` puts them into the network, `update` makes a step of all.
 
     layers: what is trained of the UNet, by the name of the layer that it stands for. The
-    token is trained too, unless `train_token` says otherwise.
+    token is trained too, in every text encoder, unless `train_token` says otherwise.
     """
 
     def __init__(
@@ -32,28 +33,24 @@ class Stack:
         *,
         train_token: bool = True,
     ) -> None:
-        if components.token is None:
-            raise ValueError("components without a modifier token; call with_token first")
         self._components = components
         self._clip = settings.gradient_clip
         self._layers = dict(layers)
         starts = [noun if settings.initializer is None else settings.initializer for noun in nouns]
-        rows = torch.stack([noun_embedding(components, noun) for noun in starts])
-        if components.tokens > 1:
-            rows = rows[:, None].repeat(1, components.tokens, 1)
-        self._embedding = stacked.StackedEmbedding(components.table, components.token, rows)
+        self._embeddings = [_embedding(encoder, starts, components.tokens) for encoder in components.encoders]
         trained = [parameter for layer in self._layers.values() for parameter in layer.parameters()]
-        trained += [self._embedding.rows] if train_token else []
+        trained += [one.rows for one in self._embeddings] if train_token else []
         self._trained = [parameter.requires_grad_() for parameter in trained]
         # elementwise, so that models do not meet in it
         self._optimizer = torch.optim.AdamW(self._trained, settings.rate, weight_decay=settings.weight_decay)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Inside, UNet and text encoder work with the weights of the stack."""
+        """Inside, UNet and text encoders work with the weights of the stack."""
         with ExitStack() as stack:
             stack.enter_context(stacked.swapped(self._components.unet, self._layers))
-            stack.enter_context(stacked.swapped_embedding(self._components.text_encoder, self._embedding))
+            for encoder, embedding in zip(self._components.encoders, self._embeddings, strict=True):
+                stack.enter_context(stacked.swapped_embedding(encoder.model, embedding))
             yield
 
     @torch.no_grad()
@@ -72,13 +69,23 @@ class Stack:
         weights: dict[str, torch.Tensor] = {}
         for name, layer in self._layers.items():
             weights |= layer.taken(name, position)
-        return Delta(weights, self._embedding.rows[position].detach().clone())
+        return Delta(weights, *(one.rows[position].detach().clone() for one in self._embeddings))
 
 
-def noun_embedding(components: Components, noun: str) -> torch.Tensor:
+def _embedding(encoder: TextEncoder, nouns: Sequence[str], tokens: int) -> stacked.StackedEmbedding:
+    """A text encoder's table with rows for each model, which start as its noun."""
+    if encoder.token is None:
+        raise ValueError("components without a modifier token; call with_token first")
+    rows = torch.stack([noun_embedding(encoder, noun) for noun in nouns])
+    if tokens > 1:
+        rows = rows[:, None].repeat(1, tokens, 1)
+    return stacked.StackedEmbedding(encoder.table, encoder.token, rows)
+
+
+def noun_embedding(encoder: TextEncoder, noun: str) -> torch.Tensor:
     """Mean of the token embeddings of a noun, (dim,): the start of the modifier token."""
-    ids = components.tokenizer(noun, add_special_tokens=False).input_ids
-    return components.table[ids].mean(dim=0)
+    ids = encoder.tokenizer(noun, add_special_tokens=False).input_ids
+    return encoder.table[ids].mean(dim=0)
 
 
 def stacked_layers(

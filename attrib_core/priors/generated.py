@@ -71,8 +71,7 @@ class Generated:
         if not rows:
             return
         loaded = components.load(_base(material), self.device)
-        with torch.no_grad():
-            nothing = components.encode_text(loaded, components.tokenize(loaded, [""]))
+        nothing = components.without_prompt(loaded, self.batch)
         starts = range(0, len(rows), self.batch)
         for start in progress(starts, total=len(starts), what=f"batches of {self.batch} prior pictures"):
             members = rows[start : start + self.batch]
@@ -84,7 +83,7 @@ class Generated:
                     components.encode_text(
                         loaded, components.tokenize(loaded, [row["prompt"] for row in filled])
                     ),
-                    nothing.expand(self.batch, -1, -1),
+                    nothing,
                     sampling.initial_noise(loaded, seeds),
                     steps=self.steps,
                     guidance=self.guidance,

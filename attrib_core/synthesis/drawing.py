@@ -19,6 +19,7 @@ from attrib_core.diffusion import components, deltas, sampling
 from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.diffusion.description import BaseModel
+from attrib_core.diffusion.text import Text
 from attrib_core.errors import InputError
 from attrib_core.jobs import progress
 from attrib_core.pictures import png
@@ -53,8 +54,7 @@ def drawn(
     token = missing[0][0]["modifier_token"]
     tokens = len(torch.atleast_2d(_delta(missing[0][0], run).row))
     loaded = components.with_token(components.load(base, device), token, tokens)
-    with torch.no_grad():
-        nothing = components.encode_text(loaded, components.tokenize(loaded, [""])).expand(batch, -1, -1)
+    nothing = components.without_prompt(loaded, batch)
     owners = {model["model_key"]: model for model, _ in missing}
     held: dict[str, Delta] = {}
     asked = [request for _, requests in missing for request in requests]
@@ -83,7 +83,7 @@ def _batch(
     loaded: Components,
     filled: Sequence[Request],
     held: Mapping[str, Delta],
-    nothing: torch.Tensor,
+    nothing: Text,
     *,
     steps: int,
     guidance: float,
@@ -94,9 +94,9 @@ def _batch(
     seeds = [request.seed for request in filled]
     noise = sampling.initial_noise(loaded, seeds)
     with deltas.applied(loaded, [held.get(request.model_key) for request in filled]):
-        states = components.encode_text(loaded, ids)
+        asked = components.encode_text(loaded, ids)
         return sampling.sample(
-            loaded, states, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
+            loaded, asked, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
         )
 
 
