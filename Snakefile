@@ -38,11 +38,22 @@ onerror:
 
 
 rule all:
+    # Every file of the run and not its ends alone: a job that is killed, or fails, has lost its old outputs, and where
+    # what was made of them is still there Snakemake would not miss them.
     default_target: True
     input:
-        report=f"{RUN}/report/index.html",
-        metrics=f"{RUN}/metrics.parquet",
-        soft_scores=expand(
-            f"{RUN}/calibration/{{encoder}}/{{mapper}}/soft_scores.parquet", encoder=ENCODERS, mapper=MAPPERS
-        ),
-        indices=expand(f"{RUN}/indices/{{encoder}}/{{mapper}}.faiss", encoder=ENCODERS, mapper=MAPPERS),
+        rules.base_model.output,
+        rules.exemplars.output,
+        rules.prior.output,
+        rules.measure.output,
+        rules.report.output,
+        expand(rules.pool_part.output, part=POOL_PARTS),
+        expand(rules.customize_part.output, part=SET_PARTS),
+        expand(rules.synthesize_part.output, part=SET_PARTS),
+        expand(rules.embed_pool_part.output, encoder=ENCODERS, part=POOL_PARTS),
+        expand(rules.embed_queries_part.output, encoder=ENCODERS, part=SET_PARTS),
+        expand(rules.embed_exemplars.output, encoder=ENCODERS),
+        expand(rules.tune.output, encoder=ENCODERS, mapper=TRAINED_ON),
+        expand(rules.index.output, encoder=ENCODERS, mapper=MAPPERS),
+        expand(rules.rank.output, encoder=ENCODERS, mapper=MAPPERS),
+        expand(rules.calibrate.output, encoder=ENCODERS, mapper=MAPPERS),
