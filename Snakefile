@@ -12,6 +12,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/lookup.smk"
 include: "rules/pool.smk"
 include: "rules/exemplars.smk"
 include: "rules/base_model.smk"
@@ -25,6 +26,11 @@ include: "rules/ranking.smk"
 include: "rules/metrics.smk"
 include: "rules/calibration.smk"
 include: "rules/report.smk"
+
+
+onstart:
+    # Once the jobs are known and before the first starts; not in a dry run.
+    note_what_counts()
 
 
 rule all:

@@ -33,7 +33,8 @@ def job(snakemake: Any) -> Iterator[None]:
 
     Threads are the rule's; the log goes to the rule's log file and, in short lines, to standard
     error; a rule with the resource `gpu` claims a GPU of its own. Errors end the process with
-    status 1: an InputError as one line, any other with its traceback in the log alone.
+    status 1: an InputError as one line, any other with its traceback in the log alone. A job that
+    ends well is recorded beside the results (see `records`).
     """
     name = job_name(snakemake)
     log = Path(snakemake.log[0]) if len(getattr(snakemake, "log", ())) else None
@@ -44,6 +45,7 @@ def job(snakemake: Any) -> Iterator[None]:
             if _resource(snakemake, "gpu"):
                 device.claim()
             yield
+            _record(snakemake)
         except InputError as error:
             LOGGER.error("error: %s", error)
             raise SystemExit(1) from None
@@ -53,6 +55,12 @@ def job(snakemake: Any) -> Iterator[None]:
             LOGGER.error("failed: %s: %s%s", type(error).__name__, _first_line(error), place)
             raise SystemExit(1) from None
         LOGGER.debug("done in %s", duration(time.monotonic() - started))
+
+
+def _record(snakemake: Any) -> None:
+    from attrib_core import records  # not above: it leads to numpy, which reads its threads when imported
+
+    records.save(snakemake)
 
 
 def job_name(snakemake: Any) -> str:

@@ -15,21 +15,22 @@ rule prior:
         f"{RUN}/logs/prior.log",
     benchmark:
         f"{RUN}/benchmarks/prior.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=3000,
         gpu=1,
     params:
-        images_each=CUSTOMIZER["prior_images"] if CUSTOMIZER["prior_batch"] else 0,
-        lists={kind: CUSTOMIZER[f"{kind}_prior"] for kind in ("object", "style")},
-        steps=CUSTOMIZER["prior_steps"],
-        guidance=CUSTOMIZER["prior_guidance"],
-        eta=CUSTOMIZER["prior_eta"],
+        asked={
+            "lists": {kind: CUSTOMIZER[f"{kind}_prior"] for kind in ("object", "style")},
+            "images_each": CUSTOMIZER["prior_images"] if CUSTOMIZER["prior_batch"] else 0,
+        },
+        sampling={name: CUSTOMIZER[f"prior_{name}"] for name in ("steps", "guidance", "eta")},
         seed=CONFIG["seed"],
         code=code(
             "workflow_scripts/prior.py",
             data=[prompts.list_path(CUSTOMIZER[f"{kind}_prior"]) for kind in ("object", "style")],
-            packages=["torch", "diffusers", "transformers"],
         ),
     script:
         "../workflow_scripts/prior.py"
@@ -47,26 +48,26 @@ rule customize_part:
         f"{RUN}/logs/customize_part/{{part}}.log",
     benchmark:
         f"{RUN}/benchmarks/customize_part/{{part}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=4000,
         gpu=1,
     params:
-        run=RUN,
-        size=CONFIG["parts"]["exemplar_sets"],
+        run=untracked(RUN),
+        cut={"exemplar_sets": CONFIG["parts"]["exemplar_sets"]},
         settings=CUSTOMIZER,
         seed=CONFIG["seed"],
         code=code(
             "workflow_scripts/customize_part.py",
             f"customizers/{CUSTOMIZER['family']}",
-            packages=["torch", "diffusers", "transformers"],
         ),
         # Of this alone depend the models themselves: other changes run the job again, but train nothing.
         model_code=code(
             "attrib_core/customization/stacks.py",
             "customization/concepts",
             f"customizers/{CUSTOMIZER['family']}",
-            packages=["torch", "diffusers", "transformers"],
         ),
     script:
         "../workflow_scripts/customize_part.py"

@@ -15,6 +15,8 @@ rule index:
         f"{RUN}/logs/index/{{encoder}}-{{mapper}}.log",
     benchmark:
         f"{RUN}/benchmarks/index/{{encoder}}-{{mapper}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
@@ -23,6 +25,6 @@ rule index:
         settings={name: CONFIG["index"][name] for name in ("factory", "probes", "train_rows")},
         check={"count": CONFIG["index"]["queries"], "k": CONFIG["index"]["k"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/index.py", packages=["faiss-cpu", "faiss-gpu"]),
+        code=code("workflow_scripts/index.py"),
     script:
         "../workflow_scripts/index.py"

@@ -11,12 +11,11 @@ with job(snakemake):
     from attrib_core.diffusion import description
 
     classes = read_classes(Path(snakemake.input.exemplars))
+    asked, sampling = snakemake.params.asked, snakemake.params.sampling
     rows = prior.images(
-        prior.plan(classes, snakemake.params.lists, snakemake.params.images_each, snakemake.params.seed),
+        prior.plan(classes, asked["lists"], asked["images_each"], snakemake.params.seed),
         description.read(Path(snakemake.input.base_model)),
-        steps=snakemake.params.steps,
-        guidance=snakemake.params.guidance,
-        eta=snakemake.params.eta,
+        **sampling,
         device=device.choose(),
     )
     with tables.writer(Path(snakemake.output.images), tables.schema("prior")) as sink:
