@@ -83,6 +83,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m attrib_core docs --check

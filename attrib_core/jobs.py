@@ -37,7 +37,7 @@ def job(snakemake: Any) -> Iterator[None]:
     error; a rule with the resource `gpu` claims a GPU of its own. Errors end the process with
     status 1: an InputError or a full disk as one line, any other with its traceback in the log alone.
     SIGTERM and Ctrl-C end it as an error does, with temporary files removed, and so does the end of the
-    Snakemake that started it.
+    Snakemake that started it. A job that ends well is recorded beside the results (see `records`).
     """
     name = job_name(snakemake)
     log = Path(snakemake.log[0]) if len(getattr(snakemake, "log", ())) else None
@@ -50,6 +50,7 @@ def job(snakemake: Any) -> Iterator[None]:
             if _resource(snakemake, "gpu"):
                 device.claim()
             yield
+            _record(snakemake)
         except InputError as error:
             LOGGER.error("error: %s", error)
             raise SystemExit(1) from None
@@ -89,6 +90,12 @@ def _on_terminate(handler: Any) -> Any:
 def _file(error: Exception) -> Path | None:
     name = getattr(error, "filename", None)
     return None if name is None else Path(str(name))
+
+
+def _record(snakemake: Any) -> None:
+    from attrib_core import records  # not above: it leads to numpy, which reads its threads when imported
+
+    records.save(snakemake)
 
 
 def job_name(snakemake: Any) -> str:

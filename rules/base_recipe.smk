@@ -10,12 +10,15 @@ rule base_model_recipe:
         index="results/base_model/pipeline/model_index.json",
     log:
         "results/base_model/logs/base_model_recipe.log",
+    conda:
+        ENVIRONMENT
     threads: 2
     resources:
         mem_mb=6000,
     params:
-        work="results/base_model/work",
-        pipeline="results/base_model/pipeline",
+        work=untracked("results/base_model/work"),
+        pipeline=untracked("results/base_model/pipeline"),
+        code=code("attrib_core/base_recipe/train.py"),
     shell:
         "python -m attrib_core.base_recipe.train --config {input.config}"
         " --work {params.work} --out {params.pipeline} > {log} 2>&1"

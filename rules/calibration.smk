@@ -16,6 +16,8 @@ rule calibrate:
         f"{RUN}/logs/calibrate/{{encoder}}-{{mapper}}.log",
     benchmark:
         f"{RUN}/benchmarks/calibrate/{{encoder}}-{{mapper}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,

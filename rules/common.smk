@@ -1,4 +1,4 @@
-# What every other rule file uses: the checked config, the parts of the run, fingerprints of code.
+# What every other file uses: the checked config, the parts of the run, fingerprints of code.
 
 import atexit
 import contextlib
@@ -11,19 +11,21 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from attrib_core import device, last_words, running, whole
-from attrib_core.config import load_config, plain
+from attrib_core import device, last_words, records, running, whole
+from attrib_core.config import WITHOUT_EFFECT, load_config, plain
 from attrib_core.errors import InputError
-from attrib_core.fingerprint import fingerprint
+from attrib_core.fingerprint import cover
 
 # Jobs import the same attrib_core whose fingerprints are taken here.
-os.environ["PYTHONPATH"] = os.pathsep.join([workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])])
+FOUND_BEFORE = os.environ.get("PYTHONPATH")
+os.environ.update(PYTHONPATH=os.pathsep.join([workflow.basedir, *([FOUND_BEFORE] if FOUND_BEFORE else [])]))
 
 try:
     CONFIG = plain(load_config(config))
 except InputError as error:
     sys.exit(f"Error in the config: {error}")
 
+ENVIRONMENT = Path(workflow.basedir, "envs", "cpu.yaml")  # of all rules, for --sdm conda
 RUN = f"results/{CONFIG['run']}"
 ENCODERS = list(CONFIG["encoders"])
 TRAINED_ON = {f"{CONFIG['mapper']['head']}-{kind}": kind for kind in CONFIG["mapper"]["trained_on"]}
@@ -41,37 +43,36 @@ SET_PARTS = parts(
 )
 
 
+def with_effect(section):
+    """A section of the config, without the keys that change no result."""
+    values = CONFIG[section]
+    return {name: value for name, value in values.items() if f"{section}.{name}" not in WITHOUT_EFFECT}
+
+
+COVERAGES = {}
+"""What each fingerprint covers, by its digest: for the record of the run, and for `attrib_core why`."""
+
+
 def code(script, *families, data=(), packages=()):
     """Fingerprint of the code that a script and the named families reach, for `params`.
 
-    Snakemake sees a change of the script alone. Families are named like "encoders/timm"; `data`
-    are files that the code reads beside its inputs, `packages` those whose version counts.
+    Snakemake sees the date of the script alone, and profiles/default switches that off. Families are
+    named like "encoders/timm"; `data` are files that the code reads beside its inputs, `packages` count though nothing imports them.
     """
-    return fingerprint(
+    covered = cover(
         Path(workflow.basedir, script),
         families=families,
         data=[Path(path) for path in data],
         packages=packages,
+        root=Path(workflow.basedir),
     )
+    COVERAGES[covered.digest] = covered
+    return covered.digest
 
 
-def kind_of(wildcards):
-    """The kind of sets that a mapper is trained on; None for both, and where it is not trained."""
-    kind = TRAINED_ON.get(wildcards.mapper, "both")
-    return None if kind == "both" else kind
-
-
-def kinds_of(wildcards):
-    """The kinds of sets that a mapper is for: those that it is trained on; all where it is not trained."""
-    kind = kind_of(wildcards)
-    return [kind] if kind else ["object", "style"]
-
-
-def heads(wildcards):
-    """The file of the tuned heads, as input; none where embeddings are used as they are."""
-    if wildcards.mapper == "untuned":
-        return []
-    return [f"{RUN}/mappers/{wildcards.encoder}/{wildcards.mapper}.safetensors"]
+def untracked(value):
+    """A param that decides nothing about the result: Snakemake compares no function of `output`."""
+    return lambda wildcards, output: value
 
 
 BUSY = None  # why this call may not work on the run, should it come to that; a dry run may look on
@@ -126,6 +127,14 @@ wildcard_constraints:
     mapper="|".join(map(re.escape, MAPPERS)),
 
 
+def note_what_counts():
+    """For the record of the run: what its fingerprints cover. Snakemake's own notes go where the run is."""
+    if workflow.is_main_process:
+        records.house_metadata()
+        for digest, covered in COVERAGES.items():
+            records.keep_coverage(Path(RUN), digest, covered.as_json())
+
+
 if workflow.is_main_process:
     try:
         running.check_free(CONFIG["run"])
@@ -133,6 +142,11 @@ if workflow.is_main_process:
         BUSY = error
     except OSError:
         pass  # a file system without locks, of which `begin` speaks
+    if BUSY is None:
+        # A copied folder of results is known again: by what Snakemake noted, and by times as they were.
+        if records.HOME.is_dir():
+            records.house_metadata()
+        records.settle(Path(RUN))
     if not CONFIG["exemplars"]["held_out_only"]:
         logger.warning(
             "Warning: exemplars.held_out_only is false, so exemplars may be pictures that the base model was"

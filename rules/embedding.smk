@@ -1,38 +1,5 @@
 # Features of all pictures by every encoder: of the pool and the queries in parts, of the exemplars at once.
 
-from attrib_core import families
-
-
-def embed_code(wildcards):
-    """Fingerprint of the encoder: its code, the files that it names (weights), the packages it needs."""
-    members = families.members("encoders", CONFIG["encoders"][wildcards.encoder])
-    modules = {name: families.module("encoders", name) for name, _ in members}
-    family, options = members[0]
-    try:
-        return code(
-            "workflow_scripts/embed.py",
-            *(f"encoders/{name}" for name in modules),
-            data=modules[family].files(**options) if hasattr(modules[family], "files") else [],
-            packages=[
-                "pillow",
-                *(one for inner in modules.values() for one in getattr(inner, "PACKAGES", [])),
-            ],
-        )
-    except InputError as error:
-        sys.exit(f"Error in the config: {error.under(f'encoders.{wildcards.encoder}')}")
-
-
-def embed_encoder(wildcards):
-    """The encoder's section of the config."""
-    return CONFIG["encoders"][wildcards.encoder]
-
-
-def embed_gpu(wildcards):
-    """One GPU for an encoder that computes on a device."""
-    members = families.members("encoders", CONFIG["encoders"][wildcards.encoder])
-    computing = members[1:] or members  # one that is made of others computes through them alone
-    return int(any("device" in families.parameters("encoders", family) for family, _ in computing))
-
 
 rule embed_pool_part:
     input:
@@ -43,6 +10,8 @@ rule embed_pool_part:
         f"{RUN}/logs/embed_pool_part/{{encoder}}-{{part}}.log",
     benchmark:
         f"{RUN}/benchmarks/embed_pool_part/{{encoder}}-{{part}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
@@ -64,6 +33,8 @@ rule embed_queries_part:
         f"{RUN}/logs/embed_queries_part/{{encoder}}-{{part}}.log",
     benchmark:
         f"{RUN}/benchmarks/embed_queries_part/{{encoder}}-{{part}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
@@ -85,6 +56,8 @@ rule embed_exemplars:
         f"{RUN}/logs/embed_exemplars/{{encoder}}.log",
     benchmark:
         f"{RUN}/benchmarks/embed_exemplars/{{encoder}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,

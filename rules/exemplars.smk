@@ -17,14 +17,15 @@ rule exemplars:
         f"{RUN}/logs/exemplars.log",
     benchmark:
         f"{RUN}/benchmarks/exemplars.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
     params:
         settings=CONFIG["exemplars"],
         source=CONFIG["pool"]["source"]["family"],
-        lists=PROMPT_LISTS,
-        prompts_each=CONFIG["prompts"]["prompts_each"],
+        prompts={"lists": PROMPT_LISTS, "prompts_each": CONFIG["prompts"]["prompts_each"]},
         seed=CONFIG["seed"],
         code=code(
             "workflow_scripts/exemplars.py",

@@ -17,15 +17,19 @@ rule index:
         f"{RUN}/logs/index/{{encoder}}-{{mapper}}.log",
     benchmark:
         f"{RUN}/benchmarks/index/{{encoder}}-{{mapper}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=3000,
         # Lists are trained on a GPU where FAISS has one.
-        gpu=int("IVF" in index_choice.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory),
+        gpu=int(
+            "IVF" in index_choice.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory
+        ),
     params:
         settings={name: CONFIG["index"][name] for name in ("factory", "probes", "train_rows")},
         check={"count": CONFIG["index"]["queries"], "k": CONFIG["index"]["k"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/index.py", packages=["faiss-cpu", "faiss-gpu"]),
+        code=code("workflow_scripts/index.py"),
     script:
         "../workflow_scripts/index.py"

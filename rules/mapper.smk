@@ -31,17 +31,17 @@ rule tune:
         f"{RUN}/benchmarks/tune/{{encoder}}-{{mapper}}.tsv"
     wildcard_constraints:
         mapper="|".join(map(re.escape, TRAINED_ON)),
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2500,
     params:
         kind=kind_of,
         settings={name: CONFIG["mapper"][name] for name in TUNING},
-        penalties=CONFIG["mapper"]["penalties"],
-        starts=CONFIG["mapper"]["starts"],
-        shrinkages=CONFIG["mapper"]["shrinkages"],
-        validation_distractors=CONFIG["mapper"]["validation_distractors"],
+        choices={name: CONFIG["mapper"][name] for name in ("penalties", "starts", "shrinkages")},
+        validation={"distractors": CONFIG["mapper"]["validation_distractors"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/tune.py", packages=["torch"]),
+        code=code("workflow_scripts/tune.py"),
     script:
         "../workflow_scripts/tune.py"

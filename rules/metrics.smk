@@ -14,6 +14,8 @@ rule measure:
         f"{RUN}/logs/measure/all.log",
     benchmark:
         f"{RUN}/benchmarks/measure/all.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,

@@ -1,5 +1,7 @@
 # Exact ranks of every query's own exemplars in the pool.
 
+BLOCKS = ("query_block", "pool_block", "query_group")
+
 
 rule rank:
     input:
@@ -17,11 +19,14 @@ rule rank:
         f"{RUN}/logs/rank/{{encoder}}-{{mapper}}.log",
     benchmark:
         f"{RUN}/benchmarks/rank/{{encoder}}-{{mapper}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
     params:
-        settings=CONFIG["ranking"],
+        settings=with_effect("ranking"),
+        blocks=untracked({name: CONFIG["ranking"][name] for name in BLOCKS}),
         code=code("workflow_scripts/rank.py"),
     script:
         "../workflow_scripts/rank.py"

@@ -18,13 +18,6 @@ JOBS = [
 ]
 
 
-def plot(name):
-    """A plot that `snakemake --report` shows beside the page."""
-    return report(
-        f"{RUN}/report/{name}.svg", caption=f"captions/{name}.rst", category="Plots", labels={"plot": name}
-    )
-
-
 rule report:
     input:
         pool=expand(f"{RUN}/pool/part-{{part}}.parquet", part=POOL_PARTS),
@@ -84,6 +77,8 @@ rule report:
         f"{RUN}/logs/report/all.log",
     benchmark:
         f"{RUN}/benchmarks/report/all.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
@@ -94,7 +89,7 @@ rule report:
         encoders=ENCODERS,
         mappers=MAPPERS,
         ties=CONFIG["metrics"]["ties"],
-        sections={name: CONFIG[name] for name in SHOWN},
+        sections={name: with_effect(name) for name in SHOWN},
         benchmarks=f"{RUN}/benchmarks",
         jobs=JOBS,
         code=code("workflow_scripts/report.py"),

@@ -12,18 +12,20 @@ rule synthesize_part:
         f"{RUN}/logs/synthesize_part/{{part}}.log",
     benchmark:
         f"{RUN}/benchmarks/synthesize_part/{{part}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=3000,
         gpu=1,
     params:
-        run=RUN,
-        settings=CONFIG["synthesis"],
-        samples_each=CONFIG["prompts"]["samples_each"],
-        control_samples_each=CONFIG["prompts"]["control_samples_each"],
+        run=untracked(RUN),
+        settings=with_effect("synthesis"),
+        samples={name: CONFIG["prompts"][name] for name in ("samples_each", "control_samples_each")},
+        batch=untracked(CONFIG["synthesis"]["batch"]),
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/synthesize_part.py", packages=["torch", "diffusers", "transformers"]),
+        code=code("workflow_scripts/synthesize_part.py"),
         # Of this alone depend the pictures themselves: other changes run the job again, but draw nothing.
-        picture_code=code("attrib_core/synthesis/drawing.py", packages=["torch", "diffusers", "transformers"]),
+        picture_code=code("attrib_core/synthesis/drawing.py"),
     script:
         "../workflow_scripts/synthesize_part.py"

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from attrib_core.schemas import pictures
 from tests.workflow_fixtures import ENVIRONMENT_KEPT_OUT, ROOT
 
 RESULTS = Path("results/tiny")
@@ -28,7 +29,7 @@ from snakemake.cli import main
 running.MOUNTS = Path({mounts!r})
 main()
 """
-MEASURED = ("seconds",)  # columns and keys that no two runs have alike
+MEASURED = pictures.MEASURED  # columns and keys that no two runs have alike
 RULES = (
     "base_model exemplars prior customize_part synthesize_part pool_part embed_pool_part embed_queries_part"
     " embed_exemplars tune index rank calibrate measure report"
@@ -139,7 +140,11 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((folder / RESULTS).rglob("*")):
         name = path.relative_to(folder / RESULTS).as_posix()
-        if path.is_dir() or name.startswith(("logs/", "benchmarks/")) or name == "report/stages.csv":
+        if (
+            path.is_dir()
+            or name.startswith(("logs/", "benchmarks/", "records/"))
+            or name == "report/stages.csv"
+        ):
             continue
         if path.suffix == ".parquet":
             table = pq.read_table(path)

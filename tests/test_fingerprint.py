@@ -399,3 +399,9 @@ def test_copying_the_library_keeps_the_fingerprint(tmp_path):
         ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
     )
     assert fp.fingerprint(script, root=tmp_path) == fp.fingerprint(script)
+
+
+def test_a_module_that_asks_itself_for_a_missing_one_ends(project):
+    (project.root / "attrib_core/circle.py").write_text("from attrib_core.circle import gone\n")
+    (project.root / "script.py").write_text("from attrib_core.circle import gone\ngone()\n")
+    assert len(project.print()) == 20

@@ -188,6 +188,34 @@ def test_a_second_call_has_nothing_to_do(run: tuple[Path, subprocess.CompletedPr
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def test_the_linter_of_snakemake_finds_nothing(tmp_path: Path) -> None:
+    result = snakemake(tmp_path, TINY, "--lint")
+    assert result.returncode == 0, tail(result)
+    assert "good condition" in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_snakemake_makes_its_report(
+    run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    result = snakemake(run[0], TINY, "--report", str(tmp_path / "report.html"))
+    assert result.returncode == 0, tail(result)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    for words in ("report/index.html", "recall_curve.svg", "customize_part"):
+        assert words in text
+
+
+@pytest.mark.slow
+def test_a_copy_of_the_results_is_finished_too(
+    run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Copied as it comes, with new times and without the folder that Snakemake keeps."""
+    shutil.copytree(run[0] / "results", tmp_path / "results", copy_function=shutil.copyfile)
+    again = snakemake(tmp_path, TINY)
+    assert again.returncode == 0, tail(again)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "rerun", "kept"),

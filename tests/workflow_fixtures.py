@@ -18,14 +18,14 @@ ENVIRONMENT_KEPT_OUT = ("PYTHONPATH", "SNAKEMAKE_PROFILE", "ATTRIB_DEVICE")
 
 
 def snakemake(
-    folder: Path, config: Path, *arguments: str, cores: int = 2
+    folder: Path, config: Path, *arguments: str, cores: int = 2, root: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """One call, with `folder` as the working directory."""
+    """One call, with `folder` as the working directory; `root` holds the Snakefile."""
     environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_KEPT_OUT}
-    where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
+    where = ["--snakefile", str(root / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *where, "--cores", str(cores), *arguments],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         capture_output=True,
         text=True,

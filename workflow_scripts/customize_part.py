@@ -13,7 +13,7 @@ with job(snakemake):
 
     part = int(snakemake.wildcards.part)
     models = customize(
-        read_part(Path(snakemake.input.exemplars), part, snakemake.params.size),
+        read_part(Path(snakemake.input.exemplars), part, snakemake.params.cut["exemplar_sets"]),
         Path(snakemake.input.prior),
         description.read(Path(snakemake.input.base_model)),
         settings=snakemake.params.settings,

@@ -20,8 +20,7 @@ with job(snakemake):
     asked = prompts.expand(
         made.exemplars,
         made.captions,
-        lists=snakemake.params.lists,
-        prompts_each=snakemake.params.prompts_each,
+        **snakemake.params.prompts,
         seed=snakemake.params.seed,
     )
     tables.write(Path(snakemake.output.exemplars), "exemplars", made.exemplars)

@@ -8,7 +8,7 @@ with job(snakemake):
 
     from attrib_core import heads, ranking, tables
 
-    inputs, outputs, settings = snakemake.input, snakemake.output, snakemake.params.settings
+    inputs, outputs, blocks = snakemake.input, snakemake.output, snakemake.params.blocks
     mapper = [Path(path) for path in inputs.mapper]
     queries = tables.read_parts(map(Path, inputs.synthesized), "synthesized", ranking.QUERY_COLUMNS)
     groups = ranking.rank(
@@ -21,14 +21,15 @@ with job(snakemake):
         excluded=tables.read(Path(inputs.excluded), "excluded", ["image_id"]),
         query_rows=queries,
         exemplar_rows=tables.read(Path(inputs.exemplars), "exemplars", ranking.EXEMPLAR_COLUMNS),
-        **settings,
+        **snakemake.params.settings,
+        **blocks,
     )
     with (
         tables.writer(Path(outputs.ranks), tables.schema("ranks")) as ranks,
         tables.writer(Path(outputs.candidates), tables.schema("candidates")) as candidates,
     ):
         for group in progress(
-            groups, total=ceil(len(queries) / settings["query_group"]), what="groups of queries"
+            groups, total=ceil(len(queries) / blocks["query_group"]), what="groups of queries"
         ):
             ranks.write(group.ranks)
             candidates.write(group.candidates)

@@ -18,7 +18,7 @@ with job(snakemake):
         pool=[Path(path) for path in inputs.pool],
         kind=params.kind,
         excluded=tables.read(Path(inputs.excluded), "excluded", ["image_id"])["image_id"].to_pylist(),
-        validation_distractors=params.validation_distractors,
+        validation_distractors=params.validation["distractors"],
         distractors=settings.distractors,
         seed=params.seed,
     )
@@ -27,9 +27,7 @@ with job(snakemake):
         settings,
         encoder=snakemake.wildcards.encoder,
         mapper=snakemake.wildcards.mapper,
-        penalties=params.penalties,
-        starts=params.starts,
-        shrinkages=params.shrinkages,
+        **params.choices,
         seed=params.seed,
     )
     heads.save(Path(outputs.mapper), tuned.heads, tuned.choice)

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from attrib_core.config import checks
-from attrib_core.config.sections import Config
+from attrib_core.config.sections import WITHOUT_EFFECT, Config
 from attrib_core.errors import InputError
 from attrib_core.validation import validated
 
-__all__ = ["Config", "load_config", "plain", "read_yaml", "stated_config"]
+__all__ = ["WITHOUT_EFFECT", "Config", "load_config", "plain", "read_yaml", "stated_config"]
 
 
 def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:

@@ -239,6 +239,18 @@ EFFICIENTNET = {
 }
 
 
+WITHOUT_EFFECT = {
+    "run": "names the folder of the run, so that another name is another run",
+    "parts.pool_images": "cuts the pool into jobs: the parts are other files, with the same rows in all",
+    "parts.exemplar_sets": "cuts the exemplar sets into jobs: the parts are other files, with the same rows in all",
+    "synthesis.batch": "how many pictures are computed at once",
+    "ranking.query_block": "rows of one matrix product of exact sums",
+    "ranking.pool_block": "columns of one matrix product of exact sums",
+    "ranking.query_group": "queries for which the pool is read once",
+}
+"""Keys that decide how a run is done and nothing about its results, each with the reason."""
+
+
 class Config(Section):
     """A run, from pool to report."""
 

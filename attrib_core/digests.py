@@ -1,0 +1,69 @@
+"""Digests of the files that decide about results, remembered for large ones.
+
+Weights of a base model are gigabytes, and every job of a cluster reads the rules anew. So the
+digest of a large file is kept in a small file of its own, under the path, size, time of change and
+inode for which it holds. What cannot be kept (a read-only home) is computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+from pathlib import Path
+
+from attrib_core import keys
+from attrib_core.errors import InputError
+
+REMEMBERED = 8_000_000
+"""Bytes from which on a digest is worth a file; smaller ones take milliseconds."""
+MEMORY = "ATTRIB_DIGESTS"
+
+
+def of_data(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of all files below a folder. Raises InputError where there is neither."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return keys.digest([[file.relative_to(path).as_posix(), of_file(file)] for file in files])
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder")
+    return of_file(path)
+
+
+def of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes; from memory where path, size, time of change and inode are the same."""
+    status = path.stat()
+    return _of_state(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_state(path: Path, size: int, modified: int, inode: int) -> str:
+    if size < REMEMBERED:
+        return keys.file_digest(path)
+    state = [str(path), size, modified, inode]
+    note = memory() / f"{keys.content_key(*state)}.json"
+    try:
+        kept = json.loads(note.read_text("utf-8"))
+        if kept["state"] == state:
+            return str(kept["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or one that a dying machine left half-written
+    digest = keys.file_digest(path)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"state": state, "digest": digest}), "utf-8")
+        temporary.replace(note)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return digest
+
+
+def memory() -> Path:
+    """The folder of remembered digests: ATTRIB_DIGESTS, or one below the user's cache."""
+    chosen = os.environ.get(MEMORY)
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attrib_core" / "digests"
