@@ -493,7 +493,11 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         "prior",
         input={"exemplars": str(exemplars), "base_model": str(base)},
         output={"images": str(images)},
-        params={"images_each": 2, "lists": lists, "steps": 2, "guidance": 2.0, "eta": 0.0, "seed": 1},
+        params={
+            "asked": {"images_each": 2, "lists": lists},
+            "sampling": {"steps": 2, "guidance": 2.0, "eta": 0.0},
+            "seed": 1,
+        },
     )
     assert tables.read(images, "prior").num_rows == 6
     checked = families.check("customizers", "custom_diffusion", dict(list(SETTINGS.items())[1:]))
@@ -503,7 +507,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         output={"models": str(models)},
         params={
             "run": str(tmp_path / "run"),
-            "size": 3,
+            "cut": {"exemplar_sets": 3},
             "settings": {"family": "custom_diffusion"} | checked,
             "seed": 1,
             "model_code": "x",
