@@ -505,7 +505,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         output={"models": str(models)},
         params={
             "run": str(tmp_path / "run"),
-            "size": 3,
+            "cut": {"exemplar_sets": 3},
             "settings": {"family": "custom_diffusion"} | checked,
             "seed": 1,
             "model_code": "x",

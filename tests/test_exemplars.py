@@ -238,8 +238,7 @@ def test_script(run_script: Callable[..., None], parts: list[Path], tmp_path: Pa
         params={
             "settings": settings,
             "source": "openmoji",
-            "lists": lists,
-            "prompts_each": 2,
+            "prompts": {"lists": lists, "prompts_each": 2},
             "seed": SETTINGS["seed"],
         },
     )

@@ -482,10 +482,8 @@ def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
         params={
             "kind": "object",
             "settings": {**SETTINGS.__dict__, "epochs": 2},
-            "penalties": [0.1],
-            "starts": ["identity", "within"],
-            "shrinkages": [0.1],
-            "validation_distractors": 20,
+            "choices": {"penalties": [0.1], "starts": ["identity", "within"], "shrinkages": [0.1]},
+            "validation": {"distractors": 20},
             "seed": 4,
             "code": "x",
         },

@@ -19,10 +19,11 @@ from PIL import Image
 
 from attrib_core import families
 from attrib_core.config import trial
-from attrib_core.customization import concepts, part, prior, reading, training
+from attrib_core.customization import concepts, part, reading, training
 from attrib_core.customization.concepts import Concept
 from attrib_core.diffusion import components, deltas, description, sampling
 from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.priors import Material, PriorClass
 from attrib_core.diffusion.settings import Customizer
 from attrib_core.errors import InputError
 from attrib_core.synthesis import part as synthesis
@@ -183,12 +184,14 @@ def test_options_of_training_hold_for_sdxl(
 
 def test_prior_pictures_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Path]) -> None:
     base = description.describe(folders["sdxl"])
-    rows = prior.plan([("object", "fruit")], {"object": "object_prior"}, 3, seed=2)
+    source = families.load("priors", "generated", {"images": 3, "steps": 2}, device="cpu", seed=2)
+    (asked,) = source.planned([PriorClass("object", "fruit")], Material(base=base))
+    one_by_two = replace(source, batch=2)
     whole, last = (
-        [row for batch in prior.images(asked, base, steps=2, guidance=3.0, batch=2, device="cpu") for row in batch]
-        for asked in (rows, rows[2:])
-    )  # fmt: skip
-    assert last == whole[2:] and last[0]["image"] != whole[0]["image"]
+        list(one_by_two.pictures([replace(asked, rows=rows)], Material(base=base)))
+        for rows in (asked.rows, asked.rows[2:])
+    )
+    assert last == whole[2:] and last[0] != whole[0]
 
 
 def test_what_sdxl_is_told_of_a_picture(loaded: dict[str, Components]) -> None:

@@ -81,7 +81,8 @@ def write_run(folder: Path, made: World) -> dict[str, Any]:
 
 def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., None], tmp_path: Path) -> None:
     given = write_run(tmp_path, world(1, rows=200, dim=12, set_sizes=[1, 1, 3, 2, 1, 1], queries_each=4))
-    settings = {"top_k": 10, "bins": 64, "query_block": 5, "pool_block": 50, "query_group": 8}
+    settings = {"top_k": 10, "bins": 64}
+    blocks = {"query_block": 5, "pool_block": 50, "query_group": 8}
     ranks = {}
     for mapper in ("untuned", "linear"):
         outputs = {name: str(tmp_path / f"{name}-{mapper}.parquet") for name in ("ranks", "candidates")}
@@ -90,7 +91,7 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
             "rank",
             input={**given, "mapper": [] if mapper == "untuned" else [str(tmp_path / "linear.safetensors")]},
             output=outputs,
-            params={"settings": settings},
+            params={"settings": settings, "blocks": blocks},
             wildcards={"encoder": "pixel", "mapper": mapper},
         )
     untuned, linear = (tables.read(Path(ranks[mapper]["ranks"]), "ranks") for mapper in ("untuned", "linear"))
@@ -146,7 +147,7 @@ def test_a_failed_job_leaves_no_table(
             "rank",
             input={**given, "mapper": []},
             output=outputs,
-            params={"settings": {"query_group": 8}},
+            params={"settings": {}, "blocks": {"query_group": 8}},
             wildcards={"encoder": "pixel", "mapper": "untuned"},
         )
     assert "part-0001.parquet: embedding of 'p00013'" in capsys.readouterr().err

@@ -328,7 +328,7 @@ def test_the_script(
     tables.write(tmp_path / "models.parquet", "models", models[2:])
     tables.write(tmp_path / "prompts.parquet", "prompts", made.prompt_rows(SETS))
     tables.write_json(tmp_path / "base_model.json", loaded.base.as_json())
-    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "batch", "image_format")}
+    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "image_format")}
     output = tmp_path / "synthesized" / "part-0000.parquet"
     run_script(
         "synthesize_part",
@@ -338,8 +338,8 @@ def test_the_script(
         params={
             "run": str(tmp_path),
             "settings": settings,
-            "samples_each": 1,
-            "control_samples_each": 1,
+            "samples": {"samples_each": 1, "control_samples_each": 1},
+            "batch": OPTIONS["batch"],
             "seed": 9,
             "picture_code": "x",
         },
