@@ -43,3 +43,16 @@ def test_index_measures_what_it_builds(capsys: pytest.CaptureFixture[str]) -> No
     assert [row["factory"] for row in rows] == ["Flat", "IVF8,SQ8"]
     assert rows[0]["recall"] == 1.0 and rows[0]["megabytes"] > rows[1]["megabytes"] > 0
     assert "IVF8,SQ8" in capsys.readouterr().out
+
+
+def test_calibration_compares_all_forms_with_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--pools", "300", "3000", "--fitted", "1000", "--queries", "80"]
+    rows = script("calibration")["main"](options)
+    names = ["published", "published, softplus", "published, whole pool", "ours", "best possible"]
+    assert [(row["pool"], row["method"]) for row in rows] == [(p, m) for p in (300, 3000) for m in names]
+    by_place = {(row["pool"], row["method"]): row for row in rows}
+    for pool in (300, 3000):
+        ours, best = by_place[pool, "ours"], by_place[pool, "best possible"]
+        assert best["mixture"] < ours["mixture"] < by_place[pool, "published"]["mixture"]
+        assert ours["none"] > 0.5 > ours["wrong"]
+    assert "| synthetic | 3,000 | ours |" in capsys.readouterr().out
