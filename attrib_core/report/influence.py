@@ -14,17 +14,18 @@ COLUMNS = (  # name in the table, heading, how it is written, whether with its i
     ("brier", "Brier", words.plain, False),
     ("exemplar_mass", "Exemplar mass", words.share, False),
     ("tail_mass", "Tail mass", words.share, False),
-    ("mixture_negative_log_likelihood", "Mixture NLL", words.plain, False),
-    ("none_said", "None, present", words.share, False),
-    ("none_said_held_out", "None, held out", words.share, False),
-    ("none_said_control", "None, control", words.share, False),
+)
+NONE_COLUMNS = (
+    ("mixture_negative_log_likelihood", "Mixture NLL", words.plain, True),
+    ("none_said", "Exemplars in the pool", words.share, True),
+    ("none_said_held_out", "Taken out of it", words.share, True),
+    ("none_said_control", "Control", words.share, True),
 )
 NAMES = {
     "pool_aware": "pool-aware",
     "published": "published",
     "published_whole_pool": "published, whole pool",
 }
-HEADINGS = [heading for _, heading, _, _ in COLUMNS]
 FEW = 10
 
 
@@ -38,12 +39,14 @@ def of_form(rows: Sequence[Row], form: str) -> list[Row]:
     return [row for row in rows if row["form"] == form and row.get("pool_share", 1.0) == 1.0]
 
 
-def table(rows: Sequence[Row], metrics: Metrics) -> list[dict[str, Any]]:
-    """One line an encoder, mapper, kind and form of the test split: `cells` are texts, in the order of COLUMNS."""
+def table(
+    rows: Sequence[Row], metrics: Metrics, columns: Sequence[Any] = COLUMNS
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Headings, and one line an encoder, mapper, kind and form of the test split; `cells` are texts."""
     lines = []
     for encoder, mapper, kind, form, own in _groups(rows, metrics):
         found = {row["metric"]: row for row in own if row["pool_share"] == 1.0}
-        cells = [_cell(found.get(name), write, interval) for name, _, write, interval in COLUMNS]
+        cells = [_cell(found.get(name), write, interval) for name, _, write, interval in columns]
         first = next(iter(found.values()))
         lines.append(
             dict(
@@ -51,7 +54,7 @@ def table(rows: Sequence[Row], metrics: Metrics) -> list[dict[str, Any]]:
                 n_queries=first["n_queries"], n_models=first["n_models"],
             )
         )  # fmt: skip
-    return lines
+    return [heading for _, heading, _, _ in columns], lines
 
 
 def pools(rows: Sequence[Row], metrics: Metrics) -> tuple[list[str], list[dict[str, Any]]]:
