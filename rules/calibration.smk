@@ -24,6 +24,8 @@ rule calibrate:
     params:
         settings=CONFIG["calibration"],
         kinds=kinds_of,
+        bootstrap=CONFIG["metrics"]["bootstrap"],
+        seed=CONFIG["seed"],
         code=code("workflow_scripts/calibrate.py"),
     script:
         "../workflow_scripts/calibrate.py"

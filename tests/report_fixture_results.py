@@ -231,7 +231,7 @@ def _write_calibration(
                     dict(
                         encoder=encoder, mapper=mapper, query_id=query["name"], candidate_id=names[index],
                         is_exemplar=bool(index < count), rank=place + 1, similarity=float(scores[index]),
-                        influence=float(share[index]),
+                        influence=float(share[index]), none=0.0,
                     )
                 )  # fmt: skip
         kind = world.sets[query["set"]]["kind"]
@@ -248,8 +248,11 @@ def _write_calibration(
             brier=((1 - mass) ** 2).mean(), exemplar_mass=mass.mean(), tail_mass=tail.mean(),
         )  # fmt: skip
         rows += [
-            dict(encoder=encoder, mapper=mapper, split="test", kind=kind, metric=metric, value=float(value),
-                 n_queries=len(mass))
+            dict(encoder=encoder, mapper=mapper, form=form, split="test", pool_share=share, kind=kind,
+                 metric=metric, value=float(value + worse), ci_low=float(value), ci_high=float(value + 1),
+                 n_queries=len(mass), n_models=5)
+            for form, worse in (("pool_aware", 0.0), ("published", 0.5))
+            for share in (1.0, 0.25)
             for metric, value in values.items()
         ]  # fmt: skip
     tables.write(folder / "calibration.parquet", "calibration", rows)
@@ -264,6 +267,7 @@ def _write_calibration(
             dict(encoder=encoder, mapper=mapper, split="test", bin_low=low, bin_high=high, mean_influence=mean[0],
                  exemplar_share=mean[1], n_candidates=int(inside.sum()))
         )  # fmt: skip
+    rows = [row | {"form": form} for form in ("pool_aware", "published") for row in rows]
     tables.write(folder / "reliability.parquet", "reliability", rows)
     tables.write_json(folder / "calibrator.json", dict(tau=tau, floor=0.0))
 

@@ -62,3 +62,16 @@ def test_customize_prints_stacked_frozen_and_published(capsys: pytest.CaptureFix
     assert by_name["published", 2]["whole"] == pytest.approx(2 * by_name["published", 1]["whole"])
     said = capsys.readouterr().out
     assert "threads: " in said and "cpu time" in said and "times one set's speed at 2 sets" in said
+
+
+def test_calibration_compares_all_forms_with_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--pools", "300", "3000", "--fitted", "1000", "--queries", "80"]
+    rows = script("calibration")["main"](options)
+    names = ["published", "published, softplus", "published, whole pool", "ours", "best possible"]
+    assert [(row["pool"], row["method"]) for row in rows] == [(p, m) for p in (300, 3000) for m in names]
+    by_place = {(row["pool"], row["method"]): row for row in rows}
+    for pool in (300, 3000):
+        ours, best = by_place[pool, "ours"], by_place[pool, "best possible"]
+        assert best["mixture"] < ours["mixture"] < by_place[pool, "published"]["mixture"]
+        assert ours["none"] > 0.5 > ours["wrong"]
+    assert "| synthetic | 3,000 | ours |" in capsys.readouterr().out

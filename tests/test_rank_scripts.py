@@ -125,12 +125,12 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
         "calibrate",
         input={**ranks["untuned"], "exemplars": given["exemplars"]},
         output={**outputs, "calibrator": str(tmp_path / "soft" / "calibrator.json")},
-        params={"settings": {"shown": 5}, "kinds": ["object", "style"]},
+        params={"settings": {"shown": 5}, "kinds": ["object", "style"], "bootstrap": 20, "seed": 1},
     )
     for name in names:
         assert len(tables.read(Path(outputs[name]), name))
     calibrator = json.loads((tmp_path / "soft" / "calibrator.json").read_text())
-    assert calibrator["encoder"] == "pixel" and calibrator["tau"] > 0
+    assert calibrator["encoder"] == "pixel" and set(calibrator["forms"]) == {"pool_aware", "published"}
     assert calibrator["fitted_on"]["queries"] == 9
 
 

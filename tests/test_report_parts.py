@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from attrib_core.errors import InputError
-from attrib_core.report import lookup, svg, thumbnails, times, words
+from attrib_core.report import data, influence, lookup, svg, thumbnails, times, words
 
 
 def test_lookup_reads_across_row_groups(tmp_path: Path) -> None:
@@ -127,3 +127,29 @@ def test_other_numbers() -> None:
         "0.4 s", "1 min 00 s", "5 min 12 s", "3 h 05 min",
     ]  # fmt: skip
     assert [words.rank(value) for value in (14, 14.5, 1233.2)] == ["14", "14.5", "1\u202f233"]
+
+
+def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> None:
+    def line(form: str, value: float, low: float, high: float, **more: object) -> dict[str, object]:
+        same = dict(encoder="e", mapper="untuned", split="test", kind="style", pool_share=1.0, n_queries=8)
+        named = dict(form=form, metric="negative_log_likelihood", value=value, ci_low=low, ci_high=high)
+        return same | named | dict(n_models=3) | more
+
+    rows = [line("pool_aware", 3.0, 2.0, 4.0), line("published", 5.0, 4.5, 6.0)]
+    rows += [
+        line("published", 0.25, 0.1, 0.5, metric="impossible"),
+        line("published", 2.0, 1.0, 3.0, pool_share=0.5),
+    ]
+    rows += [line("pool_aware", 1.5, 1.0, 3.0, pool_share=0.5)]
+    known = data.Metrics((), ("e",), ("untuned",))
+    said = influence.verdict(rows, known)
+    assert "in 1 of 1 lines against the published one; in 1 of them" in said
+    assert "25.0" in said and "3 models" in said
+    headings, lines = influence.pools(rows, known)
+    assert headings[0] == "whole pool" and [one["cells"] for one in lines] == [
+        ["3.000", "1.500"],
+        ["5.000", "2.000"],
+    ]
+    assert influence.table(rows, known)[1][0]["cells"][0] == ("3.000", "[2.000, 4.000]")
+    rows[0] |= dict(value=7.0, ci_high=8.0)
+    assert "in 0 of 1 lines" in influence.verdict(rows, known)

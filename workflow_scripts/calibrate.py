@@ -15,6 +15,8 @@ with job(snakemake):
             exemplars=tables.read(Path(inputs.exemplars), "exemplars", calibration.EXEMPLAR_COLUMNS),
             kinds=snakemake.params.kinds,
             save=soft_scores.write,
+            seed=snakemake.params.seed,
+            bootstrap=snakemake.params.bootstrap,
             **snakemake.params.settings,
         )
     tables.write_json(Path(outputs.calibrator), done.calibrator)

@@ -1,14 +1,15 @@
 """Soft influence: what share of a picture each candidate is held responsible for.
 
-The published form (`form`), fitted by maximum likelihood on the validation split (`fit`) with the
-whole pool in its sum, so that it knows how large the pool is; judged on validation and test
-(`quality`). One calibrator for each encoder and mapper.
+Several forms (`forms`), each fitted on the validation split and judged on validation and test (`quality`),
+on the whole pool and on parts of it: `pool_aware`, which has the whole pool in its sum and may say "none
+of these", `published` with its published training, and `published_whole_pool`, the published form by
+maximum likelihood with the whole pool in the sum. One calibrator for each encoder and mapper.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,15 +23,19 @@ from attrib_core.calibration.evidence import (
     gather,
 )
 from attrib_core.calibration.fit import TAUS, Fit, fit
-from attrib_core.calibration.form import TEXT, Calibrator, negative_log_likelihood, shares
+from attrib_core.calibration.form import Calibrator, negative_log_likelihood, shares
+from attrib_core.calibration.forms import FORMS, Fitted, Form, fit_form
+from attrib_core.calibration.pool_aware import Parameters, PoolAware
 from attrib_core.calibration.quality import Quality
 from attrib_core.calibration.soft_scores import soft_scores
+from attrib_core.calibration.subsets import hold_out, select, thin
 from attrib_core.errors import InputError
 
 __all__ = [
-    "EXEMPLAR_COLUMNS", "RANK_COLUMNS",
-    "Calibrated", "Calibrator", "Evidence", "Fit", "Quality",
-    "calibrate", "fit", "gather", "negative_log_likelihood", "shares", "soft_scores",
+    "EXEMPLAR_COLUMNS", "FORMS", "RANK_COLUMNS", "TAUS",
+    "Calibrated", "Calibrator", "Evidence", "Fit", "Fitted", "Form", "Parameters", "PoolAware", "Quality",
+    "calibrate", "fit", "fit_form", "gather", "hold_out", "negative_log_likelihood", "select", "shares",
+    "soft_scores", "thin",
 ]  # fmt: skip
 
 LOGGER = logging.getLogger(__name__)
@@ -52,6 +57,11 @@ def calibrate(
     save: Callable[[pa.Table], None],
     kinds: Collection[str] | None = None,
     shown: int = 100,
+    forms: Sequence[str] = ("pool_aware", "published"),
+    absent_share: float = 0.5,
+    pool_shares: Sequence[float] = (0.25, 0.0625),
+    bootstrap: int = 1000,
+    seed: int = 0,
 ) -> Calibrated:
     """Fit on the validation split, give each test query's soft scores to `save`, and judge both splits.
 
@@ -59,12 +69,16 @@ def calibrate(
     candidates         the file of the same encoder's and mapper's candidates
     kinds              kinds of exemplar sets whose queries count: those that the mapper is for; None for all
     shown              distractors with a row of their own in soft_scores, the most similar ones
+    forms              names of FORMS to fit and judge; soft scores are of the first
+    absent_share       share of queries whose sources are taken not to be in the pool
+    pool_shares        parts of the pool on which the calibrators, fitted on all of it, are judged too
+    bootstrap, seed    resamples of the models behind the intervals; the run's seed
 
-    Only queries of customized models count. Raises InputError where no such query is in the
-    validation split, and for tables that do not belong together.
+    Only queries of customized models are fitted on; controls are asked for "none of these". Raises
+    InputError where no such query is in the validation split, for settings out of range, and for tables
+    that do not belong together.
     """
-    if shown < 0:
-        raise InputError(f"calibration.shown: {shown}, expected at least 0")
+    _check(shown, forms, absent_share, pool_shares, bootstrap)
     labels = {name: _only(ranks, name) for name in ("encoder", "mapper")}
     validation = list(gather(ranks, candidates, exemplars, "validation", kinds))
     if not validation and kinds is not None:
@@ -72,48 +86,81 @@ def calibrate(
             f"calibration: no customized query of {' or '.join(kinds)} sets in the split 'validation'; expected some"
             " to fit on, so exemplars.splits.validation must give such sets"
         )
-    fitted = fit(validation)
-    if not TAUS[1] < fitted.calibrator.tau < TAUS[-2]:
-        LOGGER.warning(
-            "tau %.4g is at the border of the search, %.4g to %.4g", fitted.calibrator.tau, TAUS[0], TAUS[-1]
-        )
-    judged = [Quality(split, fitted.calibrator, shown) for split in ("validation", "test")]
+    fitted = {name: fit_form(name, validation, absent_share) for name in forms}
+    models = {name for one in validation for name in one.sets}
+    if len(models) == 1:
+        LOGGER.warning("calibrators are fitted on a single model, %s: they are no more than a guess", *models)
+    options: dict[str, Any] = {
+        "shown": shown,
+        "absent_share": absent_share,
+        "resamples": bootstrap,
+        "seed": seed,
+    }
+    judged = {
+        (name, split, share): Quality(one.calibrator, **options)
+        for name, one in fitted.items()
+        for split in ("validation", "test")
+        for share in (1.0, *pool_shares)
+    }
+
+    def judge(split: str, one: Evidence, *, control: bool) -> None:
+        for share in (1.0, *pool_shares):
+            part = thin(one, share, seed)
+            for name in forms:
+                quality = judged[name, split, share]
+                (quality.add_control if control else quality.add)(part)
+
     for one in validation:
-        judged[0].add(one)
+        judge("validation", one, control=False)
     for one in gather(ranks, candidates, exemplars, "test", kinds):
-        judged[1].add(one)
-        save(soft_scores(one, fitted.calibrator, shown=shown, **labels))
+        judge("test", one, control=False)
+        save(soft_scores(one, fitted[forms[0]].calibrator, shown=shown, **labels))
+    for split in ("validation", "test"):
+        for one in gather(ranks, candidates, exemplars, split, kinds, "control"):
+            judge(split, one, control=True)
     return Calibrated(
-        _description(fitted, validation, ranks, labels),
-        [row for quality in judged for row in quality.metrics(**labels)],
-        [row for quality in judged for row in quality.reliability(**labels)],
+        {
+            **labels,
+            "forms": {name: one.description for name, one in fitted.items()},
+            "fitted_on": {
+                "split": "validation",
+                "condition": CONDITION,
+                "kinds": sorted({kind for one in validation for kind in one.kinds}),
+                "queries": sum(len(one.queries) for one in validation),
+                "exemplar_sets": len(models),
+                "distractors": _only(ranks, "n_distractors"),
+            },
+        },
+        [
+            row
+            for (name, split, share), quality in judged.items()
+            for row in quality.metrics(**labels, form=name, split=split, pool_share=share)
+        ],
+        [
+            row
+            for (name, split, share), quality in judged.items()
+            if share == 1.0
+            for row in quality.reliability(**labels, form=name, split=split)
+        ],
     )
 
 
-def _description(
-    fitted: Fit, validation: list[Evidence], ranks: pa.Table, labels: dict[str, str]
-) -> dict[str, Any]:
-    queries = {name for one in validation for name in one.queries}
-    rows = [
-        row for row in ranks.select(["query_id", "exemplar_set"]).to_pylist() if row["query_id"] in queries
-    ]
-    return {
-        **labels,
-        "form": TEXT,
-        "tau": fitted.calibrator.tau,
-        "bias": fitted.calibrator.bias,
-        "uniform_share": fitted.uniform_share,
-        "negative_log_likelihood": fitted.negative_log_likelihood,
-        "uniform_negative_log_likelihood": fitted.uniform_negative_log_likelihood,
-        "fitted_on": {
-            "split": "validation",
-            "condition": CONDITION,
-            "kinds": sorted({kind for one in validation for kind in one.kinds}),
-            "queries": fitted.queries,
-            "exemplar_sets": len({row["exemplar_set"] for row in rows}),
-            "distractors": _only(ranks, "n_distractors"),
-        },
-    }
+def _check(
+    shown: int, forms: Sequence[str], absent_share: float, pool_shares: Sequence[float], bootstrap: int
+) -> None:
+    """Settings in range; InputError names the key."""
+    if shown < 0:
+        raise InputError(f"calibration.shown: {shown}, expected at least 0")
+    if not forms or len(set(forms)) < len(forms):
+        raise InputError(f"calibration.forms: {list(forms)}, expected at least one form, each once")
+    if not 0 < absent_share < 1:
+        raise InputError(f"calibration.absent_share: {absent_share}, expected more than 0 and less than 1")
+    if len(set(pool_shares)) < len(pool_shares) or not all(0 < share < 1 for share in pool_shares):
+        raise InputError(
+            f"calibration.pool_shares: {list(pool_shares)}, expected shares above 0 and below 1, each once"
+        )
+    if bootstrap < 1:
+        raise InputError(f"metrics.bootstrap: {bootstrap}, expected at least 1")
 
 
 def _only(ranks: pa.Table, name: str) -> Any:

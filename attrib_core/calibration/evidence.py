@@ -32,6 +32,7 @@ class Evidence:
     """Some queries and all their candidates: first the exemplars, then the top, then bins of the rest.
 
     queries, kinds  names of the queries and kinds of their sets
+    sets            names of their exemplar sets, one customized model each
     query           (entries,) index of the entry's query
     similarity      (entries,) float64, cosine; of a bin the mean
     gap             (entries,) similarity less the highest of the query, 0 or below
@@ -44,6 +45,7 @@ class Evidence:
 
     queries: list[str]
     kinds: list[str]
+    sets: list[str]
     query: np.ndarray
     similarity: np.ndarray
     gap: np.ndarray
@@ -78,16 +80,18 @@ def gather(
     exemplars: pa.Table,
     split: str,
     kinds: Collection[str] | None = None,
+    condition: str = CONDITION,
 ) -> Iterator[Evidence]:
-    """The evidence of the customized queries of a split, some hundred queries at a time.
+    """The evidence of the queries of a split, some hundred queries at a time.
 
-    `kinds` are the kinds of exemplar sets whose queries count; None for all.
+    `kinds` are the kinds of exemplar sets whose queries count, None for all; `condition` is
+    'customized' or 'control'.
 
     Columns as in RANK_COLUMNS, CANDIDATE_COLUMNS, EXEMPLAR_COLUMNS. Raises InputError where an
     exemplar set is unknown, a query has no row among the candidates, or not as many candidates as
     were ranked.
     """
-    own = _Own(ranks, exemplars, split, kinds)
+    own = _Own(ranks, exemplars, split, kinds, condition)
     for batch in tables.iterate([candidates], CANDIDATE_COLUMNS, BATCH):
         names = batch.column("query_id").to_pylist()
         found = [number for number, name in enumerate(names) if name in own.left]
@@ -103,7 +107,12 @@ class _Own:
     """The exemplars of the wanted queries, as columns sorted by query and rank; queries are taken once."""
 
     def __init__(
-        self, ranks: pa.Table, exemplars: pa.Table, split: str, kinds: Collection[str] | None
+        self,
+        ranks: pa.Table,
+        exemplars: pa.Table,
+        split: str,
+        kinds: Collection[str] | None,
+        condition: str,
     ) -> None:
         about = {row["exemplar_set"]: row for row in exemplars.select(EXEMPLAR_COLUMNS).to_pylist()}
         unknown = set(ranks.column("exemplar_set").unique().to_pylist()) - set(about)
@@ -116,7 +125,7 @@ class _Own:
         ]
         sets = pa.array(wanted, pa.string())
         chosen = pc.and_(
-            pc.equal(ranks.column("condition"), CONDITION),
+            pc.equal(ranks.column("condition"), condition),
             pc.is_in(ranks.column("exemplar_set"), value_set=sets),
         )
         order = [(name, "ascending") for name in ("query_id", "n_siblings_above", "exemplar_id")]
@@ -132,7 +141,10 @@ class _Own:
         return self.left.pop(query)
 
     def kind(self, rows: slice) -> str:
-        return str(self._kinds[self.columns["exemplar_set"][rows.start]])
+        return str(self._kinds[self.set(rows)])
+
+    def set(self, rows: slice) -> str:
+        return str(self.columns["exemplar_set"][rows.start])
 
     def of(self, name: str, rows: list[slice]) -> np.ndarray:
         return np.concatenate([self.columns[name][some] for some in rows])
@@ -168,6 +180,7 @@ def _evidence(own: _Own, rows: list[slice], batch: pa.RecordBatch, where: Path) 
     return Evidence(
         queries=names,
         kinds=[own.kind(some) for some in rows],
+        sets=[own.set(some) for some in rows],
         query=query,
         similarity=similarity,
         gap=similarity - highest[query],

@@ -8,8 +8,7 @@ Minimised is the mean over queries of
 would vanish with the first exemplar among them; so maximum likelihood has b >= 0 unless every
 exemplar is near the top, and a fit to such data would fail on the first new query that is not.
 For each tau the sums U are formed once and the best b is found on them alone; the search is thus
-one search over log tau around another over log b, each a grid and a golden section at its best
-point: deterministic, without derivatives, and blind only to a dip narrower than the grid.
+one search over log tau around another over log b (`search`).
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ import numpy as np
 
 from attrib_core.calibration.evidence import Evidence
 from attrib_core.calibration.form import Calibrator
+from attrib_core.calibration.search import lowest
 from attrib_core.errors import InputError
 
 TAUS = np.geomspace(1e-3, 1.0, 43)
 BIASES = np.geomspace(1e-12, 1.0, 49)
-GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
-SHRINKS = 28  # of an interval of two grid steps, to 1e-6 of its width
 
 
 class Fit(NamedTuple):
@@ -50,7 +48,7 @@ def fit(evidence: Sequence[Evidence]) -> Fit:
             "calibration: no customized query in the split 'validation', expected some to fit on"
         )
     loss = _profile(evidence)
-    tau = float(np.exp(_minimum(lambda x: loss(float(np.exp(x)))[0], np.log(TAUS))))
+    tau = float(np.exp(lowest(lambda x: loss(float(np.exp(x)))[0], np.log(TAUS))))
     value, bias, uniform_share = loss(tau)
     candidates = np.concatenate([one.n_candidates() for one in evidence])
     return Fit(Calibrator(tau, bias), value, float(np.log(candidates).mean()), uniform_share, len(candidates))
@@ -71,29 +69,9 @@ def _profile(evidence: Sequence[Evidence]) -> Callable[[float], tuple[float, flo
                 likelihood = own_weight @ np.log(own + bias)
             return float((np.log(sums + bias * candidates).sum() - likelihood) / len(candidates))
 
-        best = float(np.exp(_minimum(lambda x: loss(float(np.exp(x))), np.log(BIASES))))
+        best = float(np.exp(lowest(lambda x: loss(float(np.exp(x))), np.log(BIASES))))
         bias = min((0.0, best), key=loss)
         uniform = bias * candidates
         return loss(bias), bias, float((uniform / (sums + uniform)).mean())
 
     return at
-
-
-def _minimum(function: Callable[[float], float], grid: np.ndarray) -> float:
-    """Where a function is lowest: the best point of a rising grid, then a golden section around it."""
-    values = [function(float(x)) for x in grid]
-    best = int(np.argmin(values))
-    low, high = float(grid[max(0, best - 1)]), float(grid[min(len(grid) - 1, best + 1)])
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(SHRINKS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - GOLDEN * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + GOLDEN * (high - low)
-            at_right = function(right)
-    ends = [(values[best], float(grid[best])), (at_left, left), (at_right, right)]
-    return min(ends)[1]

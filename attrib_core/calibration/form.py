@@ -25,6 +25,14 @@ class Calibrator(NamedTuple):
     tau: float
     bias: float
 
+    def shares(self, evidence: Evidence) -> np.ndarray:
+        """Influence of one candidate of each entry, (entries,)."""
+        return shares(evidence, self)
+
+    def none(self, evidence: Evidence) -> np.ndarray:
+        """This form cannot say that no candidate is the source, (queries,) zeros."""
+        return np.zeros(len(evidence.queries))
+
 
 def weights(gap: np.ndarray, calibrator: Calibrator) -> np.ndarray:
     """w of candidates whose similarity is `gap` (0 or below) from the highest of their query."""

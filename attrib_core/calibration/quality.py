@@ -1,7 +1,8 @@
-"""How good the shares are: likelihood, reliability, Brier score, mass of exemplars and of the tail.
+"""How good the shares are: likelihood, reliability, Brier score, mass of exemplars and of the tail, "none".
 
 The truth of a query is taken to be a share of 1 / n for each of its n exemplars and 0 for all
-distractors, as customization made it.
+distractors, as customization made it; without its exemplars in the pool, and for a control, it is
+"none of these". Intervals are percentiles over resamples of the customized models.
 """
 
 from __future__ import annotations
@@ -10,88 +11,109 @@ from typing import Any
 
 import numpy as np
 
+from attrib_core import keys
 from attrib_core.calibration.evidence import Evidence
-from attrib_core.calibration.form import Calibrator, negative_log_likelihood, shares
+from attrib_core.calibration.forms import Form, negative_log_likelihood
+from attrib_core.calibration.subsets import hold_out
 
 EDGES = np.array([0.0, 1e-5, 1e-4, 1e-3, 1e-2, *np.arange(1, 11) / 10])
 """Bins of influence; nearly all candidates have next to none, so the first bins are by decades."""
 ALL = "all"
+SAID = 0.5
+"""A query counts as answered with "none of these" where that has more than half of the mass."""
 
 
 class Quality:
     """Sums over the queries of one split, taken in a piece of evidence at a time."""
 
-    def __init__(self, split: str, calibrator: Calibrator, shown: int) -> None:
-        self.split = split
-        self._calibrator, self._shown = calibrator, shown
-        self._values: dict[str, list[np.ndarray]] = {}
-        self._kinds: list[str] = []
-        self._bins: dict[str, np.ndarray] = {}  # by kind: (candidates, influence, truth) x bins
+    def __init__(
+        self, calibrator: Form, *, shown: int, absent_share: float, resamples: int = 1000, seed: int = 0
+    ) -> None:
+        self._calibrator, self._shown, self._absent = calibrator, shown, absent_share
+        self._resamples, self._seed = resamples, seed
+        self._values: dict[str, list[tuple[np.ndarray, list[str], list[str]]]] = {}
+        self._bins: dict[
+            tuple[str, str], np.ndarray
+        ] = {}  # by kind, set: (candidates, influence, truth) x bins
 
     def add(self, evidence: Evidence) -> None:
-        """Take in some queries."""
-        share = shares(evidence, self._calibrator)
+        """Take in some queries of customized models."""
+        share = self._calibrator.shares(evidence)
         n = evidence.n_exemplars()
         own = slice(0, evidence.exemplars)
         own_mass = evidence.total(share[own], own)
+        likelihood = negative_log_likelihood(evidence, share)
+        none = self._calibrator.none(evidence)
+        without = self._calibrator.none(hold_out(evidence))
+        with np.errstate(divide="ignore"):
+            mixture = (1.0 - self._absent) * (likelihood - np.log1p(-none)) - self._absent * np.log(without)
         values = {
-            "negative_log_likelihood": negative_log_likelihood(evidence, self._calibrator),
+            "negative_log_likelihood": likelihood,
+            "impossible": np.isinf(likelihood).astype(float),
+            "mixture_negative_log_likelihood": mixture,
             # sum of (p - y)^2 with y = 1 / n for exemplars: sum p^2 - 2 (sum over exemplars of p) / n + 1 / n
             "brier": evidence.total(evidence.count * share**2) - 2.0 * own_mass / n + 1.0 / n,
             "exemplar_mass": own_mass,
             "tail_mass": tail_mass(evidence, share, self._shown),
+            "none_mass": none,
+            "none_said": (none > SAID).astype(float),
+            "none_mass_held_out": without,
+            "none_said_held_out": (without > SAID).astype(float),
         }
-        for name, value in values.items():
-            self._values.setdefault(name, []).append(value)
-        self._kinds += evidence.kinds
+        self._keep(values, evidence)
         truth = np.zeros(len(share))
         truth[own] = (1.0 / n)[evidence.query[own]]
-        kinds = np.array(evidence.kinds)[evidence.query]
-        for kind in {ALL, *evidence.kinds}:
-            chosen = np.ones(len(share), bool) if kind == ALL else kinds == kind
+        kinds, sets = np.array(evidence.kinds), np.array(evidence.sets)
+        for name in sorted(set(evidence.sets)):
+            chosen = (sets == name)[evidence.query]
+            place = (str(kinds[sets == name][0]), name)
             sums = _binned(share[chosen], evidence.count[chosen], truth[chosen])
-            self._bins[kind] = self._bins.get(kind, 0) + sums
+            self._bins[place] = self._bins.get(place, 0) + sums
 
-    def metrics(self, **labels: str) -> list[dict[str, Any]]:
+    def add_control(self, evidence: Evidence) -> None:
+        """Take in some control images, which no exemplar made; exemplars among the evidence are left out."""
+        none = self._calibrator.none(hold_out(evidence))
+        self._keep({"none_mass_control": none, "none_said_control": (none > SAID).astype(float)}, evidence)
+
+    def _keep(self, values: dict[str, np.ndarray], evidence: Evidence) -> None:
+        for name, value in values.items():
+            self._values.setdefault(name, []).append((value, evidence.kinds, evidence.sets))
+
+    def metrics(self, **labels: Any) -> list[dict[str, Any]]:
         """Rows of the table `calibration`, means over queries, by kind of set and for all.
 
-        negative_log_likelihood     see `form`
+        Shares are those given that the sources are among the candidates, but for the last six.
+
+        negative_log_likelihood     see `forms`; infinite where an exemplar has no influence
+        impossible                  share of queries with such an exemplar
         expected_calibration_error  sum over bins of influence of |predicted mass - true mass| / 2 a query:
                                     the share of influence that would have to change bins, 0 to 1
         brier                       sum over candidates of (p - y)^2
         exemplar_mass               influence of the exemplars together
         tail_mass                   influence of all candidates that are neither exemplars nor shown
+        mixture_negative_log_likelihood
+                                    where the share `absent_share` of queries has its exemplars taken away:
+                                    "none of these" is then an outcome as others, true for these
+        none_mass, none_said        mass of "none of these" for queries with their exemplars in the pool, and
+                                    share of them with more than half; where the truth is none: `_held_out`
+                                    for the same queries without their exemplars, `_control` for controls
         """
         rows: list[dict[str, Any]] = []
-        kinds = np.array(self._kinds)
-        for kind in sorted(self._bins):
-            chosen = np.ones(len(kinds), bool) if kind == ALL else kinds == kind
-            queries = int(np.count_nonzero(chosen))
-            values = {
-                name: float(np.concatenate(parts)[chosen].mean()) for name, parts in self._values.items()
-            }
-            _, predicted, true = self._bins[kind]
-            values["expected_calibration_error"] = float(np.abs(predicted - true).sum() / 2.0 / queries)
-            rows += [
-                {
-                    **labels,
-                    "split": self.split,
-                    "kind": kind,
-                    "metric": name,
-                    "value": value,
-                    "n_queries": queries,
-                }
-                for name, value in sorted(values.items())
-            ]
+        for kind in sorted({ALL, *(kind for kind, _ in self._bins)}) if self._bins else []:
+            for name, parts in sorted(self._values.items()):
+                values, kinds, sets = (np.concatenate([part[i] for part in parts]) for i in range(3))
+                chosen = (kinds == kind) | (kind == ALL)
+                if chosen.any():
+                    rows.append(self._row(name, kind, values[chosen], sets[chosen], labels))
+            rows.append(self._calibration_error(kind, labels))
         return rows
 
-    def reliability(self, **labels: str) -> list[dict[str, Any]]:
+    def reliability(self, **labels: Any) -> list[dict[str, Any]]:
         """Rows of the table `reliability`, all kinds together."""
-        counts, predicted, true = self._bins.get(ALL, np.zeros((3, len(EDGES) - 1)))
+        counts, predicted, true = sum(self._bins.values(), np.zeros((3, len(EDGES) - 1)))
         return [
             {
                 **labels,
-                "split": self.split,
                 "bin_low": float(EDGES[i]),
                 "bin_high": float(EDGES[i + 1]),
                 "mean_influence": float(predicted[i] / counts[i]) if counts[i] else None,
@@ -100,6 +122,54 @@ class Quality:
             }
             for i in range(len(counts))
         ]
+
+    def _row(
+        self, name: str, kind: str, values: np.ndarray, sets: np.ndarray, labels: dict[str, Any]
+    ) -> dict[str, Any]:
+        names, place = np.unique(sets, return_inverse=True)
+        counts = np.bincount(place)
+        finite = np.isfinite(values)
+        sums = np.bincount(place, weights=np.where(finite, values, 0.0))
+        lost = np.bincount(place, weights=~finite)
+        draws = self._draws(names.tolist())
+        means = np.where(draws @ lost > 0, np.inf, (draws @ sums) / (draws @ counts))
+        return self._line(name, kind, float(values.mean()), means, len(values), len(names), labels)
+
+    def _calibration_error(self, kind: str, labels: dict[str, Any]) -> dict[str, Any]:
+        names = sorted(name for of, name in self._bins if kind in (of, ALL))
+        by_set = {name: sums for (_, name), sums in self._bins.items()}
+        bins = np.stack([by_set[name] for name in names])
+        queries = bins[:, 2].sum(axis=1)  # the truth of a query sums to 1
+        difference = bins[:, 1] - bins[:, 2]
+        draws = self._draws(names)
+        errors = np.abs(draws @ difference).sum(axis=1) / 2.0 / (draws @ queries)
+        value = float(np.abs(difference.sum(axis=0)).sum() / 2.0 / queries.sum())
+        name = "expected_calibration_error"
+        return self._line(name, kind, value, errors, round(queries.sum()), len(names), labels)
+
+    def _draws(self, names: list[str]) -> np.ndarray:
+        """How often each exemplar set is drawn in each resample, (resamples, sets)."""
+        generator = keys.generator(self._seed, "calibration over models", names)
+        return generator.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=self._resamples)
+
+    def _line(
+        self,
+        name: str,
+        kind: str,
+        value: float,
+        resampled: np.ndarray,
+        queries: int,
+        models: int,
+        labels: dict[str, Any],
+    ) -> dict[str, Any]:
+        low = high = float("nan")
+        if models > 1:  # no interpolation, since resamples may be infinite
+            low = float(np.quantile(resampled, 0.025, method="lower"))
+            high = float(np.quantile(resampled, 0.975, method="higher"))
+        return {
+            **labels, "kind": kind, "metric": name, "value": value, "ci_low": low, "ci_high": high,
+            "n_queries": queries, "n_models": models,
+        }  # fmt: skip
 
 
 def tail_mass(evidence: Evidence, share: np.ndarray, shown: int) -> np.ndarray:

@@ -7,18 +7,17 @@ import pyarrow as pa
 
 from attrib_core import tables
 from attrib_core.calibration.evidence import Evidence
-from attrib_core.calibration.form import Calibrator, shares
+from attrib_core.calibration.forms import Form
 
 
-def soft_scores(
-    evidence: Evidence, calibrator: Calibrator, *, shown: int, encoder: str, mapper: str
-) -> pa.Table:
+def soft_scores(evidence: Evidence, calibrator: Form, *, shown: int, encoder: str, mapper: str) -> pa.Table:
     """The exemplars and `shown` most similar distractors of each query, by rank.
 
     `rank` counts pool and exemplars together; an exemplar that ties with distractors stands in the
-    middle of them. What is missing from a sum of 1 is the influence of all other candidates.
+    middle of them. What is missing from a sum of 1, with `none`, is the influence of all other candidates.
     """
-    influence = shares(evidence, calibrator)
+    none = calibrator.none(evidence)
+    influence = calibrator.shares(evidence) * (1.0 - none)[evidence.query]
     singles = evidence.exemplars + evidence.top
     query, similarity = evidence.query[:singles], evidence.similarity[:singles]
     rank = np.concatenate([evidence.ahead + evidence.siblings + 1, _ranks_of_top(evidence)])
@@ -35,6 +34,7 @@ def soft_scores(
         "rank": rank[kept],
         "similarity": similarity[kept],
         "influence": influence[:singles][kept],
+        "none": none[query[kept]],
     }
     expected = tables.schema("soft_scores")
     return pa.table([pa.array(columns[field.name], field.type) for field in expected], schema=expected)

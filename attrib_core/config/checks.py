@@ -57,6 +57,10 @@ def between_keys(config: Config) -> None:
             f"calibration.shown: {config.calibration.shown} is more than the candidates that are kept"
             f" (ranking.top_k = {config.ranking.top_k})"
         )
+    for name in ("forms", "pool_shares"):
+        given = getattr(config.calibration, name)
+        if len(set(given)) < len(given):
+            raise InputError(f"calibration.{name}: {given}; each once: {list(dict.fromkeys(given))}")
     grouped = [name for group in config.metrics.alike for name in group]
     if len(set(grouped)) < len(grouped):
         twice = max(grouped, key=grouped.count)

@@ -222,6 +222,19 @@ class Calibration(Section):
     shown: int = key(
         100, "candidates of a query that the table of soft scores lists, at most ranking.top_k", ge=1
     )
+    forms: list[Literal["pool_aware", "published", "published_whole_pool"]] = key(
+        ["pool_aware", "published"],
+        "forms to fit and compare; soft scores are of the first. pool_aware: the whole pool in the sum, a"
+        " floor that knows its size, 'none of these'; published: as published, training included;"
+        " published_whole_pool: that form, fitted with the whole pool in the sum",
+        min_length=1,
+    )
+    absent_share: float = key(
+        0.5, "share of queries whose sources are taken not to be in the pool, for 'none of these'", gt=0, lt=1
+    )
+    pool_shares: list[Annotated[float, Field(gt=0, lt=1)]] = key(
+        [0.25, 0.0625], "parts of the pool on which calibrators that were fitted on all of it are judged too"
+    )
 
 
 class Report(Section):

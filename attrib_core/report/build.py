@@ -18,6 +18,7 @@ from attrib_core.report import (
     features,
     finer,
     gallery,
+    influence,
     mapper_choice,
     page,
     panels,
@@ -25,7 +26,7 @@ from attrib_core.report import (
     times,
     words,
 )
-from attrib_core.report.data import KINDS, SPLITS, UNTUNED, Facts, Metrics, Row, RunFiles
+from attrib_core.report.data import KINDS, SPLITS, UNTUNED, Facts, Row, RunFiles
 
 CSV_FILES = {
     "headline.csv": "the headline table of every split",
@@ -94,10 +95,18 @@ def build(
     )
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
     choices = mapper_choice.read(files.curves, files.choices, encoders, metrics.heads)
-    drawn = panels.draw(metrics, measured, reliability, choices)
+    forms = influence.forms(calibration)
+    by_form = {influence.NAMES[form]: influence.of_form(reliability, form) for form in forms}
+    drawn = panels.draw(metrics, measured, by_form, choices)
     kept = features.kept(metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept})
     found_claims = claims.all_claims(
-        metrics, comparisons, reliability, calibration, matched, kept=kept, distractors=facts.distractors
+        metrics,
+        comparisons,
+        influence.of_form(reliability, forms[0]),
+        influence.of_form(calibration, forms[0]),
+        matched,
+        kept=kept,
+        distractors=facts.distractors,
     )
     stages = times.stage_times(benchmarks, jobs)
     context = dict(
@@ -115,7 +124,10 @@ def build(
         match_notes=finer.match_notes(matched, metrics),
         strata=finer.strata(strata, metrics), strata_by=finer.HEADINGS,
         shown_features=_shown_features(best),
-        calibration=_calibration(calibration, metrics), indices=_indices(files.indices), times=stages,
+        calibration=influence.table(calibration, metrics), calibration_verdict=influence.verdict(calibration, metrics),
+        calibration_none=influence.table(calibration, metrics, influence.NONE_COLUMNS),
+        calibration_pools=influence.pools(calibration, metrics),
+        indices=_indices(files.indices), times=stages,
         csv_files=list(CSV_FILES.items()), plots=drawn.inline, legends=drawn.legends,
         choices=choices,
     )  # fmt: skip
@@ -199,24 +211,3 @@ def _indices(paths: Iterable[Path]) -> list[Row]:
         found = data.read_json(path)
         rows.append({name: found[name] for name in names} | dict(encoder=path.parent.name, mapper=path.stem))
     return rows
-
-
-def _calibration(rows: Sequence[Row], metrics: Metrics) -> list[Row]:
-    """One line an encoder, mapper and kind of the test split, with the metrics as columns."""
-    lines = []
-    for encoder in metrics.encoders:
-        for mapper in metrics.mappers:
-            own = [
-                row
-                for row in rows
-                if (row["encoder"], row["mapper"], row["split"]) == (encoder, mapper, "test")
-            ]
-            kinds = [kind for kind in ("all", *KINDS) if any(row["kind"] == kind for row in own)]
-            for kind in kinds[1:] if len(kinds) == 2 else kinds:  # all sets are of one kind
-                line: Row = dict(encoder=encoder, mapper=mapper, kind=kind)
-                line |= {name: None for name, _, _ in page.CALIBRATION}
-                for row in own:
-                    if row["kind"] == kind:
-                        line |= {row["metric"]: row["value"], "n_queries": row["n_queries"]}
-                lines.append(line)
-    return lines

@@ -33,13 +33,6 @@ REASONS = {
     "same_style": "has the style of a style set",
     "near_duplicate": "near duplicate of an exemplar",
 }
-CALIBRATION = (  # name in the table, heading, whether it is shown as percent
-    ("negative_log_likelihood", "NLL", False),
-    ("expected_calibration_error", "ECE", True),
-    ("brier", "Brier", False),
-    ("exemplar_mass", "Exemplar mass", True),
-    ("tail_mass", "Tail mass", True),
-)
 
 
 def render(context: Mapping[str, Any]) -> str:
@@ -63,7 +56,7 @@ def render(context: Mapping[str, Any]) -> str:
     }
     fixed = dict(
         css=Markup(sources["style.css"]), labels=legend.LABELS, mark=legend.mark, reasons=REASONS,
-        calibration_columns=CALIBRATION, picture_side=SIDE, contents=CONTENTS, sections=_sections(context),
+        picture_side=SIDE, contents=CONTENTS, sections=_sections(context),
     )  # fmt: skip
     return environment.get_template("page.html").render(fixed | dict(context))
 

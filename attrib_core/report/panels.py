@@ -34,10 +34,10 @@ class Drawn:
 def draw(
     metrics: Metrics,
     measured: Mapping[Key, Curves],
-    reliability: Sequence[Row],
+    reliability: Mapping[str, Sequence[Row]],
     choices: Sequence[Choice],
 ) -> Drawn:
-    """Draw everything that the run has numbers for."""
+    """Draw everything that the run has numbers for; `reliability` is by form of the calibrator."""
     found: dict[str, list[tuple[str, str]]] = {
         "dots": [],
         "curves": [],
@@ -58,15 +58,19 @@ def draw(
             document = _similarities(metrics, measured, kind, encoder)
             found["similarities"].append((document, f"Cosines of {kind} sets, {encoder} features"))
     for encoder in metrics.encoders:
-        bins = {
-            name: pooled(
-                _reliability_of(reliability, encoder, {metrics.real(mapper, k) for k in metrics.kinds})
+        for form, rows_of in reliability.items():
+            bins = {
+                name: pooled(
+                    _reliability_of(rows_of, encoder, {metrics.real(mapper, k) for k in metrics.kinds})
+                )
+                for name, _, mapper in figures.series(metrics)[1:]
+            }
+            found["reliability"].append(
+                (
+                    figures.reliability(bins, title=f"{encoder}, {form}"),
+                    f"Reliability of influence, {encoder}, {form} form",
+                )
             )
-            for name, _, mapper in figures.series(metrics)[1:]
-        }
-        found["reliability"].append(
-            (figures.reliability(bins, title=encoder), f"Reliability of influence, {encoder}")
-        )
     found["mapper"] = [
         (
             figures.mapper_curves(choice),

@@ -188,23 +188,37 @@ SOFT_SCORES = pa.schema(
         column("is_exemplar", BOOL, "whether the candidate is an exemplar of the query's set"),
         column("rank", INT32, "position by similarity, 1 is best"),
         column("similarity", FLOAT32, "cosine"),
-        column("influence", FLOAT64, "share of influence; one query's shares and its tail sum to 1"),
+        column("influence", FLOAT64, "share of influence; one query's shares, its tail and `none` sum to 1"),
+        column("none", FLOAT64, "mass of 'none of these', the same in all rows of a query"),
     ]
+)
+
+FORM = column(
+    "form",
+    TEXT,
+    "form of the calibrator: 'pool_aware', 'published' or 'published_whole_pool'",
 )
 
 CALIBRATION = pa.schema(
     [
         ENCODER,
         MAPPER,
+        FORM,
         SPLIT,
+        column("pool_share", FLOAT64, "part of the distractors that was asked; 1: all, as in fitting"),
         column("kind", TEXT, "'object', 'style', or 'all' sets"),
         column(
             "metric",
             TEXT,
-            "negative_log_likelihood, expected_calibration_error, brier, exemplar_mass, tail_mass",
+            "negative_log_likelihood, impossible, expected_calibration_error, brier, exemplar_mass, tail_mass, given"
+            " that the sources are in the pool; mixture_negative_log_likelihood; none_mass and none_said, and the"
+            " same of queries without their exemplars (_held_out) and of controls (_control)",
         ),
-        column("value", FLOAT64, "mean over queries"),
+        column("value", FLOAT64, "mean over queries; infinite where the likelihood of one is 0"),
+        column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
+        column("ci_high", FLOAT64, "upper end"),
         column("n_queries", INT64, "queries averaged"),
+        column("n_models", INT64, "customized models behind them"),
     ]
 )
 
@@ -212,6 +226,7 @@ RELIABILITY = pa.schema(
     [
         ENCODER,
         MAPPER,
+        FORM,
         SPLIT,
         column("bin_low", FLOAT64, "lower edge of the influence bin"),
         column("bin_high", FLOAT64, "upper edge"),

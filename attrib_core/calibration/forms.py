@@ -1,0 +1,77 @@
+"""The forms of soft influence by name: each is fitted on the validation split and then used the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from attrib_core.calibration import form, pool_aware, pool_aware_fit, published
+from attrib_core.calibration.evidence import Evidence
+from attrib_core.calibration.fit import fit
+from attrib_core.errors import InputError
+
+FORMS = ("pool_aware", "published", "published_whole_pool")
+
+
+class Form(Protocol):
+    """A fitted form."""
+
+    def shares(self, evidence: Evidence) -> np.ndarray:
+        """Influence of one candidate of each entry if one of them is the source, (entries,)."""
+
+    def none(self, evidence: Evidence) -> np.ndarray:
+        """Mass of "none of these", (queries,); all else is to be multiplied by 1 less this."""
+
+
+class Fitted(NamedTuple):
+    """A form that can be used, and what is written down of it."""
+
+    calibrator: Form
+    description: dict[str, Any]
+
+
+def fit_form(name: str, evidence: Sequence[Evidence], absent_share: float) -> Fitted:
+    """Fit one of FORMS. Raises InputError for another name, and where there is nothing to fit on."""
+    if name not in FORMS:
+        raise InputError(f"calibration.forms: {name!r}, expected one of {', '.join(FORMS)}")
+    if not any(one.exemplars for one in evidence):
+        raise InputError(
+            "calibration: no customized query in the split 'validation', expected some to fit on"
+        )
+    if name == "pool_aware":
+        found = pool_aware_fit.fit(evidence, absent_share)
+        return Fitted(
+            found.calibrator,
+            {
+                "form": pool_aware.TEXT,
+                "parameters": {kind: values._asdict() for kind, values in found.calibrator.kinds.items()},
+                "absent_share": absent_share,
+                "left_out_negative_log_likelihood": {"together": found.together, "apart": found.apart},
+            },
+        )
+    if name == "published":
+        trained = published.train(evidence)
+        return Fitted(
+            trained,
+            {
+                "form": form.TEXT,
+                **trained._asdict(),
+                "checkpoint": {"inv_tau": 1.0 / trained.tau, "bias": trained.bias / published.GAIN},
+            },
+        )
+    whole = fit(evidence)
+    return Fitted(
+        whole.calibrator,
+        {"form": form.TEXT, **whole.calibrator._asdict(), "uniform_share": whole.uniform_share},
+    )
+
+
+def negative_log_likelihood(evidence: Evidence, share: np.ndarray) -> np.ndarray:
+    """-(1 / n) sum over the n exemplars of log p, (queries,) nats; infinite where one has no influence."""
+    own = slice(0, evidence.exemplars)
+    with np.errstate(divide="ignore"):
+        logarithm = np.log(share[own])
+    mean: np.ndarray = -evidence.total(logarithm, own) / evidence.n_exemplars()
+    return mean
