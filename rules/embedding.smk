@@ -12,6 +12,7 @@ def embed_code(wildcards):
         return code(
             "workflow_scripts/embed.py",
             *(f"encoders/{name}" for name in modules),
+            *(modules[family].others(**options) if hasattr(modules[family], "others") else []),
             data=modules[family].files(**options) if hasattr(modules[family], "files") else [],
             packages=[
                 "pillow",
@@ -47,6 +48,7 @@ rule embed_pool_part:
     resources:
         mem_mb=2000,
         gpu=embed_gpu,
+        decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="image_id",
         encoder=embed_encoder,
@@ -68,6 +70,7 @@ rule embed_queries_part:
     resources:
         mem_mb=2000,
         gpu=embed_gpu,
+        decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="query_id",
         encoder=embed_encoder,
@@ -89,6 +92,7 @@ rule embed_exemplars:
     resources:
         mem_mb=2000,
         gpu=embed_gpu,
+        decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="exemplar_id",
         encoder=embed_encoder,

@@ -32,7 +32,7 @@ def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
 
 
 def _checked(values: Mapping[str, Any]) -> Config:
-    config = validated(Config, values)
+    config = validated(Config, checks.with_presets(values))
     checks.between_keys(config)
     filled = checks.with_options(config.model_dump(mode="json"))
     checks.stacks(filled)

@@ -46,6 +46,12 @@ class Parts(Section):
     exemplar_sets: int = key(
         16, "exemplar sets in a job; a whole number of stacks (`customizer.stack`)", ge=1
     )
+    decoding_threads: int = key(
+        -1,
+        "threads of a job that decode pictures ahead of an encoder; -1: 4 where it computes on a GPU, none on a CPU",
+        ge=-1,
+        le=64,
+    )
 
 
 class Pool(Section):
@@ -270,7 +276,8 @@ class Config(Section):
                 },
             ),
         },
-        "encoders by a name of your own: each a family of `attrib_core/encoders` and its options",
+        "encoders by a name of your own: each a family of `attrib_core/encoders` and its options, or `preset` and"
+        " what differs from it",
         min_length=1,
     )
     index: Index = key(Index(), "indices of the pool for retrieval")
