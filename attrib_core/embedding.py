@@ -28,7 +28,8 @@ CHUNK = 256
 THREADS_BESIDE_A_GPU = 4
 AHEAD = 4
 _METADATA = b"encoder"
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Encoder(Protocol):
