@@ -70,29 +70,45 @@ def embed(path: Path, *, ids: str, encoder: Encoder, threads: int = 0) -> Iterat
     none. The result does not depend on it. Raises InputError for a missing file or column, a picture
     without bytes or that cannot be decoded, and features that are not (pictures, dim) finite float32.
     """
-    file = _open(path, [ids, "image"])
     rows: list[np.ndarray] = []
     names: list[str] = []
-    if threads < 0:
-        threads = THREADS_BESIDE_A_GPU if getattr(encoder, "device", "cpu") != "cpu" else 0
-    prepare = getattr(encoder, "prepare", None)
-
-    def opened(item: tuple[str, bytes, str]) -> tuple[str, np.ndarray]:
-        name, data, where = item
-        picture = decoding.to_rgb(data, where=where)
-        return name, prepare(picture) if prepare else picture
-
-    with file:
+    with _open(path, [ids, "image"]) as file:
         total = file.metadata.num_rows
-        pictures = progress(_ahead(_files(file, path, ids), opened, threads), total=total, what="pictures")
-        while chunk := _encoded(pictures, encoder, path):
-            names += chunk[0]
-            rows.append(chunk[1])
+        chunks = encoded(_files(file, path, ids), encoder, where=str(path), total=total, threads=threads)
+        for found, features in chunks:
+            names += found
+            rows.append(features)
             if len(names) >= tables.ROW_GROUP:
                 yield tables.embedding_table(names, np.concatenate(rows))
                 rows, names = [], []
     if names:
         yield tables.embedding_table(names, np.concatenate(rows))
+
+
+def encoded(
+    files: Iterable[tuple[str, bytes, str]],
+    encoder: Encoder,
+    *,
+    where: str,
+    total: int | None = None,
+    threads: int = 0,
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Names and (n, dim) float32 of picture files, some hundreds at a time; see `embed`.
+
+    `files` are the name, the encoded picture, and words for an error about it; `where` names all of them.
+    """
+    if threads < 0:
+        threads = THREADS_BESIDE_A_GPU if getattr(encoder, "device", "cpu") != "cpu" else 0
+    prepare = getattr(encoder, "prepare", None)
+
+    def opened(item: tuple[str, bytes, str]) -> tuple[str, np.ndarray]:
+        name, data, about = item
+        picture = decoding.to_rgb(data, where=about)
+        return name, prepare(picture) if prepare else picture
+
+    pictures = progress(_ahead(files, opened, threads), total=total, what="pictures")
+    while chunk := _encoded(pictures, encoder, where):
+        yield chunk
 
 
 def _ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int) -> Iterator[Result]:
@@ -151,7 +167,7 @@ def _files(file: pq.ParquetFile, path: Path, ids: str) -> Iterator[tuple[str, by
 
 
 def _encoded(
-    pictures: Iterator[tuple[str, np.ndarray]], encoder: Encoder, path: Path
+    pictures: Iterator[tuple[str, np.ndarray]], encoder: Encoder, where: str
 ) -> tuple[list[str], np.ndarray] | None:
     names: list[str] = []
     if (first := next(pictures, None)) is None:
@@ -169,13 +185,13 @@ def _encoded(
     family = encoder.identity.get("family")
     if features.shape != (len(names), encoder.dim) or features.dtype != np.float32:
         raise InputError(
-            f"{path}: encoder {family!r} gave {features.dtype} of shape {features.shape}"
+            f"{where}: encoder {family!r} gave {features.dtype} of shape {features.shape}"
             f" for {len(names)} pictures, expected float32 of shape {(len(names), encoder.dim)}"
         )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise InputError(
-            f"{path}: encoder {family!r} gave numbers that are not finite for {names[bad[0]]!r};"
+            f"{where}: encoder {family!r} gave numbers that are not finite for {names[bad[0]]!r};"
             " expected finite features (are its weights damaged?)"
         )
     return names, features
