@@ -43,3 +43,12 @@ def test_index_measures_what_it_builds(capsys: pytest.CaptureFixture[str]) -> No
     assert [row["factory"] for row in rows] == ["Flat", "IVF8,SQ8"]
     assert rows[0]["recall"] == 1.0 and rows[0]["megabytes"] > rows[1]["megabytes"] > 0
     assert "IVF8,SQ8" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_embedding_prints_all_methods_whose_features_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--pictures", "12", "--side", "48", "--size", "32", "--batch", "5", "--at-once", "4"]
+    rows = script("embedding")["main"](options)
+    assert [row["method"] for row in rows] == ["plain loop", "ours", "ours, threads", "decoding", "network"]
+    assert all(row["per_second"] > 0 and row["per_cpu_second"] > 0 and row["peak_mb"] > 1 for row in rows)
+    assert "the bottleneck is" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,22 @@ def test_an_encoder_of_a_config_may_be_named(tmp_path):
     testcase, out = write_case(tmp_path), tmp_path / "x.pth"
     assert embed(testcase, out, "--config", str(tmp_path / "c.yaml"), encoder="mine") == 0
     assert cases.read_test(out).exemplars.dim == 14
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run: demo\n", "c.yaml has no encoders"),
+        ("encoders: {mine: {bins: 2}}\n", "'mine' of .*c.yaml names no family and no preset"),
+        ("encoders: [a\n", "c.yaml cannot be read"),
+        ("encoders: {mina: {family: pixel}}\n", "no 'mine', did you mean 'mina'"),
+    ],
+)
+def test_configs_without_that_encoder_are_told(tmp_path, capsys, text, words):
+    (tmp_path / "c.yaml").write_text(text)
+    given = ["--config", str(tmp_path / "c.yaml")]
+    assert embed(write_case(tmp_path), tmp_path / "x.pth", *given, encoder="mine") == 2
+    assert re.search(words, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

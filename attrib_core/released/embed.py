@@ -30,9 +30,7 @@ def section(name: str, config: Path | None, options: Sequence[str]) -> dict[str,
         known = {one: {"preset": one} for one in families.presets("encoders")}
         known |= {one: {"family": one} for one in families.names("encoders") if one not in known}
     else:
-        from attrib_core.config import load_config, plain
-
-        known = plain(load_config(config))["encoders"]
+        known = _encoders(config)
     if name not in known:
         raise InputError(f"--encoder: no {name!r}, {close_matches(name, known)}")
     given: dict[str, Any] = dict(known[name])
@@ -44,7 +42,25 @@ def section(name: str, config: Path | None, options: Sequence[str]) -> dict[str,
             given[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             given[key] = value
-    return families.complete("encoders", families.with_preset("encoders", given, "--encoder"), "--encoder")
+    whole = families.with_preset("encoders", given, "--encoder")
+    if not isinstance(whole.get("family"), str):
+        raise InputError(
+            f"--encoder: {name!r} of {config} names no family and no preset; expected one of them"
+        )
+    return families.complete("encoders", whole, "--encoder")
+
+
+def _encoders(config: Path) -> dict[str, dict[str, Any]]:
+    """The encoders of a config. Of the rest of it nothing is asked."""
+    try:
+        found = yaml.safe_load(config.read_text("utf-8"))["encoders"]
+        return {str(name): dict(one) for name, one in found.items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config: {config} cannot be read: {' '.join(str(error).split())}") from None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"--config: {config} has no encoders; expected the key, with a section for each name"
+        ) from None
 
 
 def embed(
