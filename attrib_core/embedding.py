@@ -1,17 +1,20 @@
 """Embeddings of pictures: a part of a table of pictures in, a part of embeddings out.
 
-Streamed: one picture is decoded at a time, an encoder holds one batch, and at most
-one row group of embeddings waits to be written.
+Streamed: one picture is decoded at a time, or a few ahead where threads decode; an encoder holds one
+batch, and at most one row group of embeddings waits to be written.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +25,11 @@ from attrib_core.errors import InputError
 from attrib_core.jobs import progress
 
 CHUNK = 256
+THREADS_BESIDE_A_GPU = 4
+AHEAD = 4
 _METADATA = b"encoder"
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Encoder(Protocol):
@@ -31,6 +38,9 @@ class Encoder(Protocol):
     `dim` is the number of features, `identity` what decides about them (family, options,
     checksum of the weights) as plain JSON values. The bits of a picture's features do not
     depend on which pictures are encoded with it.
+
+    An encoder may split its work: `encode(pictures)` is then `encode_prepared(map(prepare, pictures))`,
+    and `prepare`, of one picture, is run by the threads that decode. It may say its `batch`.
     """
 
     dim: int
@@ -51,27 +61,73 @@ def load(section: Mapping[str, Any], where: str, *, device: str = "auto") -> Enc
     return encoder
 
 
-def embed(path: Path, *, ids: str, encoder: Encoder) -> Iterator[pa.Table]:
-    """Embeddings of the pictures in a Parquet file, in tables of at most a row group.
+def embed(path: Path, *, ids: str, encoder: Encoder, threads: int = 0) -> Iterator[pa.Table]:
+    """Embeddings of the pictures in a Parquet file, in tables of at most about a row group.
 
-    `ids` is the column that names a picture; the pictures are in the column `image`. Raises
-    InputError for a missing file or column, a picture without bytes or that cannot be
-    decoded, and features that are not (pictures, dim) finite float32.
+    `ids` is the column that names a picture; the pictures are in the column `image`. So many
+    `threads` decode and prepare ahead of the encoder, AHEAD pictures each at most; with 0 it is
+    done as pictures are needed; -1 means THREADS_BESIDE_A_GPU where the encoder computes on one, else
+    none. The result does not depend on it. Raises InputError for a missing file or column, a picture
+    without bytes or that cannot be decoded, and features that are not (pictures, dim) finite float32.
     """
-    file = _open(path, [ids, "image"])
     rows: list[np.ndarray] = []
     names: list[str] = []
-    with file:
+    with _open(path, [ids, "image"]) as file:
         total = file.metadata.num_rows
-        pictures = progress(_pictures(file, path, ids), total=total, what="pictures")
-        while chunk := _encoded(pictures, encoder, path):
-            names += chunk[0]
-            rows.append(chunk[1])
+        chunks = encoded(_files(file, path, ids), encoder, where=str(path), total=total, threads=threads)
+        for found, features in chunks:
+            names += found
+            rows.append(features)
             if len(names) >= tables.ROW_GROUP:
                 yield tables.embedding_table(names, np.concatenate(rows))
                 rows, names = [], []
     if names:
         yield tables.embedding_table(names, np.concatenate(rows))
+
+
+def encoded(
+    files: Iterable[tuple[str, bytes, str]],
+    encoder: Encoder,
+    *,
+    where: str,
+    total: int | None = None,
+    threads: int = 0,
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Names and (n, dim) float32 of picture files, some hundreds at a time; see `embed`.
+
+    `files` are the name, the encoded picture, and words for an error about it; `where` names all of them.
+    """
+    if threads < 0:
+        threads = THREADS_BESIDE_A_GPU if getattr(encoder, "device", "cpu") != "cpu" else 0
+    prepare = getattr(encoder, "prepare", None)
+
+    def opened(item: tuple[str, bytes, str]) -> tuple[str, np.ndarray]:
+        name, data, about = item
+        picture = decoding.to_rgb(data, where=about)
+        return name, prepare(picture) if prepare else picture
+
+    pictures = progress(_ahead(files, opened, threads), total=total, what="pictures")
+    while chunk := _encoded(pictures, encoder, where):
+        yield chunk
+
+
+def _ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int) -> Iterator[Result]:
+    """`work` of each item, in their order; threads do it, a bounded number of items ahead."""
+    if not threads:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decoding") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= threads * AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def schema(encoder: Encoder) -> pa.Schema:
@@ -99,39 +155,43 @@ def _open(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     return file
 
 
-def _pictures(file: pq.ParquetFile, path: Path, ids: str) -> Iterator[tuple[str, np.ndarray]]:
+def _files(file: pq.ParquetFile, path: Path, ids: str) -> Iterator[tuple[str, bytes, str]]:
+    """Name, encoded picture, and words for an error, row by row."""
     for batch in file.iter_batches(batch_size=CHUNK, columns=[ids, "image"]):
         for name, image in zip(batch.column(ids), batch.column("image"), strict=True):
             where = f"{path}: picture {name.as_py()!r}"
             data = image["bytes"].as_py() if image.is_valid else None
             if data is None:
                 raise InputError(f"{where} has no bytes; expected the encoded picture in image.bytes")
-            yield name.as_py(), decoding.to_rgb(data, where=where)
+            yield name.as_py(), data, where
 
 
 def _encoded(
-    pictures: Iterator[tuple[str, np.ndarray]], encoder: Encoder, path: Path
+    pictures: Iterator[tuple[str, np.ndarray]], encoder: Encoder, where: str
 ) -> tuple[list[str], np.ndarray] | None:
     names: list[str] = []
     if (first := next(pictures, None)) is None:
         return None  # no encoder is asked for the features of nothing
+    batch = getattr(encoder, "batch", 1)
+    size = batch * math.ceil(CHUNK / batch)  # whole batches: the last of a chunk is not filled up for nothing
 
     def taken() -> Iterator[np.ndarray]:
-        for name, picture in chain([first], islice(pictures, CHUNK - 1)):
+        for name, picture in chain([first], islice(pictures, size - 1)):
             names.append(name)
             yield picture
 
-    features = encoder.encode(taken())
+    encode = getattr(encoder, "encode_prepared", encoder.encode)
+    features = encode(taken())
     family = encoder.identity.get("family")
     if features.shape != (len(names), encoder.dim) or features.dtype != np.float32:
         raise InputError(
-            f"{path}: encoder {family!r} gave {features.dtype} of shape {features.shape}"
+            f"{where}: encoder {family!r} gave {features.dtype} of shape {features.shape}"
             f" for {len(names)} pictures, expected float32 of shape {(len(names), encoder.dim)}"
         )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise InputError(
-            f"{path}: encoder {family!r} gave numbers that are not finite for {names[bad[0]]!r};"
+            f"{where}: encoder {family!r} gave numbers that are not finite for {names[bad[0]]!r};"
             " expected finite features (are its weights damaged?)"
         )
     return names, features

@@ -13,9 +13,14 @@ Beside `load` a module may have, each taking the options as keywords:
     of it begins with the key: "cells: ...");
 `members`, the sections of further families of its kind that it is made of;
 `dim`, for an encoder, the number of features, or None where only its network could tell;
-`files`, what it reads beside its code, and `PACKAGES`, distributions whose version counts.
+`files`, what it reads beside its code, and `PACKAGES`, distributions whose version counts;
+`others`, families of other kinds that it loads, as "base_models/folder".
 A family of `priors` also says in `READS` which of "base_model", "pool" and "excluded" it takes pictures
-from, in `FAMILIES` of which other families it is made, and may have `state`, a digest of files outside.
+from, and may have `state`, a digest of files outside.
+
+A kind may have presets: families with their options under one name, in the file `presets.toml` of its
+folder. A section names one by `preset` in place of `family`; `with_preset` puts in what it stands for, as
+soon as the config is read, so that a new preset makes nothing stale.
 """
 
 from __future__ import annotations
@@ -24,9 +29,11 @@ import importlib
 import inspect
 import pkgutil
 import sys
+import tomllib
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -141,6 +148,37 @@ def split(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A config section `{family: name, option: value, ...}` as the family's name and its options."""
     options = dict(section)
     return options.pop("family"), options
+
+
+def presets(kind: str) -> dict[str, dict[str, Any]]:
+    """The presets of a kind by name; the head of their file says what is known of each. Most kinds have none."""
+    path = Path(__file__).parent / kind / "presets.toml"
+    return tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def with_preset(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A section with what its `preset` stands for in its place; one without that key as it is.
+
+    What the section says beside it counts before the preset's options. Raises InputError for an
+    unknown preset, a `family` beside it, and weights that the preset cannot name and the section does not.
+    """
+    if "preset" not in section:
+        return dict(section)
+    name, known = section["preset"], presets(kind)
+    if not isinstance(name, str) or name not in known:
+        raise InputError(f"{where}.preset: no preset {name!r}, {close_matches(str(name), known)}")
+    if "family" in section:
+        raise InputError(
+            f"{where}.family: {section['family']!r} beside a preset, which names its own; take one out"
+        )
+    preset = known[name]
+    own = {key: value for key, value in section.items() if key != "preset"}
+    found = {"family": preset["family"]} | preset["options"] | own
+    if "weights" not in found and "weights" in parameters(kind, preset["family"]):
+        raise InputError(
+            f"{where}.weights: preset {name!r} needs the file {preset['source']}; fetch it, and name it here"
+        )
+    return found
 
 
 def complete(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from attrib_core.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
 MAIN = "main"
+FOLDER_FAMILY = "open that by 'family: folder'"
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,16 @@ class Snapshot:
     commit: str
 
 
-def snapshot(name: str, revision: str | None, file: str) -> Snapshot:
+def snapshot(
+    name: str, revision: str | None, file: str, *, key: str = "name", instead: str = FOLDER_FAMILY
+) -> Snapshot:
     """The cached snapshot of a model, which holds `file`, a path inside it such as "config.json".
 
     `revision` is a commit, branch or tag; without one the cache's `main` is taken. The cache
     is that of huggingface_hub: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
     Raises InputError for a name that the hub cannot have, and where the snapshot or the file
-    is not there, with the command that fetches it.
+    is not there, with the command that fetches it. `key` of the config stands in front of the
+    message; `instead` says what opens a folder that holds the model.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -40,24 +44,25 @@ def snapshot(name: str, revision: str | None, file: str) -> Snapshot:
         found = try_to_load_from_cache(name, file, cache_dir=cache, revision=revision or MAIN)
     except HFValidationError:
         raise InputError(
-            f"name: {name!r} is no name of the hub, expected one like 'owner/model'; a folder is opened by"
-            " 'family: folder'"
+            f"{key}: {name!r} is no name of the hub, expected one like 'owner/model'; of a folder: {instead}"
         ) from None
     if not isinstance(found, str):
         place = f"revision {revision!r} of {name!r}" if revision else f"{name!r}"
-        raise InputError(f"name: {place} is not in {cache}, or lacks {file}; {fetching(name, revision)}")
+        raise InputError(
+            f"{key}: {place} is not in {cache}, or lacks {file}; {fetching(name, revision, instead)}"
+        )
     path = Path(found)
     for _ in Path(file).parts:
         path = path.parent
     return Snapshot(path, path.name)
 
 
-def fetching(name: str, revision: str | None) -> str:
+def fetching(name: str, revision: str | None, instead: str = FOLDER_FAMILY) -> str:
     """What to do about a model that is not there, the end of an error message."""
     said = f" --revision {revision}" if revision else ""
     return (
         f"fetch it on a machine with a network by `hf download {name}{said}` and copy that cache here, or fetch"
-        f" into a folder by `hf download {name}{said} --local-dir FOLDER` and open that by 'family: folder'"
+        f" into a folder by `hf download {name}{said} --local-dir FOLDER` and {instead}"
     )
 
 

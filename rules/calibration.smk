@@ -24,7 +24,7 @@ rule calibrate:
     params:
         settings=CONFIG["calibration"],
         kinds=kinds_of,
-        bootstrap=CONFIG["metrics"]["bootstrap"],
+        judging={"bootstrap": CONFIG["metrics"]["bootstrap"]},
         seed=CONFIG["seed"],
         code=code("workflow_scripts/calibrate.py"),
     script:

@@ -16,6 +16,7 @@ rule embed_pool_part:
     resources:
         mem_mb=2000,
         gpu=embed_gpu,
+        decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="image_id",
         encoder=embed_encoder,
@@ -39,6 +40,7 @@ rule embed_queries_part:
     resources:
         mem_mb=2000,
         gpu=embed_gpu,
+        decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="query_id",
         encoder=embed_encoder,
@@ -62,6 +64,7 @@ rule embed_exemplars:
     resources:
         mem_mb=2000,
         gpu=embed_gpu,
+        decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="exemplar_id",
         encoder=embed_encoder,

@@ -78,10 +78,15 @@ def prior_code(script):
     return code(
         script,
         f"priors/{PRIOR_FAMILY}",
-        *getattr(PRIOR_MODULE, "FAMILIES", ()),
+        *others(PRIOR_MODULE, PRIOR_OPTIONS),
         data=PRIOR_MODULE.files(**PRIOR_OPTIONS) if hasattr(PRIOR_MODULE, "files") else (),
         packages=getattr(PRIOR_MODULE, "PACKAGES", ()),
     )
+
+
+def others(module, options):
+    """Families of other kinds that one loads, as it says itself."""
+    return module.others(**options) if hasattr(module, "others") else []
 
 
 def embed_code(wildcards):
@@ -99,6 +104,7 @@ def encoder_code(encoder):
         return code(
             "workflow_scripts/embed.py",
             *(f"encoders/{name}" for name in modules),
+            *others(modules[family], options),
             data=modules[family].files(**options) if hasattr(modules[family], "files") else [],
             packages=[one for inner in modules.values() for one in getattr(inner, "PACKAGES", [])],
         )

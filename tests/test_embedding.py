@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import threading
+import time
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attrib_core import embedding, families, tables
+from attrib_core import decoding, embedding, families, tables
 from attrib_core.errors import InputError
 from tests.embedding_fixtures import noise_pictures, png, write_embeddings, write_parts, write_pictures
 
@@ -28,8 +31,10 @@ class MeanColor:
         return np.array(rows, dtype=np.float32).reshape(-1, 4)
 
 
-def embedded(path: Path, encoder: embedding.Encoder | None = None) -> tuple[list[str], np.ndarray]:
-    parts = list(embedding.embed(path, ids="image_id", encoder=encoder or MeanColor()))
+def embedded(
+    path: Path, encoder: embedding.Encoder | None = None, threads: int = 0
+) -> tuple[list[str], np.ndarray]:
+    parts = list(embedding.embed(path, ids="image_id", encoder=encoder or MeanColor(), threads=threads))
     names = [name for part in parts for name in part["image_id"].to_pylist()]
     return names, np.concatenate([tables.vectors(part["embedding"]) for part in parts])
 
@@ -81,6 +86,171 @@ def test_pictures_are_decoded_one_at_a_time(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8e6
+
+
+class Prepared(MeanColor):
+    """Split as encoders with a network are: `prepare` runs where pictures are decoded."""
+
+    batch = 3
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
+    def prepare(self, picture: np.ndarray) -> np.ndarray:
+        self.threads.add(threading.current_thread().name)
+        return picture.astype(np.float32)
+
+    def encode_prepared(self, prepared: Iterable[np.ndarray]) -> np.ndarray:
+        return super().encode(prepared)
+
+
+@pytest.mark.parametrize("encoder", [MeanColor(), Prepared()], ids=["whole", "split"])
+def test_threads_that_decode_ahead_change_nothing(tmp_path, monkeypatch, encoder):
+    monkeypatch.setattr(embedding, "CHUNK", 4)
+    pictures = [one[: 8 + 4 * (number % 7)] for number, one in enumerate(noise_pictures(40))]
+    ids = [f"p{number}" for number in range(40)]
+    path = write_pictures(tmp_path / "a.parquet", ids, [png(picture) for picture in pictures])
+    expected = embedded(path, encoder)
+    assert expected[0] == ids and np.array_equal(expected[1], MeanColor().encode(pictures))
+    for threads in (1, 3, 8):
+        names, features = embedded(path, encoder, threads)
+        assert names == ids and np.array_equal(features, expected[1])
+    if isinstance(encoder, Prepared):
+        assert any(name.startswith("decoding") for name in encoder.threads)
+
+
+def test_threads_run_a_bounded_number_of_pictures_ahead(tmp_path, monkeypatch):
+    """And a broken picture is told in its turn, by its name, after which nothing goes on."""
+    opened: list[str] = []
+    taken: list[int] = []
+    real = decoding.to_rgb
+
+    def counted(data: bytes, *, where: str) -> np.ndarray:
+        opened.append(where)
+        return real(data, where=where)
+
+    class Slow(MeanColor):
+        def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+            def watched() -> Iterator[np.ndarray]:
+                for number, picture in enumerate(pictures):
+                    time.sleep(0.002)
+                    taken.append(len(opened) - number)
+                    yield picture
+
+            return super().encode(watched())
+
+    monkeypatch.setattr(decoding, "to_rgb", counted)
+    data = [png(one) for one in noise_pictures(60)]
+    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(60)], data)
+    embedded(path, Slow(), 2)
+    assert 2 < max(taken) <= 2 * embedding.AHEAD + 2
+    path = write_pictures(tmp_path / "b.parquet", [str(n) for n in range(60)], [*data[:9], b"x", *data[10:]])
+    opened.clear()
+    with pytest.raises(InputError, match="b.parquet: picture '9': 1 bytes are no picture"):
+        embedded(path, Slow(), 2)
+    assert len(opened) < 30
+
+
+def test_without_a_number_threads_decode_where_a_gpu_computes(tmp_path, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(
+        embedding, "_ahead", lambda items, work, threads: asked.append(threads) or map(work, items)
+    )
+    path = write_pictures(tmp_path / "a.parquet", ["a"], [png(one) for one in noise_pictures(1)])
+    encoder = MeanColor()
+    embedded(path, encoder, -1)
+    encoder.device = "cuda:0"
+    embedded(path, encoder, -1)
+    embedded(path, encoder, 0)
+    assert asked == [0, embedding.THREADS_BESIDE_A_GPU, 0]
+
+
+def strange() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Files of strange modes, and the RGB that the one documented conversion makes of each."""
+    from PIL import Image
+
+    gray = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    colours = noise_pictures(1)[0]
+    found: dict[str, tuple[bytes, np.ndarray]] = {}
+
+    def add(name: str, image: Image.Image, expected: np.ndarray, kind: str = "PNG", **options: Any) -> None:
+        stream = io.BytesIO()
+        image.save(stream, kind, **options)
+        found[name] = (stream.getvalue(), expected)
+
+    eight = np.round(gray.astype(np.float64) * 255 / 65535).astype(np.uint8)
+    add("16 bit", Image.fromarray(gray), np.repeat(eight[..., None], 3, axis=2))
+    ink = np.concatenate([255 - colours, np.full((32, 32, 1), 51, np.uint8)], axis=2)
+    paper = np.round(colours.astype(np.float64) * 204 / 255).astype(np.uint8)
+    add("CMYK", Image.fromarray(ink, "CMYK"), paper, "TIFF")
+    palette = Image.fromarray(colours).quantize(16)
+    add("palette", palette, np.asarray(palette.convert("RGB")))
+    half = np.concatenate([colours, np.full((32, 32, 1), 51, np.uint8)], axis=2)
+    over_white = np.round(colours.astype(np.float64) * 0.2 + 255 * 0.8).astype(np.uint8)
+    add("alpha", Image.fromarray(half, "RGBA"), over_white)
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # the camera was held upright: a quarter turn clockwise shows it
+    add("EXIF", Image.fromarray(colours), np.rot90(colours, -1), exif=rotated)
+    add("1 bit", Image.fromarray(eight > 99), np.repeat((eight > 99)[..., None] * np.uint8(255), 3, axis=2))
+    return found
+
+
+@pytest.mark.parametrize("name", ["16 bit", "CMYK", "palette", "alpha", "EXIF", "1 bit"])
+def test_pictures_of_every_strange_mode_are_embedded_as_the_rgb_they_stand_for(tmp_path, name):
+    data, expected = strange()[name]
+    path = write_pictures(tmp_path / "a.parquet", ["a"], [data])
+    encoder = families.load("encoders", "pixel", {"size": 32, "centred": False})
+    _, features = embedded(path, encoder)
+    assert np.abs(features.reshape(32, 32, 3) * 255 - expected).max() <= 1.01  # a level, by rounding
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pictures_that_do_not_say_what_white_is_are_refused_by_name(tmp_path, mode):
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new(mode, (4, 4)).save(stream, "TIFF")
+    path = write_pictures(tmp_path / "a.parquet", ["a"], [stream.getvalue()])
+    with pytest.raises(InputError, match=f"a.parquet: picture 'a': pixels of mode '{mode}'"):
+        embedded(path)
+
+
+def test_a_dimension_that_changes_on_the_way_is_refused_and_nothing_is_left(run_script, tmp_path, add_family):
+    add_family(
+        "encoders",
+        "changing",
+        """
+        import numpy as np
+
+        class Changing:
+            identity = {"family": "changing"}
+            dim = 4
+            asked = 0
+
+            def encode(self, pictures):
+                self.asked += 1
+                return np.ones((len(list(pictures)), 4 if self.asked == 1 else 5), np.float32)
+
+        def load():
+            return Changing()
+        """,
+    )
+    data = [png(one) for one in noise_pictures(embedding.CHUNK + 3, size=8)]
+    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(len(data))], data)
+    target = tmp_path / "out" / "part.parquet"
+    with pytest.raises(SystemExit):
+        run_script(
+            "embed",
+            input={"images": str(path)},
+            output={"embeddings": str(target)},
+            params={"ids": "image_id", "encoder": {"family": "changing"}, "code": "x"},
+            wildcards={"encoder": "x"},
+        )
+    assert (
+        "gave float32 of shape (3, 5) for 3 pictures, expected float32 of shape (3, 4)"
+        in (tmp_path / "job.log").read_text()
+    )
+    assert not target.exists() and not list(target.parent.iterdir())
 
 
 class Broken(MeanColor):

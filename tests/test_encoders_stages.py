@@ -58,7 +58,8 @@ def test_timm_stages_against_plain_sums_over_activations(load, stages, cells, de
     encoder = load("timm", stages=stages, cells=cells, deviation=deviation)
     for picture, features in zip(noise_pictures(3), encoder.encode(noise_pictures(3)), strict=True):
         caught.clear()
-        network_input = (picture.astype(np.float32) / 255 - encoder._mean) / encoder._std
+        mean, std = (np.float32(one) for one in (encoder.prepare.mean, encoder.prepare.std))
+        network_input = (picture.astype(np.float32) / 255 - mean) / std
         run(network, network_input)
         expected: list[np.ndarray] = []
         for stage in stages:

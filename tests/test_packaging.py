@@ -31,10 +31,14 @@ LIGHT_MODULES = (
     "attrib_core.decoding",
     "attrib_core.jobs",
     "attrib_core.fingerprint",
+    "attrib_core.encoders.diffusion",
     "attrib_core.encoders.fusion",
+    "attrib_core.encoders.open_clip",
     "attrib_core.encoders.palette",
     "attrib_core.encoders.pixel",
     "attrib_core.encoders.timm",
+    "attrib_core.encoders.torchscript",
+    "attrib_core.encoders.transformers",
 )
 
 

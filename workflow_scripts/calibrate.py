@@ -16,7 +16,7 @@ with job(snakemake):
             kinds=snakemake.params.kinds,
             save=soft_scores.write,
             seed=snakemake.params.seed,
-            bootstrap=snakemake.params.bootstrap,
+            **snakemake.params.judging,
             **snakemake.params.settings,
         )
     tables.write_json(Path(outputs.calibrator), done.calibrator)

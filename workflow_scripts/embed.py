@@ -8,6 +8,12 @@ with job(snakemake):
     from attrib_core import embedding, tables
 
     encoder = embedding.load(snakemake.params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
+    embedded = embedding.embed(
+        Path(snakemake.input.images),
+        ids=snakemake.params.ids,
+        encoder=encoder,
+        threads=snakemake.resources.get("decoding_threads", -1),
+    )
     with tables.writer(Path(snakemake.output.embeddings), embedding.schema(encoder)) as sink:
-        for table in embedding.embed(Path(snakemake.input.images), ids=snakemake.params.ids, encoder=encoder):
+        for table in embedded:
             sink.write(table)

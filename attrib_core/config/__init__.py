@@ -49,7 +49,7 @@ def _checked(values: Mapping[str, Any]) -> Config:
 
 
 def _stated(values: Mapping[str, Any]) -> Config:
-    config = validated(Config, values)
+    config = validated(Config, checks.with_presets(values))
     checks.between_keys(config)
     filled = checks.with_options(config.model_dump(mode="json"))
     checks.stacks(filled)

@@ -30,6 +30,20 @@ def with_options(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config with its presets of encoders replaced by what they stand for."""
+    encoders = values.get("encoders")
+    if not isinstance(encoders, Mapping):
+        return dict(values)
+    replaced = {
+        name: families.with_preset("encoders", section, f"encoders.{name}")
+        if isinstance(section, Mapping)
+        else section
+        for name, section in encoders.items()
+    }
+    return dict(values) | {"encoders": replaced}
+
+
 def between_keys(config: Config) -> None:
     """What the model alone cannot say; InputError names the keys."""
     exemplars = config.exemplars

@@ -51,7 +51,40 @@ def config_page() -> str:
             options = families.options_model(kind, family)
             if options.model_fields:
                 lines.append(HEADER + _rows(options))
+        if families.presets(kind):
+            lines += _presets(kind)
     return "\n".join(lines)
+
+
+def _presets(kind: str) -> list[str]:
+    """A table of the presets of a kind."""
+    rows = [
+        f"| `{name}` | `{one['family']}` | {_cell(one['about'])} | {one['dim']} | {_seen(one)}"
+        f" | {_cell(one['licence'])} | {_cell(one['source'])} | {_cell(one['revision'])} |"
+        for name, one in families.presets(kind).items()
+    ]
+    return [
+        f"#### Presets of `{kind}`\n",
+        "`{preset: abc-clip}` stands for a family with options; what is written beside it counts first, as in",
+        "`{preset: abc-moco, weights: vit-b-300ep.pth.tar}`. Weights named `hub:` are looked for in the cache of",
+        "huggingface_hub, and where they are not there, the error says what fetches them; a run downloads",
+        "nothing. Where no revision is known, the checksum in the metadata of the embeddings says which file it was.\n",
+        "| preset | family | what | features | pixels | licence of the weights | published as | revision |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+    ]
+
+
+def _seen(preset: Mapping[str, Any]) -> str:
+    """How a picture is prepared, in a cell."""
+    options = preset["options"]
+    if "size" not in options:
+        return "as its processor states"
+    size = options["size"]
+    if options.get("fit") == "squash":
+        return f"{options['interpolation']} to {size} x {size}"
+    return f"{options['interpolation']} to {options.get('resize', size)}, middle {size}"
 
 
 def data_page() -> str:

@@ -46,6 +46,12 @@ class Parts(Section):
     exemplar_sets: int = key(
         16, "exemplar sets in a job; a whole number of stacks (`customizer.stack`)", ge=1
     )
+    decoding_threads: int = key(
+        -1,
+        "threads of a job that decode pictures ahead of an encoder; -1: 4 where it computes on a GPU, none on a CPU",
+        ge=-1,
+        le=64,
+    )
 
 
 class Pool(Section):
@@ -256,6 +262,7 @@ WITHOUT_EFFECT = {
     "run": "names the folder of the run, so that another name is another run",
     "parts.pool_images": "cuts the pool into jobs: the parts are other files, with the same rows in all",
     "parts.exemplar_sets": "cuts the exemplar sets into jobs: the parts are other files, with the same rows in all",
+    "parts.decoding_threads": "how many threads decode pictures ahead of an encoder",
     "synthesis.batch": "how many pictures are computed at once",
     "ranking.query_block": "rows of one matrix product of exact sums",
     "ranking.pool_block": "columns of one matrix product of exact sums",
@@ -306,7 +313,8 @@ class Config(Section):
                 },
             ),
         },
-        "encoders by a name of your own: each a family of `attrib_core/encoders` and its options",
+        "encoders by a name of your own: each a family of `attrib_core/encoders` and its options, or `preset` and"
+        " what differs from it",
         min_length=1,
     )
     index: Index = key(Index(), "indices of the pool for retrieval")

@@ -29,7 +29,7 @@ Parts = Annotated[
     dict[str, dict[str, Any]],
     Field(
         min_length=1,
-        description="encoders by a name of your own: each a family, its options, and `weight` (number"
+        description="encoders by a name of your own: each a family or `preset`, its options, and `weight` (number"
         " above 0, default 1); no fusion among them",
     ),
 ]
@@ -149,8 +149,20 @@ def files(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[Pat
     return found
 
 
+def others(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[str]:
+    """Families of other kinds that the parts load."""
+    found: list[str] = []
+    for name, part in parts.items():
+        family, options, _ = _split(name, part)
+        module = families.module("encoders", family, f"parts.{name}")
+        found += module.others(**options) if hasattr(module, "others") else []
+    return found
+
+
 def _split(name: str, part: Mapping[str, Any]) -> tuple[str, dict[str, Any], float]:
     """Family, options and weight of a part."""
+    if isinstance(part, Mapping):
+        part = families.with_preset("encoders", part, f"parts.{name}")
     told = validated(Part, part, f"parts.{name}")
     if told.family == FAMILY:
         raise InputError(f"parts.{name}.family: a fusion inside a fusion; put its parts here instead")

@@ -23,7 +23,6 @@ from attrib_core.diffusion.priors import Material, PriorClass, PriorSet, row, wr
 from attrib_core.errors import InputError
 
 READS: tuple[str, ...] = ()
-FAMILIES = ("sources/folder",)
 Choice = Literal["subfolder", "caption", "all"]
 
 
@@ -120,6 +119,11 @@ def checked(**options: Any) -> dict[str, Any]:
     """The options once more, after a look into the folder."""
     _source(options["path"], options["metadata"])
     return options
+
+
+def others(**_options: Any) -> list[str]:
+    """The source that reads the folder."""
+    return ["sources/folder"]
 
 
 def state(**options: Any) -> str:

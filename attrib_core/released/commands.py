@@ -1,4 +1,4 @@
-"""`python -m attrib_core abc evaluate | compare | export`: the published benchmark's files."""
+"""`python -m attrib_core abc embed | evaluate | compare | export`: the published benchmark's files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,46 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add `abc` and its subcommands to those of the command line."""
-    top = commands.add_parser("abc", help="evaluate, compare or write files of the published benchmark")
+    top = commands.add_parser("abc", help="make, evaluate, compare or write files of the published benchmark")
     inner = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_embed(inner.add_parser("embed", help="features of a test case's pictures, in the released layout"))
     _add_evaluate(inner.add_parser("evaluate", help="exact metrics of released features, with intervals"))
     _add_compare(inner.add_parser("compare", help="differences between two evaluations, with p-values"))
     _add_export(inner.add_parser("export", help="write a run of this project in the released layout"))
+
+
+def _add_embed(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--testcase", type=Path, required=True, metavar="JSON", help="JSON of test cases: test_*.json"
+    )
+    one.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the paths in the JSON start from",
+    )
+    one.add_argument(
+        "--encoder",
+        required=True,
+        metavar="NAME",
+        help="a preset, such as abc-clip, or a family; with --config an encoder of that config",
+    )
+    one.add_argument("--config", type=Path, metavar="F", help="config that describes the encoder")
+    one.add_argument(
+        "--set",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the encoder, such as weights=PATH; may be given again",
+    )
+    one.add_argument(
+        "--threads", type=int, default=-1, metavar="N", help="that decode; default: 4 beside a GPU, else none"
+    )
+    one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    one.add_argument("--out", type=Path, required=True, metavar="F", help="file of features: test_*.pth")
+    one.set_defaults(run=embed)
 
 
 def _add_evaluate(one: argparse.ArgumentParser) -> None:
@@ -121,6 +156,21 @@ def _add_export(one: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="folder for feats/, dataset/json/ and weights/"
     )
     one.set_defaults(run=export)
+
+
+def embed(arguments: argparse.Namespace) -> int:
+    """Encode the pictures of a JSON of test cases; name the file and what is in it."""
+    from attrib_core import embedding
+    from attrib_core.released import embed as making
+
+    section = making.section(arguments.encoder, arguments.config, arguments.options)
+    with _progress("abc embed"):
+        encoder = embedding.load(section, where="--encoder", device=arguments.device)
+        for line in making.embed(
+            arguments.testcase, arguments.images, encoder, arguments.out, threads=arguments.threads
+        ):
+            print(line)
+    return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

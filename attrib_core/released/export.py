@@ -54,14 +54,14 @@ def export(run: Path, *, encoder: str, out: Path, split: str = "test") -> Iterat
         own = [model for model in models if model.kind == kind]
         entries = _entries(own)
         content = _features(own, entries, exemplars, queries, folder)
-        yield _save(content, feats / f"{split}_{kind}.pth")
+        yield save(content, feats / f"{split}_{kind}.pth")
         path = Path(out) / "dataset" / "json" / f"{split}_{kind}.json"
         tables.write_json(path, entries)
         yield path
     for path in sorted((Path(run) / "mappers" / encoder).glob("*.safetensors")):
         trained_on = path.stem.partition("-")[2]
         name = f"{encoder}_tuned.pth" if trained_on in ("", "both") else f"{encoder}_tuned-{trained_on}.pth"
-        yield _save(_checkpoint(path), Path(out) / "weights" / "mapper" / name)
+        yield save(_checkpoint(path), Path(out) / "weights" / "mapper" / name)
 
 
 def _embeddings(run: Path, encoder: str) -> Path:
@@ -182,7 +182,7 @@ def _write_pool(pool: Matrix, excluded: frozenset[str], path: Path) -> Path:
             raise InputError(f"{pool.where}: all {pool.rows} rows are excluded, expected distractors")
         shape = (len(names), pool.dim)
         feats = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=torch.float32)
-        return _save({"feats": feats.reshape(shape), "paths": names}, path)
+        return save({"feats": feats.reshape(shape), "paths": names}, path)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _save(content: dict[str, Any], path: Path) -> Path:
+def save(content: dict[str, Any], path: Path) -> Path:
     """torch.save under a temporary name, flushed and renamed."""
     import torch
 

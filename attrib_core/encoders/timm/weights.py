@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrib_core import keys
 from attrib_core.errors import InputError
+from attrib_core.networks import places
+from attrib_core.networks import state as state_dicts
 
 if TYPE_CHECKING:
     import torch
 
 PRESETS = Path(__file__).parent / "presets.toml"
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def files(*, weights: str, **_others: Any) -> list[Path]:
@@ -23,7 +26,10 @@ def files(*, weights: str, **_others: Any) -> list[Path]:
     The weights come first. Raises InputError where they are missing.
     """
     preset = presets().get(weights)
-    path = _preset_file(weights, preset) if preset else Path(weights)
+    if weights.startswith(places.HUB):
+        path = places.file(weights, HUB_FILES)
+    else:
+        path = _preset_file(weights, preset) if preset else Path(weights).expanduser()
     if not path.is_file():
         known = ", ".join(repr(name) for name in presets())
         raise InputError(f"weights: no file {weights!r} and no preset of that name; presets: {known}")
@@ -62,29 +68,6 @@ def checksum(path: Path, weights: str, preset: Mapping[str, Any] | None) -> str:
     return found
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name, out of the wrapping that training scripts put around them."""
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has errors of its own for damaged files
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"weights: {path} cannot be read ({line}); expected .safetensors or a plain .pth"
-        ) from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"weights: {path} holds no state dict; expected names and tensors")
-    return state
-
-
 def fill(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_order: bool) -> None:
     """Take the classifier off and load all that is left; every tensor must be there and fit.
 
@@ -104,15 +87,4 @@ def fill(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_orde
     network.reset_classifier(0)
     wanted = network.state_dict()
     given = {name: value for name, value in state.items() if name in wanted or not name.startswith(prefixes)}
-    odd = [f"{name} missing" for name in wanted if name not in given]
-    odd += [f"{name} unexpected" for name in given if name not in wanted]
-    odd += [
-        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    if odd:
-        raise InputError(
-            f"weights: {path} does not fit the network in {len(odd)} tensors, the first: {odd[0]}"
-        )
-    network.load_state_dict(given)
+    state_dicts.fill(network, given, path)

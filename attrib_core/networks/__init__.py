@@ -1,0 +1,1 @@
+"""What encoders that run a network share: how a picture enters, how weights are read, how batches run."""

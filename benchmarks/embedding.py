@@ -1,0 +1,256 @@
+"""Pictures a second and memory of embedding: a plain loop over a DataLoader, ours, and the parts of ours.
+
+    OMP_NUM_THREADS=1 python benchmarks/embedding.py --pictures 20000 --side 256 --size 96
+
+JPEG pictures (some hundred different ones, over and over), EfficientNet-Lite0 with the weights that its
+package carries. One thread computes unless OMP_NUM_THREADS says otherwise. Each method runs in a process
+of its own, so that its peak memory is known; the clock starts when the network is loaded. The methods:
+
+    plain loop     files, torchvision's transforms, torch's DataLoader with --workers processes, batches
+                   of --batch, features gathered and saved at the end: as features of the published
+                   benchmark are made, written anew from its description
+    ours           `embedding.embed`: a Parquet file in, a Parquet file out, as in a job of the workflow
+    ours, threads  the same with --threads threads that decode ahead
+    decoding       what `ours` does before the network, alone: read, decode, resample, normalise
+    network        what it does after that, alone: --at-once pictures, over and over
+
+Printed are pictures a second, pictures a second of processor time (what counts beside other work; "of plain"
+compares these), and peak resident memory, of the plain loop with its workers. All that give features must
+give the same ones, to 1e-4 of their length. With --enforce it is status 1
+where ours is slower than the plain loop or holds more than --limit MB. Nothing is written outside a
+temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from attrib_core import decoding, embedding, families, tables
+
+DIFFERENT, ROWS = 500, 1000
+NETWORK = {"architecture": "tf_efficientnet_lite0", "weights": "efficientnet-lite0"}
+TOLERANCE = 1e-4
+COLUMNS = ("a second", "a CPU second", "seconds", "peak MB", "of plain")
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """Run all methods; prints a table and returns its rows."""
+    options = _options(arguments)
+    if options.method:
+        print(json.dumps(_run(options.method, Path(options.folder), options)))
+        return []
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        _generate(Path(folder), options)
+        rows = [_measured(method, folder, options) for method in METHODS]
+        _check(Path(folder))
+    plain = rows[0]["per_cpu_second"]
+    print(f"{options.pictures} JPEG pictures of {options.side} pixels, network at {options.size},", end=" ")
+    print(f"{os.environ['OMP_NUM_THREADS']} threads, {options.workers} workers of the DataLoader")
+    print("  " + " " * 14 + "".join(f"{name:>13}" for name in COLUMNS))
+    for row in rows:
+        row["of_plain"] = row["per_cpu_second"] / plain
+        values = f"{row['per_second']:13.1f}{row['per_cpu_second']:13.1f}{row['seconds']:13.1f}"
+        values += f"{row['peak_mb']:13.0f}{row['of_plain']:13.2f}"
+        print(f"  {row['method']:14}{values}")
+    by_method = {row["method"]: row for row in rows}
+    share = by_method["ours"]["per_cpu_second"] / by_method["decoding"]["per_cpu_second"]
+    print(f"decoding is {100 * share:.0f} % of the time of 'ours'; the bottleneck is", end=" ")
+    print("decoding" if share > 0.5 else "the network")
+    ours = by_method["ours"]
+    met = ours["of_plain"] >= 1 and ours["peak_mb"] <= options.limit
+    if options.enforce and not met:
+        raise SystemExit(1)
+    return rows
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--side", type=int, default=256, help="of a picture, pixels")
+    parser.add_argument("--size", type=int, default=96, help="that the network sees, pixels")
+    parser.add_argument("--batch", type=int, default=64, help="of the plain loop")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the DataLoader")
+    parser.add_argument("--threads", type=int, default=2, help="of ours that decode")
+    parser.add_argument("--at-once", type=int, default=200, help="pictures in memory for the network alone")
+    parser.add_argument("--limit", type=float, default=1500, help="MB of ours, for --enforce")
+    parser.add_argument("--folder", help="where temporary folders are made")
+    parser.add_argument("--enforce", action="store_true", help="status 1 where a limit is missed")
+    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _measured(method: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    names = ("pictures", "side", "size", "batch", "workers", "threads", "at_once")
+    settings = [word for name in names for word in (f"--{name.replace('_', '-')}", getattr(options, name))]
+    command = [sys.executable, __file__, "--folder", folder, "--method", method, *settings]
+    done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
+    return {"method": method} | json.loads(done.stdout)
+
+
+def _run(method: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    work, count = METHODS[method](folder, options)
+    started, cpu = time.perf_counter(), _cpu()
+    work()
+    seconds, cpu = time.perf_counter() - started, _cpu() - cpu
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * options.workers
+    peak = own + (child if method == "plain loop" else 0)
+    rates = {"per_second": count / seconds, "per_cpu_second": count / cpu}
+    return rates | {"seconds": seconds, "peak_mb": peak / 1024}
+
+
+def _cpu() -> float:
+    """Seconds of processor time so far, of this process and of its finished children."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def _generate(folder: Path, options: argparse.Namespace) -> None:
+    """The same pictures as files and as a Parquet file."""
+    random = np.random.default_rng(0)
+    (folder / "files").mkdir()
+    encoded = []
+    for _ in range(min(DIFFERENT, options.pictures)):
+        cells = random.integers(0, 256, (options.side // 8, options.side // 8, 3), dtype=np.uint8)
+        stream = io.BytesIO()
+        shown = Image.fromarray(cells).resize((options.side, options.side), Image.Resampling.BICUBIC)
+        shown.save(stream, "JPEG", quality=90)
+        encoded.append(stream.getvalue())
+    schema = pa.schema([("image_id", pa.string()), ("image", tables.IMAGE)])
+    with pq.ParquetWriter(folder / "pictures.parquet", schema) as sink:
+        for start in range(0, options.pictures, ROWS):
+            numbers = range(start, min(start + ROWS, options.pictures))
+            images = [{"bytes": encoded[number % len(encoded)], "path": None} for number in numbers]
+            sink.write_table(
+                pa.table(
+                    {"image_id": [f"{number:07d}" for number in numbers], "image": images}, schema=schema
+                )
+            )
+    for number in range(options.pictures):
+        path = folder / "files" / f"{number:07d}.jpg"
+        if number < len(encoded):
+            path.write_bytes(encoded[number])
+        else:
+            os.link(folder / "files" / f"{number % len(encoded):07d}.jpg", path)
+
+
+def _encoder(options: argparse.Namespace) -> Any:
+    return families.load("encoders", "timm", NETWORK | {"size": options.size}, device="cpu")
+
+
+def _plain(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], None], int]:
+    import torch
+    from torchvision import transforms
+
+    encoder = _encoder(options)
+    network, files = encoder._network, sorted((folder / "files").iterdir())
+    transform = transforms.Compose(
+        [
+            transforms.Resize(options.size, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(options.size),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, number: int) -> Any:
+            return transform(Image.open(files[number]).convert("RGB"))
+
+    loader = torch.utils.data.DataLoader(Files(), batch_size=options.batch, num_workers=options.workers)
+
+    def work() -> None:
+        with torch.no_grad():
+            features = torch.cat([network(batch) for batch in loader])
+        np.save(folder / "plain loop.npy", features.numpy())
+
+    return work, options.pictures
+
+
+def _ours(threads: int) -> Callable[[Path, argparse.Namespace], tuple[Callable[[], None], int]]:
+    def prepared(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], None], int]:
+        encoder = _encoder(options)
+        number = options.threads if threads else 0
+        target = folder / f"ours-{threads}.parquet"
+
+        def work() -> None:
+            made = embedding.embed(
+                folder / "pictures.parquet", ids="image_id", encoder=encoder, threads=number
+            )
+            with tables.writer(target, embedding.schema(encoder)) as sink:
+                for table in made:
+                    sink.write(table)
+
+        return work, options.pictures
+
+    return prepared
+
+
+def _decoding(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], None], int]:
+    prepare = _encoder(options).prepare
+
+    def work() -> None:
+        for batch in pq.ParquetFile(folder / "pictures.parquet").iter_batches(256, columns=["image"]):
+            for image in batch.column("image"):
+                prepare(decoding.to_rgb(image["bytes"].as_py(), where="a picture"))
+
+    return work, options.pictures
+
+
+def _network(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], None], int]:
+    encoder = _encoder(options)
+    files = sorted((folder / "files").iterdir())[: options.at_once]
+    ready = [encoder.prepare(decoding.to_rgb(path.read_bytes(), where=str(path))) for path in files]
+    times = max(1, min(options.pictures, 2000) // len(ready))
+
+    def work() -> None:
+        for _ in range(times):
+            encoder.encode_prepared(ready)
+
+    return work, times * len(ready)
+
+
+def _check(folder: Path) -> None:
+    """All must give the same features, or the times mean nothing."""
+    plain = np.load(folder / "plain loop.npy")
+    for threads in (0, 1):
+        _, own = embedding.read(folder / f"ours-{threads}.parquet")
+        apart = np.linalg.norm(own - plain, axis=1) / np.linalg.norm(plain, axis=1)
+        if not apart.max() < TOLERANCE:
+            raise SystemExit(f"features of ours differ from the plain loop's by {apart.max():.1e}")
+
+
+METHODS: dict[str, Callable[[Path, argparse.Namespace], tuple[Callable[[], None], int]]] = {
+    "plain loop": _plain,
+    "ours": _ours(0),
+    "ours, threads": _ours(1),
+    "decoding": _decoding,
+    "network": _network,
+}
+
+if __name__ == "__main__":
+    main()
