@@ -52,8 +52,9 @@ CHANGES: dict[str, Changes] = {
     "customizer.initializer": {"customizer.initializer": "toy"},
     "customizer.object_prompt": {"customizer.object_prompt": "one {token} {category}"},
     "customizer.style_prompt": {"customizer.style_prompt": "in the style of {token} art"},
-    "customizer.object_prior": {"customizer.object_prior": "object_scene"},
-    "customizer.style_prior": {"customizer.style_prior": "style_theme"},
+    "prior.family": {"prior": {"family": "captions"}},
+    "prior.object_prompts": {"prior.object_prompts": "style_prior"},
+    "prior.style_prompts": {"prior.style_prompts": "object_prior"},
     "customizer.stack": {"customizer.stack": 4},
     "synthesis.image_format": {"synthesis.image_format": "webp"},
     "synthesis.eta": {"synthesis.eta": 0.5},
@@ -66,6 +67,11 @@ CHANGES: dict[str, Changes] = {
     "encoders.mixed.parts.network.stages": {f"{NETWORK}.stages": [1]},
     "encoders.mixed.parts.network.cells": {f"{NETWORK}.stages": [1], f"{NETWORK}.cells": 2},
     "encoders.mixed.parts.network.deviation": {f"{NETWORK}.stages": [1], f"{NETWORK}.deviation": True},
+    "encoders.mixed.parts.network.resize": {f"{NETWORK}.resize": 144},
+    "encoders.mixed.parts.network.fit": {f"{NETWORK}.fit": "squash"},
+    "encoders.mixed.parts.network.interpolation": {f"{NETWORK}.interpolation": "bilinear"},
+    "encoders.mixed.parts.network.prefix": {f"{NETWORK}.prefix": "model."},
+    "encoders.mixed.parts.network.precision": {f"{NETWORK}.precision": "bfloat16"},
     "encoders.mixed.parts.network.mean": {f"{NETWORK}.mean": [0.4, 0.4, 0.4]},
     "encoders.mixed.parts.network.std": {f"{NETWORK}.std": [0.4, 0.4, 0.4]},
     "index.factory": {"index.factory": "IVF4,Flat"},
@@ -78,11 +84,21 @@ CHANGES: dict[str, Changes] = {
     "metrics.ties": {"metrics.ties": "best"},
     "metrics.alike": {"metrics.alike": [["animal", "bird"]]},
     "calibration.shown": {"calibration.shown": 9},
+    "calibration.forms": {"calibration.forms": ["published"]},
+    "calibration.pool_shares": {"calibration.pool_shares": [0.5]},
 }
 """Changes of keys that need more than the next number, or `not`."""
 
 WITHOUT_CHOICE = {"mapper.head": "there is one kind of head so far; its name is in the names of mappers"}
-FAMILY_SECTIONS = ("pool.source", "prompts.object", "prompts.style", "base_model", "customizer", "encoders")
+FAMILY_SECTIONS = (
+    "pool.source",
+    "prompts.object",
+    "prompts.style",
+    "base_model",
+    "customizer",
+    "prior",
+    "encoders",
+)
 """Sections whose keys are names of the user's or options of a family: one row speaks of most of them."""
 
 EVENTS: dict[str, Changes] = {

@@ -125,7 +125,12 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
         "calibrate",
         input={**ranks["untuned"], "exemplars": given["exemplars"]},
         output={**outputs, "calibrator": str(tmp_path / "soft" / "calibrator.json")},
-        params={"settings": {"shown": 5}, "kinds": ["object", "style"], "judging": {"bootstrap": 20}, "seed": 1},
+        params={
+            "settings": {"shown": 5},
+            "kinds": ["object", "style"],
+            "judging": {"bootstrap": 20},
+            "seed": 1,
+        },
     )
     for name in names:
         assert len(tables.read(Path(outputs[name]), name))
