@@ -58,11 +58,21 @@ def read_list(name: str, *, tokens: int = 1) -> list[str]:
     return templates
 
 
+def list_of(entry: str | Mapping[str, str], exemplar: Mapping[str, Any]) -> str:
+    """The list for the set of an exemplar: the entry itself, or what it names for the set's split."""
+    return entry if isinstance(entry, str) else entry[exemplar["split"]]
+
+
+def names_of(entry: str | Mapping[str, str]) -> list[str]:
+    """All lists that an entry of the config names."""
+    return [entry] if isinstance(entry, str) else list(entry.values())
+
+
 def expand(
     exemplars: Iterable[Mapping[str, Any]],
     captions: Mapping[str, str],
     *,
-    lists: Mapping[str, Mapping[str, str]],
+    lists: Mapping[str, Mapping[str, str | Mapping[str, str]]],
     prompts_each: int,
     seed: int,
     modifier_token: str = MODIFIER_TOKEN,
@@ -70,8 +80,9 @@ def expand(
     """Rows of the table `prompts`: for each exemplar set, `prompts_each` prompts of each list.
 
     `exemplars` are rows of that table, `captions` their captions by image_id. `lists` names, for
-    each kind of set, the lists by prompt kind: {"object": {"scene": "object_scene"}}. A
-    `prompt_index` is the position in the list, so that numbers may be missing.
+    each kind of set, the lists by prompt kind: {"object": {"scene": "object_scene"}}; a mapping in
+    place of a list has one for each split. A `prompt_index` is the position in the list, so that
+    numbers may be missing.
 
     Raises InputError where a list leaves a set too few prompts.
     """
@@ -85,7 +96,8 @@ def expand(
             raise InputError(f"{exemplar_set}: category {category!r} holds the token {modifier_token!r}")
         own = [captions[row["image_id"]] for row in members]
         subjects = [row["subject"] for row in members if row["subject"] is not None]
-        for prompt_kind, name in lists[kind].items():
+        for prompt_kind, entry in lists[kind].items():
+            name = list_of(entry, members[0])
             templates = read_list(name)
             usable = [
                 index

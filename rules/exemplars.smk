@@ -1,6 +1,6 @@
 # The plan of the experiment: exemplar sets, their prompts, and what of the pool they exclude.
 
-from attrib_core.prompts import list_path
+from attrib_core.prompts import list_path, names_of
 
 PROMPT_LISTS = {kind: CONFIG["prompts"][kind] for kind in ("object", "style")}
 
@@ -29,7 +29,12 @@ rule exemplars:
         seed=CONFIG["seed"],
         code=code(
             "workflow_scripts/exemplars.py",
-            data=[list_path(name) for lists in PROMPT_LISTS.values() for name in lists.values()],
+            data=[
+                list_path(name)
+                for lists in PROMPT_LISTS.values()
+                for entry in lists.values()
+                for name in names_of(entry)
+            ],
         ),
     script:
         "../workflow_scripts/exemplars.py"

@@ -207,3 +207,15 @@ def test_stacks_are_only_asked_of_customizers_that_have_them():
     checks.stacks({"customizer": {"family": "x"}, "parts": {"exemplar_sets": 7}})
     with pytest.raises(InputError, match="7 is no whole number of stacks of 2.*try 8"):
         checks.stacks({"customizer": {"family": "x", "stack": 2}, "parts": {"exemplar_sets": 7}})
+
+
+def test_prompt_lists_by_split_and_solvers_are_checked() -> None:
+    lists = {"train": "object_media", "test": "object_media"}
+    with pytest.raises(InputError, match="prompts.object.media: no list for validation"):
+        load_config({"prompts": {"object": {"media": lists}}})
+    with pytest.raises(InputError, match="prompts.object.media: no list 'object_medias'"):
+        load_config({"prompts": {"object": {"media": lists | {"validation": "object_medias"}}}})
+    found = load_config({"prompts": {"object": {"media": lists | {"validation": "published_media_test"}}}})
+    assert found.prompts.object["media"]["validation"] == "published_media_test"
+    with pytest.raises(InputError, match="synthesis.eta: 0.5, but synthesis.solver 'dpm"):
+        load_config({"synthesis": {"solver": "dpm++", "eta": 0.5}})

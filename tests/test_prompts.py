@@ -243,3 +243,29 @@ def test_another_token() -> None:
 def test_prompts_of_a_set_do_not_depend_on_other_sets() -> None:
     alone = prompts.expand(EXEMPLARS[1:2], CAPTIONS, lists=LISTS, prompts_each=5, seed=3)
     assert alone == [row for row in expanded() if row["exemplar_set"] == "object-001-fork"]
+
+
+def test_a_list_for_each_split() -> None:
+    by_split = {
+        "train": "published_media_train",
+        "validation": "object_media",
+        "test": "published_media_test",
+    }
+    same = {"kind": "object", "category": "bird", "subject": None}
+    rows = [same | {"exemplar_set": split, "split": split, "image_id": split} for split in by_split]
+    captions = dict.fromkeys(by_split, "")
+    found = prompts.expand(rows, captions, lists={"object": {"media": by_split}}, prompts_each=2, seed=1)
+    for row in found:
+        template = prompts.read_list(by_split[row["exemplar_set"]])[row["prompt_index"]]
+        assert row["prompt"] == prompts.fill(template, category="bird", modifier_token="<new1>")
+    assert len(found) == 6
+
+
+def test_published_lists() -> None:
+    """Their lengths, and that no medium of the test models is one of the others."""
+    names = ("media_test", "media_train", "style_theme", "style_object")
+    length = {name: len(prompts.read_list(f"published_{name}")) for name in names}
+    assert length == {"media_test": 10, "media_train": 34, "style_theme": 10, "style_object": 10}
+    assert not set(prompts.read_list("published_media_test")) & set(
+        prompts.read_list("published_media_train")
+    )

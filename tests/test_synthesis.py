@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -113,10 +113,14 @@ def pixels(table: pa.Table) -> np.ndarray:
 
 
 def stock(
-    pipe: StableDiffusionPipeline, loaded: Components, prompts: Sequence[str], seeds: Sequence[int]
+    pipe: StableDiffusionPipeline,
+    loaded: Components,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    scheduler: type = DDIMScheduler,
 ) -> np.ndarray:
     """Pictures by the stock pipeline from the same latents."""
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     shown = pipe(
         list(prompts),
@@ -134,9 +138,10 @@ def close(first: np.ndarray, second: np.ndarray) -> bool:
     return difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 def test_pictures_are_those_of_the_stock_pipeline(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, prediction_type: str
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, prediction_type: str, solver: str
 ) -> None:
     folder = made.save_base(tmp_path_factory.mktemp("other") / "tiny", prediction_type=prediction_type)
     loaded = components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
@@ -148,9 +153,10 @@ def test_pictures_are_those_of_the_stock_pipeline(
     seeds = [1, 2]
 
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    expected = [stock(pipe, loaded, controls, seeds)]
+    scheduler = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}[solver]
+    expected = [stock(pipe, loaded, controls, seeds, scheduler)]
     deltas.load_into(pipe, *files, TOKEN)
-    expected.append(stock(pipe, loaded, prompts, seeds))
+    expected.append(stock(pipe, loaded, prompts, seeds, scheduler))
 
     ids = components.tokenize(loaded, [*controls, *prompts])
     nothing = components.without_prompt(loaded, 4)
@@ -162,6 +168,7 @@ def test_pictures_are_those_of_the_stock_pipeline(
             sampling.initial_noise(loaded, seeds * 2),
             steps=OPTIONS["steps"],
             guidance=OPTIONS["guidance"],
+            solver=solver,
         )
     assert close(shown[:2], expected[0])
     assert close(shown[2:], expected[1])
@@ -392,6 +399,16 @@ def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) ->
             + sigma * torch.from_numpy(added)
         )
     assert close(shown, components.decode_latents(loaded, latents.float()))
+
+
+def test_a_solver_that_is_none_or_takes_no_noise(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    with pytest.raises(InputError, match="synthesis.solver: 'euler', choose 'ddim' or 'dpm"):
+        synthesize(models[:1], solver="euler")
+    with pytest.raises(InputError, match="synthesis.eta: 0.5, but solver 'dpm"):
+        synthesize(models[:1], solver="dpm++", eta=0.5)
+    assert not synthesize(models[:1], solver="dpm++").equals(synthesize(models[:1]))
 
 
 def test_noise_of_the_steps_does_not_depend_on_the_part(

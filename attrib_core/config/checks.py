@@ -13,6 +13,7 @@ from attrib_core.errors import InputError
 from attrib_core.exemplars import sampling
 
 SPLIT_TOLERANCE = 1e-6
+SPLITS = ("train", "validation", "test")
 
 
 def with_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +76,11 @@ def between_keys(config: Config) -> None:
         given = getattr(config.calibration, name)
         if len(set(given)) < len(given):
             raise InputError(f"calibration.{name}: {given}; each once: {list(dict.fromkeys(given))}")
+    if config.synthesis.solver != "ddim" and config.synthesis.eta > 0:
+        raise InputError(
+            f"synthesis.eta: {config.synthesis.eta}, but synthesis.solver {config.synthesis.solver!r} adds no noise;"
+            " set eta to 0, or solver to 'ddim'"
+        )
     grouped = [name for group in config.metrics.alike for name in group]
     if len(set(grouped)) < len(grouped):
         twice = max(grouped, key=grouped.count)
@@ -117,17 +123,24 @@ def prompt_lists(config: Config) -> None:
     """Every list exists, is well formed, and is long enough where there are sets of its kind."""
     needed = {"object": config.exemplars.object_sets, "style": config.exemplars.style_sets}
     for kind, number in needed.items():
-        for prompt_kind, name in getattr(config.prompts, kind).items():
+        for prompt_kind, entry in getattr(config.prompts, kind).items():
             where = f"prompts.{kind}.{prompt_kind}"
-            try:
-                entries = len(prompts.read_list(name))
-            except InputError as error:
-                raise InputError(f"{where}: {str(error).removeprefix('prompts: ')}") from None
-            if number and entries < config.prompts.prompts_each:
-                raise InputError(
-                    f"{where}: list {name!r} has {entries} entries, fewer than"
-                    f" prompts.prompts_each = {config.prompts.prompts_each}"
-                )
+            if not isinstance(entry, str) and len(entry) < len(SPLITS):
+                lacking = [split for split in SPLITS if split not in entry]
+                raise InputError(f"{where}: no list for {' and '.join(lacking)}; expected one for each split")
+            for name in prompts.names_of(entry):
+                _check_list(name, where, config.prompts.prompts_each if number else 0)
+
+
+def _check_list(name: str, where: str, needed: int) -> None:
+    try:
+        entries = len(prompts.read_list(name))
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix('prompts: ')}") from None
+    if entries < needed:
+        raise InputError(
+            f"{where}: list {name!r} has {entries} entries, fewer than prompts.prompts_each = {needed}"
+        )
 
 
 def source_rows(config: Mapping[str, Any]) -> None:

@@ -96,6 +96,10 @@ class Exemplars(Section):
     )
 
 
+SplitLists = dict[Literal["train", "validation", "test"], str]
+PromptList = str | SplitLists
+
+
 class Prompts(Section):
     """What is asked of each customized model.
 
@@ -103,11 +107,12 @@ class Prompts(Section):
     path that ends in `.txt`.
     """
 
-    object: dict[Name, str] = key(
-        {"scene": "object_scene", "media": "object_media"}, "lists for object sets: prompt kind to list"
+    object: dict[Name, PromptList] = key(
+        {"scene": "object_scene", "media": "object_media"},
+        "lists for object sets: prompt kind to list, or to a list for each split",
     )
-    style: dict[Name, str] = key(
-        {"theme": "style_theme", "object": "style_object"}, "lists for style sets: prompt kind to list"
+    style: dict[Name, PromptList] = key(
+        {"theme": "style_theme", "object": "style_object"}, "lists for style sets, likewise"
     )
     prompts_each: int = key(4, "prompts of each list that a set gets", ge=1)
     samples_each: int = key(2, "pictures that a customized model makes for a prompt", ge=1)
@@ -121,6 +126,9 @@ class Synthesis(Section):
 
     steps: int = key(12, "denoising steps", ge=1, le=1000)
     guidance: float = key(3.0, "scale of classifier-free guidance; 1 is none", ge=1, le=50)
+    solver: Literal["ddim", "dpm++"] = key(
+        "ddim", "how steps are taken; dpm++: DPM-Solver++ of second order, good in 20 steps, with eta 0"
+    )
     eta: float = key(0.0, "share of DDPM's noise that a DDIM step adds; 0 adds none", ge=0, le=1)
     batch: int = key(64, "pictures computed at once; never changes a result", ge=1)
     image_format: Literal["png", "webp"] = key("png", "how pictures are encoded; both without loss")

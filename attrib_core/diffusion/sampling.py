@@ -1,4 +1,4 @@
-"""Sampling with classifier-free guidance over the stock DDIM scheduler, batch by batch.
+"""Sampling with classifier-free guidance over stock schedulers, batch by batch.
 
 The stock pipeline makes pictures of one model; here each picture of a batch may
 belong to another (see `stacked`). Condition and no condition of a picture stand
@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from attrib_core.diffusion.components import Components, decode_latents, predict
 from attrib_core.diffusion.text import Text, interleaved
+from attrib_core.errors import InputError
 
 LARGEST_ETA = 1 - 1e-6
 """At eta 1 and a timestep without signal, the root of what the noise leaves is that of 0, or by
@@ -49,18 +51,21 @@ def sample(
     guidance: float,
     eta: float = 0.0,
     seeds: Sequence[int] = (),
+    solver: str = "ddim",
 ) -> np.ndarray:
-    """Pictures from noise by DDIM, (n, side, side, 3) uint8.
+    """Pictures from noise, (n, side, side, 3) uint8.
 
     conditional, unconditional: texts of n prompts. noise: (n, channels, height,
     width). The prediction is that without condition plus `guidance` times the
     difference of the two. With `eta` above 0 each step adds
-    noise of its own, by the `seeds` of the pictures.
+    noise of its own, by the `seeds` of the pictures. `solver` is "ddim" or "dpm++", DPM-Solver++
+    (Lu et al., 2022) of second order as diffusers has it, which takes no noise.
     """
     if eta > 0 and len(seeds) != len(noise):
         raise ValueError(f"eta {eta}: {len(seeds)} seeds for {len(noise)} pictures")
     eta = min(eta, LARGEST_ETA)
-    scheduler = components.scheduler
+    scheduler = _scheduler(components, solver, eta)
+    options = {"eta": eta} if solver == "ddim" else {}
     scheduler.set_timesteps(steps, device=components.device)
     context = interleaved(unconditional, conditional)
     latents = noise * scheduler.init_noise_sigma
@@ -70,6 +75,23 @@ def sample(
         without, given = predicted.unflatten(0, (-1, 2)).unbind(1)
         added = step_noise(components, seeds, number) if eta > 0 else None
         latents = scheduler.step(
-            without + guidance * (given - without), timestep, latents, eta=eta, variance_noise=added
+            without + guidance * (given - without), timestep, latents, variance_noise=added, **options
         ).prev_sample
     return decode_latents(components, latents)
+
+
+def _scheduler(
+    components: Components, solver: str, eta: float
+) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    """The scheduler of a solver on the base model's own noise schedule."""
+    if solver == "ddim":
+        return components.scheduler
+    if solver != "dpm++":
+        raise InputError(f"synthesis.solver: {solver!r}, choose 'ddim' or 'dpm++'")
+    if eta > 0:
+        raise InputError(
+            f"synthesis.eta: {eta}, but solver 'dpm++' adds no noise; set eta to 0 or solver to 'ddim'"
+        )
+    return DPMSolverMultistepScheduler.from_config(
+        components.scheduler.config, algorithm_type="dpmsolver++", solver_order=2
+    )

@@ -47,6 +47,7 @@ def drawn(
     batch: int,
     device: str,
     eta: float = 0.0,
+    solver: str = "ddim",
 ) -> Iterator[np.ndarray]:
     """The pictures of all missing requests in order; nothing is loaded before the first is asked for."""
     if not missing:
@@ -69,7 +70,9 @@ def drawn(
         needed = {request.model_key for request in filled} & set(owners)
         held = {key: held.get(key) or _delta(owners[key], run) for key in sorted(needed)}
         try:
-            pictures = _batch(loaded, filled, held, nothing, steps=steps, guidance=guidance, eta=eta)
+            pictures = _batch(
+                loaded, filled, held, nothing, steps=steps, guidance=guidance, eta=eta, solver=solver
+            )
         except torch.cuda.OutOfMemoryError:
             raise InputError(
                 f"synthesis.batch: {batch} pictures at a time do not fit the memory of {device};"
@@ -88,6 +91,7 @@ def _batch(
     steps: int,
     guidance: float,
     eta: float,
+    solver: str,
 ) -> np.ndarray:
     """Pictures of a batch of requests, each by its own model."""
     ids = components.tokenize(loaded, [request.prompt for request in filled])
@@ -96,7 +100,15 @@ def _batch(
     with deltas.applied(loaded, [held.get(request.model_key) for request in filled]):
         asked = components.encode_text(loaded, ids)
         return sampling.sample(
-            loaded, asked, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
+            loaded,
+            asked,
+            nothing,
+            noise,
+            steps=steps,
+            guidance=guidance,
+            eta=eta,
+            seeds=seeds,
+            solver=solver,
         )
 
 

@@ -42,6 +42,7 @@ def synthesize(
     code: str,
     device: str,
     eta: float = 0.0,
+    solver: str = "ddim",
 ) -> Iterator[pa.Table]:
     """Tables of `synthesized`, one a model, in the order of the rows of `models`.
 
@@ -64,14 +65,22 @@ def synthesize(
             control_samples_each=control_samples_each,
             seed=seed,
         )
-        settings = [steps, guidance, eta, image_format, code]
+        settings = [steps, guidance, eta, solver, image_format, code]
         key = keys.content_key(
             "synthesized", model["checksum"], base.fingerprint, settings, [asdict(one) for one in asked]
         )
         wanted[model["exemplar_set"]] = (model, asked, run / PIECES / f"{key}.parquet")
     missing = [(model, asked) for model, asked, piece in wanted.values() if not pieces.finished(piece)]
     made = drawing.drawn(
-        missing, base, run, steps=steps, guidance=guidance, batch=batch, device=device, eta=eta
+        missing,
+        base,
+        run,
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+        device=device,
+        eta=eta,
+        solver=solver,
     )
     if len(missing) < len(wanted):
         LOGGER.info("pictures of %d of %d models are there already", len(wanted) - len(missing), len(wanted))
