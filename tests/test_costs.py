@@ -47,7 +47,7 @@ def test_numbers_of_the_published_run_without_its_data() -> None:
         load_config(ROOT / "config" / "paper.yaml")
     found = counts.count(stated(ROOT / "config" / "paper.yaml"))
     assert (found.models, found.training_steps) == (7435, 7435 * 250)
-    assert (found.customized, found.control) == (7435 * 2 * 8 * 4, 7435 * 2 * 8)
+    assert (found.customized, found.control) == (7435 * 2 * 10 * 4, 7435 * 2 * 10)
     assert found.step_pictures == 8
 
 
