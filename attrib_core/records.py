@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def house_metadata() -> None:
         if path.is_file():
             target = HOME / path.relative_to(METADATA)
             target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+            shutil.move(path, target)  # results may be a link to another disk
     for path in sorted(METADATA.rglob("*"), reverse=True) if METADATA.is_dir() else []:
         path.rmdir()
     try:

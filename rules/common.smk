@@ -127,12 +127,25 @@ wildcard_constraints:
     mapper="|".join(map(re.escape, MAPPERS)),
 
 
+def no_room(error):
+    """End with one line where an error says that the disk is full."""
+    if isinstance(error, InputError):
+        sys.exit(f"Error: {error}")
+    if (what := whole.full(error)) is not None:
+        sys.exit(f"Error: {whole.no_space(records.HOME.resolve(), what)}")
+
+
 def note_what_counts():
     """For the record of the run: what its fingerprints cover. Snakemake's own notes go where the run is."""
-    if workflow.is_main_process:
+    if not workflow.is_main_process:
+        return
+    try:
         records.house_metadata()
         for digest, covered in COVERAGES.items():
             records.keep_coverage(Path(RUN), digest, covered.as_json())
+    except (InputError, OSError) as error:
+        no_room(error)
+        raise
 
 
 if workflow.is_main_process:
@@ -144,9 +157,13 @@ if workflow.is_main_process:
         pass  # a file system without locks, of which `begin` speaks
     if BUSY is None:
         # A copied folder of results is known again: by what Snakemake noted, and by times as they were.
-        if records.HOME.is_dir():
-            records.house_metadata()
-        records.settle(Path(RUN))
+        try:
+            if records.HOME.is_dir():
+                records.house_metadata()
+            records.settle(Path(RUN))
+        except OSError as error:
+            no_room(error)
+            raise
     if not CONFIG["exemplars"]["held_out_only"]:
         logger.warning(
             "Warning: exemplars.held_out_only is false, so exemplars may be pictures that the base model was"

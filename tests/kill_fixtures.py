@@ -126,6 +126,11 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
 
 
+def keyed(finished: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Of what is finished, models and pieces: no rerun of a rule makes them anew while their key is the same."""
+    return {path: at for path, at in finished.items() if "/deltas/" in path or "/pieces/" in path}
+
+
 def _complete(folder: Path, path: Path) -> bool:
     """Whether Snakemake has a record of the job that made a file, and no mark that it is unfinished."""
     from base64 import urlsafe_b64encode

@@ -103,7 +103,7 @@ def test_every_key_of_the_config_runs_what_the_table_says(
         {"index.queries": 5, "index.k": 7},
         {"mapper.penalties": [0.1], "mapper.shrinkages": [0.2]},
         {"seed": 3, "prompts.prompts_each": 1},
-        {"customizer.prior_images": 5, "customizer.prior_steps": 6},
+        {"prior.images": 5, "prior.steps": 6},
     ],
 )
 def test_values_that_change_places_are_seen(project: reruns.Project, pair: Changes) -> None:
