@@ -18,6 +18,7 @@ from attrib_core import families, tables
 from attrib_core.customization import stacks
 from attrib_core.customization.concepts import ExemplarSet
 from attrib_core.diffusion import description
+from attrib_core.schemas.pictures import MEASURED
 from tests import diffusion_fixtures as made
 from tests.kill_job_fixtures import start
 
@@ -65,7 +66,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     settings = {"family": "custom_diffusion"} | families.check("customizers", "custom_diffusion", options)
     return {
         "input": {"exemplars": str(exemplars), "prior": str(prior), "base_model": str(base)},
-        "params": {"size": SETS, "settings": settings, "seed": 1, "model_code": "x"},
+        "params": {"cut": {"exemplar_sets": SETS}, "settings": settings, "seed": 1, "model_code": "x"},
     }
 
 
@@ -112,7 +113,7 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         table = tables.read(self.models, "models")
-        return table.drop_columns(["seconds"]).to_pylist()
+        return table.drop_columns(list(MEASURED)).to_pylist()
 
 
 @pytest.mark.slow
