@@ -151,6 +151,31 @@ def test_the_loss_counts_inside_the_mask_alone(loaded: Components) -> None:
     torch.testing.assert_close(plain[0], squares.mean(), rtol=1e-4, atol=1e-5)
 
 
+def test_the_published_loss_is_four_times_that_of_the_published_settings(loaded: Components) -> None:
+    """There exemplars' errors are summed over channels and divided by cells, and the prior's are a plain mean."""
+    values = read_yaml(Path(__file__).parent.parent / "config" / "paper.yaml")["customizer"]
+    method = CustomDiffusion(exemplar_batch=3, prior_batch=2, prior_weight=values["prior_weight"], stack=1)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        text = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
+    prior = concepts.Prior(torch.randn(2, 4, 8, 8, generator=generator), text, torch.zeros(2, 6))
+    one = replace(concept(loaded, Augmentation(random_resize=True, loss_mask=True)), prior=prior)
+    drawn = training.draw(
+        one, 2, exemplar_batch=3, prior_batch=2, timestep_power=0.6, horizon=1000, seed=5
+    )  # fmt: skip
+    stack = method.start(loaded, ["fruit"], 5)
+    with stack.attached(), torch.no_grad():
+        found = training.step_losses([one], loaded, method, 2, 5)
+        states = torch.cat([components.encode_text(loaded, drawn.ids).states, text.states[drawn.prior]])
+        noisy = loaded.scheduler.add_noise(drawn.latents, drawn.noise, drawn.timesteps)
+        target = loaded.scheduler.get_velocity(drawn.latents, drawn.noise, drawn.timesteps)
+        squares = (loaded.unet(noisy, drawn.timesteps, states).sample - target).square()
+    assert drawn.masks is not None
+    own = (squares[:3] * drawn.masks).sum(dim=(1, 2, 3)) / drawn.masks.sum(dim=(1, 2, 3))
+    torch.testing.assert_close(4 * found[0], own.mean() + squares[3:].mean(), rtol=1e-4, atol=1e-5)
+    assert values["gradient_clip"] == 1 / 4  # of a gradient four times as large
+
+
 def test_training_with_all_of_it(loaded: Components) -> None:
     method = CustomDiffusion(steps=2, exemplar_batch=2, prior_batch=0, stack=2, views=8)
     switches = Augmentation(True, True, True, True)
@@ -179,3 +204,21 @@ def test_a_switch_that_needs_another() -> None:
     for name in ("size_prompts", "loss_mask"):
         with pytest.raises(InputError, match=rf"customizer.{name}: True, but random_resize is False"):
             load_config({"customizer": {"family": "custom_diffusion", name: True}})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"object_prompt": "a {token} {thing}"}, r"customizer.object_prompt: .*; placeholders are {token}"),
+        ({"object_prompt": "a {token} {"}, r"customizer.object_prompt: .*; placeholders are {token}"),
+        (
+            {"style_prompt": "{token}[ of {token.x}]"},
+            r"customizer.style_prompt: .*; placeholders are {token}",
+        ),
+        ({"style_prompt": "a {{token}}"}, r"customizer.style_prompt: .* has no {token}"),
+        ({"initializer": " "}, "customizer.initializer: ' ' is empty"),
+    ],
+)
+def test_prompts_and_initializers_are_checked_with_the_config(options: dict[str, str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_config({"customizer": {"family": "custom_diffusion"} | options})

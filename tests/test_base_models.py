@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from attrib_core import families
 from attrib_core.base_models import bundled
@@ -109,6 +110,23 @@ def test_a_broken_file_is_named(folder: Path, file: str, content: str, message: 
     (folder / file).write_text(content)
     with pytest.raises(InputError, match=rf"{folder}/{file}.*{message}"):
         description.describe(folder)
+
+
+def test_latents_are_not_clipped_whatever_scheduler_the_folder_names(folder: Path) -> None:
+    """Configs of other schedulers than DDIM need not say `clip_sample`, whose default in DDIM is to clip."""
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        '{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}'
+    )
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"][1] = "PNDMScheduler"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    loaded = components.load(description.describe(folder), "cpu")
+    assert not loaded.scheduler.config.clip_sample
+    loaded.scheduler.set_timesteps(10)
+    timestep, noise = loaded.scheduler.timesteps[4], torch.zeros(1, 4, 8, 8)
+    alpha = loaded.scheduler.alphas_cumprod[timestep]
+    guessed = loaded.scheduler.step(noise, timestep, torch.full_like(noise, 3.0)).pred_original_sample
+    torch.testing.assert_close(guessed, torch.full_like(noise, 3.0) / alpha.sqrt())
 
 
 def test_weights_that_do_not_fit_are_one_line(folder: Path) -> None:

@@ -170,6 +170,12 @@ def test_a_list_of_the_user(tmp_path):
         load_config(values)
 
 
+def test_steps_beyond_those_of_training_are_an_error():
+    for section in ({"prior": {"family": "generated", "steps": 1001}}, {"synthesis": {"steps": 1001}}):
+        with pytest.raises(InputError, match="steps: 1001 is wrong"):
+            load_config(section)
+
+
 def test_a_key_that_stands_twice_is_an_error(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("seed: 1\npool: {images: 5}\nseed: 2\n")
@@ -180,6 +186,8 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path):
 def test_files_that_are_wrong(tmp_path):
     with pytest.raises(InputError, match="gone.yaml: no such config file"):
         load_config(tmp_path / "gone.yaml")
+    with pytest.raises(InputError, match=f"{tmp_path}: Is a directory; expected a config file"):
+        load_config(tmp_path)
     path = tmp_path / "c.yaml"
     for text, words in [
         ("a: [1", "c.yaml: not readable as YAML"),

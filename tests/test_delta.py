@@ -322,3 +322,22 @@ def test_other_bad_input(
     ]
     assert main([*given, "--layout", "unet", "--rank", "3"]) == 2
     assert "--rank and --share are for --layout lora, not 'unet'" in capsys.readouterr().err
+
+
+def test_where_files_may_be_written(
+    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that cannot be one is an error, and no name leads out of the folder, a token's of others neither."""
+    path, out = tmp_path / "delta.bin", tmp_path / "out"
+    torch.save({"unet": changed(state), "modifier_token": {"../evil": vector()}}, path)
+    ends = ["--base", str(folder), "--out"]
+    assert main(["delta", "export", str(path), *ends, str(out)]) == 2
+    assert "'../evil.safetensors' is no name of a file in it" in capsys.readouterr().err
+    assert main(["delta", "import", str(path), "--name", "../evil", *ends, str(out)]) == 2
+    assert "'../evil.safetensors' is no name of a file in it" in capsys.readouterr().err
+    assert {one.name for one in tmp_path.iterdir()} == {"delta.bin"}
+    assert main(["delta", "import", str(path), "--name", "fine", *ends, str(path)]) == 2
+    assert capsys.readouterr().err.endswith("expected a folder to write into\n")
+    path.write_text("no delta")
+    assert main(["delta", "describe", str(path)]) == 2
+    assert "weights_only" not in capsys.readouterr().err

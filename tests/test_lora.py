@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
 
 from attrib_core.diffusion import lora
 from attrib_core.diffusion.deltas import Delta
@@ -51,8 +52,8 @@ def test_factors_multiply_to_the_difference(folder: Path) -> None:
 def test_stock_diffusers_opens_the_file(folder: Path, tmp_path: Path) -> None:
     pipe = pipeline(folder)
     change = delta(pipe.unet.state_dict(), rank=2)
-    path = tmp_path / "lora" / "one.safetensors"
-    lora.export(path, change, pipe.unet.state_dict(), rank=32)
+    path = tmp_path / "one.safetensors"
+    save_file(lora.factors(change, pipe.unet.state_dict(), rank=32), path)
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     words = torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

@@ -84,6 +84,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text("utf-8"), _Strict)
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a config file in YAML") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if values is None:

@@ -14,14 +14,13 @@ from attrib_core import decoding, keys
 from attrib_core.customization.augmentation import Augmentation, View, flipped, resized
 from attrib_core.diffusion import components as parts
 from attrib_core.diffusion.components import Components
-from attrib_core.diffusion.settings import BRACKETS
+from attrib_core.diffusion.settings import BRACKETS, PLACEHOLDERS
 from attrib_core.diffusion.text import Text
 from attrib_core.errors import InputError
 from attrib_core.pictures.names import article
 
 STYLE_NOUN = "art"
 NONE = Augmentation()
-PLACEHOLDERS = "placeholders are {token}, {category} and {subject}"
 
 
 @dataclass(frozen=True)

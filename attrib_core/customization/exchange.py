@@ -194,7 +194,13 @@ def _contiguous(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _written(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        whole.write_bytes(folder / name, content)
+    """Write files into a folder. A name may come from a file of others, as a token's, and must not lead out of it."""
+    for name in files:
+        if name != Path(name).name or "\0" in name:
+            raise InputError(f"{folder}: {name!r} is no name of a file in it")
+    try:
+        for name, content in files.items():
+            whole.write_bytes(folder / name, content)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}; expected a folder to write into") from None
     return [folder / name for name in files]

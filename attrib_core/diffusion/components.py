@@ -139,7 +139,8 @@ def from_pipeline(
         encoders=tuple(encoders),
         unet=pipe.unet,
         vae=pipe.vae,
-        scheduler=DDIMScheduler.from_config(pipe.scheduler.config),
+        # DDIM's own default clips to [-1, 1], which are no bounds of latents; not every scheduler's config says so
+        scheduler=DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False),
         device=torch.device(device),
         empty_is_zero=bool(pipe.config.get("force_zeros_for_empty_prompt", False)),
     )

@@ -81,7 +81,10 @@ def _load(path: Path) -> Any:
             raise InputError(f"{path}: not readable as safetensors: {error}") from None
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError:
+        # torch's own words advise to load it as code
+        raise InputError(f"{path}: not readable as tensors alone, which is all that is accepted") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise InputError(
             f"{path}: not readable as tensors alone, which is all that is accepted: {reason}"

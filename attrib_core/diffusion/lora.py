@@ -9,12 +9,9 @@ keeps its own file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
-from attrib_core import whole
 from attrib_core.diffusion import lowrank
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.errors import InputError
@@ -73,11 +70,3 @@ def _kept(values: torch.Tensor, rank: int | None, share: float) -> int:
     reached = torch.cumsum(values, 0) >= share * values.sum() * (1 - NEGLIGIBLE)
     needed = int(reached.to(torch.uint8).argmax()) + 1
     return max(1, min(real, needed, len(values) if rank is None else rank))
-
-
-def export(
-    path: Path, delta: Delta, base: Mapping[str, torch.Tensor], rank: int | None = None, share: float = 1.0
-) -> None:
-    """Write a delta as a LoRA file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole.write_bytes(path, save(factors(delta, base, rank, share)))

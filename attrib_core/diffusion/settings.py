@@ -17,6 +17,8 @@ from attrib_core.errors import InputError
 Shape = tuple[int, ...]
 BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 """What is left out of a training prompt where an exemplar has no subject."""
+PLACEHOLDERS = "placeholders are {token}, {category} and {subject}"
+TOKEN = "\0"  # stands for the token where a prompt is looked at; no prompt has it
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -140,14 +142,23 @@ def chosen_shapes(unet: Mapping[str, Shape], endings: tuple[str, ...]) -> dict[s
 def checked(**options: Any) -> dict[str, Any]:
     """The options once more.
 
-    Raises InputError for a switch that does nothing without another one, and for a training prompt
-    without the token, or with it where it may be left out.
+    Raises InputError for a switch that does nothing without another one, for a training prompt with an
+    unknown placeholder, without the token, or with it where it may be left out, and for an empty initializer.
     """
     for name in ("object_prompt", "style_prompt"):
-        if "{token}" not in BRACKETS.sub("", options[name]):
+        try:
+            shown = [
+                BRACKETS.sub(kept, options[name]).format(token=TOKEN, category="", subject="")
+                for kept in (r"\1", "")
+            ]
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise InputError(f"{name}: {options[name]!r}; {PLACEHOLDERS}") from None
+        if TOKEN not in shown[1]:
             raise InputError(
                 f"{name}: {options[name]!r} has no {{token}} outside of brackets; nothing would be learned by it"
             )
+    if options["initializer"] is not None and not options["initializer"].strip():
+        raise InputError(f"initializer: {options['initializer']!r} is empty; expected a word, or null")
     for name in ("size_prompts", "loss_mask"):
         if options[name] and not options["random_resize"]:
             raise InputError(f"{name}: True, but random_resize is False, and nothing is resized")

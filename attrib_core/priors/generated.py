@@ -102,7 +102,7 @@ def _base(material: Material) -> BaseModel:
 def load(
     *,
     images: Annotated[int, Field(ge=1, description="prior pictures made for each class")] = 16,
-    steps: Annotated[int, Field(ge=1, description="denoising steps")] = 12,
+    steps: Annotated[int, Field(ge=1, le=1000, description="denoising steps")] = 12,
     guidance: Annotated[float, Field(ge=1, description="scale of classifier-free guidance")] = 3.0,
     eta: Annotated[float, Field(ge=0, le=1, description="noise of the steps, see `synthesis.eta`")] = 0.0,
     object_prompts: Annotated[
