@@ -298,6 +298,21 @@ def test_one_model_is_warned_of_and_has_no_interval(tmp_path: Path, caplog: pyte
     assert all(np.isnan(row["ci_low"]) and row["n_models"] == 1 for row in done.calibration)
 
 
+def test_a_kind_without_validation_sets_has_the_parameters_of_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = world(4, rows=200, dim=8, set_sizes=[1, 1, 1, 3], queries_each=3)
+    case = case_of(tmp_path, made)  # objects in both splits, the one style set in the test split
+    assert {one for e in evidence(case) for one in e.kinds} == {"object"}
+    done, scores = calibrated(case, form="pool_aware")
+    assert "no style set in the validation split" in caplog.text
+    assert done.calibrator["fitted_on"]["kinds"] == ["object"]
+    renamed = case.exemplars.set_column(
+        case.exemplars.column_names.index("kind"), "kind", pa.array(["object"] * len(case.exemplars))
+    )
+    assert calibrated(case._replace(exemplars=renamed), form="pool_aware")[1] == scores
+
+
 def test_log_softmax_is_what_the_shares_are_without_a_floor() -> None:
     rng = np.random.default_rng(9)
     own, others = rng.normal(0.3, 0.1, 2), rng.normal(0.1, 0.1, 50)

@@ -283,6 +283,7 @@ def test_the_clobbered_category_is_mended(tmp_path: Path) -> None:
         (["--test", "x/a.pth", "y/a.pth"], ["--test", "'a'"]),
         (["--out", __file__], ["--out", __file__, "expected a folder"]),
         (["--out", f"{__file__}/x"], ["--out", __file__, "expected a folder"]),
+        (["--out", "/proc/none/x"], ["--out", "/proc/none/x cannot be written", "expected a folder"]),
     ],
 )
 def test_options_that_do_not_fit(
@@ -301,6 +302,7 @@ def test_what_is_no_run_or_evaluation_is_named(tmp_path: Path, capsys: pytest.Ca
             ["--encoder", "'pixel'"],
         ),
         (["compare", str(tmp_path / "a"), str(tmp_path / "b")], ["per_query.parquet", "no such file"]),
+        (["compare", "a", "b", "--bootstrap", "0"], ["--bootstrap: 0", "at least 1"]),
     ]:
         assert main(["abc", *options]) == 2
         line = capsys.readouterr().err

@@ -275,6 +275,28 @@ def test_a_calibrator_for_one_kind_is_said_to_be_so() -> None:
     assert found is not None and found.question.endswith("at its word for style sets?")
 
 
+@pytest.mark.parametrize(("models", "said"), [(5, True), (9, True), (10, False), (30, False)])
+def test_few_models_are_said_to_make_too_much_of_an_interval(models: int, said: bool) -> None:
+    known = metrics(
+        row(), row(condition="control", value=0.2), row(seen="seen"), row(seen="unseen"),
+        mappers=("untuned", "linear-object"),
+    )  # fmt: skip
+    pairs = [
+        pair(0.1, 0.3, n_models=models),
+        pair(0.1, 0.3, n_models=models, seen="unseen"),
+        pair(
+            0.1, 0.3, n_models=models, comparison="mapper", mapper="linear-object", metric=claims.MAP, k=None
+        ),
+    ]
+    for found in (
+        claims.trace(known, pairs, "object", "e"),
+        claims.tuning(known, pairs, "object", ()),
+        claims.unseen(known, pairs, [], "object", "e", "untuned"),
+    ):
+        assert found is not None and found.verdict == claims.SHOWN
+        assert (f"Bootstrapped over {models} models, interval and p claim more" in found.text) == said
+
+
 def test_a_single_model_has_no_interval(tmp_path: Path) -> None:
     tables.write(
         tmp_path / "m.parquet", "metrics", [row(ci_low=float("nan"), ci_high=float("nan"), n_models=1)]

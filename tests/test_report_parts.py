@@ -151,5 +151,7 @@ def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> No
         ["5.000", "2.000"],
     ]
     assert influence.table(rows, known)[1][0]["cells"][0] == ("3.000", "[2.000, 4.000]")
+    assert [one["form"] for one in influence.none_table(rows, known)[1]] == ["pool-aware"]
+    assert influence.none_table([one for one in rows if one["form"] == "published"], known)[1] == []
     rows[0] |= dict(value=7.0, ci_high=8.0)
     assert "in 0 of 1 lines" in influence.verdict(rows, known)

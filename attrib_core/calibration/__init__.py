@@ -90,6 +90,12 @@ def calibrate(
     models = {name for one in validation for name in one.sets}
     if len(models) == 1:
         LOGGER.warning("calibrators are fitted on a single model, %s: they are no more than a guess", *models)
+    known = {kind for one in validation for kind in one.kinds}
+    for kind in sorted(_kinds(exemplars, "test", kinds) - known):
+        LOGGER.warning(
+            "no %s set in the validation split: calibrators of the other kinds are used for those of the test split",
+            kind,
+        )
     options: dict[str, Any] = {
         "shown": shown,
         "absent_share": absent_share,
@@ -125,7 +131,7 @@ def calibrate(
             "fitted_on": {
                 "split": "validation",
                 "condition": CONDITION,
-                "kinds": sorted({kind for one in validation for kind in one.kinds}),
+                "kinds": sorted(known),
                 "queries": sum(len(one.queries) for one in validation),
                 "exemplar_sets": len(models),
                 "distractors": _only(ranks, "n_distractors"),
@@ -161,6 +167,12 @@ def _check(
         )
     if bootstrap < 1:
         raise InputError(f"metrics.bootstrap: {bootstrap}, expected at least 1")
+
+
+def _kinds(exemplars: pa.Table, split: str, kinds: Collection[str] | None) -> set[str]:
+    """The kinds of sets that a split has, among those that count."""
+    rows = exemplars.select(["kind", "split"]).to_pylist()
+    return {row["kind"] for row in rows if row["split"] == split and (kinds is None or row["kind"] in kinds)}
 
 
 def _only(ranks: pa.Table, name: str) -> Any:

@@ -45,10 +45,14 @@ class Parameters(NamedTuple):
 
 @dataclass(frozen=True)
 class PoolAware:
-    """Parameters by kind of sets, and the assumed share of queries whose sources are not in the pool."""
+    """Parameters by kind of sets, and the assumed share of queries whose sources are not in the pool.
+
+    `rest` are the parameters of kinds of which the fit saw no set: those of all its kinds together.
+    """
 
     kinds: Mapping[str, Parameters]
     absent_share: float
+    rest: Parameters | None = None
 
     def shares(self, evidence: Evidence) -> np.ndarray:
         """Influence of one candidate of each entry if one of them is the source, (entries,)."""
@@ -65,7 +69,7 @@ class PoolAware:
         return mass
 
     def _of(self, evidence: Evidence, name: str) -> np.ndarray:
-        return np.array([getattr(self.kinds[kind], name) for kind in evidence.kinds])
+        return np.array([getattr(self.kinds.get(kind, self.rest), name) for kind in evidence.kinds])
 
 
 def deviations(evidence: Evidence) -> np.ndarray:

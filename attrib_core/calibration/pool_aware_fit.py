@@ -46,7 +46,7 @@ def fit(evidence: Sequence[Evidence], absent_share: float) -> Fit:
     """Fit on all queries of the evidence."""
     kinds = sorted({kind for one in evidence for kind in one.kinds})
     joint = _parameters(evidence)
-    together = PoolAware(dict.fromkeys(kinds, joint), absent_share)
+    together = PoolAware(dict.fromkeys(kinds, joint), absent_share, joint)
     by_kind = {
         kind: _where(evidence, [[of == kind for of in one.kinds] for one in evidence]) for kind in kinds
     }
@@ -59,7 +59,7 @@ def fit(evidence: Sequence[Evidence], absent_share: float) -> Fit:
     if apart >= left_out:
         return Fit(together, left_out, apart)
     own = {kind: _parameters(parts) for kind, parts in by_kind.items()}
-    return Fit(PoolAware(own, absent_share), left_out, apart)
+    return Fit(PoolAware(own, absent_share, joint), left_out, apart)
 
 
 def left_out_likelihood(evidence: Sequence[Evidence]) -> float:

@@ -113,7 +113,9 @@ def _chunks(path: Path, values: Any, rows: int) -> np.ndarray:
     except (ValueError, TypeError):
         chunks = np.empty(0)
     if chunks.ndim != 2 or chunks.shape[1] != 2 or not len(chunks) or chunks.dtype.kind not in "iu":
-        raise InputError(f"{key} is {describe(values)}, expected a (start, end) for each model")
+        raise InputError(
+            f"{key} is {describe(values)}, expected two whole numbers (start, end) for each model"
+        )
     chunks = chunks.astype(np.int64)
     for model, (start, end) in enumerate(chunks.tolist()):
         if not 0 <= start < end:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
 from attrib_core.jobs import LOGGER
+from attrib_core.released.places import check_folder
 
 if TYPE_CHECKING:
     from attrib_core.metrics import System
@@ -192,7 +193,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise InputError(f"--recall-ks: {min(arguments.recall_ks)}, expected numbers of at least 1")
     if arguments.bootstrap < 1:
         raise InputError(f"--bootstrap: {arguments.bootstrap}, expected at least 1")
-    _folder(arguments.out)
+    check_folder(arguments.out)
     with _progress("abc evaluate"):
         pool = stored.open_pool(arguments.pool)
         mapper = mappers.read_mapper(arguments.mapper) if arguments.mapper else mappers.UNTUNED
@@ -252,8 +253,10 @@ def compare(arguments: argparse.Namespace) -> int:
     from attrib_core.released import comparing
     from attrib_core.released import tables as results
 
+    if arguments.bootstrap < 1:
+        raise InputError(f"--bootstrap: {arguments.bootstrap}, expected at least 1")
     if arguments.out is not None:
-        _folder(arguments.out)
+        check_folder(arguments.out)
     sides = [comparing.read(folder) for folder in (arguments.first, arguments.second)]
     options = {"resamples": arguments.bootstrap, "seed": arguments.seed}
     rows = list(comparing.compare(*sides, match=arguments.match, **options))
@@ -268,20 +271,13 @@ def export(arguments: argparse.Namespace) -> int:
     """Write a run in the released layout; name the files."""
     from attrib_core.released import export as writing
 
-    _folder(arguments.out)
+    check_folder(arguments.out)
     with _progress("abc export"):
         for path in writing.export(
             arguments.folder, encoder=arguments.encoder, split=arguments.split, out=arguments.out
         ):
             print(f"wrote {path}")
     return 0
-
-
-def _folder(path: Path) -> None:
-    """InputError where --out is no folder and can be none, before anything is computed."""
-    found = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not found.is_dir():
-        raise InputError(f"--out: {found} is a file, expected a folder or the name of a new one")
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def build(
         strata=finer.strata(strata, metrics), strata_by=finer.HEADINGS,
         shown_features=_shown_features(best),
         calibration=influence.table(calibration, metrics), calibration_verdict=influence.verdict(calibration, metrics),
-        calibration_none=influence.table(calibration, metrics, influence.NONE_COLUMNS),
+        calibration_none=influence.none_table(calibration, metrics),
         calibration_pools=influence.pools(calibration, metrics),
         indices=_indices(files.indices), times=stages,
         csv_files=list(CSV_FILES.items()), plots=drawn.inline, legends=drawn.legends,

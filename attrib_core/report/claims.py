@@ -112,7 +112,11 @@ def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str)
         OPEN: "so this run does not show that customization left a trace that the features find.",
         AGAINST: "so the control points to the exemplars more than the customized images do.",
     }[verdict]
-    return Claim(question, verdict, f"{text} The paired difference is {_difference(paired)}, {end}")
+    return Claim(
+        question,
+        verdict,
+        f"{text} The paired difference is {_difference(paired)}, {end}{finer.few([paired])}",
+    )
 
 
 def tuning(
@@ -122,7 +126,7 @@ def tuning(
     head = metrics.head(kind)
     if head is None:
         return None
-    sentences, verdicts = [], []
+    sentences, verdicts, pairs = [], [], []
     for encoder in metrics.encoders:
         if (encoder, kind) in kept:
             sentences.append(
@@ -136,6 +140,7 @@ def tuning(
             continue
         verdict = _verdict(paired)
         verdicts.append(verdict)
+        pairs.append(paired)
         before, after = (words.percent(paired[name]) for name in ("against_value", "value"))
         change = f"from {before} to {after}, {_difference(paired)}"
         sentences.append(
@@ -148,7 +153,9 @@ def tuning(
     if not sentences:
         return None
     whole = verdicts[0] if len(set(verdicts)) == 1 else MIXED
-    return Claim(f"Does tuning the mapper help on {kind} sets?", whole, " ".join(sentences))
+    return Claim(
+        f"Does tuning the mapper help on {kind} sets?", whole, " ".join(sentences) + finer.few(pairs)
+    )
 
 
 def unseen(
@@ -189,7 +196,7 @@ def unseen(
         AGAINST: "so it does not.",
     }[verdict]
     text += " On categories that the train split lacks, customized images differ from the control by "
-    text += f"{_difference(paired)}, {end}"
+    text += f"{_difference(paired)}, {end}{finer.few([paired])}"
     return Claim(question, verdict, text)
 
 
@@ -222,7 +229,7 @@ def confidence(
     if {"exemplar_mass", "tail_mass", "negative_log_likelihood"} <= set(values):
         gain = math.exp(math.log(distractors + 1) - values["negative_log_likelihood"])
         text = (
-            f"With {_features(encoder, mapper)} an image's own exemplars get "
+            f"With {_features(encoder, mapper)} an image's own exemplars, taken to be in the pool, get "
             f"{words.percent(values['exemplar_mass'])} of the influence on average, and the candidates beyond those "
             f"listed {words.percent(values['tail_mass'])}. In the geometric mean, which the likelihood judges, an "
             f"exemplar gets {words.ratio(gain)} times what equal shares for all candidates would give it. "

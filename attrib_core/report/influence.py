@@ -26,6 +26,7 @@ NAMES = {
     "published": "published",
     "published_whole_pool": "published, whole pool",
 }
+NEVER_NONE = ("published", "published_whole_pool")
 FEW = 10
 
 
@@ -55,6 +56,11 @@ def table(
             )
         )  # fmt: skip
     return [heading for _, heading, _, _ in columns], lines
+
+
+def none_table(rows: Sequence[Row], metrics: Metrics) -> tuple[list[str], list[dict[str, Any]]]:
+    """`table` of "none of these", of the forms that can say it: lines of the others are 0 and infinity."""
+    return table([row for row in rows if row["form"] not in NEVER_NONE], metrics, NONE_COLUMNS)
 
 
 def pools(rows: Sequence[Row], metrics: Metrics) -> tuple[list[str], list[dict[str, Any]]]:
