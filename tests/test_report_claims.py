@@ -294,7 +294,7 @@ def test_few_models_are_said_to_make_too_much_of_an_interval(models: int, said: 
         claims.unseen(known, pairs, [], "object", "e", "untuned"),
     ):
         assert found is not None and found.verdict == claims.SHOWN
-        assert (f"Bootstrapped over {models} models, interval and p claim more" in found.text) == said
+        assert (f"An interval bootstrapped over {models} models claims more" in found.text) == said
 
 
 def test_a_single_model_has_no_interval(tmp_path: Path) -> None:

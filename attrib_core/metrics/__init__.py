@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from attrib_core.errors import InputError
-from attrib_core.metrics import bootstrap
+from attrib_core.metrics import bootstrap, signs
 from attrib_core.metrics.groups import EXEMPLAR_COLUMNS, RANK_COLUMNS, Group, System, system
 from attrib_core.metrics.matched import matched
 from attrib_core.metrics.positions import TIES, Ranking, per_query, placed, positions, recall_curve
 from attrib_core.metrics.strata import strata
-from attrib_core.metrics.summary import average, check_resamples, resampled, summarize
+from attrib_core.metrics.summary import MEDIAN, average, check_resamples, resampled, summarize
 
 __all__ = [
     "EXEMPLAR_COLUMNS", "RANK_COLUMNS", "TIES", "Ranking", "System",
@@ -101,7 +101,11 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
         low, high, p = np.nan, np.nan, np.nan
         if len(common) > 1:
             differences = resampled(key[0], a, my_sets, draws) - resampled(key[0], b, other_sets, draws)
-            (low, high), p = bootstrap.interval(differences), bootstrap.p_value(differences)
+            low, high = bootstrap.interval(differences)
+            added = (signs.of_medians if key[0] == MEDIAN else signs.contributions)(
+                a, my_sets, b, other_sets, len(common)
+            )
+            p = signs.p_value(added, common.tolist(), times=resamples, seed=seed)
         yield {
             "encoder": one.encoder,
             "comparison": comparison,

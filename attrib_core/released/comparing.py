@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attrib_core.errors import InputError
-from attrib_core.metrics import bootstrap
+from attrib_core.metrics import bootstrap, signs
 from attrib_core.metrics.matched import Models, difference
 from attrib_core.metrics.summary import MEDIAN, average, check_resamples, resampled
 from attrib_core.released.tables import SHORT
@@ -75,14 +75,19 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int)
         if not len(common):
             continue
         mine, other = (side[side["model_index"].isin(common)] for side in (mine, other))
-        draws = bootstrap.resamples([f"{model:06d}" for model in common], resamples, seed)
+        names = [f"{model:06d}" for model in common]
+        draws = bootstrap.resamples(names, resamples, seed)
         sets = [np.searchsorted(common, side["model_index"]) for side in (mine, other)]
         for metric, k, name in _metrics(ours, theirs):
             a, b = mine[name].to_numpy(), other[name].to_numpy()
             low, high, p = np.nan, np.nan, np.nan
             if len(common) > 1:
                 differences = resampled(metric, a, sets[0], draws) - resampled(metric, b, sets[1], draws)
-                (low, high), p = bootstrap.interval(differences), bootstrap.p_value(differences)
+                low, high = bootstrap.interval(differences)
+                added = (signs.of_medians if metric == MEDIAN else signs.contributions)(
+                    a, sets[0], b, sets[1], len(common)
+                )
+                p = signs.p_value(added, names, times=resamples, seed=seed)
             value, against = average(metric, a), average(metric, b)
             yield {
                 "test": test, "against_test": test, "prompt_kind": kind, "matched_by": "model",

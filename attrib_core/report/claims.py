@@ -269,6 +269,8 @@ def _least(share: float) -> str:
 
 
 def _verdict(paired: Row) -> str:
+    if paired["p_value"] is not None and paired["p_value"] >= finer.LEVEL:
+        return OPEN
     if paired["ci_low"] > 0:
         return SHOWN
     return AGAINST if paired["ci_high"] < 0 else OPEN

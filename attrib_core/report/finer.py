@@ -10,6 +10,8 @@ from attrib_core.report import words
 from attrib_core.report.data import UNTUNED, Metrics, Row
 from attrib_core.report.tables import Cell, breakdown_columns, cell
 
+LEVEL = 0.05
+"""A difference is shown where its p-value is below this."""
 FEW = 10
 """Models of a group below which the page says that its interval is too narrow.
 
@@ -90,15 +92,19 @@ def one_match(rows: Sequence[Row], kind: str, encoder: str, mapper: str, k: int)
 
 
 def few(pairs: Sequence[Row]) -> str:
-    """What an interval and a p of few models are worth; nothing where there are enough of them.
+    """What an interval of few models is worth, and what p they can reach; nothing where there are enough.
 
-    Where nothing differs, p is below 0.05 for 15 % of samples of five normal differences and for 10 % of
-    eight: resamples of few models vary too little.
+    Where nothing differs, the interval of five normal differences lies beside 0 in 15 % of samples and that of
+    eight in 10 %: resamples of few models vary too little. The p-value does not suffer from that (`metrics.signs`).
     """
     fewest = min((row["n_models"] for row in pairs), default=FEW)
     if fewest >= FEW:
         return ""
-    return f" Bootstrapped over {words.plural(fewest, 'model')}, interval and p claim more than is known."
+    least = 2.0 ** (1 - fewest)
+    reached = f", and no p of so few can be below {least:.3g}" if least >= LEVEL else ""
+    return (
+        f" An interval bootstrapped over {words.plural(fewest, 'model')} claims more than is known{reached}."
+    )
 
 
 def match_notes(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[str]:

@@ -174,7 +174,11 @@ COMPARISONS = pa.schema(
             "95 % interval of the difference, paired bootstrap over models; NaN for one model",
         ),
         column("ci_high", FLOAT64, "upper end"),
-        column("p_value", FLOAT64, "two-sided, of no difference, from the same resamples; NaN for one model"),
+        column(
+            "p_value",
+            FLOAT64,
+            "two-sided, of no difference, by flips of models' signs; NaN for one model",
+        ),
         column("n_models", INT64, "customized models that both sides have"),
     ]
 )
