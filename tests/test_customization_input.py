@@ -96,11 +96,14 @@ def test_one_bad_set_of_a_stack_fails_by_name_and_the_others_are_kept(
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
-def test_several_bad_sets_are_counted(customize: Callable[..., list[dict[str, Any]]]) -> None:
+def test_several_bad_sets_are_counted(
+    customize: Callable[..., list[dict[str, Any]]], caplog: pytest.LogCaptureFixture
+) -> None:
     sets = made.exemplar_sets()
     bad = [replace(one, pictures={f"{one.name}.0": b"x"}) for one in sets[:2]]
-    with pytest.raises(InputError, match=r"^exemplar object-0.0: .*\(and 1 more sets failed\)$"):
+    with pytest.raises(InputError, match=r"^exemplar object-0.0: .*\(and 1 more sets failed, see the log\)$"):
         customize([*bad, *sets[2:]])
+    assert "exemplar object-1.0: " in caplog.text
 
 
 def test_weights_that_the_last_step_broke_are_no_model(

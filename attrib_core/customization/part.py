@@ -77,7 +77,9 @@ def customize(
             )
             failures += failed
         if failures:
-            more = f" (and {len(failures) - 1} more sets failed)" if len(failures) > 1 else ""
+            for line in failures[1:]:
+                LOGGER.error("%s", line)
+            more = f" (and {len(failures) - 1} more sets failed, see the log)" if len(failures) > 1 else ""
             raise InputError(failures[0] + more)
     rows = []
     for one in sets:
