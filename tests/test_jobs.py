@@ -102,6 +102,8 @@ def test_a_signal_is_an_end_like_an_error_with_nothing_half_written_left(tmp_pat
         import os, signal
         from pathlib import Path
         from attrib_core import whole
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of tests that a shell runs in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with whole.written(Path("out")) as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), signal.{name})

@@ -1,8 +1,8 @@
 """Metrics of attribution from the counts that ranking left: no similarity is looked at again.
 
 A value is the mean over queries, as published, by condition, split, kind of set, seen or unseen
-category and prompt kind; median_rank is a median. Intervals and p-values are by bootstrap over
-models. `comparisons` holds two systems against each other on the same models: a mapper against
+category and prompt kind; median_rank is a median. Intervals are by bootstrap over models,
+p-values of paired differences by flips of models' signs. `comparisons` holds two systems against each other on the same models: a mapper against
 'untuned', the customized models against the control.
 """
 
@@ -61,8 +61,8 @@ def measure(measured: Sequence[System], *, resamples: int, seed: int) -> Iterato
 def compare(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
     """Rows of the table `comparisons`: each mapper against 'untuned', customized against control.
 
-    Both sides are averaged over the queries of the models that both have. The interval and the p-value
-    are those of the difference over resamples of these models; NaN where there is only one.
+    Both sides are averaged over the queries of the models that both have. The interval is that of the
+    difference over resamples of these models, the p-value that of `signs`; NaN where there is only one.
     """
     check_resamples(resamples)
     untuned = {one.encoder: (one, dict(one.groups())) for one in measured if one.mapper == UNTUNED}
