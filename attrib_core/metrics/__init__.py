@@ -2,8 +2,8 @@
 
 A value is the mean over queries, as published, by condition, split, kind of set, seen or unseen
 category and prompt kind; median_rank is a median. Intervals are by bootstrap over models,
-p-values of paired differences by flips of models' signs. `comparisons` holds two systems against each other on the same models: a mapper against
-'untuned', the customized models against the control.
+p-values of paired differences by flips of models' signs. `comparisons` holds two systems against
+each other on the same models: a mapper against 'untuned', the customized models against the control.
 """
 
 from __future__ import annotations
