@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,24 @@ def test_two_systems_are_compared_on_the_same_models(
             assert row["ci_low"] <= row["difference"] <= row["ci_high"]
     same: list[dict[str, Any]] = list(comparing.compare(a, a, resamples=50, seed=1))
     assert all(row["difference"] == 0 and row["p_value"] == 1 for row in same)
+
+
+def test_what_differs_by_how_it_was_made_is_not_compared(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "ties"
+    shutil.copytree(evaluated[1], other)
+    metrics_of = pd.read_parquet(other / "metrics.parquet")
+    metrics_of.assign(ties="above").to_parquet(other / "metrics.parquet")
+    capsys.readouterr()
+    assert main(["abc", "compare", str(evaluated[0]), str(other)]) == 2
+    assert "counts ties as 'half', the second as 'above'" in capsys.readouterr().err
+    a, b = (comparing.read(folder) for folder in evaluated)
+    wrong = b.assign(n_exemplars=b["n_exemplars"].where(b["model_index"] != 3, 9))
+    with pytest.raises(
+        InputError, match=r"model 3 of test_case \(gpt\) has 5 exemplars in the first .* 9 in"
+    ):
+        list(comparing.compare(a, wrong, resamples=5, seed=1))
 
 
 def test_other_models_are_compared_within_categories(evaluated: tuple[Path, Path]) -> None:

@@ -139,21 +139,21 @@ def test_a_number_that_was_given_again_is_another_process(folder):
     ("mounts", "reliable"),
     [
         ("/dev/a / ext4 rw", True),
-        ("/dev/a / ext4 rw\nhost:/x /work nfs4 rw,local_lock=none", True),
-        ("/dev/a / ext4 rw\nhost:/x /work nfs rw,local_lock=all", False),
-        ("/dev/a / ext4 rw\nhost:/x /work nfs rw,nolock", False),
-        ("/dev/a / ext4 rw\nx /work lustre rw,flock", True),
-        ("/dev/a / ext4 rw\nx /work lustre rw,localflock", False),
-        ("/dev/a / ext4 rw\nx /work beegfs rw", False),
-        ("/dev/a / ext4 rw\nx /works beegfs rw", True),
-        ("/dev/a / ext4 rw\nx /work/my\\040run beegfs rw", False),
-        ("x /work/my\\040run beegfs rw\ny /work/my\\040run ext4 rw", True),  # the later one lies on top
+        ("/dev/a / ext4 rw\nhost:/x /shared nfs4 rw,local_lock=none", True),
+        ("/dev/a / ext4 rw\nhost:/x /shared nfs rw,local_lock=all", False),
+        ("/dev/a / ext4 rw\nhost:/x /shared nfs rw,nolock", False),
+        ("/dev/a / ext4 rw\nx /shared lustre rw,flock", True),
+        ("/dev/a / ext4 rw\nx /shared lustre rw,localflock", False),
+        ("/dev/a / ext4 rw\nx /shared beegfs rw", False),
+        ("/dev/a / ext4 rw\nx /shareds beegfs rw", True),
+        ("/dev/a / ext4 rw\nx /shared/my\\040run beegfs rw", False),
+        ("x /shared/my\\040run beegfs rw\ny /shared/my\\040run ext4 rw", True),  # the later one lies on top
     ],
 )
 def test_file_systems_on_which_locks_reach_all(tmp_path, monkeypatch, mounts, reliable):
     (tmp_path / "mounts").write_text("".join(f"{one} 0 0\n" for one in mounts.split("\n")))
     monkeypatch.setattr(running, "MOUNTS", tmp_path / "mounts")
-    reason = running.unreliable(Path("/work/my run/deep"))
+    reason = running.unreliable(Path("/shared/my run/deep"))
     assert (reason is None) == reliable
     assert reliable or "may keep locks from other machines" in str(reason)
 

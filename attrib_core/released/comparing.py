@@ -21,7 +21,10 @@ MATCH = ("model", "category")
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The table `per_query` that `abc evaluate` wrote to a folder."""
+    """The table `per_query` that `abc evaluate` wrote to a folder, with `ties`, what it did with these.
+
+    `ties` is null where the folder holds no readable `metrics.parquet` beside it.
+    """
     path = Path(folder) / "per_query.parquet"
     try:
         table = pq.read_table(path)
@@ -32,7 +35,38 @@ def read(folder: Path) -> pd.DataFrame:
     missing = {"test", "prompt_kind", "model_index", "average_precision"} - set(table.column_names)
     if missing:
         raise InputError(f"{path}: missing columns {sorted(missing)}, expected what abc evaluate writes")
-    return table.to_pandas()
+    return table.to_pandas().assign(ties=_ties(Path(folder) / "metrics.parquet"))
+
+
+def _ties(path: Path) -> str | None:
+    try:
+        return str(pq.read_table(path, columns=["ties"])["ties"][0].as_py())
+    except (OSError, pa.ArrowException, IndexError):
+        return None
+
+
+def check_alike(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """InputError where values of the two differ by how they were made, and not by the systems.
+
+    Tie policies must be the same, and so must the exemplars of each model that both have.
+    """
+    ties = [side["ties"].iloc[0] if "ties" in side and len(side) else None for side in (ours, theirs)]
+    if None not in ties and ties[0] != ties[1]:
+        raise InputError(
+            f"ties: the first evaluation counts ties as {ties[0]!r}, the second as {ties[1]!r}; run abc evaluate"
+            " again with the same --ties"
+        )
+    if "n_exemplars" not in ours or "n_exemplars" not in theirs:
+        return
+    model = ["test", "prompt_kind", "model_index"]
+    counts = [side.groupby(model)["n_exemplars"].first() for side in (ours, theirs)]
+    first, second = counts[0].align(counts[1], join="inner")
+    if len(unlike := first.index[first != second]):
+        test, kind, index = unlike[0]
+        raise InputError(
+            f"model {index} of {test} ({kind}) has {first[unlike[0]]} exemplars in the first evaluation and"
+            f" {second[unlike[0]]} in the second; the two are of other test files"
+        )
 
 
 def compare(
@@ -43,11 +77,13 @@ def compare(
     match  'model': two systems on the same test files, by their models; 'category': two groups of
            other models, such as seen and unseen classes, within categories
 
-    Raises InputError where the two have nothing in common.
+    Raises InputError where the two have nothing in common, and as `check_alike` does.
     """
     check_resamples(resamples)
     if match not in MATCH:
         raise InputError(f"--match: {match!r}, expected one of {', '.join(MATCH)}")
+    if match == "model":
+        check_alike(ours, theirs)
     rows = list(
         _paired(ours, theirs, resamples, seed)
         if match == "model"
