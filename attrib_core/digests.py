@@ -13,7 +13,7 @@ import json
 import os
 from pathlib import Path
 
-from attrib_core import keys
+from attrib_core import keys, whole
 from attrib_core.errors import InputError
 
 REMEMBERED = 8_000_000
@@ -50,14 +50,8 @@ def _of_state(path: Path, size: int, modified: int, inode: int) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or one that a dying machine left half-written
     digest = keys.file_digest(path)
-    temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"state": state, "digest": digest}), "utf-8")
-        temporary.replace(note)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, InputError):  # what cannot be kept is computed again
+        whole.write_text(note, json.dumps({"state": state, "digest": digest}))
     return digest
 
 

@@ -20,7 +20,7 @@ from attrib_core.metrics.groups import EXEMPLAR_COLUMNS, RANK_COLUMNS, Group, Sy
 from attrib_core.metrics.matched import matched
 from attrib_core.metrics.positions import TIES, Ranking, per_query, placed, positions, recall_curve
 from attrib_core.metrics.strata import strata
-from attrib_core.metrics.summary import MEDIAN, average, check_resamples, resampled, summarize
+from attrib_core.metrics.summary import average, check_resamples, resampled, summarize
 
 __all__ = [
     "EXEMPLAR_COLUMNS", "RANK_COLUMNS", "TIES", "Ranking", "System",
@@ -102,9 +102,7 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
         if len(common) > 1:
             differences = resampled(key[0], a, my_sets, draws) - resampled(key[0], b, other_sets, draws)
             low, high = bootstrap.interval(differences)
-            added = (signs.of_medians if key[0] == MEDIAN else signs.contributions)(
-                a, my_sets, b, other_sets, len(common)
-            )
+            added = signs.of_models(key[0], a, my_sets, b, other_sets, len(common))
             p = signs.p_value(added, common.tolist(), times=resamples, seed=seed)
         yield {
             "encoder": one.encoder,

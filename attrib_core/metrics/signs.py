@@ -14,10 +14,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from attrib_core import keys
+from attrib_core.metrics.summary import MEDIAN
 
 EXACT = 12
 """Models up to which all signs are tried; beyond, as many random ones as there are resamples."""
 TIES = 1e-12  # of the largest sum: sums that differ by rounding alone count as equal
+
+
+def of_models(
+    metric: str,
+    ours: np.ndarray,
+    our_sets: np.ndarray,
+    theirs: np.ndarray,
+    their_sets: np.ndarray,
+    models: int,
+) -> np.ndarray:
+    """What each model says of a metric's difference, (models,): `of_medians` or `contributions`."""
+    found = of_medians if metric == MEDIAN else contributions
+    return found(ours, our_sets, theirs, their_sets, models)
 
 
 def contributions(

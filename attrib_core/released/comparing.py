@@ -120,9 +120,7 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int)
             if len(common) > 1:
                 differences = resampled(metric, a, sets[0], draws) - resampled(metric, b, sets[1], draws)
                 low, high = bootstrap.interval(differences)
-                added = (signs.of_medians if metric == MEDIAN else signs.contributions)(
-                    a, sets[0], b, sets[1], len(common)
-                )
+                added = signs.of_models(metric, a, sets[0], b, sets[1], len(common))
                 p = signs.p_value(added, names, times=resamples, seed=seed)
             value, against = average(metric, a), average(metric, b)
             yield {

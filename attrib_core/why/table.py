@@ -14,8 +14,6 @@ from typing import Any
 
 FILE = Path(__file__).parent / "reruns.csv"
 COLUMNS = ("kind", "change", "touches", "runs")
-EVERYTHING = "everything"
-"""Stands in the table for all rules of a run."""
 
 
 @dataclass(frozen=True)
