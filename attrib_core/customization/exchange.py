@@ -16,7 +16,6 @@ from attrib_core.diffusion.layouts import Contents
 from attrib_core.diffusion.unet_files import UNetFiles
 from attrib_core.errors import InputError
 
-EXPORTS = ("lora", "unet", "published", "custom-diffusion", "diffusers")
 QUERY_AND_OUT = (".attn2.to_q.weight", ".attn2.to_out.0.weight", ".attn2.to_out.0.bias")
 KEY_AND_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
