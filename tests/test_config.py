@@ -104,6 +104,10 @@ WRONG = [
         given("customizer", {"family": "custom_difusion"}),
         ["customizer.family", "did you mean 'custom_diffusion'"],
     ),
+    (
+        given("customizer", {"family": "textual_inversion", "prior_batch": 1}),
+        ["customizer.prior_batch: 1", "expected 0"],
+    ),
     (given("base_model", {"family": "bundeled"}), ["base_model.family", "did you mean 'bundled'"]),
     (given("exemplars.splits.train", 0.6), ["exemplars.splits", "0.6", "sum to 1"]),
     (given("exemplars.style_set_size", [8, 4]), ["exemplars.style_set_size", "[8, 4]"]),

@@ -187,7 +187,9 @@ def _type(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     if kind == "object":
         named = schema.get("patternProperties") or {"": schema.get("additionalProperties")}
         inner = next(iter(named.values()))
-        return f"name: {_type(inner, root)}" if isinstance(inner, Mapping) else "mapping"
+        names = "/".join(schema.get("propertyNames", {}).get("enum", ["name"]))
+        words = _type(inner, root) if isinstance(inner, Mapping) else ""
+        return f"{names}: {f'({words})' if ' or ' in words else words}" if words else "mapping"
     return ", ".join([kind, *_bounds(schema)])
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from attrib_core.diffusion.settings import Customizer, Shape, checked
+from attrib_core.diffusion import settings
+from attrib_core.diffusion.settings import Customizer, Shape
+from attrib_core.errors import InputError
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.components import Components
@@ -28,7 +30,7 @@ class TextualInversion(Customizer):
 
     learning_rate: Annotated[float, Field(gt=0, description="of AdamW, constant")] = 0.03
     tokens: Annotated[int, Field(ge=1, description="vectors that the modifier token stands for")] = 4
-    prior_batch: Annotated[int, Field(ge=0, description="prior pictures a step and set")] = 0
+    prior_batch: Annotated[int, Field(ge=0, description="none: the network stays as it is")] = 0
 
     def start(self, components: Components, nouns: Sequence[str], seed: int) -> Stack:
         """A stack of models at step 0, one for each noun; tokens start as their nouns."""
@@ -39,6 +41,16 @@ class TextualInversion(Customizer):
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
         """Keys and shapes of a delta, from those of the UNet's weights."""
         return {}
+
+
+def checked(**options: Any) -> dict[str, Any]:
+    """The options once more; raises InputError for prior pictures too, from which this method learns nothing."""
+    if options["prior_batch"]:
+        raise InputError(
+            f"prior_batch: {options['prior_batch']}; expected 0: prompts of prior pictures have no modifier token,"
+            " and nothing but the token is trained"
+        )
+    return settings.checked(**options)
 
 
 load = TextualInversion
