@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from attrib_core import heads
 from attrib_core.config import Config, load_config, plain, stated_config
 from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
@@ -36,6 +37,8 @@ def summary(config: Config) -> list[str]:
     sets = exemplars.object_sets + exemplars.style_sets
     lists = exemplars.object_sets * len(prompts.object) + exemplars.style_sets * len(prompts.style)
     asked = prompts.prompts_each * lists
+    head, shared = config.mapper.head, config.mapper.shared
+    mappers = [heads.name(head, shared=shared, kind=kind) for kind in config.mapper.trained_on]
     return [
         f"run: results/{config.run}, seed {config.seed}",
         f"pool: {config.pool.images} pictures of source {config.pool.source.family!r}",
@@ -44,7 +47,7 @@ def summary(config: Config) -> list[str]:
         f"synthesized: {asked * prompts.samples_each} pictures of customized models,"
         f" {asked * prompts.control_samples_each} of the control",
         f"encoders: {', '.join(config.encoders)}",
-        f"mappers: untuned, {', '.join(f'{config.mapper.head}-{kind}' for kind in config.mapper.trained_on)}",
+        f"mappers: untuned, {', '.join(mappers)}",
     ]
 
 
