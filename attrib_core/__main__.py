@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attrib_core import heads
 from attrib_core.config import Config, load_config, plain, stated_config
+from attrib_core.config.sections import Mapper
 from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
 from attrib_core.released import commands as released
@@ -136,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=docs)
 
     reasons.add(commands)
-    released.add(commands)
+    released.add(commands, mapper=Mapper)
     customization.add(commands)
     return top
 
