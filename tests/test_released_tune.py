@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +198,16 @@ def test_neither_order_nor_blocks_matter(tmp_path: Path) -> None:
     assert np.array_equal(
         np.sort(tune.sample(pool, count=999, key=(1,)), axis=0), np.sort(everything, axis=0)
     )
+
+
+def test_of_the_pool_no_more_is_held_than_was_drawn(tmp_path: Path) -> None:
+    np.save(tmp_path / "pool.npy", np.ones((120_000, 64), np.float32))  # 31 MB
+    pool = stored.open_pool(tmp_path / "pool.npy")
+    tracemalloc.start()
+    assert tune.sample(pool, count=500, key=(1,)).shape == (500, 64)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e6
 
 
 def test_options_are_the_keys_of_the_config_with_its_defaults() -> None:

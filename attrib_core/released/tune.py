@@ -112,13 +112,12 @@ def _check(vectors: np.ndarray, where: str, rows: np.ndarray) -> None:
 
 def _check_apart(train: Sets, validation: Sets) -> None:
     """InputError where a model stands in both splits; single exemplars that do are told."""
-    models = dict(_models(train))
+    known = {key: name for name, key in _models(train)}
     for name, key in _models(validation):
-        found = next((other for other, own in models.items() if own == key), None)
-        if found is not None:
+        if key in known:
             raise InputError(
-                f"--validation: model {name} has the exemplars of {found} in --train; expected other models, or the"
-                " choice is made on what was learned"
+                f"--validation: model {name} has the exemplars of {known[key]} in --train; expected other models, or"
+                " the choice is made on what was learned"
             )
     common = len({row.tobytes() for row in train.real} & {row.tobytes() for row in validation.real})
     if common:
