@@ -124,6 +124,8 @@ def _lines(rows: Sequence[dict[str, Any]], names: Sequence[str], k: int) -> Iter
         cells += [_cell(*row["runs"][name]) if name in row["runs"] else "-" for name in names]
         cells += [_cell(row["mean"], row["low"], row["high"]), f"{row['above']} of {len(row['runs'])}"]
         yield f"| {' | '.join(cells)} |"
+    if len(names) < 2:
+        return
     tests = [row for row in rows if row["split"] == "test"]
     shown_gains = sum(row["low"] > 0 for row in tests)
     yield ""

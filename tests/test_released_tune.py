@@ -145,6 +145,8 @@ def test_a_checkpoint_maps_as_the_heads_do(head: str, shared: bool, start: str, 
         again /= np.linalg.norm(again, axis=1, keepdims=True)
         assert np.allclose(again, side(rows), atol=2e-6)
         module = of_torch(head, hidden=2 * DIM + 7)
+        shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        assert {key: tuple(value.shape) for key, value in state[name].items()} == shapes
         module.load_state_dict(state[name])  # strict
         with torch.no_grad():
             by_torch = torch.nn.functional.normalize(module.eval()(torch.from_numpy(rows)), dim=1).numpy()

@@ -24,7 +24,7 @@ def checkpoint(heads: Heads) -> dict[str, dict[str, Any]]:
     if heads.real_head is None or heads.synth_head is None:
         raise ValueError("there are no heads to write")
     return {
-        side: {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in _state(head).items()}
+        side: {name: torch.from_numpy(np.array(value, order="C")) for name, value in _state(head).items()}
         for side, head in zip(SIDES, (heads.real_head, heads.synth_head), strict=True)
     }
 
