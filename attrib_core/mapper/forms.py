@@ -9,10 +9,10 @@ V (dim, rank) are the orthonormal directions in which the training embeddings ar
 loss can change lies in their span. So costs do not grow with dim cubed, and directions outside stay
 as the encoder gave them. ||H^T H - I||_F is then ||(I + M)^T (I + M) - I||_F.
 
-A unit of the mlp that looks twice as hard and adds half as much computes the same, and the penalty
-does not tell them apart. B and c are zero at the start, A is drawn. Batch norm, which the published
-mlp has, is left out: with it a picture's features would hang on its company, and no start could be the
-identity.
+A unit of the mlp that looks twice as hard and adds half as much computes the same, and the penalty does
+not tell them apart; a change that is spread over more units costs less. B and c are zero at the start, A is
+drawn. Batch norm, which the published mlp has, is left out: with it a picture's features would hang on its
+company, and no start could be the identity.
 """
 
 from __future__ import annotations
