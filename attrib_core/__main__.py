@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from attrib_core import heads
 from attrib_core.config import Config, load_config, plain, stated_config
+from attrib_core.config.sections import Mapper
 from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
 from attrib_core.released import commands as released
@@ -36,6 +38,8 @@ def summary(config: Config) -> list[str]:
     sets = exemplars.object_sets + exemplars.style_sets
     lists = exemplars.object_sets * len(prompts.object) + exemplars.style_sets * len(prompts.style)
     asked = prompts.prompts_each * lists
+    head, shared = config.mapper.head, config.mapper.shared
+    mappers = [heads.name(head, shared=shared, kind=kind) for kind in config.mapper.trained_on]
     return [
         f"run: results/{config.run}, seed {config.seed}",
         f"pool: {config.pool.images} pictures of source {config.pool.source.family!r}",
@@ -44,7 +48,7 @@ def summary(config: Config) -> list[str]:
         f"synthesized: {asked * prompts.samples_each} pictures of customized models,"
         f" {asked * prompts.control_samples_each} of the control",
         f"encoders: {', '.join(config.encoders)}",
-        f"mappers: untuned, {', '.join(f'{config.mapper.head}-{kind}' for kind in config.mapper.trained_on)}",
+        f"mappers: untuned, {', '.join(mappers)}",
     ]
 
 
@@ -133,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=docs)
 
     reasons.add(commands)
-    released.add(commands)
+    released.add(commands, mapper=Mapper)
     customization.add(commands)
     return top
 

@@ -15,6 +15,7 @@ from attrib_core import device, last_words, records, running, whole
 from attrib_core.config import WITHOUT_EFFECT, load_config, plain
 from attrib_core.errors import InputError
 from attrib_core.fingerprint import cover
+from attrib_core.heads import name as mapper_name
 
 # Jobs import the same attrib_core whose fingerprints are taken here.
 FOUND_BEFORE = os.environ.get("PYTHONPATH")
@@ -28,7 +29,10 @@ except InputError as error:
 ENVIRONMENT = Path(workflow.basedir, "envs", "cpu.yaml")  # of all rules, for --sdm conda
 RUN = f"results/{CONFIG['run']}"
 ENCODERS = list(CONFIG["encoders"])
-TRAINED_ON = {f"{CONFIG['mapper']['head']}-{kind}": kind for kind in CONFIG["mapper"]["trained_on"]}
+TRAINED_ON = {
+    mapper_name(CONFIG["mapper"]["head"], shared=CONFIG["mapper"]["shared"], kind=kind): kind
+    for kind in CONFIG["mapper"]["trained_on"]
+}
 MAPPERS = ["untuned", *TRAINED_ON]
 
 

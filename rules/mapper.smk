@@ -1,15 +1,18 @@
 # Heads on the frozen encoders: trained on the train split, chosen on the validation split, for the
 # kinds of sets that `mapper.trained_on` names.
 
+OF_HEAD = {"linear": ["rank"], "mlp": ["rank", "hidden"], "channel": []}
 TUNING = (
+    "head",
+    "shared",
     "temperature",
     "learning_rate",
     "epochs",
     "patience",
     "batch_sets",
     "images_each",
-    "rank",
     "distractors",
+    *OF_HEAD[CONFIG["mapper"]["head"]],
 )
 
 

@@ -27,6 +27,22 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
+def plain_loss(
+    real: np.ndarray, synth: np.ndarray, groups: np.ndarray, temperature: float, negatives: np.ndarray
+) -> float:
+    total = 0.0
+    for i in range(len(real)):
+        own = np.exp(real[i] @ synth[i] / temperature)
+        to_real = own + sum(np.exp(synth[i] @ negative / temperature) for negative in negatives)
+        to_synth = own
+        for j in range(len(real)):
+            if groups[j] != groups[i]:
+                to_real += np.exp(synth[i] @ real[j] / temperature)
+                to_synth += np.exp(real[i] @ synth[j] / temperature)
+        total -= np.log(own / to_real) + np.log(own / to_synth)
+    return float(total / len(real) / 2)
+
+
 def made_up(
     count: int, *, seed: int, queries: int = 6, noise: float = 0.3, bend: float = 1.0, dim: int = DIM
 ) -> sets.Sets:

@@ -77,6 +77,8 @@ CHANGES: dict[str, Changes] = {
     "encoders.mixed.parts.network.std": {f"{NETWORK}.std": [0.4, 0.4, 0.4]},
     "index.factory": {"index.factory": "IVF4,Flat"},
     "index.probes": {"index.probes": 2},
+    "mapper.head": {"mapper.head": "mlp"},
+    "mapper.hidden": {"mapper.head": "mlp", "mapper.hidden": 100},
     "mapper.trained_on": {"mapper.trained_on": ["object", "style", "both"]},
     "mapper.penalties": {"mapper.penalties": [0.1]},
     "mapper.starts": {"mapper.starts": ["identity"]},
@@ -90,7 +92,9 @@ CHANGES: dict[str, Changes] = {
 }
 """Changes of keys that need more than the next number, or `not`."""
 
-WITHOUT_CHOICE = {"mapper.head": "there is one kind of head so far; its name is in the names of mappers"}
+WITHOUT_CHOICE: dict[str, str] = {}
+"""Keys with one value to choose, and why they are there."""
+
 FAMILY_SECTIONS = (
     "pool.source",
     "prompts.object",

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from attrib_core import tables
+from attrib_core.errors import InputError
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -84,3 +87,59 @@ def test_embedding_prints_all_methods_whose_features_agree(capsys: pytest.Captur
     assert [row["method"] for row in rows] == ["plain loop", "ours", "ours, threads", "decoding", "network"]
     assert all(row["per_second"] > 0 and row["per_cpu_second"] > 0 and row["peak_mb"] > 1 for row in rows)
     assert "the bottleneck is" in capsys.readouterr().out
+
+
+def gains(folder: Path, by_split: dict[str, float], k: int = 10) -> Path:
+    """A run's table of comparisons, with one encoder and an object mapper."""
+    rows = [
+        {
+            "encoder": "pixel", "comparison": comparison, "mapper": mapper, "condition": "customized",
+            "against_mapper": "untuned", "against_condition": "customized", "split": split, "kind": kind,
+            "seen": "all", "prompt_kind": prompt_kind, "metric": metric, "k": cut, "value": 0.5, "against_value": 0.5,
+            "difference": gain * (1 if metric == "recall_at_k" else 0.5), "ci_low": gain - 0.1, "ci_high": gain + 0.1,
+            "p_value": 0.5, "n_models": 7,
+        }
+        for split, gain in by_split.items()
+        for metric, cut in (("recall_at_k", k), ("recall_at_k", 100), ("mean_average_precision", None))
+        for comparison, mapper, kind, prompt_kind in (
+            ("mapper", "linear-object", "object", "all"), ("mapper", "linear-object", "object", "scene"),
+            ("mapper", "linear-object", "style", "all"), ("condition", "untuned", "object", "all"),
+        )
+    ]  # fmt: skip
+    tables.write(folder / "comparisons.parquet", "comparisons", rows)
+    return folder
+
+
+def test_mapper_gains_are_held_over_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [
+        gains(tmp_path / name, {"validation": one, "test": two, "train": 0.9})
+        for name, one, two in (("demo", 0.3, 0.2), ("seed-1", 0.4, 0.3), ("seed-2", 0.5, 0.1))
+    ]
+    rows = script("mapper")["main"]([str(run) for run in runs])
+    assert [(row["kind"], row["split"], row["metric"]) for row in rows] == [
+        ("object", split, metric)
+        for split in ("validation", "test")
+        for metric in ("recall_at_k", "mean_average_precision")
+    ]
+    test = rows[2]
+    assert test["runs"]["seed-1"] == (0.3, pytest.approx(0.2), pytest.approx(0.4)) and test["above"] == 3
+    half = 4.302652729911275 * 0.1 / 3**0.5  # Student's t of 2 degrees of freedom, from a table
+    assert (test["mean"], test["low"], test["high"]) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+    said = capsys.readouterr().out
+    assert "| object | pixel | linear-object | test | Recall@10 | +20.0 [+10.0, +30.0] | +30.0 " in said
+    assert "On test the interval over 3 runs is above 0 in 0 of 2 lines, below 0 in 0." in said
+    alone = script("mapper")["main"]([str(runs[0])])
+    assert alone[0]["mean"] == 0.3 and alone[0]["low"] != alone[0]["low"]  # NaN: one run is no sample
+
+
+def test_runs_without_what_the_mapper_benchmark_reads_are_named(tmp_path: Path) -> None:
+    main = script("mapper")["main"]
+    with pytest.raises(InputError, match="no comparisons.parquet, expected the folder of a finished run"):
+        main([str(tmp_path)])
+    run = str(gains(tmp_path / "demo", {"test": 0.1}))
+    with pytest.raises(
+        InputError, match=r"--k: 7 is not among the cut-offs of .*demo, choose one of '10', '100'"
+    ):
+        main([run, "--k", "7"])
+    with pytest.raises(InputError, match="RESULTS: 'demo' is there twice"):
+        main([run, run])

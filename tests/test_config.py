@@ -131,6 +131,13 @@ WRONG = [
     (given("exemplars.object_sets", 72), ["exemplars.object_sets: 72", "only 71 different", "never seen"]),
     (given("exemplars.style_sets", 17), ["exemplars.style_sets: 17", "only 16 styles", "4 different"]),
     (given("exemplars.unseen_categories", ["brid"]), ["exemplars.unseen_categories: 'brid'", "'bird'"]),
+    (given("mapper.head", "cubic"), ["mapper.head", "'cubic'", "'linear', 'mlp' or 'channel'"]),
+    (given("mapper.shared", "yes"), ["mapper.shared", "'yes'", "boolean"]),
+    (given("mapper.hidden", 0), ["mapper.hidden", "0", "greater than or equal to 1"]),
+    (
+        given("mapper.head", "channel"),
+        ["mapper.starts", "identity, whitened, within", "channel", "identity alone"],
+    ),
     (given("mapper.trained_on", []), ["mapper.trained_on", "at least 1"]),
     (given("mapper.trained_on", ["objects"]), ["mapper.trained_on", "'objects'", "'object'"]),
     (given("mapper.trained_on", ["both", "both"]), ["mapper.trained_on", "each once: ['both']"]),

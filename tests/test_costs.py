@@ -191,6 +191,23 @@ def test_bytes_by_stage_of_a_tiny_config() -> None:
     assert sum(numbers) == 8 * sizes.RANK_NUMBERS
 
 
+@pytest.mark.parametrize(
+    ("mapper", "numbers"),
+    [
+        ({"head": "channel", "starts": ["identity"]}, (192, 192)),
+        ({"head": "mlp", "hidden": 10, "starts": ["identity"]}, (10 * 193 + 192 * 11,) * 2),
+        ({"head": "mlp", "hidden": 10, "shared": True}, (10 * 193 + 192 * 11, 10 * 193 + 192 * (11 + 192))),
+    ],
+)
+def test_bytes_of_heads_by_form(mapper: dict[str, Any], numbers: tuple[int, int]) -> None:
+    config = stated(TINY, mapper=mapper)
+    number = counts.count(config)
+    form = "mlp-shared" if mapper.get("shared") else mapper["head"]
+    assert number.mappers == ("untuned", f"{form}-object", f"{form}-style")
+    found, _ = sizes.sized(config, number, None, Rates({}, {}), {"pixel": 192})
+    assert found["tune"].bytes == tuple(2 * 2 * 4 * one for one in numbers)
+
+
 def test_what_is_not_known_is_said() -> None:
     config = stated(TINY, index={"factory": "IVF16,SQ8"})
     found, missing = sizes.sized(config, counts.count(config), None, Rates({}, {}), {"pixel": 192})

@@ -10,6 +10,7 @@ import pytest
 
 from attrib_core import heads
 from attrib_core.errors import InputError
+from attrib_core.heads import files, forms
 
 
 def random_linear(dim: int, out: int | None = None, seed: int = 0) -> heads.Linear:
@@ -59,10 +60,11 @@ def test_bits_of_a_row_do_not_depend_on_its_company(mapped):
 def test_the_sums_behind_it_are_exact_so_that_their_order_cannot_matter():
     """Held before the rounding to float32, which would hide nearly all differences of order."""
     head, rows = random_linear(300), random_rows(500, 300).astype(np.float64)
-    together = heads._linear(rows, head, 0, None)
+    lengths = forms.row_lengths(rows)
+    together = head(rows, lengths)
     order = np.random.default_rng(2).permutation(len(rows))
-    assert np.array_equal(heads._linear(rows[order], head, 0, None), together[order])
-    assert np.array_equal(heads._linear(rows[:1], head, 0, None), together[:1])
+    assert np.array_equal(head(rows[order], lengths[order]), together[order])
+    assert np.array_equal(head(rows[:1], lengths[:1]), together[:1])
     length = np.sqrt(np.einsum("ij,ij->i", rows[:1], rows[:1]))[0]
     weight = head.weight.astype(np.float64)
     longest = np.sqrt(np.einsum("ij,ij->i", weight, weight)).max()
@@ -166,7 +168,8 @@ def test_files_that_are_no_heads_are_refused(tmp_path):
     with pytest.raises(InputError, match="m.safetensors: not a readable mapper"):
         heads.load(path)
     square, vector = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
-    whole = dict(zip(heads.TENSORS, (square, vector, square, vector), strict=True))
+    head = {"weight": square, "bias": vector}
+    whole = {f"{side}.{name}": value for side in files.SIDES for name, value in head.items()}
     for change, words in [
         ({"real_mapper.bias": None}, "has tensors .*expected"),
         ({"real_mapper.bias": np.zeros(2, np.float32)}, r"real_mapper has weight \(3, 3\) and bias \(2,\)"),

@@ -19,25 +19,9 @@ from attrib_core.mapper import material as gathering
 from attrib_core.mapper import sets, training
 from attrib_core.mapper.material import Material
 from tests.embedding_fixtures import write_embeddings, write_parts
-from tests.mapper_fixtures import DIM, SETTINGS, made_up, material, tuned, unit
+from tests.mapper_fixtures import DIM, SETTINGS, made_up, material, plain_loss, tuned, unit
 
 # --- the loss
-
-
-def plain_loss(
-    real: np.ndarray, synth: np.ndarray, groups: np.ndarray, temperature: float, negatives: np.ndarray
-) -> float:
-    total = 0.0
-    for i in range(len(real)):
-        own = np.exp(real[i] @ synth[i] / temperature)
-        to_real = own + sum(np.exp(synth[i] @ negative / temperature) for negative in negatives)
-        to_synth = own
-        for j in range(len(real)):
-            if groups[j] != groups[i]:
-                to_real += np.exp(synth[i] @ real[j] / temperature)
-                to_synth += np.exp(real[i] @ synth[j] / temperature)
-        total -= np.log(own / to_real) + np.log(own / to_synth)
-    return float(total / len(real) / 2)
 
 
 @pytest.mark.parametrize("negatives", [0, 3])
@@ -54,74 +38,7 @@ def test_loss_against_plain_lines(negatives):
     assert got.item() == pytest.approx(plain_loss(real, synth, groups, 0.2, others), rel=1e-12)
 
 
-def test_gradient_of_the_whole_objective_against_finite_differences():
-    """With respect to the full matrix H and bias b, from plain lines, chained to M and c by hand."""
-    random = np.random.default_rng(1)
-    dim, rank, penalty = 6, 4, 0.3
-    basis = np.linalg.qr(random.normal(size=(dim, rank)))[0]
-    real, synth, others = (random.normal(size=(rows, dim)) for rows in (5, 5, 2))
-    groups = np.array([0, 1, 1, 2, 3])
-    point = [random.normal(size=shape) * 0.3 for shape in ((rank, rank), (rank,), (rank, rank), (rank,))]
-
-    def plain(values: list[np.ndarray]) -> float:
-        mapped = []
-        total = 0.0
-        for change, shift, inputs in zip(values[::2], values[1::2], ((real, others), (synth,)), strict=True):
-            matrix = np.eye(dim) + basis @ change @ basis.T
-            total += penalty * np.linalg.norm(matrix.T @ matrix - np.eye(dim)) ** 2
-            mapped += [unit(rows @ matrix.T + basis @ shift) for rows in inputs]
-        return total + plain_loss(mapped[0], mapped[2], groups, 0.5, mapped[1])
-
-    two = [training.Head(basis, 1.0) for _ in range(2)]
-    for head, change, shift in zip(two, point[::2], point[1::2], strict=True):
-        head.change = torch.from_numpy(change).requires_grad_()
-        head.shift = torch.from_numpy(shift).requires_grad_()
-        head._across = torch.from_numpy(basis)
-
-    def vectors(rows: np.ndarray) -> training.Vectors:
-        return training.Vectors(torch.from_numpy(rows), torch.from_numpy(rows @ basis))
-
-    loss = training.contrastive_loss(
-        two[0].map(vectors(real)),
-        two[1].map(vectors(synth)),
-        torch.from_numpy(groups),
-        temperature=0.5,
-        negatives=two[0].map(vectors(others)),
-    )
-    total = loss + penalty * sum(training.drift(head.change) for head in two)
-    assert total.item() == pytest.approx(plain(point), rel=1e-10)
-    total.backward()
-    got = [value.grad.numpy() for head in two for value in (head.change, head.shift)]
-    step = 1e-6
-    for number, value in enumerate(point):
-        for place in np.ndindex(value.shape):
-            ends = []
-            for sign in (1, -1):
-                moved = [array.copy() for array in point]
-                moved[number][place] += sign * step
-                ends.append(plain(moved))
-            assert got[number][place] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4, abs=1e-7)
-
-
 # --- the heads in training
-
-
-def test_heads_start_as_the_identity_and_are_saved_as_they_map():
-    given = made_up(6, seed=0)
-    basis = training.directions(given, 5)
-    head = training.Head(basis, 2.5)
-    start = head.linear(head.state())
-    assert np.array_equal(start.weight, np.eye(DIM, dtype=np.float32)) and not start.bias.any()
-    random = np.random.default_rng(0)
-    with torch.no_grad():
-        head.change += torch.from_numpy(random.normal(size=(5, 5)).astype(np.float32))
-        head.shift += torch.from_numpy(random.normal(size=5).astype(np.float32))
-    with torch.no_grad():
-        mapped = head.map(head.take(given.real)).numpy()
-    linear = head.linear(head.state())
-    assert np.allclose(heads.apply(given.real, linear), mapped, atol=2e-6)
-    distance = np.linalg.norm(linear.weight.T.astype(np.float64) @ linear.weight - np.eye(DIM)) ** 2
-    assert training.drift(head.change).item() == pytest.approx(distance, rel=1e-4)
 
 
 def test_directions_are_orthonormal_and_every_set_weighs_the_same():

@@ -11,6 +11,7 @@ from attrib_core.config.sections import Config
 from attrib_core.diffusion import description
 from attrib_core.errors import InputError
 from attrib_core.exemplars import sampling
+from attrib_core.heads import check_starts
 
 SPLIT_TOLERANCE = 1e-6
 SPLITS = ("train", "validation", "test")
@@ -98,6 +99,7 @@ def between_keys(config: Config) -> None:
                 f"mapper.trained_on: {config.mapper.trained_on}, but exemplars.{kind}_sets is 0;"
                 f" take {kind!r} out, so that it is {_without(config.mapper.trained_on, kind)}"
             )
+    check_starts(config.mapper.head, config.mapper.starts)
     trained_on = config.mapper.trained_on
     if len(set(trained_on)) < len(trained_on):
         raise InputError(f"mapper.trained_on: {trained_on}; each once: {list(dict.fromkeys(trained_on))}")

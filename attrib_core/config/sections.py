@@ -155,9 +155,13 @@ class Index(Section):
 
 
 class Mapper(Section):
-    """Heads on frozen encoders, one for real and one for synthesized pictures."""
+    """Heads on frozen encoders, for real and for synthesized pictures."""
 
-    head: Literal["linear"] = key("linear", "kind of head that is tuned")
+    head: Literal["linear", "mlp", "channel"] = key(
+        "linear",
+        "form of the heads: a linear map; a residual network of one hidden layer; a factor a dimension",
+    )
+    shared: bool = key(False, "whether one head maps real and synthesized pictures; else each have their own")
     trained_on: list[Literal["object", "style", "both"]] = key(
         ["object", "style"],
         "kinds of exemplar sets, each with a mapper of its own that is trained and chosen on these alone;"
@@ -170,7 +174,8 @@ class Mapper(Section):
     patience: int = key(10, "epochs without progress on the validation split before training stops", ge=1)
     batch_sets: int = key(32, "exemplar sets of one step", ge=2)
     images_each: int = key(2, "pairs of exemplar and query from each of them", ge=1)
-    rank: int = key(256, "directions of the embedding space that a head may change", ge=1)
+    rank: int = key(256, "directions of the embedding space that a linear head or an mlp may change", ge=1)
+    hidden: int = key(256, "hidden units of an mlp", ge=1)
     distractors: int = key(
         0,
         "pool pictures that a step takes as further negatives; test queries are ranked among them too",
@@ -181,13 +186,14 @@ class Mapper(Section):
     )
     penalties: list[Annotated[float, Field(ge=0)]] = key(
         [0.1, 1.0, 10.0],
-        "weights of the penalty on leaving the orthogonal maps; the best on the validation split is taken",
+        "weights of the penalty on leaving the orthogonal maps (of an mlp: on what its units add); the best on the"
+        " validation split is taken",
         min_length=1,
     )
     starts: list[Literal["identity", "whitened", "within"]] = key(
         ["identity", "whitened", "within"],
         "where training may begin, the best on the validation split: features as they are; whitened by the"
-        " pool; whitened by what varies within the train sets",
+        " pool; whitened by what varies within the train sets. A channel head takes identity alone",
         min_length=1,
     )
     shrinkages: list[Annotated[float, Field(gt=0, le=1)]] = key(

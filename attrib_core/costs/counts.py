@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attrib_core import families
+from attrib_core import families, heads
 from attrib_core.diffusion.settings import Customizer
 
 KINDS = ("object", "style")
@@ -89,7 +89,11 @@ def count(config: Mapping[str, Any]) -> Counts:
         control=asked * prompts["control_samples_each"],
         pool=config["pool"]["images"],
         encoders=tuple(config["encoders"]),
-        mappers=(UNTUNED, *(f"{config['mapper']['head']}-{kind}" for kind in config["mapper"]["trained_on"])),
+        mappers=(UNTUNED, *_heads(config["mapper"])),
         pool_parts=math.ceil(config["pool"]["images"] / parts["pool_images"]),
         set_parts=math.ceil(sum(sets.values()) / parts["exemplar_sets"]),
     )
+
+
+def _heads(mapper: Mapping[str, Any]) -> list[str]:
+    return [heads.name(mapper["head"], shared=mapper["shared"], kind=kind) for kind in mapper["trained_on"]]

@@ -124,7 +124,8 @@ def sized(
     if not unknown:
         known = [dim for dim in dims.values() if dim is not None]
         heads = len(counts.mappers) - (UNTUNED in counts.mappers)
-        found["tune"] = _flat(sum(2 * FLOAT32 * (dim * dim + dim) for dim in known) * heads)
+        least, most = (sum(_head_numbers(config["mapper"], dim, end) for dim in known) for end in (0, 1))
+        found["tune"] = Size((2 * FLOAT32 * heads * least, 2 * FLOAT32 * heads * most))
         factory = index_choice.resolve(config["index"]["factory"], None, counts.pool).factory
         if factory == "Flat":
             stored = counts.pool * FLOAT32 * sum(known) * len(counts.mappers)
@@ -148,6 +149,14 @@ def _ranks(config: Mapping[str, Any], counts: Counts) -> Size:
     )
     most = (kept + rows * RANK_NUMBERS) * len(counts.encoders) * len(counts.mappers)
     return Size((most, most), most_only=True)
+
+
+def _head_numbers(mapper: Mapping[str, Any], dim: int, end: int) -> int:
+    """Numbers of one head, the least (0) or the most (1): an mlp that starts from whitened features has more."""
+    hidden = mapper["hidden"]
+    whitens = set(mapper["starts"]) != {"identity"}
+    of_mlp = 2 * dim * hidden + hidden + dim + (dim * dim if end and whitens else 0)
+    return {"linear": dim * dim + dim, "channel": dim, "mlp": of_mlp}[mapper["head"]]
 
 
 def _flat(amount: float) -> Size:

@@ -67,11 +67,26 @@ def gather(
         )
         for split in ("train", "validation")
     )
-    count = validation_distractors + NEGATIVE_STEPS * distractors
+    count = drawn(validation_distractors, distractors)
     _, vectors = embedding.sample(pool, count=count, key=(seed, "mapper pool"), excluded=excluded)
+    return Material(train, validation, *divided(vectors, validation_distractors, distractors))
+
+
+def drawn(validation_distractors: int, distractors: int) -> int:
+    """How many rows of the pool tuning takes, where there are so many."""
+    return validation_distractors + NEGATIVE_STEPS * distractors
+
+
+def divided(
+    vectors: np.ndarray, validation_distractors: int, distractors: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows drawn from the pool as distractors for validation and negatives for training.
+
+    Raises InputError where `distractors` negatives a step are asked for and none are left.
+    """
     if distractors and len(vectors) <= validation_distractors:
         raise InputError(
             f"mapper.distractors: {distractors} negatives a step, but the pool's {len(vectors)} distractors are"
             f" all needed for validation; lower mapper.validation_distractors ({validation_distractors})"
         )
-    return Material(train, validation, vectors[:validation_distractors], vectors[validation_distractors:])
+    return vectors[:validation_distractors], vectors[validation_distractors:]

@@ -27,11 +27,17 @@ class Start:
         return material if self.white is None else material.whitened(self.white)
 
 
-def begin(material: Material, names: Collection[str], shrinkages: Sequence[float]) -> Iterator[Start]:
-    """The identity, then the whitened starts among the names, larger shrinkages first."""
+def begin(
+    material: Material, names: Collection[str], shrinkages: Sequence[float], *, shared: bool = False
+) -> Iterator[Start]:
+    """The identity, then the whitened starts among the names, larger shrinkages first.
+
+    shared  one head maps real and synthesized pictures, so both are centred alike
+    """
     yield Start("identity", None, None)
     for name in sorted(set(names) - {"identity"}):
         pool = np.concatenate([material.distractors, material.negatives])
         spread = whitening.spread(pool, material.train, within=name == "within")
+        spread = spread.with_one_mean() if shared else spread
         for shrinkage in sorted(set(shrinkages), reverse=True):
             yield Start(name, shrinkage, spread.whitening(shrinkage))

@@ -1,4 +1,4 @@
-"""Contrastive training of two linear heads, from the identity.
+"""Contrastive training of heads: the loss, the directions they may change, the pairs of a step.
 
 The loss, for pairs (exemplar i, query i) with unit vectors r_i = real head, s_i = synth head
 and a temperature t:
@@ -7,14 +7,8 @@ and a temperature t:
 
 (NT-Xent between the two kinds of pictures, both directions). Other pictures of the same
 model are no negatives and are left out of the sums; distractors, where given, are further
-negatives of the queries. To it is added, for each head, penalty * ||H^T H - I||_F^2, which
-keeps angles as they were.
-
-How it is computed: with n training embeddings, all that the loss can change lies in their
-span. H = I + V M V^T and b = V c, with V (dim, rank) the orthonormal directions in which the
-training embeddings are large, so a head is trained as M (rank, rank) and c (rank), and
-||H^T H - I||_F = ||(I + M)^T (I + M) - I||_F: costs do not grow with dim cubed, and directions
-outside stay as the encoder gave them.
+negatives of the queries. To it is added, for each head that is trained, penalty * drift (see `forms`),
+which keeps angles as they were.
 """
 
 from __future__ import annotations
@@ -26,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from attrib_core import heads, keys
+from attrib_core import keys
 from attrib_core.mapper.sets import Sets
 
 
@@ -51,11 +45,6 @@ def contrastive_loss(
     return (functional.cross_entropy(forward, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def drift(change: torch.Tensor) -> torch.Tensor:
-    """||H^T H - I||_F^2 for H = I + V M V^T, from M (rank, rank): how far H is from a rotation."""
-    return (change + change.T + change.T @ change).square().sum()
-
-
 def directions(sets: Sets, rank: int) -> np.ndarray:
     """V, (dim, at most rank) float64: leading eigenvectors of the training embeddings' second moment.
 
@@ -75,56 +64,6 @@ def directions(sets: Sets, rank: int) -> np.ndarray:
     kept = vectors[:, : min(rank, int(np.count_nonzero(values > values[0] * 1e-10)))]
     largest = np.abs(kept).argmax(axis=0)
     return np.asarray(kept * np.sign(kept[largest, np.arange(kept.shape[1])]))
-
-
-@dataclass(frozen=True, eq=False)
-class Vectors:
-    """Embeddings in the scale of training: whole (n, dim), and their coordinates (n, rank) along V."""
-
-    whole: torch.Tensor
-    along: torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """M (rank, rank) and c (rank) of a head at some moment, float32."""
-
-    change: np.ndarray
-    shift: np.ndarray
-
-
-class Head:
-    """One head in training: M (rank, rank) and c (rank), both zero at the start."""
-
-    def __init__(self, basis: np.ndarray, scale: float) -> None:
-        self._basis, self._scale = basis, scale
-        self._across = torch.from_numpy(basis.astype(np.float32))
-        rank = basis.shape[1]
-        self.change = torch.zeros(rank, rank, requires_grad=True)
-        self.shift = torch.zeros(rank, requires_grad=True)
-
-    def take(self, embeddings: np.ndarray) -> Vectors:
-        """Embeddings as the encoder gives them, (n, dim), prepared for `map`."""
-        whole = torch.from_numpy((embeddings / self._scale).astype(np.float32))
-        return Vectors(whole, whole @ self._across)
-
-    def map(self, vectors: Vectors, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """(H x + b) / ||H x + b|| for all of the vectors or some rows, (n, dim)."""
-        whole, along = vectors.whole, vectors.along
-        if rows is not None:
-            whole, along = whole[rows], along[rows]
-        moved = whole + (along @ self.change.T + self.shift) @ self._across.T
-        return functional.normalize(moved, dim=1)
-
-    def state(self) -> State:
-        """A copy of M and c."""
-        return State(self.change.detach().numpy().copy(), self.shift.detach().numpy().copy())
-
-    def linear(self, state: State) -> heads.Linear:
-        """Weight (dim, dim) and bias (dim), for embeddings as the encoder gives them."""
-        weight = np.eye(len(self._basis)) + self._basis @ state.change.astype(np.float64) @ self._basis.T
-        bias = self._basis @ state.shift.astype(np.float64) * self._scale
-        return heads.Linear(weight.astype(np.float32), bias.astype(np.float32))
 
 
 @dataclass(frozen=True)

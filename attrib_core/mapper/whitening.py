@@ -11,8 +11,9 @@ weighs all directions alike that A finds large. Two choices of A:
   within-class covariance normalization of Hatch, Kajarekar and Stolcke (2006).
 
 A is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), since few pictures say
-little of small directions. Real and synthesized pictures have a mean m each and share A. The
-map is linear with a bias, so heads that start from it have the published form.
+little of small directions. Real and synthesized pictures have a mean m each and share A; one head for
+both has the middle of both means. The map is linear with a bias, so a linear head that starts from it
+has the published form, and a channel head cannot.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attrib_core.heads import Linear
+from attrib_core.heads import Head, Linear, Mlp
 from attrib_core.mapper.sets import Sets
 
 WITHIN_SHARE = 0.9
@@ -48,10 +49,19 @@ class Whitening:
         """The same sets with whitened embeddings."""
         return replace(sets, real=self.real(sets.real), synth=self.synth(sets.synth))
 
-    def before(self, head: Linear, mean: np.ndarray) -> Linear:
-        """One head that whitens around `mean` and then does what `head` does."""
-        weight = head.weight.astype(np.float64) @ self.matrix
-        bias = head.bias.astype(np.float64) - weight @ mean
+    def before(self, head: Head, mean: np.ndarray) -> Head:
+        """One head that whitens around `mean` and then does what `head` does; no channel head can."""
+        if isinstance(head, Linear):
+            return self._linear(head, mean)
+        if not isinstance(head, Mlp) or head.skip is not None:
+            raise TypeError(f"{type(head).__name__} with whitening before it is of no form of head")
+        straight = self._linear(Linear(np.eye(len(mean)), head.outer.bias), mean)
+        outer = Linear(head.outer.weight, straight.bias)
+        return Mlp(self._linear(head.inner, mean), outer, straight.weight)
+
+    def _linear(self, layer: Linear, mean: np.ndarray) -> Linear:
+        weight = layer.weight.astype(np.float64) @ self.matrix
+        bias = layer.bias.astype(np.float64) - weight @ mean
         return Linear(weight.astype(np.float32), bias.astype(np.float32))
 
 
@@ -63,6 +73,11 @@ class Spread:
     vectors: np.ndarray
     real_mean: np.ndarray
     synth_mean: np.ndarray
+
+    def with_one_mean(self) -> Spread:
+        """The same with the middle of both means in place of each, for one head for both."""
+        middle = (self.real_mean + self.synth_mean) / 2
+        return replace(self, real_mean=middle, synth_mean=middle)
 
     def whitening(self, shrinkage: float) -> Whitening:
         """Whitening by (1 - shrinkage) A + shrinkage tr(A)/dim I; shrinkage in (0, 1].

@@ -19,6 +19,7 @@ import numpy as np
 
 from attrib_core import heads, tables, whole
 from attrib_core.errors import InputError, close_matches
+from attrib_core.released.checkpoints import checkpoint
 from attrib_core.released.stored import Matrix, open_pool
 
 EXEMPLARS = ("exemplar_id", "exemplar_set", "kind", "category", "split")
@@ -59,9 +60,9 @@ def export(run: Path, *, encoder: str, out: Path, split: str = "test") -> Iterat
         tables.write_json(path, entries)
         yield path
     for path in sorted((Path(run) / "mappers" / encoder).glob("*.safetensors")):
-        trained_on = path.stem.partition("-")[2]
+        trained_on = path.stem.rpartition("-")[2]
         name = f"{encoder}_tuned.pth" if trained_on in ("", "both") else f"{encoder}_tuned-{trained_on}.pth"
-        yield save(_checkpoint(path), Path(out) / "weights" / "mapper" / name)
+        yield save(checkpoint(heads.load(path)), Path(out) / "weights" / "mapper" / name)
 
 
 def _embeddings(run: Path, encoder: str) -> Path:
@@ -183,19 +184,6 @@ def _write_pool(pool: Matrix, excluded: frozenset[str], path: Path) -> Path:
         shape = (len(names), pool.dim)
         feats = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=torch.float32)
         return save({"feats": feats.reshape(shape), "paths": names}, path)
-
-
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """Heads of a run as state dicts of linear layers."""
-    import torch
-
-    found = heads.load(path)
-    sides = {"real_mapper": found.real_head, "synth_mapper": found.synth_head}
-    return {
-        side: {"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}
-        for side, head in sides.items()
-        if head is not None
-    }
 
 
 def save(content: dict[str, Any], path: Path) -> Path:

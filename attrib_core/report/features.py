@@ -7,6 +7,9 @@ from collections.abc import Collection, Sequence
 from attrib_core.report import words
 from attrib_core.report.data import KINDS, TUNED, UNTUNED, Metrics, trained_on
 
+AN = ("a", "e", "i", "o", "u", "mlp")
+"""Beginnings of the names of mappers that take "an"."""
+
 
 def best(metrics: Metrics, kind: str) -> tuple[str, str]:
     """Encoder, and UNTUNED or TUNED, with the highest mAP on the validation sets of a kind.
@@ -75,4 +78,4 @@ def _source(kind: str, source: str | None) -> str:
 def names(mappers: Sequence[str]) -> str:
     """The mappers of a run in words: "an object mapper and a style mapper"."""
     found = [words.mapper(name) for name in mappers]
-    return words.listing([f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in found])
+    return words.listing([f"{'an' if name.startswith(AN) else 'a'} {name}" for name in found])

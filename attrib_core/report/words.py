@@ -113,8 +113,10 @@ def metric(name: str, k: int | None) -> str:
 
 
 def mapper(name: str) -> str:
-    """ "untuned" and "tuned" stay; "linear-object" is the "object mapper", "linear-both" the "joint mapper"."""
+    """ "untuned" and "tuned" stay; "linear-object" is the "object mapper", "linear-both" the "joint mapper",
+    "mlp-shared-both" the "shared mlp joint mapper"."""
     if name in (UNTUNED, TUNED):
         return name
     kind = trained_on(name)
-    return "joint mapper" if kind == "both" else f"{kind} mapper"
+    form = [word for word in reversed(name.removesuffix(kind).split("-")) if word not in ("", "linear")]
+    return " ".join([*form, "joint" if kind == "both" else kind, "mapper"])

@@ -48,7 +48,7 @@ FILES: dict[str, str] = {
     "prior": "prior/images.parquet",
     "models": "models/part-*.parquet",
     "synthesized": "synthesized/part-*.parquet",
-    "mapper_curve": "mappers/<encoder>/<mapper>.curve.parquet",
+    "mapper_curve": "mappers/<encoder>/<mapper>.curve.parquet, NAME.curve.parquet of abc tune --out NAME.pth",
     "index_ids": "indices/<encoder>/<mapper>.ids.parquet",
     "ranks": "ranks/<encoder>/<mapper>.parquet",
     "candidates": "candidates/<encoder>/<mapper>.parquet",

@@ -36,7 +36,11 @@ MAPPER_CURVE = pa.schema(
         ),
         column("epoch", INT32, "passes over the train split; 0 is the start"),
         column("loss", FLOAT64, "mean contrastive loss of the epoch, without the penalty", null=True),
-        column("drift", FLOAT64, "squared distance of H^T H from the identity, both heads added"),
+        column(
+            "drift",
+            FLOAT64,
+            "what the penalty weighs, of all heads: ||H^T H - I||^2; of an mlp what its units add",
+        ),
         column("train_mean_average_precision", FLOAT64, "mean over the sets of the train split"),
         column("validation_mean_average_precision", FLOAT64, "mean over the sets of the validation split"),
         column("chosen", BOOL, "whether the heads of this row are those that were saved"),

@@ -28,5 +28,8 @@ CONDITION = column(
 PROMPT_KIND = column("prompt_kind", TEXT, "list that the prompt came from: scene, media, theme, object")
 ENCODER = column("encoder", TEXT, "name of the encoder in the config")
 MAPPER = column(
-    "mapper", TEXT, "'untuned', or a head and the kind of sets that it was trained on: 'linear-object'"
+    "mapper",
+    TEXT,
+    "'untuned', or the form of the heads, whether both kinds of pictures share one, and the kind of sets that it was"
+    " trained on: 'linear-object', 'mlp-shared-both'",
 )
