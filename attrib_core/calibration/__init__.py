@@ -9,7 +9,7 @@ maximum likelihood with the whole pool in the sum. One calibrator for each encod
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from attrib_core.calibration.evidence import (
 from attrib_core.calibration.fit import TAUS, Fit, fit
 from attrib_core.calibration.form import Calibrator, negative_log_likelihood, shares
 from attrib_core.calibration.forms import FORMS, Fitted, Form, fit_form
+from attrib_core.calibration.judging import calibration_rows, judge, reliability_rows
 from attrib_core.calibration.pool_aware import Parameters, PoolAware
 from attrib_core.calibration.quality import Quality
 from attrib_core.calibration.soft_scores import soft_scores
@@ -34,8 +35,8 @@ from attrib_core.errors import InputError
 __all__ = [
     "EXEMPLAR_COLUMNS", "FORMS", "RANK_COLUMNS", "TAUS",
     "Calibrated", "Calibrator", "Evidence", "Fit", "Fitted", "Form", "Parameters", "PoolAware", "Quality",
-    "calibrate", "fit", "fit_form", "gather", "hold_out", "negative_log_likelihood", "select", "shares",
-    "soft_scores", "thin",
+    "calibrate", "calibration_rows", "check", "fit", "fit_form", "fit_forms", "gather", "hold_out", "judge",
+    "negative_log_likelihood", "reliability_rows", "select", "shares", "soft_scores", "thin",
 ]  # fmt: skip
 
 LOGGER = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def calibrate(
     InputError where no such query is in the validation split, for settings out of range, and for tables
     that do not belong together.
     """
-    _check(shown, forms, absent_share, pool_shares, bootstrap)
+    check(shown, forms, absent_share, pool_shares, bootstrap)
     labels = {name: _only(ranks, name) for name in ("encoder", "mapper")}
     validation = list(gather(ranks, candidates, exemplars, "validation", kinds))
     if not validation and kinds is not None:
@@ -86,44 +87,33 @@ def calibrate(
             f"calibration: no customized query of {' or '.join(kinds)} sets in the split 'validation'; expected some"
             " to fit on, so exemplars.splits.validation must give such sets"
         )
-    fitted = {name: fit_form(name, validation, absent_share) for name in forms}
-    models = {name for one in validation for name in one.sets}
-    if len(models) == 1:
-        LOGGER.warning("calibrators are fitted on a single model, %s: they are no more than a guess", *models)
+    fitted = fit_forms(validation, forms, absent_share)
     known = {kind for one in validation for kind in one.kinds}
     for kind in sorted(_kinds(exemplars, "test", kinds) - known):
         LOGGER.warning(
             "no %s set in the validation split: calibrators of the other kinds are used for those of the test split",
             kind,
         )
-    options: dict[str, Any] = {
-        "shown": shown,
-        "absent_share": absent_share,
-        "resamples": bootstrap,
-        "seed": seed,
-    }
+    chosen = fitted[forms[0]].calibrator
+
+    def test() -> Iterator[Evidence]:
+        for one in gather(ranks, candidates, exemplars, "test", kinds):
+            save(soft_scores(one, chosen, shown=shown, **labels))
+            yield one
+
     judged = {
-        (name, split, share): Quality(one.calibrator, **options)
-        for name, one in fitted.items()
-        for split in ("validation", "test")
-        for share in (1.0, *pool_shares)
+        split: judge(
+            fitted,
+            queries,
+            gather(ranks, candidates, exemplars, split, kinds, "control"),
+            shown=shown,
+            absent_share=absent_share,
+            pool_shares=pool_shares,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+        for split, queries in (("validation", validation), ("test", test()))
     }
-
-    def judge(split: str, one: Evidence, *, control: bool) -> None:
-        for share in (1.0, *pool_shares):
-            part = thin(one, share, seed)
-            for name in forms:
-                quality = judged[name, split, share]
-                (quality.add_control if control else quality.add)(part)
-
-    for one in validation:
-        judge("validation", one, control=False)
-    for one in gather(ranks, candidates, exemplars, "test", kinds):
-        judge("test", one, control=False)
-        save(soft_scores(one, fitted[forms[0]].calibrator, shown=shown, **labels))
-    for split in ("validation", "test"):
-        for one in gather(ranks, candidates, exemplars, split, kinds, "control"):
-            judge(split, one, control=True)
     return Calibrated(
         {
             **labels,
@@ -133,25 +123,25 @@ def calibrate(
                 "condition": CONDITION,
                 "kinds": sorted(known),
                 "queries": sum(len(one.queries) for one in validation),
-                "exemplar_sets": len(models),
+                "exemplar_sets": len({name for one in validation for name in one.sets}),
                 "distractors": _only(ranks, "n_distractors"),
             },
         },
-        [
-            row
-            for (name, split, share), quality in judged.items()
-            for row in quality.metrics(**labels, form=name, split=split, pool_share=share)
-        ],
-        [
-            row
-            for (name, split, share), quality in judged.items()
-            if share == 1.0
-            for row in quality.reliability(**labels, form=name, split=split)
-        ],
+        [row for split, one in judged.items() for row in calibration_rows(one, **labels, split=split)],
+        [row for split, one in judged.items() for row in reliability_rows(one, **labels, split=split)],
     )
 
 
-def _check(
+def fit_forms(evidence: Sequence[Evidence], forms: Sequence[str], absent_share: float) -> dict[str, Fitted]:
+    """Forms by name, each fitted on all queries of the evidence; InputError as `fit_form`."""
+    fitted = {name: fit_form(name, evidence, absent_share) for name in forms}
+    models = {name for one in evidence for name in one.sets}
+    if len(models) == 1:
+        LOGGER.warning("calibrators are fitted on a single model, %s: they are no more than a guess", *models)
+    return fitted
+
+
+def check(
     shown: int, forms: Sequence[str], absent_share: float, pool_shares: Sequence[float], bootstrap: int
 ) -> None:
     """Settings in range; InputError names the key."""

@@ -68,6 +68,12 @@ def fit_form(name: str, evidence: Sequence[Evidence], absent_share: float) -> Fi
     )
 
 
+def influence(evidence: Evidence, share: np.ndarray, none: np.ndarray) -> np.ndarray:
+    """What is displayed of one candidate of each entry, (entries,): its share less what "none of these" takes."""
+    displayed: np.ndarray = share * (1.0 - none)[evidence.query]
+    return displayed
+
+
 def negative_log_likelihood(evidence: Evidence, share: np.ndarray) -> np.ndarray:
     """-(1 / n) sum over the n exemplars of log p, (queries,) nats; infinite where one has no influence."""
     own = slice(0, evidence.exemplars)
