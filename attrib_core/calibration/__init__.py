@@ -25,7 +25,7 @@ from attrib_core.calibration.evidence import (
 from attrib_core.calibration.fit import TAUS, Fit, fit
 from attrib_core.calibration.form import Calibrator, negative_log_likelihood, shares
 from attrib_core.calibration.forms import FORMS, Fitted, Form, fit_form
-from attrib_core.calibration.judging import calibration_rows, judge, reliability_rows
+from attrib_core.calibration.judging import Judged, calibration_rows, judge, reliability_rows
 from attrib_core.calibration.pool_aware import Parameters, PoolAware
 from attrib_core.calibration.quality import Quality
 from attrib_core.calibration.soft_scores import soft_scores
@@ -33,10 +33,11 @@ from attrib_core.calibration.subsets import hold_out, select, thin
 from attrib_core.errors import InputError
 
 __all__ = [
-    "EXEMPLAR_COLUMNS", "FORMS", "RANK_COLUMNS", "TAUS",
-    "Calibrated", "Calibrator", "Evidence", "Fit", "Fitted", "Form", "Parameters", "PoolAware", "Quality",
+    "CONDITION", "EXEMPLAR_COLUMNS", "FORMS", "RANK_COLUMNS", "TAUS",
+    "Calibrated", "Calibrator", "Evidence", "Fit", "Fitted", "Form", "Judged", "Parameters", "PoolAware", "Quality",
     "calibrate", "calibration_rows", "check", "fit", "fit_form", "fit_forms", "gather", "hold_out", "judge",
     "negative_log_likelihood", "reliability_rows", "select", "shares", "soft_scores", "thin",
+    "warn_of_other_kinds",
 ]  # fmt: skip
 
 LOGGER = logging.getLogger(__name__)
@@ -89,11 +90,7 @@ def calibrate(
         )
     fitted = fit_forms(validation, forms, absent_share)
     known = {kind for one in validation for kind in one.kinds}
-    for kind in sorted(_kinds(exemplars, "test", kinds) - known):
-        LOGGER.warning(
-            "no %s set in the validation split: calibrators of the other kinds are used for those of the test split",
-            kind,
-        )
+    warn_of_other_kinds(known, _kinds(exemplars, "test", kinds))
     chosen = fitted[forms[0]].calibrator
 
     def test() -> Iterator[Evidence]:
@@ -139,6 +136,15 @@ def fit_forms(evidence: Sequence[Evidence], forms: Sequence[str], absent_share: 
     if len(models) == 1:
         LOGGER.warning("calibrators are fitted on a single model, %s: they are no more than a guess", *models)
     return fitted
+
+
+def warn_of_other_kinds(fitted: Collection[str], asked: Collection[str]) -> None:
+    """Say which kinds of sets are judged by calibrators of other kinds."""
+    for kind in sorted(set(asked) - set(fitted)):
+        LOGGER.warning(
+            "no %s set among those that calibrators were fitted on: calibrators of the other kinds are used for these",
+            kind,
+        )
 
 
 def check(

@@ -1,18 +1,15 @@
-"""`python -m attrib_core abc embed | evaluate | compare | export`: the published benchmark's files."""
+"""`python -m attrib_core abc embed | evaluate | calibrate | compare | export`: the published benchmark's files."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
-from attrib_core.jobs import LOGGER
+from attrib_core.released import calibrate_command
 from attrib_core.released.places import check_folder
+from attrib_core.released.terminal import progress
 
 if TYPE_CHECKING:
     from attrib_core.metrics import System
@@ -27,6 +24,7 @@ def add(commands: Any) -> None:
     inner = top.add_subparsers(required=True, metavar="COMMAND")
     _add_embed(inner.add_parser("embed", help="features of a test case's pictures, in the released layout"))
     _add_evaluate(inner.add_parser("evaluate", help="exact metrics of released features, with intervals"))
+    calibrate_command.add(inner.add_parser("calibrate", help="soft influence: fit it, judge it, list it"))
     _add_compare(inner.add_parser("compare", help="differences between two evaluations, with p-values"))
     _add_export(inner.add_parser("export", help="write a run of this project in the released layout"))
 
@@ -165,7 +163,7 @@ def embed(arguments: argparse.Namespace) -> int:
     from attrib_core.released import embed as making
 
     section = making.section(arguments.encoder, arguments.config, arguments.options)
-    with _progress("abc embed"):
+    with progress("abc embed"):
         encoder = embedding.load(section, where="--encoder", device=arguments.device)
         for line in making.embed(
             arguments.testcase, arguments.images, encoder, arguments.out, threads=arguments.threads
@@ -194,7 +192,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.bootstrap < 1:
         raise InputError(f"--bootstrap: {arguments.bootstrap}, expected at least 1")
     check_folder(arguments.out)
-    with _progress("abc evaluate"):
+    with progress("abc evaluate"):
         pool = stored.open_pool(arguments.pool)
         mapper = mappers.read_mapper(arguments.mapper) if arguments.mapper else mappers.UNTUNED
         tests = [cases.read_test(path) for path in arguments.test]
@@ -272,24 +270,9 @@ def export(arguments: argparse.Namespace) -> int:
     from attrib_core.released import export as writing
 
     check_folder(arguments.out)
-    with _progress("abc export"):
+    with progress("abc export"):
         for path in writing.export(
             arguments.folder, encoder=arguments.encoder, split=arguments.split, out=arguments.out
         ):
             print(f"wrote {path}")
     return 0
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[None]:
-    """Progress and messages as lines on standard error."""
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
-    level = LOGGER.level
-    LOGGER.addHandler(terminal)
-    LOGGER.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
-        LOGGER.removeHandler(terminal)
