@@ -59,7 +59,7 @@ def calibrate(
     save: Callable[[pa.Table], None],
     kinds: Collection[str] | None = None,
     shown: int = 100,
-    forms: Sequence[str] = ("pool_aware", "published"),
+    forms: Sequence[str] = FORMS,
     absent_share: float = 0.5,
     pool_shares: Sequence[float] = (0.25, 0.0625),
     bootstrap: int = 1000,

@@ -118,3 +118,10 @@ def mapper(name: str) -> str:
         return name
     kind = trained_on(name)
     return "joint mapper" if kind == "both" else f"{kind} mapper"
+
+
+def features(encoder: str, name: str) -> str:
+    """ "the untuned pixel features", "the pixel features of the object mapper"."""
+    if name == UNTUNED:
+        return f"the untuned {encoder} features"
+    return f"the {encoder} features of the {mapper(name)}"
