@@ -239,7 +239,8 @@ class Calibration(Section):
     forms: list[Literal["pool_aware", "published", "published_whole_pool"]] = key(
         ["pool_aware", "published", "published_whole_pool"],
         "forms to fit and compare; soft scores are of the first. pool_aware: the whole pool in the sum, a"
-        " floor that knows its size, 'none of these'; published: as published, training included;"
+        " floor that knows its size, 'none of these'; published: as published, training included, on the"
+        " ranking.top_k most similar candidates (how many is not published);"
         " published_whole_pool: that form, fitted with the whole pool in the sum",
         min_length=1,
     )
