@@ -16,7 +16,9 @@ pool thinned by the names of its pictures.
 
 NLL: nats a query, exemplars given that they are in the pool. Mixture: half of the queries without their
 exemplars, "none of these" an outcome. none: share of queries without their exemplars, and with them, that
-are answered with "none of these". Infinite: an exemplar, or "none", was given a share of 0.
+are answered with "none of these"; pairs: of one query without and one with them, how often the former has more
+mass of it. Displayed ECE: of the shares less what "none" takes, on the mixture, "none" an outcome. Infinite: an
+exemplar, or "none", was given a share of 0.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from attrib_core import calibration, keys, tables
+from attrib_core.calibration import discrimination
 from attrib_core.calibration.published import BETA
 
 NOISE, SPREAD, OWN, SHIFT, LOST, ABSENT = 0.08, 0.05, 0.10, 0.42, 0.1, 0.5
@@ -103,7 +106,8 @@ def _synthetic(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibration.Evidence, dict[str, Any]]:
     """Evidence of drawn queries, and what the true posterior reaches on them."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("own", "top", "mean", "count")}
-    losses: dict[str, list[float]] = {name: [] for name in ("nll", "mixture", "none", "wrong")}
+    names = ("nll", "mixture", "none", "wrong", "absent", "present")
+    losses: dict[str, list[float]] = {name: [] for name in names}
     for number in range(queries):
         rng = keys.generator(seed, "calibration benchmark", split, size, number)
         centre = 0.1 + SPREAD * rng.standard_normal()
@@ -140,8 +144,11 @@ def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibration.
         ahead=np.zeros(queries, int),
         siblings=np.zeros(queries, int),
     )
+    absent, present = (np.array(losses.pop(name)) for name in ("absent", "present"))
+    pairs = discrimination.wins(present, absent, np.zeros(queries, int), 1)
     found = {name: float(np.mean(value)) for name, value in losses.items()}
-    return evidence, found | {"low": None, "high": None, "ece": None}
+    found["pairs"] = float(pairs[0, 0]) / queries**2
+    return evidence, found | {"low": None, "high": None, "ece": None, "displayed": None}
 
 
 def _truth(own: float, others: np.ndarray, centre: float, losses: dict[str, list[float]]) -> None:
@@ -160,6 +167,8 @@ def _truth(own: float, others: np.ndarray, centre: float, losses: dict[str, list
     losses["mixture"].append(-0.5 * np.log(mine / (total + m)) - 0.5 * np.log(without))
     losses["none"].append(float(without > 0.5))
     losses["wrong"].append(float(m / (total + m) > 0.5))
+    losses["absent"].append(without)
+    losses["present"].append(m / (total + m))
 
 
 def _of_run(run: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -197,18 +206,25 @@ def _judged(form: Any, evidence: list[calibration.Evidence], options: argparse.N
         "mixture": found["mixture_negative_log_likelihood"]["value"],
         "none": found["none_said_held_out"]["value"],
         "wrong": found["none_said"]["value"],
+        "displayed": found["mixture_expected_calibration_error"]["value"],
+        "pairs": found["none_auc"]["value"],
     }
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    print("| data | pool | method | NLL [95 %] | ECE, % | mixture NLL | none: absent, % | present, % |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    heads = ["data", "pool", "method", "NLL [95 %]", "ECE, %", "mixture NLL", "displayed ECE, %"]
+    heads += ["none: absent, %", "present, %", "pairs, %"]
+    print(f"| {' | '.join(heads)} |")
+    print(f"|{' --- |' * len(heads)}")
     for row in rows:
         interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
-        ece = "" if row["ece"] is None else f"{100 * row['ece']:.1f}"
+        ece, displayed = (
+            "" if row[name] is None else f"{100 * row[name]:.1f}" for name in ("ece", "displayed")
+        )
         print(
             f"| {row['data']} | {row['pool']:,} | {row['method']} | {row['nll']:.3f}{interval} | {ece}"
-            f" | {row['mixture']:.3f} | {100 * row['none']:.0f} | {100 * row['wrong']:.0f} |"
+            f" | {row['mixture']:.3f} | {displayed} | {100 * row['none']:.0f} | {100 * row['wrong']:.0f}"
+            f" | {100 * row['pairs']:.0f} |"
         )
     groups = sorted({(row["data"], row["pool"]) for row in rows})
     for data, pool in groups:

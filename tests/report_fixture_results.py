@@ -246,12 +246,15 @@ def _write_calibration(
         values = dict(
             negative_log_likelihood=-np.log(mass).mean(), expected_calibration_error=0.04,
             brier=((1 - mass) ** 2).mean(), exemplar_mass=mass.mean(), tail_mass=tail.mean(),
+            mixture_negative_log_likelihood=3.1, mixture_expected_calibration_error=0.2, mixture_brier=0.7,
+            none_said=0.2, none_said_held_out=0.6, none_said_control=0.55, none_auc=0.8,
         )  # fmt: skip
         rows += [
             dict(encoder=encoder, mapper=mapper, form=form, split="test", pool_share=share, kind=kind,
-                 metric=metric, value=float(value + worse), ci_low=float(value), ci_high=float(value + 1),
+                 metric=metric, value=float(value + worse), ci_low=float(value),
+                 ci_high=float(value + (0.1 if "none" in metric else 1)),
                  n_queries=len(mass), n_models=5)
-            for form, worse in (("pool_aware", 0.0), ("published", 0.5))
+            for form, worse in (("pool_aware", 0.0), ("published", 0.5), ("published_whole_pool", 0.2))
             for share in (1.0, 0.25)
             for metric, value in values.items()
         ]  # fmt: skip
@@ -267,7 +270,12 @@ def _write_calibration(
             dict(encoder=encoder, mapper=mapper, split="test", bin_low=low, bin_high=high, mean_influence=mean[0],
                  exemplar_share=mean[1], n_candidates=int(inside.sum()))
         )  # fmt: skip
-    rows = [row | {"form": form} for form in ("pool_aware", "published") for row in rows]
+    rows = [
+        row | {"form": form, "judged": judged}
+        for form in ("pool_aware", "published", "published_whole_pool")
+        for judged in ("shares", "displayed")
+        for row in rows
+    ]
     tables.write(folder / "reliability.parquet", "reliability", rows)
     tables.write_json(folder / "calibrator.json", dict(tau=tau, floor=0.0))
 

@@ -76,7 +76,11 @@ def test_calibration_compares_all_forms_with_the_truth(capsys: pytest.CaptureFix
     for pool in (300, 3000):
         ours, best = by_place[pool, "ours"], by_place[pool, "best possible"]
         assert best["mixture"] < ours["mixture"] < by_place[pool, "published"]["mixture"]
-        assert ours["none"] > 0.5 > ours["wrong"]
+        assert (
+            ours["none"] > 0.5 > ours["wrong"]
+            and best["pairs"] > 0.8 > by_place[pool, "published"]["pairs"] == 0.5
+        )
+        assert ours["displayed"] < 0.5 <= by_place[pool, "published"]["displayed"]
     assert "| synthetic | 3,000 | ours |" in capsys.readouterr().out
 
 

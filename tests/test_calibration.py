@@ -286,7 +286,7 @@ def test_metrics_equal_those_of_the_written_out_shares(case: Case) -> None:
                     value, abs=5e-3 if metric.startswith("exp") else 1e-4
                 )
                 assert found[metric]["n_queries"] == 5 * len(sets)
-        rows = [row for row in done.reliability if row["split"] == split]
+        rows = [row for row in done.reliability if (row["split"], row["judged"]) == (split, "shares")]
         assert [row["bin_low"] for row in rows] == pytest.approx(edges[:-1])
         pool = len(case.world.pool) - len(case.world.excluded)
         own_queries = {n: len(v) for n, v in case.world.exemplars.items()}

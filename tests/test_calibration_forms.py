@@ -217,7 +217,7 @@ def test_soft_scores_and_none_sum_to_one_and_every_metric_is_there(case: Case) -
     assert found["none_mass_held_out", 1.0]["value"] > found["none_mass", 1.0]["value"]
     for row in done.calibration:
         assert (
-            row["ci_low"] <= row["value"] <= row["ci_high"] or row["metric"] == "expected_calibration_error"
+            row["ci_low"] <= row["value"] <= row["ci_high"] or "expected_calibration_error" in row["metric"]
         )
     smaller, whole = (found["negative_log_likelihood", share]["value"] for share in (0.5, 1.0))
     assert smaller < whole  # fewer distractors, easier
@@ -305,7 +305,7 @@ def test_a_kind_without_validation_sets_has_the_parameters_of_the_others(
     case = case_of(tmp_path, made)  # objects in both splits, the one style set in the test split
     assert {one for e in evidence(case) for one in e.kinds} == {"object"}
     done, scores = calibrated(case, form="pool_aware")
-    assert "no style set in the validation split" in caplog.text
+    assert "no style set among those that calibrators were fitted on" in caplog.text
     assert done.calibrator["fitted_on"]["kinds"] == ["object"]
     renamed = case.exemplars.set_column(
         case.exemplars.column_names.index("kind"), "kind", pa.array(["object"] * len(case.exemplars))

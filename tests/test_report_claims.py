@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from attrib_core import tables
-from attrib_core.report import at_chance, claims, data, features, figures, panels, words
+from attrib_core.report import (
+    at_chance,
+    claims,
+    data,
+    displayed_claim,
+    features,
+    figures,
+    none_claim,
+    panels,
+    words,
+)
 from attrib_core.report import tables as report_tables
 
 
@@ -140,13 +150,13 @@ def test_encoders_that_disagree_are_mixed_and_a_kept_identity_is_said() -> None:
 def bins(*values: tuple[float, float, float, int]) -> list[dict[str, Any]]:
     """Rows of reliability: (lower edge, mean influence, true share, candidates)."""
     names = ("bin_low", "mean_influence", "exemplar_share", "n_candidates")
-    same = dict(encoder="e", mapper="untuned", split="test")
+    same = dict(encoder="e", mapper="untuned", split="test", judged="displayed")
     return [same | dict(zip(names, value, strict=True)) for value in values]
 
 
 def test_confidence_is_weighed_by_candidates_and_never_called_shown() -> None:
     rows = bins((0.0, 0.01, 0.9, 999), (0.1, 0.15, 0.05, 30), (0.9, 0.95, 0.85, 10))
-    found = claims.confidence(rows, [], "e", "untuned", distractors=100)
+    found = displayed_claim.claim(rows, [], "e", "untuned", distractors=100)
     assert found is not None and found.verdict == claims.OPEN
     assert "(40 candidates)" in found.text and "too high by 10.00 points" in found.text
     assert "35.00\u202f%" in found.text and "25.00\u202f%" in found.text
@@ -154,17 +164,70 @@ def test_confidence_is_weighed_by_candidates_and_never_called_shown() -> None:
 
 def test_confidence_goes_down_to_where_there_are_candidates() -> None:
     rows = bins((1e-4, 5e-4, 1e-3, 500), (1e-3, 4e-3, 6e-3, 100), (0.01, 0.02, 0.0, 5), (0.1, None, None, 0))
-    found = claims.confidence(rows, [], "e", "untuned", distractors=100)
+    found = displayed_claim.claim(rows, [], "e", "untuned", distractors=100)
     assert found is not None and "given 0.1\u202f% or more (105 candidates)" in found.text
-    found = claims.confidence(rows[:1], [], "e", "untuned", distractors=100)
+    found = displayed_claim.claim(rows[:1], [], "e", "untuned", distractors=100)
     assert found is not None and "Fewer than 20 candidates" in found.text
+
+
+def test_the_claim_is_of_what_is_displayed() -> None:
+    shares = [dict(one, judged="shares") for one in bins((0.1, 0.9, 0.1, 500))]
+    assert displayed_claim.claim(shares, [], "e", "untuned", distractors=9) is None
+    found = displayed_claim.claim([*shares, *bins((0.1, 0.3, 0.2, 50))], [], "e", "untuned", distractors=9)
+    assert found is not None and "(50 candidates)" in found.text and "too high by 10.00 points" in found.text
+
+
+def none_rows(auc: float, low: float | None, high: float | None, **more: Any) -> list[dict[str, Any]]:
+    """Rows of calibration that the claim on "none of these" reads."""
+    same = dict(encoder="e", mapper="untuned", split="test", kind="all", ci_low=low, ci_high=high) | more
+    values = {"none_auc": auc, "none_said_held_out": 0.41, "none_said": 0.4}
+    return [same | dict(metric=metric, value=value) for metric, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("auc", "low", "high", "verdict", "said"),
+    [
+        (0.85, 0.75, 0.92, claims.SHOWN, "70.0\u202f% or more, so it tells them apart"),
+        (0.52, 0.49, 0.55, claims.AGAINST, "not shown to be better than a guess, and below 70.0\u202f%"),
+        (
+            0.60,
+            0.55,
+            0.65,
+            claims.AGAINST,
+            "better than a guess and below 70.0\u202f%: with these features it hardly",
+        ),
+        (0.72, 0.55, 0.85, claims.OPEN, "better than a guess; whether it reaches 70.0\u202f%"),
+        (0.60, 0.45, 0.80, claims.OPEN, "not shown to be better than a guess; whether"),
+        (0.90, None, None, claims.OPEN, "no interval"),
+    ],
+)
+def test_none_of_these_is_praised_only_where_it_tells_images_apart(
+    auc: float, low: float | None, high: float | None, verdict: str, said: str
+) -> None:
+    found = none_claim.claim(none_rows(auc, low, high), "e", "untuned")
+    assert found is not None and found.verdict == verdict
+    assert said in found.text and words.percent(auc) in found.text and "41.0\u202f%" in found.text
+
+
+def test_tuned_none_of_these_stands_beside_the_untuned() -> None:
+    rows = none_rows(0.8, 0.75, 0.9, mapper="linear-style") + none_rows(
+        0.8, 0.75, 0.9, kind="style", mapper="linear-style"
+    )
+    rows += none_rows(0.53, 0.5, 0.6, kind="style")
+    found = none_claim.claim(rows, "e", "linear-style", ["style"])
+    assert found is not None and found.verdict == claims.SHOWN and found.question.endswith("for style sets?")
+    assert (
+        "With the untuned e features the pairs are 53.0\u202f% [50.0, 60.0], where it hardly works."
+        in found.text
+    )
+    assert none_claim.claim([], "e", "untuned") is None
 
 
 def test_likelihood_is_held_against_equal_shares() -> None:
     same = dict(encoder="e", mapper="untuned", split="test", kind="all")
     values = dict(negative_log_likelihood=math.log(50), exemplar_mass=0.1, tail_mass=0.2)
     quality = [same | dict(metric=name, value=value) for name, value in values.items()]
-    found = claims.confidence(bins((0.1, 0.2, 0.2, 50)), quality, "e", "untuned", distractors=99)
+    found = displayed_claim.claim(bins((0.1, 0.2, 0.2, 50)), quality, "e", "untuned", distractors=99)
     assert found is not None and "gets 2.0 times what equal shares" in found.text
 
 
@@ -271,7 +334,7 @@ def test_calibrators_of_two_mappers_are_pooled_by_their_candidates() -> None:
 
 def test_a_calibrator_for_one_kind_is_said_to_be_so() -> None:
     rows = [dict(one, mapper="linear-style") for one in bins((0.1, 0.2, 0.2, 50))]
-    found = claims.confidence(rows, [], "e", "linear-style", distractors=9, kinds=["style"])
+    found = displayed_claim.claim(rows, [], "e", "linear-style", distractors=9, kinds=["style"])
     assert found is not None and found.question.endswith("at its word for style sets?")
 
 

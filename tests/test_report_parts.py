@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from attrib_core.errors import InputError
-from attrib_core.report import data, influence, lookup, svg, thumbnails, times, words
+from attrib_core.report import data, figures, influence, lookup, svg, thumbnails, times, words
 
 
 def test_lookup_reads_across_row_groups(tmp_path: Path) -> None:
@@ -155,3 +155,19 @@ def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> No
     assert influence.none_table([one for one in rows if one["form"] == "published"], known)[1] == []
     rows[0] |= dict(value=7.0, ci_high=8.0)
     assert "in 0 of 1 lines" in influence.verdict(rows, known)
+
+
+def test_reliability_has_two_equal_axes_from_zero_to_one() -> None:
+    def bins(*values: float) -> list[dict[str, float]]:
+        return [dict(mean_influence=one, exemplar_share=one / 2, n_candidates=9) for one in values]
+
+    diagonals = []
+    for top in (0.01, 0.9):  # whatever the largest value is
+        text = figures.reliability({"untuned": bins(0.001, top)}, title="e\npublished")
+        found = re.search(r'd="M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) [^"]*"[^>]*stroke-dasharray', text)
+        assert found is not None
+        x, y, right, high = map(float, found.groups())
+        assert right - x == pytest.approx(y - high, rel=1e-3) and right - x > 180
+        assert text.count(">100<") == 2
+        diagonals.append(found.groups())
+    assert diagonals[0] == diagonals[1]

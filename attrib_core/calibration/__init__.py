@@ -9,7 +9,7 @@ maximum likelihood with the whole pool in the sum. One calibrator for each encod
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from attrib_core.calibration.evidence import (
 from attrib_core.calibration.fit import TAUS, Fit, fit
 from attrib_core.calibration.form import Calibrator, negative_log_likelihood, shares
 from attrib_core.calibration.forms import FORMS, Fitted, Form, fit_form
+from attrib_core.calibration.judging import Judged, calibration_rows, judge, reliability_rows
 from attrib_core.calibration.pool_aware import Parameters, PoolAware
 from attrib_core.calibration.quality import Quality
 from attrib_core.calibration.soft_scores import soft_scores
@@ -32,10 +33,11 @@ from attrib_core.calibration.subsets import hold_out, select, thin
 from attrib_core.errors import InputError
 
 __all__ = [
-    "EXEMPLAR_COLUMNS", "FORMS", "RANK_COLUMNS", "TAUS",
-    "Calibrated", "Calibrator", "Evidence", "Fit", "Fitted", "Form", "Parameters", "PoolAware", "Quality",
-    "calibrate", "fit", "fit_form", "gather", "hold_out", "negative_log_likelihood", "select", "shares",
-    "soft_scores", "thin",
+    "CONDITION", "EXEMPLAR_COLUMNS", "FORMS", "RANK_COLUMNS", "TAUS",
+    "Calibrated", "Calibrator", "Evidence", "Fit", "Fitted", "Form", "Judged", "Parameters", "PoolAware", "Quality",
+    "calibrate", "calibration_rows", "check", "fit", "fit_form", "fit_forms", "gather", "hold_out", "judge",
+    "negative_log_likelihood", "reliability_rows", "select", "shares", "soft_scores", "thin",
+    "warn_of_other_kinds",
 ]  # fmt: skip
 
 LOGGER = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def calibrate(
     save: Callable[[pa.Table], None],
     kinds: Collection[str] | None = None,
     shown: int = 100,
-    forms: Sequence[str] = ("pool_aware", "published"),
+    forms: Sequence[str] = FORMS,
     absent_share: float = 0.5,
     pool_shares: Sequence[float] = (0.25, 0.0625),
     bootstrap: int = 1000,
@@ -78,7 +80,7 @@ def calibrate(
     InputError where no such query is in the validation split, for settings out of range, and for tables
     that do not belong together.
     """
-    _check(shown, forms, absent_share, pool_shares, bootstrap)
+    check(shown, forms, absent_share, pool_shares, bootstrap)
     labels = {name: _only(ranks, name) for name in ("encoder", "mapper")}
     validation = list(gather(ranks, candidates, exemplars, "validation", kinds))
     if not validation and kinds is not None:
@@ -86,44 +88,29 @@ def calibrate(
             f"calibration: no customized query of {' or '.join(kinds)} sets in the split 'validation'; expected some"
             " to fit on, so exemplars.splits.validation must give such sets"
         )
-    fitted = {name: fit_form(name, validation, absent_share) for name in forms}
-    models = {name for one in validation for name in one.sets}
-    if len(models) == 1:
-        LOGGER.warning("calibrators are fitted on a single model, %s: they are no more than a guess", *models)
+    fitted = fit_forms(validation, forms, absent_share)
     known = {kind for one in validation for kind in one.kinds}
-    for kind in sorted(_kinds(exemplars, "test", kinds) - known):
-        LOGGER.warning(
-            "no %s set in the validation split: calibrators of the other kinds are used for those of the test split",
-            kind,
-        )
-    options: dict[str, Any] = {
-        "shown": shown,
-        "absent_share": absent_share,
-        "resamples": bootstrap,
-        "seed": seed,
-    }
+    warn_of_other_kinds(known, _kinds(exemplars, "test", kinds))
+    chosen = fitted[forms[0]].calibrator
+
+    def test() -> Iterator[Evidence]:
+        for one in gather(ranks, candidates, exemplars, "test", kinds):
+            save(soft_scores(one, chosen, shown=shown, **labels))
+            yield one
+
     judged = {
-        (name, split, share): Quality(one.calibrator, **options)
-        for name, one in fitted.items()
-        for split in ("validation", "test")
-        for share in (1.0, *pool_shares)
+        split: judge(
+            fitted,
+            queries,
+            gather(ranks, candidates, exemplars, split, kinds, "control"),
+            shown=shown,
+            absent_share=absent_share,
+            pool_shares=pool_shares,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+        for split, queries in (("validation", validation), ("test", test()))
     }
-
-    def judge(split: str, one: Evidence, *, control: bool) -> None:
-        for share in (1.0, *pool_shares):
-            part = thin(one, share, seed)
-            for name in forms:
-                quality = judged[name, split, share]
-                (quality.add_control if control else quality.add)(part)
-
-    for one in validation:
-        judge("validation", one, control=False)
-    for one in gather(ranks, candidates, exemplars, "test", kinds):
-        judge("test", one, control=False)
-        save(soft_scores(one, fitted[forms[0]].calibrator, shown=shown, **labels))
-    for split in ("validation", "test"):
-        for one in gather(ranks, candidates, exemplars, split, kinds, "control"):
-            judge(split, one, control=True)
     return Calibrated(
         {
             **labels,
@@ -133,25 +120,34 @@ def calibrate(
                 "condition": CONDITION,
                 "kinds": sorted(known),
                 "queries": sum(len(one.queries) for one in validation),
-                "exemplar_sets": len(models),
+                "exemplar_sets": len({name for one in validation for name in one.sets}),
                 "distractors": _only(ranks, "n_distractors"),
             },
         },
-        [
-            row
-            for (name, split, share), quality in judged.items()
-            for row in quality.metrics(**labels, form=name, split=split, pool_share=share)
-        ],
-        [
-            row
-            for (name, split, share), quality in judged.items()
-            if share == 1.0
-            for row in quality.reliability(**labels, form=name, split=split)
-        ],
+        [row for split, one in judged.items() for row in calibration_rows(one, **labels, split=split)],
+        [row for split, one in judged.items() for row in reliability_rows(one, **labels, split=split)],
     )
 
 
-def _check(
+def fit_forms(evidence: Sequence[Evidence], forms: Sequence[str], absent_share: float) -> dict[str, Fitted]:
+    """Forms by name, each fitted on all queries of the evidence; InputError as `fit_form`."""
+    fitted = {name: fit_form(name, evidence, absent_share) for name in forms}
+    models = {name for one in evidence for name in one.sets}
+    if len(models) == 1:
+        LOGGER.warning("calibrators are fitted on a single model, %s: they are no more than a guess", *models)
+    return fitted
+
+
+def warn_of_other_kinds(fitted: Collection[str], asked: Collection[str]) -> None:
+    """Say which kinds of sets are judged by calibrators of other kinds."""
+    for kind in sorted(set(asked) - set(fitted)):
+        LOGGER.warning(
+            "no %s set among those that calibrators were fitted on: calibrators of the other kinds are used for these",
+            kind,
+        )
+
+
+def check(
     shown: int, forms: Sequence[str], absent_share: float, pool_shares: Sequence[float], bootstrap: int
 ) -> None:
     """Settings in range; InputError names the key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -47,6 +47,7 @@ def fit_form(name: str, evidence: Sequence[Evidence], absent_share: float) -> Fi
             {
                 "form": pool_aware.TEXT,
                 "parameters": {kind: values._asdict() for kind, values in found.calibrator.kinds.items()},
+                "other_kinds": None if found.calibrator.rest is None else found.calibrator.rest._asdict(),
                 "absent_share": absent_share,
                 "left_out_negative_log_likelihood": {"together": found.together, "apart": found.apart},
             },
@@ -66,6 +67,43 @@ def fit_form(name: str, evidence: Sequence[Evidence], absent_share: float) -> Fi
         whole.calibrator,
         {"form": form.TEXT, **whole.calibrator._asdict(), "uniform_share": whole.uniform_share},
     )
+
+
+def of_description(name: str, description: Mapping[str, Any], absent_share: float) -> Form:
+    """The form that `fit_form` described; `absent_share` takes the place of the one that it was fitted at.
+
+    Raises InputError for what is no description of one of FORMS.
+    """
+    if name not in FORMS:
+        raise InputError(f"form {name!r}, expected one of {', '.join(FORMS)}")
+    try:
+        if name == "pool_aware":
+            kinds = {str(kind): _parameters(of) for kind, of in description["parameters"].items()}
+            return pool_aware.PoolAware(kinds, absent_share, _parameters(description["other_kinds"]))
+        found = form.Calibrator(float(description["tau"]), float(description["bias"]))
+        _finite(found.tau, *found)
+        return found
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"form {name!r}: {type(error).__name__}: {error}, expected what was fitted"
+        ) from None
+
+
+def _parameters(values: Mapping[str, Any]) -> pool_aware.Parameters:
+    found = pool_aware.Parameters(**{name: float(value) for name, value in values.items()})
+    _finite(found.tau, *found)
+    return found
+
+
+def _finite(tau: float, *values: float) -> None:
+    if not tau > 0 or not np.isfinite(values).all():
+        raise ValueError(f"parameters {list(values)}, tau {tau:g} must be above 0 and all finite")
+
+
+def influence(evidence: Evidence, share: np.ndarray, none: np.ndarray) -> np.ndarray:
+    """What is displayed of one candidate of each entry, (entries,): its share less what "none of these" takes."""
+    displayed: np.ndarray = share * (1.0 - none)[evidence.query]
+    return displayed
 
 
 def negative_log_likelihood(evidence: Evidence, share: np.ndarray) -> np.ndarray:

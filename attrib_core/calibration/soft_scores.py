@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from attrib_core import tables
 from attrib_core.calibration.evidence import Evidence
-from attrib_core.calibration.forms import Form
+from attrib_core.calibration.forms import Form, influence
 
 
 def soft_scores(evidence: Evidence, calibrator: Form, *, shown: int, encoder: str, mapper: str) -> pa.Table:
@@ -17,7 +17,7 @@ def soft_scores(evidence: Evidence, calibrator: Form, *, shown: int, encoder: st
     middle of them. What is missing from a sum of 1, with `none`, is the influence of all other candidates.
     """
     none = calibrator.none(evidence)
-    influence = calibrator.shares(evidence) * (1.0 - none)[evidence.query]
+    displayed = influence(evidence, calibrator.shares(evidence), none)
     singles = evidence.exemplars + evidence.top
     query, similarity = evidence.query[:singles], evidence.similarity[:singles]
     rank = np.concatenate([evidence.ahead + evidence.siblings + 1, _ranks_of_top(evidence)])
@@ -33,7 +33,7 @@ def soft_scores(evidence: Evidence, calibrator: Form, *, shown: int, encoder: st
         "is_exemplar": is_exemplar[kept],
         "rank": rank[kept],
         "similarity": similarity[kept],
-        "influence": influence[:singles][kept],
+        "influence": displayed[:singles][kept],
         "none": none[query[kept]],
     }
     expected = tables.schema("soft_scores")

@@ -243,9 +243,10 @@ class Calibration(Section):
         100, "candidates of a query that the table of soft scores lists, at most ranking.top_k", ge=1
     )
     forms: list[Literal["pool_aware", "published", "published_whole_pool"]] = key(
-        ["pool_aware", "published"],
+        ["pool_aware", "published", "published_whole_pool"],
         "forms to fit and compare; soft scores are of the first. pool_aware: the whole pool in the sum, a"
-        " floor that knows its size, 'none of these'; published: as published, training included;"
+        " floor that knows its size, 'none of these'; published: as published, training included, on the"
+        " ranking.top_k most similar candidates (how many is not published);"
         " published_whole_pool: that form, fitted with the whole pool in the sum",
         min_length=1,
     )

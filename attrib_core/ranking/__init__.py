@@ -12,7 +12,7 @@ Results do not depend on block, group or part sizes, nor on the order of the poo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,15 +38,19 @@ class Ranked(NamedTuple):
     candidates: pa.Table
 
 
-class _ExemplarSet(NamedTuple):
+class ExemplarSet(NamedTuple):
+    """The names of some exemplars, and their vectors (exemplars, dim) of `exact.fixed_point`."""
+
     ids: list[str]
-    vectors: np.ndarray  # (exemplars, dim) of `exact.fixed_point`
+    vectors: np.ndarray
 
 
-class _Labels(NamedTuple):
+class Labels(NamedTuple):
+    """What stands in the rows beside the counts; `queries` has a row of QUERY_COLUMNS by query_id."""
+
     encoder: str
     mapper: str
-    queries: dict[str, dict[str, str]]  # row of `synthesized` by query_id
+    queries: dict[str, dict[str, str]]
 
 
 def rank(
@@ -83,7 +87,7 @@ def rank(
     _check_settings(
         top_k=top_k, bins=bins, query_block=query_block, pool_block=pool_block, query_group=query_group
     )
-    labels = _Labels(encoder, mapper, {row["query_id"]: row for row in query_rows.to_pylist()})
+    labels = Labels(encoder, mapper, {row["query_id"]: row for row in query_rows.to_pylist()})
     sets = _exemplar_sets(exemplars, heads, exemplar_rows)
     without = pa.array(sorted(set(excluded.column("image_id").to_pylist())), pa.string())
     distractors = _count_pool(pool, without) - len(without)
@@ -91,11 +95,16 @@ def rank(
     for group in streams.regroup(streams.read(queries, heads.synth, rows=query_group), query_group):
         own = _own_sets(group.ids, labels, sets, unranked, queries)
         _check_width(group.unit, own[0].vectors, exemplars)
-        tally = Tally(_thresholds(group.unit, own), top_k=top_k, bins=bins)
-        for block in streams.read(pool, heads.real, rows=pool_block, without=without):
-            _add(tally, group.unit, block, query_block, pool)
-        yield Ranked(
-            _rank_rows(group.ids, own, tally, labels, distractors), _candidate_rows(group.ids, tally, labels)
+        blocks = streams.read(pool, heads.real, rows=pool_block, without=without)
+        yield rank_group(
+            group,
+            own,
+            _of_width(blocks, group.unit, pool),
+            labels=labels,
+            distractors=distractors,
+            top_k=top_k,
+            bins=bins,
+            query_block=query_block,
         )
     if unranked:
         raise InputError(
@@ -104,18 +113,46 @@ def rank(
         )
 
 
-def _add(
-    tally: Tally, queries: np.ndarray, block: streams.Block, query_block: int, pool: Sequence[Path]
-) -> None:
+def rank_group(
+    group: streams.Block,
+    own: Sequence[ExemplarSet],
+    pool: Iterable[streams.Block],
+    *,
+    labels: Labels,
+    distractors: int,
+    top_k: int,
+    bins: int,
+    query_block: int,
+) -> Ranked:
+    """Rank the exemplars `own` of each query of a group in one pass over a pool of `distractors` rows.
+
+    The vectors of group and pool are of unit length and one width; see `rank` for the options.
+    """
+    tally = Tally(_thresholds(group.unit, own), top_k=top_k, bins=bins)
+    for block in pool:
+        _add(tally, group.unit, block, query_block)
+    return Ranked(
+        _rank_rows(group.ids, own, tally, labels, distractors), _candidate_rows(group.ids, tally, labels)
+    )
+
+
+def _of_width(
+    blocks: Iterable[streams.Block], queries: np.ndarray, pool: Sequence[Path]
+) -> Iterator[streams.Block]:
+    for block in blocks:
+        _check_width(block.unit, queries, _names(pool))
+        yield block
+
+
+def _add(tally: Tally, queries: np.ndarray, block: streams.Block, query_block: int) -> None:
     """Take one block of the pool into the tally, some queries at a time."""
     candidates, names = exact.fixed_point(block.unit), np.array(block.ids, object)
-    _check_width(candidates, queries, _names(pool))
     for first in range(0, len(queries), query_block):
         some = exact.fixed_point(queries[first : first + query_block])
         tally.add(first, exact.similarities(some, candidates), names)
 
 
-def _thresholds(queries: np.ndarray, own: Sequence[_ExemplarSet]) -> list[np.ndarray]:
+def _thresholds(queries: np.ndarray, own: Sequence[ExemplarSet]) -> list[np.ndarray]:
     """Exact similarities of each query to the exemplars of its own set."""
     return [
         exact.similarities(exact.fixed_point(query[None]), exemplars.vectors)[0]
@@ -132,7 +169,7 @@ def _siblings(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rank_rows(
-    ids: list[str], own: Sequence[_ExemplarSet], tally: Tally, labels: _Labels, distractors: int
+    ids: list[str], own: Sequence[ExemplarSet], tally: Tally, labels: Labels, distractors: int
 ) -> pa.Table:
     repeats = np.diff(tally.starts)
     siblings = [
@@ -154,7 +191,7 @@ def _rank_rows(
     return _table("ranks", columns)
 
 
-def _candidate_rows(ids: list[str], tally: Tally, labels: _Labels) -> pa.Table:
+def _candidate_rows(ids: list[str], tally: Tally, labels: Labels) -> pa.Table:
     top = [tally.top(query) for query in range(len(ids))]
     rest = [tally.rest(query) for query in range(len(ids))]
     columns: dict[str, Any] = {
@@ -174,7 +211,7 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in expected], schema=expected)
 
 
-def _exemplar_sets(path: Path, heads: Heads, rows: pa.Table) -> dict[str, _ExemplarSet]:
+def _exemplar_sets(path: Path, heads: Heads, rows: pa.Table) -> dict[str, ExemplarSet]:
     """Exact vectors of every exemplar set, exemplars in the order of the table."""
     ids, unit = streams.read_all([path], heads.real)
     vectors = dict(zip(ids, exact.fixed_point(unit), strict=True))
@@ -185,16 +222,16 @@ def _exemplar_sets(path: Path, heads: Heads, rows: pa.Table) -> dict[str, _Exemp
                 f"{path}: no embedding of exemplar {row['exemplar_id']!r}, expected all exemplars"
             )
         members.setdefault(row["exemplar_set"], []).append(row["exemplar_id"])
-    return {name: _ExemplarSet(own, np.stack([vectors[one] for one in own])) for name, own in members.items()}
+    return {name: ExemplarSet(own, np.stack([vectors[one] for one in own])) for name, own in members.items()}
 
 
 def _own_sets(
     ids: list[str],
-    labels: _Labels,
-    sets: dict[str, _ExemplarSet],
+    labels: Labels,
+    sets: dict[str, ExemplarSet],
     unranked: set[str],
     files: Sequence[Path],
-) -> list[_ExemplarSet]:
+) -> list[ExemplarSet]:
     """The exemplar set of each query; takes the queries off the list of those to rank."""
     own = []
     for name in ids:

@@ -1,4 +1,4 @@
-"""`python -m attrib_core abc embed | tune | evaluate | compare | export`: the published benchmark's files."""
+"""`python -m attrib_core abc embed | tune | evaluate | calibrate | compare | export`: the published files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
-from attrib_core.released import tune_command
+from attrib_core.released import calibrate_command, tune_command
 from attrib_core.released.places import check_folder
 from attrib_core.released.progress import told
 
@@ -29,6 +29,7 @@ def add(commands: Any, *, mapper: type[BaseModel]) -> None:
     _add_embed(inner.add_parser("embed", help="features of a test case's pictures, in the released layout"))
     tune_command.add(inner.add_parser("tune", help="train a mapper on released features"), mapper)
     _add_evaluate(inner.add_parser("evaluate", help="exact metrics of released features, with intervals"))
+    calibrate_command.add(inner.add_parser("calibrate", help="soft influence: fit it, judge it, list it"))
     _add_compare(inner.add_parser("compare", help="differences between two evaluations, with p-values"))
     _add_export(inner.add_parser("export", help="write a run of this project in the released layout"))
 

@@ -88,3 +88,41 @@ def printed_comparisons(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         p = "-" if np.isnan(row["p_value"]) else f"{row['p_value']:.3g}"
         name = PRINTED[row["metric"]].format(row["k"])
         yield f"  {name:18}{value:9.1f}{other:9.1f}{difference:+12.1f}{interval:>19}{p:>9}"
+
+
+CALIBRATION_COLUMNS = {
+    "negative_log_likelihood": ("NLL", 1),
+    "expected_calibration_error": ("ECE, %", 100),
+    "brier": ("Brier", 1),
+    "exemplar_mass": ("exemplars, %", 100),
+    "tail_mass": ("tail, %", 100),
+    "mixture_negative_log_likelihood": ("mixture NLL", 1),
+    "none_said_held_out": ("none: absent, %", 100),
+    "none_said": ("present, %", 100),
+}
+"""Heading and factor of what is printed of the table `abc_calibration`."""
+
+
+def printed_calibration(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines for each test case, prompt kind, form and part of the pool, all its models together."""
+    before = None
+    groups: dict[tuple[str, str, str, float], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "all":
+            place = (row["test"], row["prompt_kind"], row["form"], row["pool_share"])
+            groups.setdefault(place, {})[row["metric"]] = row
+    for (test, kind, form, share), found in groups.items():
+        first = found["negative_log_likelihood"]
+        if (test, kind) != before:
+            before = (test, kind)
+            yield f"{test}, {kind}: {first['n_models']} models, {first['n_queries']} queries"
+            heads = "".join(f"{name:>17}" for name, _ in list(CALIBRATION_COLUMNS.values())[1:])
+            yield f"  {'':30}{'NLL':>9}{'95 % interval':>19}{heads}"
+        name = form if share == 1 else f"{form}, {100 * share:g} % of it"
+        low, high = first["ci_low"], first["ci_high"]
+        interval = "-" if np.isnan(low) else f"{low:.2f} to {high:.2f}"
+        cells = "".join(
+            f"{factor * found[metric]['value']:17.{1 if factor == 100 else 3}f}"
+            for metric, (_, factor) in list(CALIBRATION_COLUMNS.items())[1:]
+        )
+        yield f"  {name:30}{first['value']:9.3f}{interval:>19}{cells}"

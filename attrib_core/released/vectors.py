@@ -37,11 +37,15 @@ def rows_at_once(dim: int) -> int:
     return max(256, min(1 << 15, BLOCK_BYTES // (4 * dim)))
 
 
-def prepare(block: Block, head: Head, where: str, bad_rows: str) -> Vectors:
+REMEDY = "; with --bad-rows last such rows are ranked last"
+
+
+def prepare(block: Block, head: Head, where: str, bad_rows: str, remedy: str = REMEDY) -> Vectors:
     """Map the rows of a block and bring them to unit length.
 
     bad_rows  'refuse': InputError, naming the first row that is not finite or has no length;
               'last': such rows are told by `good`
+    remedy    end of the message of that error
     """
     raw = block.vectors
     lengths = np.empty(len(raw))
@@ -56,7 +60,7 @@ def prepare(block: Block, head: Head, where: str, bad_rows: str) -> Vectors:
     good = np.isfinite(lengths) & (lengths > 0)
     if not good.all():
         if bad_rows == "refuse":
-            raise InputError(_complaint(block, int(np.argmin(good)), lengths, where))
+            raise InputError(_complaint(block, int(np.argmin(good)), lengths, where) + remedy)
         raw, lengths = raw[good], lengths[good]
         mapped = None if mapped is None else mapped[good]
     unit = _scaled(raw, lengths) if mapped is None else mapped
@@ -82,12 +86,14 @@ def _points(raw: np.ndarray, head: Head) -> Callable[[np.ndarray], np.ndarray]:
     return points
 
 
-def read_all(matrix: Matrix, head: Head, bad_rows: str) -> Vectors:
+def read_all(matrix: Matrix, head: Head, bad_rows: str, remedy: str = REMEDY) -> Vectors:
     """A matrix that fits in memory, whole."""
-    return read_rows(matrix, head, bad_rows, 0, matrix.rows)
+    return read_rows(matrix, head, bad_rows, 0, matrix.rows, remedy)
 
 
-def read_rows(matrix: Matrix, head: Head, bad_rows: str, start: int, stop: int) -> Vectors:
+def read_rows(
+    matrix: Matrix, head: Head, bad_rows: str, start: int, stop: int, remedy: str = REMEDY
+) -> Vectors:
     """Rows start to stop - 1 of a matrix, read through its blocks."""
     step = rows_at_once(matrix.dim)
     kept, names = [], []
@@ -97,7 +103,7 @@ def read_rows(matrix: Matrix, head: Head, bad_rows: str, start: int, stop: int) 
             kept.append(block.vectors[first:last])
             names += list(block.names[first:last]) if block.names is not None else []
     whole = np.concatenate(kept) if len(kept) > 1 else kept[0]
-    return prepare(Block(start, whole, names or None), head, matrix.where, bad_rows)
+    return prepare(Block(start, whole, names or None), head, matrix.where, bad_rows, remedy)
 
 
 def _complaint(block: Block, row: int, lengths: np.ndarray, where: str) -> str:
@@ -110,7 +116,4 @@ def _complaint(block: Block, row: int, lengths: np.ndarray, where: str) -> str:
         found = "has only zeros"
     else:
         found = "has no length after the mapper" if lengths[row] == 0 else "is too large"
-    return (
-        f"{where}: row {block.start + row}{name} {found}, expected a finite vector with a direction;"
-        " with --bad-rows last such rows are ranked last"
-    )
+    return f"{where}: row {block.start + row}{name} {found}, expected a finite vector with a direction"

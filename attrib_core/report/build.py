@@ -96,8 +96,7 @@ def build(
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
     choices = mapper_choice.read(files.curves, files.choices, encoders, metrics.heads)
     forms = influence.forms(calibration)
-    by_form = {influence.NAMES[form]: influence.of_form(reliability, form) for form in forms}
-    drawn = panels.draw(metrics, measured, by_form, choices)
+    drawn = panels.draw(metrics, measured, influence.panels(reliability), choices)
     kept = features.kept(metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept})
     found_claims = claims.all_claims(
         metrics,

@@ -6,15 +6,13 @@ the numbers do not settle is said to be open.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
-from attrib_core.report import at_chance, features, finer, words
+from attrib_core.report import at_chance, displayed_claim, features, finer, none_claim, words
 from attrib_core.report.claim import AGAINST, MIXED, OPEN, SHOWN, Claim, times_chance, value_of
 from attrib_core.report.data import UNTUNED, Metrics, Row
 
 MAP = "mean_average_precision"
-FEWEST = 20  # candidates that a statement on calibration is made from
 
 
 def difference(
@@ -71,8 +69,12 @@ def all_claims(
     for encoder, mapper, kinds in calibrators:
         about = kinds if len(calibrators) > 1 else []
         found.append(
-            confidence(reliability, calibration, encoder, mapper, distractors=distractors, kinds=about)
+            displayed_claim.claim(
+                reliability, calibration, encoder, mapper, distractors=distractors, kinds=about
+            )
         )
+    for encoder, mapper, kinds in calibrators:
+        found.append(none_claim.claim(calibration, encoder, mapper, kinds if len(calibrators) > 1 else []))
     return [claim for claim in found if claim is not None]
 
 
@@ -198,74 +200,6 @@ def unseen(
     text += " On categories that the train split lacks, customized images differ from the control by "
     text += f"{_difference(paired)}, {end}{finer.few([paired])}"
     return Claim(question, verdict, text)
-
-
-def confidence(
-    reliability: Sequence[Row],
-    calibration: Sequence[Row],
-    encoder: str,
-    mapper: str,
-    *,
-    distractors: int,
-    kinds: Sequence[str] = (),
-) -> Claim | None:
-    """Is the stated influence true where it is large?
-
-    `mapper` has its name in the run; `kinds` are the kinds of sets that the
-    calibrator covers, where there are several of them. Compares means over all bins
-    above 10 %, or above 1 % or 0.1 % where fewer than 20 candidates are given
-    more; and the likelihood with equal shares.
-    """
-    place = (encoder, mapper, "test")
-    rows = [row for row in reliability if (row["encoder"], row["mapper"], row["split"]) == place]
-    if not rows:
-        return None
-    values = {
-        row["metric"]: row["value"]
-        for row in calibration
-        if (row["encoder"], row["mapper"], row["split"], row["kind"]) == (*place, "all")
-    }
-    text = ""
-    if {"exemplar_mass", "tail_mass", "negative_log_likelihood"} <= set(values):
-        gain = math.exp(math.log(distractors + 1) - values["negative_log_likelihood"])
-        text = (
-            f"With {_features(encoder, mapper)} an image's own exemplars, taken to be in the pool, get "
-            f"{words.percent(values['exemplar_mass'])} of the influence on average, and the candidates beyond those "
-            f"listed {words.percent(values['tail_mass'])}. In the geometric mean, which the likelihood judges, an "
-            f"exemplar gets {words.ratio(gain)} times what equal shares for all candidates would give it. "
-        )
-    question = f"Can the stated influence be taken at its word{f' for {words.listing(kinds)} sets' if kinds else ''}?"
-    for least in (0.1, 0.01, 0.001):
-        large = [row for row in rows if row["bin_low"] >= 0.999 * least and row["mean_influence"] is not None]
-        number = sum(row["n_candidates"] for row in large)
-        if number >= FEWEST:
-            break
-    else:
-        return Claim(
-            question, OPEN, f"{text}Fewer than {FEWEST} candidates are given {_least(least)} or more."
-        )
-    stated, true = (
-        sum(row[column] * row["n_candidates"] for row in large) / number
-        for column in ("mean_influence", "exemplar_share")
-    )
-    text += (
-        f"Where a candidate is given {_least(least)} or more ({words.plural(number, 'candidate')}), the mean statement "
-        f"is {100 * stated:.2f}{words.THIN}% and the true share {100 * true:.2f}{words.THIN}%: "
-    )
-    text += f"{'too high' if stated > true else 'too low'} by {abs(100 * (stated - true)):.2f} points."
-    return Claim(question, OPEN, f"{text} These means have no interval, and they come from few models.")
-
-
-def _features(encoder: str, mapper: str) -> str:
-    return (
-        f"the untuned {encoder} features"
-        if mapper == UNTUNED
-        else f"the {encoder} features of the {words.mapper(mapper)}"
-    )
-
-
-def _least(share: float) -> str:
-    return f"{100 * share:g}{words.THIN}%"
 
 
 def _verdict(paired: Row) -> str:

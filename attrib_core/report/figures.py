@@ -19,6 +19,7 @@ from attrib_core.report.data import TUNED, UNTUNED, Metrics, Row
 from attrib_core.report.mapper_choice import Choice
 
 WIDTH = 520
+SQUARE = 300
 TICKS = (1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 
@@ -156,30 +157,27 @@ def recall_curves(
 
 
 def reliability(rows: Mapping[str, Sequence[Row]], *, title: str) -> str:
-    """Predicted influence against the true share, by bin, on square-root axes; area grows with the count.
+    """Predicted influence against the true share, by bin; area grows with the count.
 
-    `rows` are the bins of the table by look. The axes end behind the largest value.
+    `rows` are the bins of the table by look. Both axes are square roots from 0 to 1 and of one length.
     """
     full = {name: [row for row in bins if row["mean_influence"] is not None] for name, bins in rows.items()}
-    values = [
-        row[name] for bins in full.values() for row in bins for name in ("mean_influence", "exemplar_share")
-    ]
-    top = min(1.0, 1.1 * max(values, default=1.0))
-    with svg.axes(WIDTH, 430) as (figure, axes):
-        axes.plot([0, top], [0, top], color=svg.INK, lw=1.2, ls=(0, (4, 3)))
+    with svg.axes(SQUARE, SQUARE) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=svg.INK, lw=1.2, ls=(0, (4, 3)))
         for name, bins in full.items():
             look = LOOKS[name]
             x, y = (
                 np.array([row[column] for row in bins]) for column in ("mean_influence", "exemplar_share")
             )
-            area = [14 + 16 * np.log10(row["n_candidates"]) for row in bins]
+            area = [14 + 16 * np.log10(max(1, row["n_candidates"])) for row in bins]
             axes.plot(x, y, color=look.color, lw=1.2)
             face = look.color if look.filled else svg.PAPER
             axes.scatter(
                 x, y, s=area, marker=look.marker, color=face, edgecolors=look.color, zorder=3, clip_on=False
             )
         for which in ("x", "y"):
-            _root_axis(axes, which, top)
+            _root_axis(axes, which, 1.0)
+        axes.set_box_aspect(1)
         axes.set_xlabel("predicted influence, percent")
         axes.set_ylabel("true share, percent")
         axes.set_title(title)

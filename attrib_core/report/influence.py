@@ -17,9 +17,12 @@ COLUMNS = (  # name in the table, heading, how it is written, whether with its i
 )
 NONE_COLUMNS = (
     ("mixture_negative_log_likelihood", "Mixture NLL", words.plain, True),
+    ("mixture_expected_calibration_error", "Displayed ECE", words.share, True),
+    ("mixture_brier", "Displayed Brier", words.plain, False),
     ("none_said", "Exemplars in the pool", words.share, True),
     ("none_said_held_out", "Taken out of it", words.share, True),
     ("none_said_control", "Control", words.share, True),
+    ("none_auc", "Pairs told apart", words.share, True),
 )
 NAMES = {
     "pool_aware": "pool-aware",
@@ -38,6 +41,18 @@ def forms(rows: Sequence[Row]) -> list[str]:
 def of_form(rows: Sequence[Row], form: str) -> list[Row]:
     """The rows of a form; of a table that knows pool shares those of the whole pool."""
     return [row for row in rows if row["form"] == form and row.get("pool_share", 1.0) == 1.0]
+
+
+def panels(reliability: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of the table `reliability` by name of a panel: the shares of each form, what the first displays."""
+    names = forms(reliability)
+    pairs = [(NAMES[form], form, "shares") for form in names] + [
+        ("as displayed", form, "displayed") for form in names[:1]
+    ]
+    return {
+        name: [row for row in of_form(reliability, form) if row["judged"] == judged]
+        for name, form, judged in pairs
+    }
 
 
 def table(

@@ -37,7 +37,7 @@ def draw(
     reliability: Mapping[str, Sequence[Row]],
     choices: Sequence[Choice],
 ) -> Drawn:
-    """Draw everything that the run has numbers for; `reliability` is by form of the calibrator."""
+    """Draw everything that the run has numbers for; `reliability` is by name of the panel, as `influence.panels`."""
     found: dict[str, list[tuple[str, str]]] = {
         "dots": [],
         "curves": [],
@@ -58,7 +58,7 @@ def draw(
             document = _similarities(metrics, measured, kind, encoder)
             found["similarities"].append((document, f"Cosines of {kind} sets, {encoder} features"))
     for encoder in metrics.encoders:
-        for form, rows_of in reliability.items():
+        for judged, rows_of in reliability.items():
             bins = {
                 name: pooled(
                     _reliability_of(rows_of, encoder, {metrics.real(mapper, k) for k in metrics.kinds})
@@ -67,8 +67,8 @@ def draw(
             }
             found["reliability"].append(
                 (
-                    figures.reliability(bins, title=f"{encoder}, {form}"),
-                    f"Reliability of influence, {encoder}, {form} form",
+                    figures.reliability(bins, title=f"{encoder}\n{judged}"),
+                    f"Reliability of influence, {encoder}, {judged}",
                 )
             )
     found["mapper"] = [
@@ -94,7 +94,11 @@ def draw(
         for name, documents in found.items()
     }
     files = {
-        FILES[name]: svg.sheet([document for document, _ in documents], head=legend.row(legends[name]))
+        FILES[name]: svg.sheet(
+            [document for document, _ in documents],
+            head=legend.row(legends[name]),
+            columns=len(reliability) if name == "reliability" else 2,
+        )
         for name, documents in found.items()
     }
     return Drawn(inline, legends, files, recall_rows)

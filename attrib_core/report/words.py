@@ -120,3 +120,10 @@ def mapper(name: str) -> str:
     kind = trained_on(name)
     form = [word for word in reversed(name.removesuffix(kind).split("-")) if word not in ("", "linear")]
     return " ".join([*form, "joint" if kind == "both" else kind, "mapper"])
+
+
+def features(encoder: str, name: str) -> str:
+    """ "the untuned pixel features", "the pixel features of the object mapper"."""
+    if name == UNTUNED:
+        return f"the untuned {encoder} features"
+    return f"the {encoder} features of the {mapper(name)}"

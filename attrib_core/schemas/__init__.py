@@ -37,6 +37,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "reliability": attribution.RELIABILITY,
     "abc_metrics": released.ABC_METRICS,
     "abc_comparisons": released.ABC_COMPARISONS,
+    "abc_calibration": released.ABC_CALIBRATION,
+    "abc_reliability": released.ABC_RELIABILITY,
 }
 
 FILES: dict[str, str] = {
@@ -56,12 +58,14 @@ FILES: dict[str, str] = {
     "comparisons": "comparisons.parquet",
     "strata": "strata.parquet",
     "matched": "matched.parquet",
-    "soft_scores": "calibration/<encoder>/<mapper>/soft_scores.parquet",
+    "soft_scores": "calibration/<encoder>/<mapper>/soft_scores.parquet, DIR/soft_scores.parquet of abc calibrate",
     "calibration": "calibration/<encoder>/<mapper>/calibration.parquet",
     "reliability": "calibration/<encoder>/<mapper>/reliability.parquet",
     "embeddings": "embeddings/<encoder>/{pool,queries}/part-*.parquet, embeddings/<encoder>/exemplars.parquet",
     "abc_metrics": "DIR/metrics.parquet of abc evaluate --out DIR",
     "abc_comparisons": "DIR/comparisons.parquet of abc compare --out DIR",
+    "abc_calibration": "DIR/calibration.parquet of abc calibrate --out DIR",
+    "abc_reliability": "DIR/reliability.parquet of abc calibrate --out DIR",
     "abc_per_query": "DIR/per_query.parquet of abc evaluate --out DIR",
 }
 """Where the files of each table stand, below the folder of the run."""

@@ -196,7 +196,11 @@ SOFT_SCORES = pa.schema(
         column("is_exemplar", BOOL, "whether the candidate is an exemplar of the query's set"),
         column("rank", INT32, "position by similarity, 1 is best"),
         column("similarity", FLOAT32, "cosine"),
-        column("influence", FLOAT64, "share of influence; one query's shares, its tail and `none` sum to 1"),
+        column(
+            "influence",
+            FLOAT64,
+            "what is displayed: share x (1 - none); with its tail and `none` those of a query sum to 1",
+        ),
         column("none", FLOAT64, "mass of 'none of these', the same in all rows of a query"),
     ]
 )
@@ -205,6 +209,13 @@ FORM = column(
     "form",
     TEXT,
     "form of the calibrator: 'pool_aware', 'published' or 'published_whole_pool'",
+)
+
+JUDGED = column(
+    "judged",
+    TEXT,
+    "'shares': given that the sources are in the pool; 'displayed': influence as in soft_scores, share x (1 - none),"
+    " where the share absent_share of queries has its exemplars taken away",
 )
 
 CALIBRATION = pa.schema(
@@ -219,8 +230,11 @@ CALIBRATION = pa.schema(
             "metric",
             TEXT,
             "negative_log_likelihood, impossible, expected_calibration_error, brier, exemplar_mass, tail_mass, given"
-            " that the sources are in the pool; mixture_negative_log_likelihood; none_mass and none_said, and the"
-            " same of queries without their exemplars (_held_out) and of controls (_control)",
+            " that the sources are in the pool; mixture_negative_log_likelihood, mixture_expected_calibration_error,"
+            " mixture_brier: of what is displayed, where the share absent_share of queries has its exemplars taken"
+            " away; none_mass and none_said, and the same of queries without their exemplars (_held_out) and of"
+            " controls (_control); none_auc: chance that a query without its exemplars has more mass of none than"
+            " one with them",
         ),
         column("value", FLOAT64, "mean over queries; infinite where the likelihood of one is 0"),
         column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
@@ -236,6 +250,7 @@ RELIABILITY = pa.schema(
         MAPPER,
         FORM,
         SPLIT,
+        JUDGED,
         column("bin_low", FLOAT64, "lower edge of the influence bin"),
         column("bin_high", FLOAT64, "upper edge"),
         column("mean_influence", FLOAT64, "mean predicted influence in the bin", null=True),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from attrib_core.schemas.attribution import CALIBRATION, RELIABILITY
 from attrib_core.schemas.columns import FLOAT64, INT32, INT64, TEXT, column
 
 _TEST = column("test", TEXT, "file of test features, without folder and ending")
@@ -55,6 +56,22 @@ ABC_COMPARISONS = pa.schema(
         column("n_against", INT64, "models of the second"),
     ]
 )
+
+
+_OWN = ("encoder", "mapper", "form", "split")
+_CALIBRATED = (
+    _TEST,
+    column("mapper", TEXT, "file of the mapper, 'untuned' without one"),
+    _PROMPT_KIND,
+    column(
+        "form",
+        TEXT,
+        "'pool_aware', 'published' or 'published_whole_pool', or 'released': the published form from a checkpoint",
+    ),
+)
+
+ABC_CALIBRATION = pa.schema([*_CALIBRATED, *(one for one in CALIBRATION if one.name not in _OWN)])
+ABC_RELIABILITY = pa.schema([*_CALIBRATED, *(one for one in RELIABILITY if one.name not in _OWN)])
 
 
 def abc_per_query_schema(ks: Sequence[int]) -> pa.Schema:

@@ -1,0 +1,258 @@
+"""`python -m attrib_core abc calibrate`: soft influence of released features."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from attrib_core.errors import InputError
+from attrib_core.released.places import check_folder
+from attrib_core.released.progress import told
+
+if TYPE_CHECKING:
+    from attrib_core.calibration import Fitted
+    from attrib_core.released.cases import TestCase
+    from attrib_core.released.mappers import Mapper
+    from attrib_core.released.soft_influence import Ranked
+    from attrib_core.released.stored import Matrix
+
+FORMS = ("pool_aware", "published", "published_whole_pool")
+
+
+def add(one: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    files = one.add_argument_group("files")
+    files.add_argument(
+        "--pool",
+        type=Path,
+        required=True,
+        metavar="F",
+        help="features of the pool: .pth, .npy, .parquet, or a folder of parts",
+    )
+    files.add_argument(
+        "--fit",
+        type=Path,
+        nargs="+",
+        metavar="F",
+        help="features of test cases to fit on, of other models: val_*.pth",
+    )
+    files.add_argument(
+        "--test", type=Path, required=True, nargs="+", metavar="F", help="features of test cases to judge on"
+    )
+    files.add_argument(
+        "--fit-cases",
+        type=Path,
+        nargs="+",
+        metavar="F",
+        help="JSON of each file of --fit; tells the kinds of sets",
+    )
+    files.add_argument(
+        "--cases", type=Path, nargs="+", metavar="F", help="JSON of each file of --test; the same"
+    )
+    files.add_argument(
+        "--mapper",
+        type=Path,
+        metavar="F",
+        help="mapper checkpoint; without one features are taken as they are",
+    )
+    files.add_argument(
+        "--calibrator",
+        type=Path,
+        metavar="F",
+        help="a published checkpoint (.pth), judged as form 'released'; or, in place of --fit, a calibrator.json",
+    )
+    files.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
+    files.add_argument(
+        "--soft-scores", action="store_true", help="also write soft_scores.parquet, of the first form"
+    )
+    one.add_argument(
+        "--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="F", help="default: %(default)s"
+    )
+    one.add_argument(
+        "--absent-share",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="share of queries whose sources are taken not to be in the pool; default: %(default)s",
+    )
+    one.add_argument(
+        "--pool-shares",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="P",
+        help="parts of the pool on which calibrators are judged too; default: none",
+    )
+    one.add_argument(
+        "--fit-queries",
+        type=int,
+        metavar="N",
+        help="fit on at most so many queries of each model and prompt kind; default: all",
+    )
+    for name, default, text in (
+        ("--top-k", 100, "candidates that stand singly, and those of a query that soft_scores lists"),
+        ("--bins", 2048, "bins of the histogram of all others"),
+        ("--bootstrap", 1000, "resamples of the models"),
+        ("--seed", 0, "of the resamples, of parts of the pool and of --fit-queries"),
+    ):
+        one.add_argument(name, type=int, default=default, metavar="N", help=f"{text}; default: %(default)s")
+    one.set_defaults(run=calibrate)
+
+
+def calibrate(arguments: argparse.Namespace) -> int:
+    """Rank, fit, judge, write and print."""
+    from attrib_core import calibration, tables
+    from attrib_core.released import calibrators, cases, evaluation, mappers, soft_influence, stored
+    from attrib_core.released import tables as results
+
+    _check(arguments)
+    check_folder(arguments.out)
+    options: dict[str, Any] = dict(
+        shown=arguments.top_k, absent_share=arguments.absent_share, pool_shares=arguments.pool_shares,
+        bootstrap=arguments.bootstrap, seed=arguments.seed,
+    )  # fmt: skip
+    with told("abc calibrate"), ExitStack() as stack:
+        pool = stored.open_pool(arguments.pool)
+        mapper = mappers.read_mapper(arguments.mapper) if arguments.mapper else mappers.UNTUNED
+        given = calibrators.read(arguments.calibrator, arguments.absent_share) if arguments.calibrator else {}
+        if arguments.fit and set(given) - {calibrators.RELEASED}:
+            raise InputError(
+                f"--calibrator: {arguments.calibrator} holds fitted forms, expected it alone or --fit alone"
+            )
+        sides = {
+            side: [(cases.read_test(path), about) for path, about in _pairs(arguments, side)]
+            for side in ("fit", "test")
+        }
+        for test, _ in [*sides["fit"], *sides["test"]]:
+            evaluation.check_dimensions(pool, test, mapper)
+        kinds = {
+            side: [soft_influence.kinds_of(test, about) for test, about in own] for side, own in sides.items()
+        }
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        scratch = Path(stack.enter_context(TemporaryDirectory(dir=arguments.out)))
+        ranked = [
+            one
+            for number, (test, _) in enumerate(sides["fit"])
+            for one in _ranked(
+                pool, test, kinds["fit"][number], scratch / f"fit{number}", mapper, arguments, True
+            )
+        ]
+        fitted: dict[str, Fitted] = {}
+        if ranked:
+            fitted = soft_influence.fit(ranked, arguments.forms, arguments.absent_share)
+            about = soft_influence.fitted_on(ranked) | {"files": [str(path) for path in arguments.fit]}
+            calibration.warn_of_other_kinds(about["kinds"], {kind for some in kinds["test"] for kind in some})
+        fitted |= given
+        save = None
+        if arguments.soft_scores:
+            path = arguments.out / "soft_scores.parquet"
+            save = stack.enter_context(tables.writer(path, tables.schema("soft_scores"))).write
+        rows: dict[str, list[dict[str, Any]]] = {"calibration": [], "reliability": []}
+        labels = {"mapper": str(arguments.mapper or "untuned")}
+        for number, (test, _) in enumerate(sides["test"]):
+            for one in _ranked(
+                pool, test, kinds["test"][number], scratch / f"test{number}", mapper, arguments, False
+            ):
+                judged = soft_influence.judge(fitted, one, save, **options)
+                names = labels | {"test": test.path.stem, "prompt_kind": one.prompt_kind}
+                rows["calibration"] += calibration.calibration_rows(judged, **names)
+                rows["reliability"] += calibration.reliability_rows(judged, **names)
+    for name, found in rows.items():
+        tables.write(arguments.out / f"{name}.parquet", f"abc_{name}", found)
+    if ranked:
+        description = {name: one.description for name, one in fitted.items() if name not in given}
+        tables.write_json(
+            arguments.out / "calibrator.json", {**_names(arguments), "forms": description, "fitted_on": about}
+        )
+        if "published" in description:
+            calibrators.save(fitted["published"], arguments.out / "calibrator.pth")
+    print(f"pool of {pool.rows} ({arguments.pool}), mapper {labels['mapper']}; intervals over models")
+    for line in results.printed_calibration(rows["calibration"]):
+        print(line)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be told from the command line alone."""
+    from attrib_core import calibration
+    from attrib_core.ranking import MOST_BINS
+
+    if not arguments.fit and not arguments.calibrator:
+        raise InputError(
+            "--fit: missing, expected features to fit on, or --calibrator with fitted parameters"
+        )
+    for name, of in (("fit_cases", "fit"), ("cases", "test")):
+        given, files = getattr(arguments, name), getattr(arguments, of) or []
+        if given is not None and len(given) != len(files):
+            raise InputError(
+                f"--{name.replace('_', '-')}: {len(given)} files, expected one for each of {len(files)} of --{of}"
+            )
+    stems = [path.stem for path in [*(arguments.fit or []), *arguments.test]]
+    if len(set(stems)) < len(stems):
+        raise InputError(
+            f"--fit, --test: two files are named {max(stems, key=stems.count)!r}, expected different names, and to"
+            " judge on other models than those that are fitted on"
+        )
+    if arguments.fit_queries is not None and arguments.fit_queries < 1:
+        raise InputError(f"--fit-queries: {arguments.fit_queries}, expected at least 1")
+    if arguments.top_k < 1:
+        raise InputError(f"--top-k: {arguments.top_k}, expected at least 1")
+    if not 2 <= arguments.bins <= MOST_BINS:
+        raise InputError(f"--bins: {arguments.bins}, expected 2 to {MOST_BINS}")
+    try:
+        calibration.check(
+            arguments.top_k,
+            arguments.forms,
+            arguments.absent_share,
+            arguments.pool_shares,
+            arguments.bootstrap,
+        )
+    except InputError as error:  # which names keys of the config
+        key, _, rest = str(error).partition(":")
+        raise InputError(f"--{key.rpartition('.')[2].replace('_', '-')}:{rest}") from None
+
+
+def _pairs(arguments: argparse.Namespace, side: str) -> list[tuple[Path, Path | None]]:
+    """The files of a side, each with its JSON if there is one."""
+    files = getattr(arguments, side) or []
+    about = (arguments.fit_cases if side == "fit" else arguments.cases) or [None] * len(files)
+    return list(zip(files, about, strict=True))
+
+
+def _ranked(
+    pool: Matrix,
+    test: TestCase,
+    kinds: list[str],
+    folder: Path,
+    mapper: Mapper,
+    arguments: argparse.Namespace,
+    fitting: bool,
+) -> list[Ranked]:
+    from attrib_core.released import soft_influence
+
+    folder.mkdir()
+    return list(
+        soft_influence.rank(
+            pool,
+            test,
+            kinds,
+            folder,
+            mapper=mapper,
+            labels=_names(arguments),
+            top_k=arguments.top_k,
+            bins=arguments.bins,
+            most=arguments.fit_queries if fitting else None,
+            seed=arguments.seed,
+        )
+    )
+
+
+def _names(arguments: argparse.Namespace) -> dict[str, str]:
+    """Encoder and mapper as soft_scores and calibrator.json name them: by the folder of the pool, as released."""
+    return {
+        "encoder": arguments.pool.resolve().parent.name,
+        "mapper": arguments.mapper.stem if arguments.mapper else "untuned",
+    }

@@ -1,0 +1,198 @@
+"""Soft influence of test cases in the published layout: ranked, fitted, judged and listed.
+
+The pass over the pool is that of the workflow (`ranking.rank_group`), and so are the fit and the judgement
+(`calibration`): here pool, exemplars and queries only come from other files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from attrib_core import calibration, keys, ranking, tables
+from attrib_core.calibration import Evidence, Fitted
+from attrib_core.errors import InputError
+from attrib_core.jobs import progress
+from attrib_core.ranking import exact, streams
+from attrib_core.released.cases import Queries, TestCase, categories
+from attrib_core.released.evaluation import check_dimensions
+from attrib_core.released.mappers import Mapper
+from attrib_core.released.stored import Matrix
+from attrib_core.released.vectors import prepare, read_all, read_rows
+
+KIND_OF = {"media": "object", "object": "style"}
+"""Kind of the sets by the prompt kind that the published files have for this kind alone."""
+SPLIT = "released"  # of the tables between ranking and calibration, which are of one split
+QUERY_BLOCK, POOL_BLOCK, QUERY_GROUP = 512, 16384, 4096
+
+
+class Ranked(NamedTuple):
+    """The queries of one prompt kind of a test case as calibration reads them."""
+
+    prompt_kind: str
+    ranks: pa.Table
+    candidates: Path
+    exemplars: pa.Table
+
+    def evidence(self) -> Iterator[Evidence]:
+        """Some hundred queries at a time."""
+        return calibration.gather(self.ranks, self.candidates, self.exemplars, SPLIT)
+
+
+def kinds_of(test: TestCase, path: Path | None) -> list[str]:
+    """The kind of each model, 'object' or 'style': of its JSON, where styles have no category, else by the
+    prompt kinds of the file. Raises InputError where these do not tell."""
+    if path is not None:
+        return ["style" if name is None else "object" for name in categories(test, path)]
+    prompts = [one.prompt_kind for one in test.queries]
+    found = {KIND_OF[name] for name in prompts if name in KIND_OF}
+    if len(found) != 1:
+        raise InputError(
+            f"{test.path}: prompt kinds {', '.join(prompts)} do not tell objects from styles; expected 'media'"
+            " (objects) or 'object' (styles) among them, or the file's JSON (--cases, --fit-cases)"
+        )
+    return [found.pop()] * len(test.chunks)
+
+
+def rank(
+    pool: Matrix,
+    test: TestCase,
+    kinds: Sequence[str],
+    folder: Path,
+    *,
+    mapper: Mapper,
+    labels: Mapping[str, str],
+    top_k: int,
+    bins: int,
+    most: int | None = None,
+    seed: int = 0,
+    query_group: int = QUERY_GROUP,
+    pool_block: int = POOL_BLOCK,
+) -> Iterator[Ranked]:
+    """Rank the prompt kinds of a test case one after the other; candidates go into files in a folder.
+
+    kinds        of each model, see `kinds_of`
+    labels       'encoder' and 'mapper' as the tables name them
+    top_k, bins  see `ranking.rank`
+    most         at most so many queries of each model and prompt kind, drawn by the seed; None: all
+    query_group  queries for which the pool streams past once; with pool_block it bounds the memory
+
+    Raises InputError where pool, test and mapper are not of one dimension, and for rows that are not
+    finite or have no length.
+    """
+    check_dimensions(pool, test, mapper)
+    names = [_set_name(test, model) for model in range(len(test.chunks))]
+    own = _exemplar_sets(test, mapper, names)
+    rows = [
+        {"exemplar_set": name, "kind": kind, "split": SPLIT} for name, kind in zip(names, kinds, strict=True)
+    ]
+    exemplars = pa.Table.from_pylist(rows)
+    for number, queries in enumerate(test.queries):
+        chosen = _drawn(test, queries, most, seed)
+        path = folder / f"{test.path.stem}-{number}.parquet"
+        parts = []
+        with tables.writer(path, tables.schema("candidates")) as sink:
+            for start in range(0, queries.features.rows, query_group):
+                stop = min(start + query_group, queries.features.rows)
+                wanted = np.flatnonzero(chosen[start:stop])
+                if not len(wanted):
+                    continue
+                asked = read_rows(queries.features, mapper.synth, "refuse", start, stop, remedy="")
+                sets = [names[model] for model in queries.models[start:stop][wanted]]
+                ids = [f"{test.path.stem}/{queries.prompt_kind}/{start + row}" for row in wanted]
+                what = f"blocks of the pool ({test.path.stem} {queries.prompt_kind}, queries {start + 1} to {stop})"
+                found = ranking.rank_group(
+                    streams.Block(ids, asked.side.unit[wanted]),
+                    [own[name] for name in sets],
+                    _blocks(pool, mapper, pool_block, what),
+                    labels=_labels(labels, ids, sets, queries.prompt_kind),
+                    distractors=pool.rows,
+                    top_k=top_k,
+                    bins=bins,
+                    query_block=QUERY_BLOCK,
+                )
+                parts.append(found.ranks)
+                sink.write(found.candidates)
+        yield Ranked(queries.prompt_kind, pa.concat_tables(parts), path, exemplars)
+
+
+def fit(ranked: Sequence[Ranked], forms: Sequence[str], absent_share: float) -> dict[str, Fitted]:
+    """Forms fitted on all queries alike."""
+    return calibration.fit_forms([piece for one in ranked for piece in one.evidence()], forms, absent_share)
+
+
+def judge(
+    fitted: Mapping[str, Fitted], ranked: Ranked, save: Callable[[pa.Table], None] | None, **options: Any
+) -> calibration.Judged:
+    """Judge calibrators on the queries of one prompt kind, and give the soft scores of the first to `save`.
+
+    The options are those of `calibration.judge`.
+    """
+    first = next(iter(fitted.values())).calibrator
+    names = {name: ranked.ranks.column(name)[0].as_py() for name in ("encoder", "mapper")}
+
+    def queries() -> Iterator[Evidence]:
+        for one in ranked.evidence():
+            if save is not None:
+                save(calibration.soft_scores(one, first, shown=options["shown"], **names))
+            yield one
+
+    return calibration.judge(fitted, queries(), **options)
+
+
+def fitted_on(ranked: Sequence[Ranked]) -> dict[str, Any]:
+    """What calibrators were fitted on, for their file."""
+    kinds = {row["exemplar_set"]: row["kind"] for one in ranked for row in one.exemplars.to_pylist()}
+    sets = {name for one in ranked for name in one.ranks["exemplar_set"].unique().to_pylist()}
+    return {
+        "kinds": sorted({kinds[name] for name in sets}),
+        "queries": sum(len(one.ranks["query_id"].unique()) for one in ranked),
+        "exemplar_sets": len(sets),
+        "distractors": ranked[0].ranks["n_distractors"][0].as_py(),
+    }
+
+
+def _set_name(test: TestCase, model: int) -> str:
+    return f"{test.path.stem}/{model:06d}"
+
+
+def _exemplar_sets(test: TestCase, mapper: Mapper, names: Sequence[str]) -> dict[str, ranking.ExemplarSet]:
+    points = exact.fixed_point(read_all(test.exemplars, mapper.real, "refuse", remedy="").side.unit)
+    ids = test.exemplar_paths or [f"{test.path.stem}/exemplar/{row}" for row in range(len(points))]
+    return {
+        name: ranking.ExemplarSet(list(ids[start:stop]), points[start:stop])
+        for name, (start, stop) in zip(names, test.chunks.tolist(), strict=True)
+    }
+
+
+def _drawn(test: TestCase, queries: Queries, most: int | None, seed: int) -> np.ndarray:
+    """Which queries are taken, (rows,) bool; what is drawn of a model does not hang on the others."""
+    chosen = np.ones(len(queries.models), bool)
+    if most is None:
+        return chosen
+    for model in np.unique(queries.models).tolist():
+        rows = np.flatnonzero(queries.models == model)
+        generator = keys.generator(seed, "queries to fit on", test.path.stem, queries.prompt_kind, model)
+        chosen[generator.permutation(rows)[most:]] = False
+    return chosen
+
+
+def _labels(
+    labels: Mapping[str, str], ids: Sequence[str], sets: Sequence[str], prompt_kind: str
+) -> ranking.Labels:
+    rows = {
+        name: dict(query_id=name, exemplar_set=own, condition=calibration.CONDITION, prompt_kind=prompt_kind)
+        for name, own in zip(ids, sets, strict=True)
+    }
+    return ranking.Labels(labels["encoder"], labels["mapper"], rows)
+
+
+def _blocks(pool: Matrix, mapper: Mapper, rows: int, what: str) -> Iterator[streams.Block]:
+    for block in progress(pool.blocks(rows), total=-(-pool.rows // rows), what=what):
+        names = block.names or [f"row {block.start + row:09d}" for row in range(len(block.vectors))]
+        unit = prepare(block, mapper.real, pool.where, "refuse", remedy="").side.unit
+        yield streams.Block(list(names), unit)

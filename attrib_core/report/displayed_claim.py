@@ -1,0 +1,79 @@
+"""Is what is displayed true where it is large?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from attrib_core.report import words
+from attrib_core.report.claim import OPEN, Claim
+from attrib_core.report.data import Row
+
+FEWEST = 20  # candidates that a statement on calibration is made from
+
+
+def claim(
+    reliability: Sequence[Row],
+    calibration: Sequence[Row],
+    encoder: str,
+    mapper: str,
+    *,
+    distractors: int,
+    kinds: Sequence[str] = (),
+) -> Claim | None:
+    """Is the displayed influence true where it is large?
+
+    `mapper` has its name in the run; `kinds` are the kinds of sets that the
+    calibrator covers, where there are several of them. Compares means over all bins
+    above 10 %, or above 1 % or 0.1 % where fewer than 20 candidates are given
+    more; and the likelihood of the shares with equal shares.
+    """
+    place = (encoder, mapper, "test")
+    rows = [
+        row
+        for row in reliability
+        if (row["encoder"], row["mapper"], row["split"], row["judged"]) == (*place, "displayed")
+    ]
+    if not rows:
+        return None
+    values = {
+        row["metric"]: row["value"]
+        for row in calibration
+        if (row["encoder"], row["mapper"], row["split"], row["kind"]) == (*place, "all")
+    }
+    text = ""
+    if {"exemplar_mass", "tail_mass", "negative_log_likelihood"} <= set(values):
+        gain = math.exp(math.log(distractors + 1) - values["negative_log_likelihood"])
+        text = (
+            f"With {words.features(encoder, mapper)} an image's own exemplars, taken to be in the pool, get "
+            f"{words.percent(values['exemplar_mass'])} of the influence on average, and the candidates beyond those "
+            f"listed {words.percent(values['tail_mass'])}. In the geometric mean, which the likelihood judges, an "
+            f"exemplar gets {words.ratio(gain)} times what equal shares for all candidates would give it. "
+        )
+    about = f" for {words.listing(kinds)} sets" if kinds else ""
+    question = f"Can the displayed influence be taken at its word{about}?"
+    for least in (0.1, 0.01, 0.001):
+        large = [row for row in rows if row["bin_low"] >= 0.999 * least and row["mean_influence"] is not None]
+        number = sum(row["n_candidates"] for row in large)
+        if number >= FEWEST:
+            break
+    else:
+        return Claim(
+            question, OPEN, f"{text}Fewer than {FEWEST} candidates are given {_least(least)} or more."
+        )
+    stated, true = (
+        sum(row[column] * row["n_candidates"] for row in large) / number
+        for column in ("mean_influence", "exemplar_share")
+    )
+    side = "too high" if stated > true else "too low"
+    text += (
+        "What is displayed, the share less what “none of these” takes, is judged on images with their exemplars in the "
+        f"pool and without them, as many as are assumed. Where a candidate is given {_least(least)} or more "
+        f"({words.plural(number, 'candidate')}), the mean statement is {100 * stated:.2f}{words.THIN}% and the true "
+        f"share {100 * true:.2f}{words.THIN}%: {side} by {abs(100 * (stated - true)):.2f} points."
+    )
+    return Claim(question, OPEN, f"{text} These means have no interval, and they come from few models.")
+
+
+def _least(share: float) -> str:
+    return f"{100 * share:g}{words.THIN}%"

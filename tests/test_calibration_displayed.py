@@ -1,0 +1,118 @@
+"""What is displayed, judged: written out over whole pools; and "none of these" by plain counts of pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from test_calibration import Case, case, dense, evidence
+from test_calibration_forms import condensed, plain
+
+from attrib_core import calibration
+from attrib_core.calibration import Parameters, PoolAware, discrimination
+from attrib_core.calibration.quality import EDGES
+
+__all__ = ["case"]
+ABSENT = 0.3
+FORM = Parameters(0.4, 0.1, 2.0, 1.0)
+
+
+def rows_of(quality: calibration.Quality, kind: str = "all") -> dict[str, dict]:
+    return {row["metric"]: row for row in quality.metrics() if row["kind"] == kind}
+
+
+def test_the_displayed_numbers_are_judged_as_written_out_over_the_whole_pool() -> None:
+    rng = np.random.default_rng(4)
+    quality = calibration.Quality(
+        PoolAware({"object": FORM}, ABSENT), shown=5, absent_share=ABSENT, resamples=5
+    )
+    brier, counts = [], np.zeros((4, 14))  # predicted and true influence, then those of none
+    candidates = np.zeros(14)
+    for number in range(12):
+        own, others = rng.normal(0.4, 0.1, 1 + number % 3), rng.normal(0.1, 0.1, 600)
+        quality.add(condensed(own, others, top=50, bins=200_000))
+        for weight, exemplars in ((1 - ABSENT, own), (ABSENT, own[:0])):
+            share, none = plain(exemplars, others, FORM, ABSENT)
+            displayed = share * (1 - none)
+            truth = np.zeros(len(share))
+            truth[: len(exemplars)] = 1 / max(1, len(exemplars))
+            absent = float(len(exemplars) == 0)
+            brier.append(weight * (((displayed - truth) ** 2).sum() + (none - absent) ** 2))
+            place = np.digitize(displayed, EDGES[1:-1])
+            candidates += weight * np.bincount(place, minlength=14)
+            counts[0] += weight * np.bincount(place, displayed, 14)
+            counts[1] += weight * np.bincount(place, truth, 14)
+            bin_of_none = int(np.digitize(none, EDGES[1:-1]))
+            counts[2:, bin_of_none] += weight * np.array([none, absent])
+    found = rows_of(quality)
+    assert found["mixture_brier"]["value"] == pytest.approx(sum(brier) / 12, abs=1e-6)
+    error = np.abs(counts[0] - counts[1]).sum() + np.abs(counts[2] - counts[3]).sum()
+    assert found["mixture_expected_calibration_error"]["value"] == pytest.approx(error / 2 / 12, abs=1e-4)
+    rows = [row for row in quality.reliability() if row["judged"] == "displayed"]
+    filled = candidates > 0
+    assert [row["mean_influence"] is not None for row in rows] == filled.tolist()
+    np.testing.assert_allclose([row["n_candidates"] for row in rows], candidates, atol=1)
+    for name, values in (("mean_influence", counts[0]), ("exemplar_share", counts[1])):
+        np.testing.assert_allclose(
+            [row[name] for row in rows if row[name] is not None], (values / np.maximum(candidates, 1e-9))[filled],
+            rtol=2e-3, atol=1e-9,
+        )  # fmt: skip
+
+
+def test_what_soft_scores_show_is_what_reliability_calls_displayed(case: Case) -> None:
+    form = PoolAware(dict.fromkeys(("object", "style"), FORM), 0.5)
+    quality = calibration.Quality(form, shown=1500, absent_share=1e-12, resamples=5)
+    rows = []
+    for one in evidence(case, "test"):
+        quality.add(one)
+        rows += calibration.soft_scores(one, form, shown=1500, encoder="e", mapper="m").to_pylist()
+    shown = np.array([row["influence"] for row in rows])
+    truth = np.array([row["is_exemplar"] / len(dense(case, row["query_id"])[0]) for row in rows])
+    assert min(row["none"] for row in rows) > 0.01  # the two are told apart
+    bins = [row for row in quality.reliability() if row["judged"] == "displayed"]
+    place = np.digitize(shown, EDGES[1:-1])
+    assert (place >= 4).sum() > 20
+    for number in range(4, 14):  # of the tail, which soft_scores do not list, nothing has 1 %
+        own = place == number
+        assert bins[number]["n_candidates"] == np.count_nonzero(own)
+        if own.any():
+            assert bins[number]["mean_influence"] == pytest.approx(shown[own].mean(), rel=1e-6)
+            assert bins[number]["exemplar_share"] == pytest.approx(truth[own].mean(), rel=1e-6)
+
+
+def test_a_form_without_none_is_charged_for_the_queries_without_sources() -> None:
+    quality = calibration.Quality(calibration.Calibrator(0.05, 0.0), shown=2, absent_share=0.5, resamples=5)
+    quality.add(condensed(np.array([0.99]), np.array([0.2, 0.1])))  # right where the exemplar is there
+    found = rows_of(quality)
+    assert found["expected_calibration_error"]["value"] < 1e-3
+    assert found["mixture_expected_calibration_error"]["value"] == pytest.approx(0.5, abs=1e-3)
+    assert found["none_auc"]["value"] == 0.5
+
+
+def test_none_auc_is_that_of_scikit_learn_in_every_resample() -> None:
+    rng = np.random.default_rng(2)
+    sets = np.sort(rng.integers(0, 7, 90))
+    lower, upper = np.round(rng.normal(0, 1, 90), 1), np.round(rng.normal(0.6, 1, 90), 1)  # with ties
+    pairs = discrimination.wins(lower, upper, sets, 7)
+    counts = np.bincount(sets, minlength=7)
+    truth, value = np.repeat([0, 1], 90), np.concatenate([lower, upper])
+    whole = discrimination.auc(pairs, counts, np.ones((1, 7)))[0]
+    assert whole == pytest.approx(roc_auc_score(truth, value), abs=1e-12)
+    draws = rng.multinomial(7, np.full(7, 1 / 7), size=20)
+    for drawn, found in zip(draws, discrimination.auc(pairs, counts, draws), strict=True):
+        weight = np.tile(drawn[sets], 2)
+        assert found == pytest.approx(roc_auc_score(truth, value, sample_weight=weight), abs=1e-12)
+
+
+def test_none_auc_of_a_calibrator_counts_pairs_of_its_masses() -> None:
+    rng = np.random.default_rng(3)
+    quality = calibration.Quality(PoolAware({"object": FORM}, 0.5), shown=5, absent_share=0.5, resamples=5)
+    present, absent = [], []
+    for _ in range(25):
+        own, others = rng.normal(0.25, 0.1, 2), rng.normal(0.1, 0.1, 300)
+        quality.add(condensed(own, others, bins=100_000))
+        present.append(plain(own, others, FORM, 0.5)[1])
+        absent.append(plain(own[:0], others, FORM, 0.5)[1])
+    wins = np.mean([float(a < b) + 0.5 * (a == b) for a in present for b in absent])
+    assert rows_of(quality)["none_auc"]["value"] == pytest.approx(wins, abs=1e-9)
+    assert 0.5 < wins < 1
