@@ -1,4 +1,4 @@
-"""The command line: `python -m attrib_core check | plan | status | why | docs | abc | delta`."""
+"""The command line: `python -m attrib_core check | plan | status | why | docs | store | abc | delta`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from attrib_core.config import Config, load_config, plain, stated_config
 from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
 from attrib_core.released import commands as released
+from attrib_core.store import commands as store
 from attrib_core.why import commands as reasons
 
 
@@ -133,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=docs)
 
     reasons.add(commands)
+    store.add(commands)
     released.add(commands)
     customization.add(commands)
     return top

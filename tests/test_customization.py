@@ -287,7 +287,7 @@ def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
             description.describe(changes.pop("base", folder)),
             settings=SETTINGS | changes,
             modifier_token=TOKEN,
-            run=tmp_path / run,
+            run=tmp_path / run / "run",
             seed=4,
             code="code",
             device="cpu",
@@ -297,7 +297,7 @@ def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.glob("deltas/*.safetensors")}
+    return {path.name: path.read_bytes() for path in run.glob("store/deltas/*.safetensors")}
 
 
 def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -349,9 +349,9 @@ def test_a_damaged_delta_is_made_again(
     sets = made.exemplar_sets()[:2]
     rows = customize(sets)
     before = contents(tmp_path / "run")
-    path = tmp_path / "run" / rows[0]["delta_path"]
+    path = tmp_path / "run" / "run" / rows[0]["delta_path"]
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
-    (tmp_path / "run" / rows[1]["token_path"]).unlink()
+    (tmp_path / "run" / "run" / rows[1]["token_path"]).unlink()
     assert without_time(customize(sets)) == without_time(rows)
     assert contents(tmp_path / "run") == before
 
@@ -467,7 +467,8 @@ def test_stock_diffusers_loads_a_delta(
     from diffusers import StableDiffusionPipeline
 
     row = customize(made.exemplar_sets()[:1])[0]
-    files = tmp_path / "run" / row["delta_path"], tmp_path / "run" / row["token_path"]
+    run = tmp_path / "run" / "run"
+    files = run / row["delta_path"], run / row["token_path"]
     delta = deltas.read(*files, TOKEN, row["checksum"])
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
     deltas.load_into(pipe, *files, TOKEN)
@@ -492,7 +493,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         output={"images": str(images)},
         params={
             "settings": {"family": "generated", "images": 2, "steps": 2, "guidance": 2.0},
-            "run": str(tmp_path / "run"),
+            "run": str(tmp_path / "results" / "run"),
             "seed": 1,
             "picture_code": "x",
         },
@@ -504,7 +505,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         input={"exemplars": str(exemplars), "prior": str(images), "base_model": str(base)},
         output={"models": str(models)},
         params={
-            "run": str(tmp_path / "run"),
+            "run": str(tmp_path / "results" / "run"),
             "cut": {"exemplar_sets": 3},
             "settings": {"family": "custom_diffusion"} | checked,
             "seed": 1,
@@ -514,7 +515,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
     )
     table = tables.read(models, "models")
     assert table["exemplar_set"].to_pylist() == ["object-3", "style-0"]
-    assert all((tmp_path / "run" / path).exists() for path in table["token_path"].to_pylist())
+    assert all((tmp_path / "results" / "run" / path).exists() for path in table["token_path"].to_pylist())
 
 
 def test_a_part_that_is_not_there(tmp_path: Path) -> None:

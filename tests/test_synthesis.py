@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "guidance": 3.0,
     "batch": 5,
     "image_format": "png",
+    "quality": 90,
     "samples_each": 2,
     "control_samples_each": 2,
 }
@@ -60,10 +61,11 @@ def delta(loaded: Components, number: int) -> Delta:
 @pytest.fixture
 def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
     """Rows of the table `models` for three sets, with their files in `tmp_path`."""
+    (tmp_path / "run").mkdir()
     rows = []
     for number, one in enumerate(SETS):
-        checksum = deltas.write(tmp_path / "deltas", f"key-{number}", delta(loaded, number), TOKEN)
-        delta_path, token_path = deltas.paths(Path("deltas"), f"key-{number}")
+        checksum = deltas.write(tmp_path / "store" / "deltas", f"key-{number}", delta(loaded, number), TOKEN)
+        delta_path, token_path = deltas.paths(Path("../store/deltas"), f"key-{number}")
         rows.append(
             {
                 "model_key": f"key-{number}",
@@ -93,13 +95,11 @@ def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
     def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
         prompts = changes.pop("prompts", made.prompt_rows(SETS))
         base = changes.pop("base", loaded.base)
-        found = pa.concat_tables(
-            part.synthesize(
-                models, prompts, base, **(OPTIONS | changes), run=tmp_path, seed=9, code="code", device="cpu"
-            )
-        )
+        given = {**OPTIONS, **changes, "run": tmp_path / "run"}
+        made_tables = part.synthesize(models, prompts, base, **given, seed=9, code="code", device="cpu")
+        found = pa.concat_tables(table for _, table in made_tables)
         if not keep:
-            for piece in tmp_path.glob(f"{part.PIECES}/*"):
+            for piece in tmp_path.glob("store/synthesized/*"):
                 piece.unlink()
         return found
 
@@ -227,7 +227,7 @@ def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
     monkeypatch.setattr(drawing, "_batch", counted)
     with pytest.raises(KeyboardInterrupt):
         synthesize(models, keep=True)
-    kept = sorted(tmp_path.glob(f"{part.PIECES}/*.parquet"))
+    kept = sorted(tmp_path.glob("store/synthesized/*.parquet"))
     assert len(kept) == 1
     monkeypatch.setattr(
         drawing, "_batch", lambda *given, **options: made_batches.append(1) or real(*given, **options)
@@ -244,7 +244,7 @@ def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
 
 def test_webp_is_without_loss(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]) -> None:
     assert np.array_equal(pixels(synthesize(models[:1])), pixels(synthesize(models[:1], image_format="webp")))
-    with pytest.raises(InputError, match="synthesis.image_format: 'gif', choose 'png' or 'webp'"):
+    with pytest.raises(InputError, match="synthesis.image_format: 'gif', choose one of 'png', 'webp'"):
         synthesize(models[:1], image_format="gif")
 
 
@@ -269,7 +269,7 @@ def test_models_that_do_not_fit(
         InputError, match="model of 'object-2': made of base model other, but base_model.json"
     ):
         synthesize([models[0] | {"base_model": "other"}])
-    path = tmp_path / models[0]["delta_path"]
+    path = tmp_path / "run" / models[0]["delta_path"]
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(InputError, match=rf"{path}: its bytes, .* are not those of the table of models"):
         synthesize(models)
@@ -335,21 +335,23 @@ def test_the_script(
     tables.write(tmp_path / "models.parquet", "models", models[2:])
     tables.write(tmp_path / "prompts.parquet", "prompts", made.prompt_rows(SETS))
     tables.write_json(tmp_path / "base_model.json", loaded.base.as_json())
-    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "image_format")}
+    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "image_format", "quality")}
     output = tmp_path / "synthesized" / "part-0000.parquet"
     run_script(
         "synthesize_part",
         input={name: str(tmp_path / f"{name}.parquet") for name in ("models", "prompts")}
         | {"base_model": str(tmp_path / "base_model.json")},
-        output={"images": str(output)},
+        output={"images": str(output), "queries": str(output.with_name("queries-0000.parquet"))},
         params={
-            "run": str(tmp_path),
+            "run": str(tmp_path / "run"),
+            "keep": "all",
             "settings": settings,
             "samples": {"samples_each": 1, "control_samples_each": 1},
             "batch": OPTIONS["batch"],
             "seed": 9,
             "picture_code": "x",
         },
+        wildcards={"part": "0000"},
     )
     table = tables.read(output, "synthesized")
     assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2
