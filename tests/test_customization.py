@@ -20,6 +20,7 @@ from attrib_core.diffusion import components, deltas, description, stacked
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 from attrib_core.schemas.pictures import MEASURED
+from attrib_core.store import places
 from tests import diffusion_fixtures as made
 from tests.customization_reference import alone
 
@@ -280,14 +281,16 @@ def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
     sets = made.exemplar_sets()
     path = made.write_prior(tmp_path / "images.parquet", sorted({(one.kind, one.category) for one in sets}))
 
-    def run(sets: Sequence[ExemplarSet], run: str = "run", **changes: Any) -> list[dict[str, Any]]:
+    def run(
+        sets: Sequence[ExemplarSet], run: str = "run", name: str = "run", **changes: Any
+    ) -> list[dict[str, Any]]:
         return part.customize(
             sets,
             path,
             description.describe(changes.pop("base", folder)),
             settings=SETTINGS | changes,
             modifier_token=TOKEN,
-            run=tmp_path / run / "run",
+            run=tmp_path / run / name,
             seed=4,
             code="code",
             device="cpu",
@@ -341,6 +344,29 @@ def test_a_killed_part_resumes_and_ends_the_same(
     turned = customize(sets[::-1])
     assert len(trained) == 3
     assert turned == resumed[::-1]
+
+
+def test_another_run_with_the_same_settings_trains_nothing(
+    customize: Callable[..., list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one with a set more trains that one; each notes what it refers to."""
+    sets = made.exemplar_sets()
+    first = customize(sets[:4])
+    trained: list[str] = []
+    real = training.train
+
+    def counted(ready: Sequence[Concept], *rest: Any, **named: Any) -> Any:
+        trained.extend(one.name for one in ready)
+        return real(ready, *rest, **named)
+
+    monkeypatch.setattr(training, "train", counted)
+    assert customize(sets[:4], name="other") == first and trained == []
+    assert customize([sets[4], *sets[:4]], name="other")[1:] == first and trained == ["style-0"]
+    for name, number in (("run", 4), ("other", 5)):
+        kind, kept = places.references(tmp_path / "run" / name)["customize_part/whole"]
+        assert kind == "deltas" and len(kept) == number
+    for row in first:
+        assert (tmp_path / "run" / "other" / row["delta_path"]).is_file()
 
 
 def test_a_damaged_delta_is_made_again(

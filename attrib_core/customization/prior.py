@@ -32,7 +32,7 @@ def images(
     seed: int,
     code: str,
     device: str,
-    job: str = "prior/all",
+    job: str = "prior",
 ) -> Iterator[tuple[str, pa.Table]]:
     """Keys and tables of `prior`, one a class, in the order of the classes.
 

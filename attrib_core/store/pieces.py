@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,24 +113,31 @@ def hold(part: Path, folder: Path, spans: Iterable[tuple[str, int]]) -> None:
         first += rows
     before = {key: found(folder, key) for key in places}
     moving = [key for key, piece in before.items() if piece is None or _only_here(piece.file, key)]
-    if not moving:
-        return
+    if moving:
+        _move(part, folder, {key: places[key] for key in moving}, before)
+    own = {folder / f"{key}.parquet" for key in places}  # with what a kill between record and removal left
+    for file in own | {piece.file for piece in before.values() if piece is not None}:
+        remove_unused(file)
+
+
+def _move(
+    part: Path, folder: Path, moving: Mapping[str, tuple[int, int]], before: Mapping[str, Piece | None]
+) -> None:
+    """Let a part hold some pieces: keys and rows; `before` says where they are now."""
     checksum = keys.file_digest(part)
-    target = folder / f"{HELD}{keys.content_key(checksum, moving)}.parquet"
-    tables.write_json(target.with_suffix(KEYS), {"keys": moving})
+    target = folder / f"{HELD}{keys.content_key(checksum, list(moving))}.parquet"
+    tables.write_json(target.with_suffix(KEYS), {"keys": list(moving)})
     if not _linked(part, target):
-        moving = [key for key in moving if before[key] is None]
+        moving = {key: rows for key, rows in moving.items() if before[key] is None}
         if not moving:
             target.with_suffix(KEYS).unlink()
             return
         with whole.written(target) as temporary:
             shutil.copyfile(part, temporary)
-    for key in moving:
+    for key, (start, stop) in moving.items():
         piece = before[key]
         written = piece.written if piece else time.time_ns()
-        _write_record(folder, key, Piece(target, *places[key], checksum, written))
-    for file in {piece.file for piece in before.values() if piece is not None} - {target}:
-        remove_unused(file)
+        _write_record(folder, key, Piece(target, start, stop, checksum, written))
 
 
 def remove_unused(file: Path) -> bool:

@@ -45,7 +45,7 @@ def relative(kind: str) -> Path:
 
 
 def refer(run: Path, job: str, kind: str, keys: Iterable[str]) -> None:
-    """Note that a job, "customize_part/0000", hangs on keys of a kind, in place of what it noted before."""
+    """Note that a job, "customize_part/0000" or "prior", hangs on keys of a kind, in place of what it noted before."""
     tables.write_json(run / REFERS / f"{job}.json", {"kind": kind, "keys": sorted(set(keys))})
 
 
@@ -65,7 +65,9 @@ def jobs_of(run: Path) -> set[str] | None:
 def references(run: Path) -> dict[str, tuple[str, list[str]]]:
     """Kind and keys by job of a run. Raises InputError for a note that cannot be read: it could be of anything."""
     found = {}
-    for path in sorted((run / REFERS).glob("*/*.json")):
+    for path in sorted((run / REFERS).rglob("*.json")):
+        if path.name == JOBS:
+            continue
         job = path.relative_to(run / REFERS).with_suffix("").as_posix()
         try:
             note = json.loads(path.read_text("utf-8"))
@@ -73,7 +75,7 @@ def references(run: Path) -> dict[str, tuple[str, list[str]]]:
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{path}: not readable as a note of keys; give the run's snakemake command again with"
-                f" --forcerun {path.parent.name}"
+                f" --forcerun {job.partition('/')[0]}"
             ) from None
     return found
 

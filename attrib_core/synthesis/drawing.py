@@ -25,19 +25,6 @@ from attrib_core.jobs import progress
 from attrib_core.pictures import png
 from attrib_core.synthesis.requests import Request
 
-WITHOUT_LOSS = ("png", "webp")
-WITH_LOSS = ("webp_lossy", "jpeg")
-
-
-def encoding(image_format: str, quality: int) -> str:
-    """What the table says of its pictures' files: "png", "webp", "webp_lossy 90", "jpeg 90"."""
-    if image_format in WITHOUT_LOSS:
-        return image_format
-    if image_format not in WITH_LOSS:
-        choices = ", ".join(map(repr, (*WITHOUT_LOSS, *WITH_LOSS)))
-        raise InputError(f"synthesis.image_format: {image_format!r}, choose one of {choices}")
-    return f"{image_format} {quality}"
-
 
 def encoded(picture: np.ndarray, image_format: str, quality: int) -> bytes:
     """A picture's file. `quality`, 1 to 100, is of the formats with loss; JPEG keeps half of the colours' detail."""

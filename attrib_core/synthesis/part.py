@@ -20,7 +20,7 @@ from attrib_core import keys, tables
 from attrib_core.diffusion.description import BaseModel
 from attrib_core.errors import InputError
 from attrib_core.store import pieces, places
-from attrib_core.synthesis import drawing
+from attrib_core.synthesis import drawing, formats
 from attrib_core.synthesis.requests import of_model
 
 LOGGER = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def synthesize(
     for row in prompts:
         by_set[row["exemplar_set"]].append(row)
     wanted = {}
-    encoding = drawing.encoding(image_format, quality)
+    encoding = formats.encoding(image_format, quality)
     for model in models:
         _check_base(model, base)
         asked = of_model(
