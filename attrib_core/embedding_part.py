@@ -81,31 +81,22 @@ def embed(
 ) -> Iterator[pa.Table]:
     """Embeddings of the pictures of a part, in its order; see `embedding.embed` for threads and errors.
 
-    `asked` is what `wanted` found. Pieces of less than a part are kept as soon as they are made;
-    `run` is the folder of the run, beside which the store stands, `job` under what name it is noted which.
+    `asked` is what `wanted` found. `run` is the folder of the run, beside which the store stands, `job` under
+    what name it is noted which pieces. New ones are there once the written part holds them (`store.parts`).
     """
     folder = places.folder(run, EMBEDDINGS)
     places.refer(run, job, EMBEDDINGS, [one.key for one in asked])
     lacking = {one.key for one in asked if pieces.finished(folder, one.key) is None}
-    makes = []  # two pieces may be the same, of which the first is made
-    for one in asked:
-        makes.append(one.key in lacking)
-        lacking.discard(one.key)
+    makes = [one.key in lacking for one in asked]
     chosen = [make for one, make in zip(asked, makes, strict=True) for _ in one.names]
     if not all(chosen):
         LOGGER.info("embeddings of %d of %d pictures are there already", chosen.count(False), len(chosen))
     made = _Ahead(features.of_rows(path, ids=ids, encoder=encoder, threads=threads, chosen=chosen))
     for one, make in zip(asked, makes, strict=True):
-        if not make:
-            vectors = tables.vectors(pieces.read(folder, one.key, ["embedding"])["embedding"])
-            yield from _cut(one.names, vectors)
-        elif len(asked) == 1:
+        if make:
             yield from _streamed(one.names, made)
         else:
-            vectors = np.concatenate(list(made.take(len(one.names))))
-            pieces.write(
-                folder, one.key, tables.embedding_table(one.names, vectors), embedding.schema(encoder)
-            )
+            vectors = tables.vectors(pieces.read(folder, one.key, ["embedding"])["embedding"])
             yield from _cut(one.names, vectors)
 
 

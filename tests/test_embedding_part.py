@@ -49,20 +49,17 @@ def table(path: Path, sets: Sequence[str], *, word: str = "p", name: str = "") -
     return path
 
 
-def embed(
-    path: Path, run: Path, *, by: str | None = "exemplar_set", code: str = "x", keep: bool = True
-) -> tuple[pa.Table, int]:
+def embed(path: Path, run: Path, *, by: str | None = "exemplar_set", code: str = "x") -> tuple[pa.Table, int]:
     """The part, and how many pictures were encoded for it."""
     encoder = Counting()
     asked = embedding_part.wanted(path, ids="query_id", by=by, conditions={"code": code})
     found = pa.concat_tables(
         embedding_part.embed(path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{path.stem}")
     )
-    if keep:
-        output = run / f"{path.stem}.embeddings.parquet"
-        with tables.writer(output, embedding.schema(encoder)) as sink:
-            sink.write(found)
-        parts.settle(output, "embeddings", [(one.key, len(one.names)) for one in asked], run=run)
+    output = run / f"{path.stem}.embeddings.parquet"
+    with tables.writer(output, embedding.schema(encoder)) as sink:
+        sink.write(found)
+    parts.settle(output, "embeddings", [(one.key, len(one.names)) for one in asked], run=run)
     return found, encoder.seen
 
 
@@ -108,34 +105,24 @@ def test_all_that_an_encoder_sees_is_in_the_key(tmp_path: Path) -> None:
     assert embed(table(tmp_path / "one.parquet", "ab"), run)[1] == 0
 
 
-def test_a_damaged_piece_is_encoded_again(tmp_path: Path) -> None:
-    path, run = table(tmp_path / "one.parquet", "abc"), tmp_path / "results" / "run"
-    first, _ = embed(path, run, keep=False)
-    (small,) = (
-        file
-        for file in places.folder(run, "embeddings").glob("*.parquet")
-        if pq.read_metadata(file).num_rows == 2
-    )
-    small.write_bytes(small.read_bytes()[:-1] + b"\0")
-    again, seen = embed(path, run, keep=False)
-    assert seen == 2 and again.equals(first)
-
-
-def test_a_killed_part_resumes_at_its_first_missing_set(tmp_path: Path) -> None:
-    path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
-    asked = embedding_part.wanted(path, ids="query_id", by="exemplar_set", conditions={"code": "x"})
-    begun = embedding_part.embed(path, asked, ids="query_id", encoder=Counting(), run=run)
-    next(begun), next(begun)
-    begun.close()
-    found, seen = embed(path, run)
-    assert seen == len(SETS["c"]) + len(SETS["d"]) and found.equals(plain(path))
+def test_a_damaged_file_is_encoded_again(tmp_path: Path) -> None:
+    """Of what it held; what another file holds stays."""
+    path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
+    embed(path, run)
+    first = run / "one.embeddings.parquet"
+    more = table(tmp_path / "two.parquet", "abcd")
+    embed(more, run)
+    first.write_bytes(first.read_bytes()[:-1] + b"\0")  # and with it its other name in the store
+    again, seen = embed(more, run)
+    assert seen == 5 and again.equals(plain(more))
+    assert embed(more, run)[1] == 0
 
 
 def test_two_sets_of_the_same_pictures_are_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SETS, "z", SETS["a"])
     path, run = table(tmp_path / "one.parquet", "abz"), tmp_path / "results" / "run"
     found, seen = embed(path, run)
-    assert seen == 5 and found.equals(plain(path))
+    assert seen == 8 and found.equals(plain(path))
     assert embed(path, run)[1] == 0
 
 

@@ -54,7 +54,7 @@ def write(folder: Path, key: str, rows: pa.Table | Sequence[dict[str, Any]], exp
     path = folder / f"{key}.parquet"
     with tables.writer(path, expected) as sink:
         sink.write(rows)
-    _write_record(folder, key, Piece(path, 0, len(rows), keys.file_digest(path), time.time_ns()))
+    _write_records(folder, {key: Piece(path, 0, len(rows), keys.file_digest(path), time.time_ns())})
 
 
 def found(folder: Path, key: str) -> Piece | None:
@@ -112,7 +112,11 @@ def hold(part: Path, folder: Path, spans: Iterable[tuple[str, int]]) -> None:
         places.setdefault(key, (first, first + rows))
         first += rows
     before = {key: found(folder, key) for key in places}
-    moving = [key for key, piece in before.items() if piece is None or _only_here(piece.file, key)]
+    moving = []
+    for key in places:
+        piece = finished(folder, key)
+        if piece is None or _only_here(piece.file, key):
+            moving.append(key)
     if moving:
         _move(part, folder, {key: places[key] for key in moving}, before)
     own = {folder / f"{key}.parquet" for key in places}  # with what a kill between record and removal left
@@ -128,16 +132,17 @@ def _move(
     target = folder / f"{HELD}{keys.content_key(checksum, list(moving))}.parquet"
     tables.write_json(target.with_suffix(KEYS), {"keys": list(moving)})
     if not _linked(part, target):
-        moving = {key: rows for key, rows in moving.items() if before[key] is None}
+        moving = {key: rows for key, rows in moving.items() if finished(folder, key) is None}
         if not moving:
             target.with_suffix(KEYS).unlink()
             return
         with whole.written(target) as temporary:
             shutil.copyfile(part, temporary)
+    records = {}
     for key, (start, stop) in moving.items():
         piece = before[key]
-        written = piece.written if piece else time.time_ns()
-        _write_record(folder, key, Piece(target, start, stop, checksum, written))
+        records[key] = Piece(target, start, stop, checksum, piece.written if piece else time.time_ns())
+    _write_records(folder, records)
 
 
 def remove_unused(file: Path) -> bool:
@@ -190,16 +195,20 @@ def _linked(part: Path, target: Path) -> bool:
     return True
 
 
-def _write_record(folder: Path, key: str, piece: Piece) -> None:
-    tables.write_json(
-        folder / f"{key}.json",
-        {
+def _write_records(folder: Path, records: Mapping[str, Piece]) -> None:
+    """Each whole or not at all; the names are flushed once for all, and before a file that they named goes."""
+    for key, piece in records.items():
+        content = {
             "checksum": piece.checksum,
             "file": piece.file.name,
             "rows": [piece.start, piece.stop],
             "written": piece.written,
-        },
-    )
+        }
+        temporary = folder / f".{key}.json.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(content), "utf-8")
+        whole.flush(temporary)
+        temporary.replace(folder / f"{key}.json")
+    whole.flush(folder)
 
 
 def _digest(file: Path) -> str:
