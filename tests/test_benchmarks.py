@@ -84,3 +84,16 @@ def test_embedding_prints_all_methods_whose_features_agree(capsys: pytest.Captur
     assert [row["method"] for row in rows] == ["plain loop", "ours", "ours, threads", "decoding", "network"]
     assert all(row["per_second"] > 0 and row["per_cpu_second"] > 0 and row["peak_mb"] > 1 for row in rows)
     assert "the bottleneck is" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_store_prints_its_share_of_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--sets", "2", "--steps", "2", "--prompts", "1", "--denoising", "2", "--pool", "30"]
+    rows = script("store")["main"]([*options, "--encoders", "pixel"])
+    stages = ["customize", "synthesize", "embed queries, pixel", "embed pool, pixel"]
+    assert [(row["turn"], row["stage"]) for row in rows] == [
+        (turn, stage) for turn in ("made", "there already") for stage in stages
+    ]
+    assert all(0 < row["store"] < row["seconds"] for row in rows)
+    assert all(row["seconds"] < rows[number]["seconds"] for number, row in enumerate(rows[4:6]))
+    assert "| made | synthesize |" in capsys.readouterr().out
