@@ -35,11 +35,11 @@ rule embed_queries_part:
         images=f"{RUN}/synthesized/part-{{part}}.parquet",
     output:
         embeddings=f"{RUN}/embeddings/{{encoder}}/queries/part-{{part}}.parquet",
-    priority: 1
     log:
         f"{RUN}/logs/embed_queries_part/{{encoder}}-{{part}}.log",
     benchmark:
         f"{RUN}/benchmarks/embed_queries_part/{{encoder}}-{{part}}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 1

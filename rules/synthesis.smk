@@ -42,11 +42,11 @@ rule sample_part:
         images=f"{RUN}/synthesized/part-{{part}}.parquet",
     output:
         sample=f"{RUN}/synthesized/sample-{{part}}.parquet",
-    priority: 1
     log:
         f"{RUN}/logs/sample_part/{{part}}.log",
     benchmark:
         f"{RUN}/benchmarks/sample_part/{{part}}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 1
