@@ -1,4 +1,4 @@
-"""The command line: `python -m attrib_core check | plan | status | why | docs | abc | delta`."""
+"""The command line: `python -m attrib_core check | plan | status | why | docs | store | abc | delta`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from attrib_core.config.sections import Mapper
 from attrib_core.customization import commands as customization
 from attrib_core.errors import InputError
 from attrib_core.released import commands as released
+from attrib_core.store import commands as store
 from attrib_core.why import commands as reasons
 
 
@@ -137,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=docs)
 
     reasons.add(commands)
+    store.add(commands)
     released.add(commands, mapper=Mapper)
     customization.add(commands)
     return top

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -61,20 +61,24 @@ def load(section: Mapping[str, Any], where: str, *, device: str = "auto") -> Enc
     return encoder
 
 
-def embed(path: Path, *, ids: str, encoder: Encoder, threads: int = 0) -> Iterator[pa.Table]:
+def embed(
+    path: Path, *, ids: str, encoder: Encoder, threads: int = 0, chosen: Sequence[bool] | None = None
+) -> Iterator[pa.Table]:
     """Embeddings of the pictures in a Parquet file, in tables of at most about a row group.
 
     `ids` is the column that names a picture; the pictures are in the column `image`. So many
     `threads` decode and prepare ahead of the encoder, AHEAD pictures each at most; with 0 it is
     done as pictures are needed; -1 means THREADS_BESIDE_A_GPU where the encoder computes on one, else
-    none. The result does not depend on it. Raises InputError for a missing file or column, a picture
-    without bytes or that cannot be decoded, and features that are not (pictures, dim) finite float32.
+    none. The result does not depend on it. `chosen` says of each row whether it is wanted; None: all are.
+    Raises InputError for a missing file or column, a picture without bytes or that cannot be decoded, and
+    features that are not (pictures, dim) finite float32.
     """
     rows: list[np.ndarray] = []
     names: list[str] = []
     with _open(path, [ids, "image"]) as file:
-        total = file.metadata.num_rows
-        chunks = encoded(_files(file, path, ids), encoder, where=str(path), total=total, threads=threads)
+        total = file.metadata.num_rows if chosen is None else sum(chosen)
+        files = _files(file, path, ids) if chosen is None else compress(_files(file, path, ids), chosen)
+        chunks = encoded(files, encoder, where=str(path), total=total, threads=threads)
         for found, features in chunks:
             names += found
             rows.append(features)

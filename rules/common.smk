@@ -16,6 +16,7 @@ from attrib_core.config import WITHOUT_EFFECT, load_config, plain
 from attrib_core.errors import InputError
 from attrib_core.fingerprint import cover
 from attrib_core.heads import name as mapper_name
+from attrib_core.store import places
 
 # Jobs import the same attrib_core whose fingerprints are taken here.
 FOUND_BEFORE = os.environ.get("PYTHONPATH")
@@ -101,6 +102,13 @@ def begin():
         reason = f"its file system takes no locks ({error.strerror})"
     if reason is not None:
         lock_by_snakemake(reason)
+    # As long as this process lives, nothing is removed from the store.
+    at_work = contextlib.ExitStack()
+    at_work.enter_context(places.in_use(Path(RUN)))
+    atexit.register(at_work.close)
+    places.move_in(Path(RUN))
+    places.note_jobs(Path(RUN), JOBS)
+    whole.sweep(places.root(Path(RUN)), older_than=86400)  # other runs may write
     whole.sweep(Path(RUN), older_than=0 if workflow.local_exec else 86400)  # a cluster's jobs may still write
 
 

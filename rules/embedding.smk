@@ -18,13 +18,18 @@ rule embed_pool_part:
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
+        run=untracked(RUN),
         ids="image_id",
+        pieces=untracked({"by": None}),
         encoder=embed_encoder,
         code=embed_code,
+        # Of this alone, the encoder and the pictures depend the features: other changes run the job again, but encode nothing.
+        feature_code=feature_code,
     script:
         "../workflow_scripts/embed.py"
 
 
+# Before the next pictures are drawn, so that those that are dropped once they are embedded are few at a time.
 rule embed_queries_part:
     input:
         images=f"{RUN}/synthesized/part-{{part}}.parquet",
@@ -34,6 +39,7 @@ rule embed_queries_part:
         f"{RUN}/logs/embed_queries_part/{{encoder}}-{{part}}.log",
     benchmark:
         f"{RUN}/benchmarks/embed_queries_part/{{encoder}}-{{part}}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 1
@@ -42,9 +48,12 @@ rule embed_queries_part:
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
+        run=untracked(RUN),
         ids="query_id",
+        pieces=untracked({"by": "exemplar_set"}),
         encoder=embed_encoder,
         code=embed_code,
+        feature_code=feature_code,
     script:
         "../workflow_scripts/embed.py"
 
@@ -66,8 +75,11 @@ rule embed_exemplars:
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
+        run=untracked(RUN),
         ids="exemplar_id",
+        pieces=untracked({"by": "exemplar_set"}),
         encoder=embed_encoder,
         code=embed_code,
+        feature_code=feature_code,
     script:
         "../workflow_scripts/embed.py"

@@ -91,18 +91,23 @@ def others(module, options):
 
 def embed_code(wildcards):
     """Fingerprint of the encoder: its code, the files that it names (weights), the packages it needs."""
-    return encoder_code(wildcards.encoder)
+    return encoder_code(wildcards.encoder, "workflow_scripts/embed.py")
+
+
+def feature_code(wildcards):
+    """The same of what decides about features alone."""
+    return encoder_code(wildcards.encoder, "attrib_core/features.py")
 
 
 @functools.cache
-def encoder_code(encoder):
-    """The same by the encoder's name in the config, once for all its jobs."""
+def encoder_code(encoder, script):
+    """A script's fingerprint with the encoder of that name in the config, once for all its jobs."""
     members = families.members("encoders", CONFIG["encoders"][encoder])
     modules = {name: families.module("encoders", name) for name, _ in members}
     family, options = members[0]
     try:
         return code(
-            "workflow_scripts/embed.py",
+            script,
             *(f"encoders/{name}" for name in modules),
             *others(modules[family], options),
             data=modules[family].files(**options) if hasattr(modules[family], "files") else [],

@@ -20,7 +20,7 @@ rule tune:
     input:
         exemplars=f"{RUN}/exemplars.parquet",
         exemplar_embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
-        synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
+        query_rows=expand(f"{RUN}/synthesized/queries-{{part}}.parquet", part=SET_PARTS),
         queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
         pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
         excluded=f"{RUN}/excluded.parquet",

@@ -9,7 +9,7 @@ rule rank:
         queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
         exemplar_embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
         mapper=heads,
-        synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
+        query_rows=expand(f"{RUN}/synthesized/queries-{{part}}.parquet", part=SET_PARTS),
         exemplars=f"{RUN}/exemplars.parquet",
         excluded=f"{RUN}/excluded.parquet",
     output:

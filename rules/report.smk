@@ -7,7 +7,7 @@ SHOWN = [name for name in CONFIG if name not in ("run", "seed", "parts")]
 JOBS = [
     *("base_model", "exemplars", "prior", "measure/all"),
     *expand("pool_part/{part}", part=POOL_PARTS),
-    *expand("{rule}/{part}", rule=["customize_part", "synthesize_part"], part=SET_PARTS),
+    *expand("{rule}/{part}", rule=["customize_part", "synthesize_part", "sample_part"], part=SET_PARTS),
     *expand("embed_exemplars/{encoder}", encoder=ENCODERS),
     *expand("embed_pool_part/{encoder}-{part}", encoder=ENCODERS, part=POOL_PARTS),
     *expand("embed_queries_part/{encoder}-{part}", encoder=ENCODERS, part=SET_PARTS),
@@ -26,7 +26,8 @@ rule report:
         excluded=f"{RUN}/excluded.parquet",
         base_model=f"{RUN}/base_model.json",
         models=expand(f"{RUN}/models/part-{{part}}.parquet", part=SET_PARTS),
-        synthesized=expand(f"{RUN}/synthesized/part-{{part}}.parquet", part=SET_PARTS),
+        queries=expand(f"{RUN}/synthesized/queries-{{part}}.parquet", part=SET_PARTS),
+        sample=expand(f"{RUN}/synthesized/sample-{{part}}.parquet", part=SET_PARTS),
         curves=expand(
             f"{RUN}/mappers/{{encoder}}/{{mapper}}.curve.parquet", encoder=ENCODERS, mapper=TRAINED_ON
         ),
@@ -83,7 +84,7 @@ rule report:
     resources:
         mem_mb=2000,
     params:
-        settings=CONFIG["report"],
+        settings={name: CONFIG["report"][name] for name in ("gallery_sets", "retrievals")},
         run=CONFIG["run"],
         seed=CONFIG["seed"],
         encoders=ENCODERS,

@@ -1,4 +1,7 @@
-# Pictures by the customized models, and by the base model as the control.
+# Pictures by the customized models, and by the base model as the control; their rows without them; a sample.
+
+PICTURES = f"{RUN}/synthesized/part-{{part}}.parquet"
+KEEP_PICTURES = CONFIG["synthesis"]["keep"] == "all"
 
 
 rule synthesize_part:
@@ -7,7 +10,8 @@ rule synthesize_part:
         prompts=f"{RUN}/prompts.parquet",
         base_model=f"{RUN}/base_model.json",
     output:
-        images=f"{RUN}/synthesized/part-{{part}}.parquet",
+        images=PICTURES if KEEP_PICTURES else temp(PICTURES),
+        queries=f"{RUN}/synthesized/queries-{{part}}.parquet",
     log:
         f"{RUN}/logs/synthesize_part/{{part}}.log",
     benchmark:
@@ -23,9 +27,34 @@ rule synthesize_part:
         settings=with_effect("synthesis"),
         samples={name: CONFIG["prompts"][name] for name in ("samples_each", "control_samples_each")},
         batch=untracked(CONFIG["synthesis"]["batch"]),
+        keep=untracked(CONFIG["synthesis"]["keep"]),
         seed=CONFIG["seed"],
         code=code("workflow_scripts/synthesize_part.py"),
         # Of this alone depend the pictures themselves: other changes run the job again, but draw nothing.
         picture_code=code("attrib_core/synthesis/drawing.py"),
     script:
         "../workflow_scripts/synthesize_part.py"
+
+
+# What the report shows of each set, drawn by seed: so that it needs no more pictures than these.
+rule sample_part:
+    input:
+        images=f"{RUN}/synthesized/part-{{part}}.parquet",
+    output:
+        sample=f"{RUN}/synthesized/sample-{{part}}.parquet",
+    log:
+        f"{RUN}/logs/sample_part/{{part}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/sample_part/{{part}}.tsv"
+    priority: 1
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        shown={"samples": CONFIG["report"]["samples"]},
+        seed=CONFIG["seed"],
+        code=code("workflow_scripts/sample_part.py"),
+    script:
+        "../workflow_scripts/sample_part.py"

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from attrib_core.schemas import pictures
+from attrib_core.store import pieces
 from tests.workflow_fixtures import ENVIRONMENT_KEPT_OUT, ROOT
 
 RESULTS = Path("results/tiny")
@@ -31,7 +32,7 @@ main()
 """
 MEASURED = pictures.MEASURED  # columns and keys that no two runs have alike
 RULES = (
-    "base_model exemplars prior customize_part synthesize_part pool_part embed_pool_part embed_queries_part"
+    "base_model exemplars prior customize_part synthesize_part sample_part pool_part embed_pool_part embed_queries_part"
     " embed_exemplars tune index rank calibrate measure report"
 ).split()
 
@@ -117,18 +118,22 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
     Models and pieces whose record is there; tables of jobs that Snakemake has marked as complete.
     """
     results = folder / RESULTS
-    kept = [*results.glob("deltas/*.json"), *results.glob("pieces/*/*.json")]
-    kept += [path.with_suffix(".parquet") for path in results.glob("pieces/*/*.json")]
+    kept = list((results.parent / "store/deltas").glob("*.json"))
     declared = [
         path for pattern in ("*.parquet", "*.json", "*.safetensors") for path in results.rglob(pattern)
     ]
     kept += [path for path in declared if _complete(folder, path)]
-    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
+    found = {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
+    # a piece moves from a file of its own to that of its part, but says when it was made
+    for record in (results.parent / "store").glob("*/*.json"):
+        if record.parent.name != "deltas" and (piece := pieces.found(record.parent, record.stem)):
+            found[str(record)] = (0, piece.written)
+    return found
 
 
 def keyed(finished: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """Of what is finished, models and pieces: no rerun of a rule makes them anew while their key is the same."""
-    return {path: at for path, at in finished.items() if "/deltas/" in path or "/pieces/" in path}
+    return {path: at for path, at in finished.items() if "/store/" in path}
 
 
 def _complete(folder: Path, path: Path) -> bool:
@@ -143,8 +148,9 @@ def _complete(folder: Path, path: Path) -> bool:
 def contents(folder: Path) -> dict[str, Any]:
     """All that a run says, by path, without what was measured on the way."""
     found: dict[str, Any] = {}
-    for path in sorted((folder / RESULTS).rglob("*")):
-        name = path.relative_to(folder / RESULTS).as_posix()
+    deltas = (folder / RESULTS.parent / "store/deltas").iterdir()
+    for path in sorted([*(folder / RESULTS).rglob("*"), *deltas]):
+        name = path.relative_to(folder / RESULTS.parent).as_posix().removeprefix(f"{RESULTS.name}/")
         if (
             path.is_dir()
             or name.startswith(("logs/", "benchmarks/", "records/"))
@@ -190,4 +196,4 @@ def seconds_of(folder: Path) -> dict[str, float]:
 
 def leftovers(folder: Path) -> list[Path]:
     """Half-written files under temporary names."""
-    return [path for path in (folder / RESULTS).rglob(".*") if re.fullmatch(r"\..*\.tmp", path.name)]
+    return [path for path in (folder / RESULTS.parent).rglob(".*") if re.fullmatch(r"\..*\.tmp", path.name)]

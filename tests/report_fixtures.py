@@ -22,8 +22,11 @@ from PIL import Image, ImageFilter
 from attrib_core import keys, tables
 from attrib_core.pictures import backgrounds, render
 from attrib_core.pictures.styles import STYLES
+from attrib_core.synthesis import sample
 from tests.report_fixture_results import write_results
 from tests.report_fixture_world import Thing, World, build
+
+SAMPLES = 3  # synthesized pictures of a set that the report shows
 
 
 def png(thing: Thing, size: int = 64, *, blurred: float = 0.0) -> bytes:
@@ -66,7 +69,8 @@ def inputs_of(run: Path) -> dict[str, Any]:
     """The named inputs of the rule `report`, for a run on disk."""
     several = dict(
         pool="pool/part-*.parquet", rejects="pool/rejects-*.parquet", models="models/*.parquet",
-        synthesized="synthesized/*.parquet", curves="mappers/*/*.curve.parquet", choices="mappers/*/*.choice.json",
+        queries="synthesized/queries-*.parquet", sample="synthesized/sample-*.parquet",
+        curves="mappers/*/*.curve.parquet", choices="mappers/*/*.choice.json",
         indices="indices/*/*.json", ranks="ranks/*/*.parquet", candidates="candidates/*/*.parquet",
         calibration="calibration/*/*/calibration.parquet", reliability="calibration/*/*/reliability.parquet",
         soft_scores="calibration/*/*/soft_scores.parquet",
@@ -142,6 +146,17 @@ def _write_exemplars(run: Path, world: World) -> None:
     )
 
 
+def write_pictures(run: Path, part: int, rows: list[dict[str, Any]]) -> None:
+    """A part of synthesized pictures, its rows without them, and a sample."""
+    folder, images = run / "synthesized", run / f"synthesized/part-{part:04d}.parquet"
+    tables.write(images, "synthesized", rows)
+    queries = tables.read(images, "synthesized", tables.schema("queries").names)
+    tables.write(folder / f"queries-{part:04d}.parquet", "queries", queries)
+    with tables.writer(folder / f"sample-{part:04d}.parquet", tables.schema("synthesized")) as sink:
+        for table in sample.drawn(images, samples=SAMPLES, seed=3):
+            sink.write(table)
+
+
 def _prompts(world: World, query: dict[str, Any]) -> tuple[str, str]:
     entry, thing = world.sets[query["set"]], query["thing"]
     if entry["style"]:
@@ -173,7 +188,7 @@ def _write_models(run: Path, world: World) -> None:
             prompt_kind=query["prompt_kind"], prompt_index=query["prompt"], sample_index=query["sample"],
             prompt=_prompts(world, query)[query["condition"] == "control"],
             seed=keys.seed(query["set"], query["prompt_kind"], query["prompt"], query["sample"]),
-            image=dict(bytes=png(query["thing"], blurred=1.1), path=None),
+            image=dict(bytes=png(query["thing"], blurred=1.1), path=None), image_format="png",
         )
         for query in world.queries
     ]  # fmt: skip
@@ -183,7 +198,7 @@ def _write_models(run: Path, world: World) -> None:
         [(models[:half], synthesized[:cut]), (models[half:], synthesized[cut:])]
     ):
         tables.write(run / f"models/part-{part:04d}.parquet", "models", rows)
-        tables.write(run / f"synthesized/part-{part:04d}.parquet", "synthesized", made)
+        write_pictures(run, part, made)
     held = dict(subjects=["apple"], styles=sorted(STYLES))
     described = dict(path="bundled", fingerprint="0123456789abcdef", resolution=64)
     tables.write_json(

@@ -57,6 +57,7 @@ CHANGES: dict[str, Changes] = {
     "prior.style_prompts": {"prior.style_prompts": "object_prior"},
     "customizer.stack": {"customizer.stack": 4},
     "synthesis.image_format": {"synthesis.image_format": "webp"},
+    "synthesis.keep": {"synthesis.keep": "sample"},
     "synthesis.solver": {"synthesis.solver": "dpm++"},
     "synthesis.eta": {"synthesis.eta": 0.5},
     "encoders.pixel.family": {"encoders.pixel": {"family": "palette"}},

@@ -147,3 +147,16 @@ def test_runs_without_what_the_mapper_benchmark_reads_are_named(tmp_path: Path) 
         main([run, "--k", "7"])
     with pytest.raises(InputError, match="RESULTS: 'demo' is there twice"):
         main([run, run])
+
+
+@pytest.mark.slow
+def test_store_prints_its_share_of_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--sets", "2", "--steps", "2", "--prompts", "1", "--denoising", "2", "--pool", "30"]
+    rows = script("store")["main"]([*options, "--encoders", "pixel"])
+    stages = ["customize", "synthesize", "embed queries, pixel", "embed pool, pixel"]
+    assert [(row["turn"], row["stage"]) for row in rows] == [
+        (turn, stage) for turn in ("made", "there already") for stage in stages
+    ]
+    assert all(0 < row["store"] < row["seconds"] for row in rows)
+    assert all(row["seconds"] < rows[number]["seconds"] for number, row in enumerate(rows[4:6]))
+    assert "| made | synthesize |" in capsys.readouterr().out

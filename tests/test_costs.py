@@ -176,9 +176,10 @@ def test_bytes_by_stage_of_a_tiny_config() -> None:
     found, missing = sizes.sized(config, number, base, rates, {"pixel": 192})
     assert missing == []
     assert found["pool"].bytes == (120_000, 120_000)
-    assert found["prior"].bytes == (2 * 2 * 2 * 500, 2 * 5 * 2 * 500)
+    assert found["prior"].bytes == (2 * 2 * 500, 2 * 5 * 500)
     assert found["customize"].bytes == (7 * 394_712, 7 * 394_712)
-    assert found["synthesize"].bytes == (28 * 500 * 2, 28 * 500 * 2)
+    assert found["synthesize"].bytes == (28 * 500, 28 * 500)
+    assert found["sample"].bytes == (7 * 2 * 500,) * 2  # one picture a set, and its control
     assert found["embed pixel"] == sizes.Size(((120 + 28 + 10) * 768, (120 + 28 + 13) * 768), most_only=True)
     assert found["tune"].bytes == (2 * 2 * 4 * (192 * 192 + 192),) * 2
     assert found["index"] == sizes.Size((120 * 4 * 192 * 3,) * 2, most_only=True)
@@ -213,7 +214,7 @@ def test_what_is_not_known_is_said() -> None:
     found, missing = sizes.sized(config, counts.count(config), None, Rates({}, {}), {"pixel": 192})
     assert set(found) == {"embed pixel", "tune", "rank"}
     said = "\n".join(missing)
-    for words in ("bytes of the pool", "prior and synthesized", "deltas", "'IVF16,SQ8'"):
+    for words in ("bytes of the pool", "prior pictures", "synthesized pictures", "deltas", "'IVF16,SQ8'"):
         assert words in said
     found, missing = sizes.sized(config, counts.count(config), None, Rates({}, {}), {"pixel": None})
     assert set(found) == {"rank"} and "pixel: how many features" in "\n".join(missing)

@@ -20,6 +20,7 @@ from attrib_core.diffusion import components, deltas, description, stacked
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 from attrib_core.schemas.pictures import MEASURED
+from attrib_core.store import places
 from tests import diffusion_fixtures as made
 from tests.customization_reference import alone
 
@@ -280,14 +281,16 @@ def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
     sets = made.exemplar_sets()
     path = made.write_prior(tmp_path / "images.parquet", sorted({(one.kind, one.category) for one in sets}))
 
-    def run(sets: Sequence[ExemplarSet], run: str = "run", **changes: Any) -> list[dict[str, Any]]:
+    def run(
+        sets: Sequence[ExemplarSet], run: str = "run", name: str = "run", **changes: Any
+    ) -> list[dict[str, Any]]:
         return part.customize(
             sets,
             path,
             description.describe(changes.pop("base", folder)),
             settings=SETTINGS | changes,
             modifier_token=TOKEN,
-            run=tmp_path / run,
+            run=tmp_path / run / name,
             seed=4,
             code="code",
             device="cpu",
@@ -297,7 +300,7 @@ def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.glob("deltas/*.safetensors")}
+    return {path.name: path.read_bytes() for path in run.glob("store/deltas/*.safetensors")}
 
 
 def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -343,15 +346,38 @@ def test_a_killed_part_resumes_and_ends_the_same(
     assert turned == resumed[::-1]
 
 
+def test_another_run_with_the_same_settings_trains_nothing(
+    customize: Callable[..., list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one with a set more trains that one; each notes what it refers to."""
+    sets = made.exemplar_sets()
+    first = customize(sets[:4])
+    trained: list[str] = []
+    real = training.train
+
+    def counted(ready: Sequence[Concept], *rest: Any, **named: Any) -> Any:
+        trained.extend(one.name for one in ready)
+        return real(ready, *rest, **named)
+
+    monkeypatch.setattr(training, "train", counted)
+    assert customize(sets[:4], name="other") == first and trained == []
+    assert customize([sets[4], *sets[:4]], name="other")[1:] == first and trained == ["style-0"]
+    for name, number in (("run", 4), ("other", 5)):
+        kind, kept = places.references(tmp_path / "run" / name)["customize_part/whole"]
+        assert kind == "deltas" and len(kept) == number
+    for row in first:
+        assert (tmp_path / "run" / "other" / row["delta_path"]).is_file()
+
+
 def test_a_damaged_delta_is_made_again(
     customize: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     sets = made.exemplar_sets()[:2]
     rows = customize(sets)
     before = contents(tmp_path / "run")
-    path = tmp_path / "run" / rows[0]["delta_path"]
+    path = tmp_path / "run" / "run" / rows[0]["delta_path"]
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
-    (tmp_path / "run" / rows[1]["token_path"]).unlink()
+    (tmp_path / "run" / "run" / rows[1]["token_path"]).unlink()
     assert without_time(customize(sets)) == without_time(rows)
     assert contents(tmp_path / "run") == before
 
@@ -467,7 +493,8 @@ def test_stock_diffusers_loads_a_delta(
     from diffusers import StableDiffusionPipeline
 
     row = customize(made.exemplar_sets()[:1])[0]
-    files = tmp_path / "run" / row["delta_path"], tmp_path / "run" / row["token_path"]
+    run = tmp_path / "run" / "run"
+    files = run / row["delta_path"], run / row["token_path"]
     delta = deltas.read(*files, TOKEN, row["checksum"])
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
     deltas.load_into(pipe, *files, TOKEN)
@@ -492,7 +519,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         output={"images": str(images)},
         params={
             "settings": {"family": "generated", "images": 2, "steps": 2, "guidance": 2.0},
-            "run": str(tmp_path / "run"),
+            "run": str(tmp_path / "results" / "run"),
             "seed": 1,
             "picture_code": "x",
         },
@@ -504,7 +531,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
         input={"exemplars": str(exemplars), "prior": str(images), "base_model": str(base)},
         output={"models": str(models)},
         params={
-            "run": str(tmp_path / "run"),
+            "run": str(tmp_path / "results" / "run"),
             "cut": {"exemplar_sets": 3},
             "settings": {"family": "custom_diffusion"} | checked,
             "seed": 1,
@@ -514,7 +541,7 @@ def test_the_scripts(folder: Path, tmp_path: Path, run_script: Callable[..., Non
     )
     table = tables.read(models, "models")
     assert table["exemplar_set"].to_pylist() == ["object-3", "style-0"]
-    assert all((tmp_path / "run" / path).exists() for path in table["token_path"].to_pylist())
+    assert all((tmp_path / "results" / "run" / path).exists() for path in table["token_path"].to_pylist())
 
 
 def test_a_part_that_is_not_there(tmp_path: Path) -> None:

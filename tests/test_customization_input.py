@@ -41,18 +41,18 @@ def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
     def run(sets: Sequence[ExemplarSet], run: str = "run", token: str = TOKEN, **changes: Any) -> Any:
         return part.customize(
             sets, path, description.describe(folder), settings=SETTINGS | changes, modifier_token=token,
-            run=tmp_path / run, seed=4, code="code", device="cpu",
+            run=tmp_path / run / "run", seed=4, code="code", device="cpu",
         )  # fmt: skip
 
     return run
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.glob("deltas/*.safetensors")}
+    return {path.name: path.read_bytes() for path in run.glob("store/deltas/*.safetensors")}
 
 
 def files(run: Path) -> list[Path]:
-    return [path for path in run.rglob("*") if path.is_file()]
+    return [path for path in run.glob("store/deltas/*") if path.is_file()]
 
 
 @pytest.mark.parametrize("broken", ["unreadable", "damaged", "nan"])
@@ -159,7 +159,7 @@ def test_a_delta_that_does_not_fit_a_stock_pipeline(
     customize: Callable[..., list[dict[str, Any]]], folder: Path, tmp_path: Path
 ) -> None:
     row = customize(made.exemplar_sets()[:1])[0]
-    delta, token = (tmp_path / "run" / row[name] for name in ("delta_path", "token_path"))
+    delta, token = (tmp_path / "run" / "run" / row[name] for name in ("delta_path", "token_path"))
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
     before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
     weights, (key, *_) = load_file(delta), sorted(load_file(delta))

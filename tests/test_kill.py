@@ -100,10 +100,10 @@ def test_sigterm_ends_cleanly_and_says_what_to_do(undisturbed: tuple[Path, Path]
     copied(
         undisturbed,
         tmp_path,
-        "models/* deltas/* synthesized/* embeddings/*/queries/* mappers/*/* indices/*/*",
+        "models/* ../store/deltas/* synthesized/* embeddings/*/queries/* mappers/*/* indices/*/*",
     )
     process = run.start(tmp_path, config, cores=1)
-    assert run.wait_for(process, lambda: len(list(tmp_path.glob(f"{run.RESULTS}/deltas/*.json"))) >= 2)
+    assert run.wait_for(process, lambda: len(list(tmp_path.glob("results/store/deltas/*.json"))) >= 2)
     kept = run.done(tmp_path)
     run.kill_group(process, signal.SIGTERM)
     assert process.wait(timeout=120) == 1

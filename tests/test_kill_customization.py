@@ -74,8 +74,8 @@ class Run:
     """A run's folder in which the part is started, once or again and again; each start has a log of its own."""
 
     def __init__(self, folder: Path, given: Mapping[str, Any]) -> None:
-        self.folder, self.deltas, self.models = folder, folder / "deltas", folder / "models.parquet"
-        self.given = {"input": given["input"], "params": given["params"] | {"run": str(folder)}}
+        self.folder, self.deltas, self.models = folder, folder / "store/deltas", folder / "models.parquet"
+        self.given = {"input": given["input"], "params": given["params"] | {"run": str(folder / "run")}}
         self.starts = 0
 
     def start(self) -> Any:

@@ -377,8 +377,8 @@ def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
         "prompt": "",
         "seed": 1,
     }
-    rows = [row | asked | {"image": image} for row in run.queries.to_pylist()]
-    tables.write(tmp_path / "synthesized.parquet", "synthesized", rows)
+    rows = [row | asked for row in run.queries.to_pylist()]
+    tables.write(tmp_path / "queries.parquet", "queries", rows)
     tables.write(
         tmp_path / "excluded.parquet",
         "excluded",
@@ -390,7 +390,7 @@ def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
         input={
             "exemplars": str(tmp_path / "exemplars.parquet"),
             "exemplar_embeddings": str(files["exemplar_embeddings"]),
-            "synthesized": [str(tmp_path / "synthesized.parquet")],
+            "query_rows": [str(tmp_path / "queries.parquet")],
             "queries": [str(path) for path in files["query_embeddings"]],
             "pool": [str(path) for path in files["pool"]],
             "excluded": str(tmp_path / "excluded.parquet"),

@@ -166,7 +166,7 @@ def stage(
     settings = {"family": family} | OPTIONS | {"steps": 2, "style_steps": 2, "stack": 2} | changes
     return part.customize(
         sets, prior_file, description.describe(folder), settings=settings, modifier_token=TOKEN,
-        run=run, seed=4, code="code", device="cpu",
+        run=run / "run", seed=4, code="code", device="cpu",
     )  # fmt: skip
 
 
@@ -178,18 +178,20 @@ def test_every_method_resumes_and_synthesizes(
     rows = stage(family, sets, folder, prior_file, tmp_path)
     stage(family, sets[:2], folder, prior_file, tmp_path / "later")
     stage(family, sets, folder, prior_file, tmp_path / "later")
-    files = {path.name: path.read_bytes() for path in tmp_path.glob("deltas/*.safetensors")}
+    files = {path.name: path.read_bytes() for path in tmp_path.glob("store/deltas/*.safetensors")}
     assert len(files) == 10
-    assert files == {path.name: path.read_bytes() for path in tmp_path.glob("later/deltas/*.safetensors")}
+    assert files == {
+        path.name: path.read_bytes() for path in tmp_path.glob("later/store/deltas/*.safetensors")
+    }
 
     base = description.describe(folder)
     tables = list(
         synthesis.synthesize(
             rows[2:4], made.prompt_rows(sets[2:4]), base, steps=3, guidance=3.0, batch=5, image_format="png",
-            samples_each=1, control_samples_each=1, run=tmp_path, seed=9, code="code", device="cpu",
+            quality=90, samples_each=1, control_samples_each=1, run=tmp_path / "run", seed=9, code="code", device="cpu",
         )
     )  # fmt: skip
-    pictures = [row for table in tables for row in table.to_pylist()]
+    pictures = [row for _, table in tables for row in table.to_pylist()]
     for row in rows[2:4]:
         own = [
             one
@@ -197,7 +199,7 @@ def test_every_method_resumes_and_synthesizes(
             if one["exemplar_set"] == row["exemplar_set"] and one["condition"] == "customized"
         ]
         found = np.stack([np.asarray(Image.open(io.BytesIO(one["image"]["bytes"]))) for one in own])
-        expected = stock_pictures(folder, row, own, tmp_path)
+        expected = stock_pictures(folder, row, own, tmp_path / "run")
         difference = np.abs(found.astype(int) - expected.astype(int))
         assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
@@ -261,7 +263,7 @@ def test_several_tokens_are_all_trained(family: str, folder: Path, prior_file: P
     row = stage(family, made.exemplar_sets()[:1], folder, prior_file, tmp_path, tokens=2)[0]
     two = components.with_token(base, TOKEN, 2)
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    files = tmp_path / row["delta_path"], tmp_path / row["token_path"]
+    files = tmp_path / "run" / row["delta_path"], tmp_path / "run" / row["token_path"]
     deltas.load_into(pipe, *files, TOKEN)
     with torch.no_grad():
         expected = pipe.encode_prompt(f"a {TOKEN} fruit", "cpu", 1, False)[0]

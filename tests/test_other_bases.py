@@ -230,15 +230,15 @@ def test_the_stock_pipeline_draws_the_same(
     described, sets = description.describe(folders[base]), made.exemplar_sets()[:2]
     settings = {"family": family, **OPTIONS, "tokens": tokens}
     named = {"settings": settings, "modifier_token": TOKEN, "seed": 4, "code": "code", "device": "cpu"}
-    rows = part.customize(sets, prior_file, described, run=tmp_path, **named)
-    again = part.customize(sets, prior_file, described, run=tmp_path, **named)
+    rows = part.customize(sets, prior_file, described, run=tmp_path / "run", **named)
+    again = part.customize(sets, prior_file, described, run=tmp_path / "run", **named)
     assert rows == again
     prompts = made.prompt_rows(sets)[::2]
     tables = synthesis.synthesize(
-        rows, prompts, described, steps=3, guidance=3.0, batch=3, image_format="png", samples_each=1,
-        control_samples_each=1, run=tmp_path, seed=9, code="code", device="cpu",
+        rows, prompts, described, steps=3, guidance=3.0, batch=3, image_format="png", quality=90, samples_each=1,
+        control_samples_each=1, run=tmp_path / "run", seed=9, code="code", device="cpu",
     )  # fmt: skip
-    shown = [row for table in tables for row in table.to_pylist()]
+    shown = [row for _, table in tables for row in table.to_pylist()]
     for row in rows[1:]:
         pipe = DiffusionPipeline.from_pretrained(folders[base])
         # latents have no bounds to clip to; that DDIM does so by default is one of its own, for pixels
@@ -252,7 +252,8 @@ def test_the_stock_pipeline_draws_the_same(
                 if (one["exemplar_set"], one["condition"]) == (row["exemplar_set"], condition)
             )
             if condition == "customized":  # raises where nothing has changed
-                deltas.load_into(pipe, tmp_path / row["delta_path"], tmp_path / row["token_path"], TOKEN)
+                run = tmp_path / "run"
+                deltas.load_into(pipe, run / row["delta_path"], run / row["token_path"], TOKEN)
             fresh = components.load(described, "cpu")
             expected = pipe(
                 own["prompt"], latents=sampling.initial_noise(fresh, [own["seed"]]), num_inference_steps=3,

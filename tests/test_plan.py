@@ -197,7 +197,8 @@ def test_plan_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         "training steps: 12,480 (160 each of objects, 300 each of styles)",
         "images: 1,536 (1,024 customized, 512 of the control)",
         "64 models, 12,480 steps of 4 pictures  25.3 MB",
-        "not known: time of base model, exemplars, tune, index",
+        "not known: time of base model, exemplars, sample, tune, index",
+        "pictures: png, all are kept",
     ):
         assert words in said, said
 
@@ -221,7 +222,9 @@ def test_status_of_a_run_that_was_stopped(run: Path, capsys: pytest.CaptureFixtu
     planned = list(jobs.planned(counts.count(plain(stated_config(TINY)))))
     assert said.startswith(f"{run}: 7 of {len(planned)} jobs are done\n")
     # half of 908 steps of 2 pictures at a quarter of a second, and nothing else has a rate
-    assert "time: 0.0631 h of one job at a time to come, without synthesize, embed pixel, tune" in said
+    assert (
+        "time: 0.0631 h of one job at a time to come, without synthesize, sample, embed pixel, tune" in said
+    )
     assert "begun: customize_part/0001: 40 of 300 steps of 2 sets, 2.8/s, 5.3 s left (" in said
     assert "begun: embed_pool_part/pixel-0001: nothing said yet" in said
     failed = "failed: embed_pool_part/pixel-0000: error: pool/part-0000.parquet: picture 'a' has no bytes"

@@ -21,6 +21,7 @@ from attrib_core.diffusion import description
 from attrib_core.diffusion.priors import Material, PriorClass, PriorSource
 from attrib_core.errors import InputError
 from attrib_core.priors import captions
+from attrib_core.store import places
 from tests import diffusion_fixtures as made
 
 ANIMAL, FRUIT, ART = PriorClass("object", "animal"), PriorClass("object", "fruit"), PriorClass("style", "art")
@@ -84,7 +85,9 @@ class World:
         settings = {"family": family} | self.options[family] | changes
         given = {"run": where, "seed": 3, "code": "code", "device": "cpu"}
         return [
-            row for table in prior.images(classes, settings, material, **given) for row in table.to_pylist()
+            row
+            for _, table in prior.images(classes, settings, material, **given)
+            for row in table.to_pylist()
         ]
 
 
@@ -155,8 +158,8 @@ class TestContract:
 
     def test_company_order_and_run_change_nothing(self, family: str, world: World, tmp_path: Path) -> None:
         whole = pixels(world.images(family, [ANIMAL, FRUIT, ART]))
-        turned = pixels(world.images(family, [ART, ANIMAL], run=tmp_path / "turned"))
-        alone = pixels(world.images(family, [FRUIT], run=tmp_path / "alone"))
+        turned = pixels(world.images(family, [ART, ANIMAL], run=tmp_path / "turned" / "run"))
+        alone = pixels(world.images(family, [FRUIT], run=tmp_path / "alone" / "run"))
         assert turned == whole[2 * COUNT :] + whole[:COUNT]
         assert alone == whole[COUNT : 2 * COUNT]
 
@@ -172,7 +175,7 @@ class TestContract:
 
     def test_a_damaged_class_is_made_again(self, family: str, world: World, asked: list[str]) -> None:
         whole = world.images(family, [ANIMAL, FRUIT])
-        pieces = sorted((world.run / prior.PIECES).glob("*.parquet"))
+        pieces = sorted(places.folder(world.run, "prior").glob("*.parquet"))
         assert len(pieces) == 2
         damaged = bytearray(pieces[0].read_bytes())
         damaged[len(damaged) // 2] ^= 1
@@ -188,12 +191,17 @@ class TestContract:
         whole = world.images(family, [ANIMAL, FRUIT, ART])
         asked.clear()
         settings = {"family": family} | world.options[family]
-        given: dict[str, Any] = {"run": tmp_path / "killed", "seed": 3, "code": "code", "device": "cpu"}
+        given: dict[str, Any] = {
+            "run": tmp_path / "killed" / "run",
+            "seed": 3,
+            "code": "code",
+            "device": "cpu",
+        }
         tables_made = prior.images([ANIMAL, FRUIT, ART], settings, world.material, **given)
         next(tables_made)
         tables_made.close()  # what a kill after the first class leaves
         asked.clear()
-        assert world.images(family, [ANIMAL, FRUIT, ART], run=tmp_path / "killed") == whole
+        assert world.images(family, [ANIMAL, FRUIT, ART], run=tmp_path / "killed" / "run") == whole
         assert asked == ["fruit", "art"]
 
     def test_settings_seed_of_code_and_content_are_in_the_key(
@@ -207,7 +215,9 @@ class TestContract:
         assert asked == ["animal"] * 3
 
     def test_without_prior_pictures_nothing_is_opened(self, family: str, tmp_path: Path) -> None:
-        nothing = prior.images([ANIMAL], None, Material(), run=tmp_path, seed=3, code="x", device="cpu")
+        nothing = prior.images(
+            [ANIMAL], None, Material(), run=tmp_path / "run", seed=3, code="x", device="cpu"
+        )
         assert list(nothing) == [] and not list(tmp_path.iterdir())
 
 
@@ -234,9 +244,15 @@ def test_generated_pictures_hang_on_the_base(world: World, base: description.Bas
 def test_the_size_of_parts_changes_no_nearest_caption(world: World, tmp_path: Path, cut: int) -> None:
     whole = world.images("captions", [ANIMAL, FRUIT, ART])
     material = write_pool(tmp_path / "cut", pool_rows(), size=cut)
-    assert world.images("captions", [ANIMAL, FRUIT, ART], run=tmp_path / "other", material=material) == whole
+    assert (
+        world.images("captions", [ANIMAL, FRUIT, ART], run=tmp_path / "other" / "run", material=material)
+        == whole
+    )
     # and the same pictures are under the same keys
-    keys = [{path.name for path in run.glob("*/*/*.parquet")} for run in (world.run, tmp_path / "other")]
+    keys = [
+        {path.name for path in run.glob("store/prior/*.parquet")} for run in (tmp_path, tmp_path / "other")
+    ]
+    assert len(keys[0]) == 3
     assert keys[0] == keys[1]
 
 
@@ -364,7 +380,7 @@ def test_a_changed_picture_of_the_pool_is_taken_anew(world: World, asked: list[s
 def test_what_is_wrong_with_captions(world: World, options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         world.images("captions", [ANIMAL], **options)
-    assert "\n" not in str(caught.value) and not (world.run / prior.PIECES).exists()
+    assert "\n" not in str(caught.value) and not places.folder(world.run, "prior").exists()
 
 
 @pytest.fixture
@@ -452,7 +468,7 @@ def test_a_broken_picture_leaves_the_other_classes(pictures: Path, world: World,
     (pictures / "cat" / "four.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"four\.png: 10 bytes are no picture"):
         world.images("folder", classes, **options)
-    assert len(list((world.run / prior.PIECES).glob("*.parquet"))) == 1
+    assert len(list(places.folder(world.run, "prior").glob("*.parquet"))) == 1
     (pictures / "cat" / "four.png").write_bytes(made.png(3))
     asked.clear()
     assert len(world.images("folder", classes, **options)) == 2 and asked == ["cat"]

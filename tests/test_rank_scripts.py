@@ -53,11 +53,10 @@ def write_run(folder: Path, made: World) -> dict[str, Any]:
             "sample_index": number,
             "prompt": "",
             "seed": 1,
-            "image": IMAGE,
         }
         rows.append({**row, "condition": condition, **rest})
-    tables.write(folder / "synthesized" / "part-0000.parquet", "synthesized", rows[:9])
-    tables.write(folder / "synthesized" / "part-0001.parquet", "synthesized", rows[9:])
+    tables.write(folder / "synthesized" / "queries-0000.parquet", "queries", rows[:9])
+    tables.write(folder / "synthesized" / "queries-0001.parquet", "queries", rows[9:])
     dim = made.pool.shape[1]
     head = heads.Linear(np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
     heads.save(folder / "linear.safetensors", heads.Heads(head, head), {})
@@ -73,7 +72,7 @@ def write_run(folder: Path, made: World) -> dict[str, Any]:
                 folder / "own", made.exemplar_rows().column("exemplar_id").to_pylist(), exemplars, 999
             )[0]
         ),
-        "synthesized": [str(folder / "synthesized" / f"part-{part:04d}.parquet") for part in range(2)],
+        "query_rows": [str(folder / "synthesized" / f"queries-{part:04d}.parquet") for part in range(2)],
         "exemplars": str(folder / "exemplars.parquet"),
         "excluded": str(folder / "excluded.parquet"),
     }

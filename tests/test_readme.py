@@ -44,15 +44,15 @@ def picture(checkout: Path, strength: float) -> np.ndarray:
     }
     assert len(weights) == 8
     row = torch.full((unet.config.cross_attention_dim,), 0.05)
-    checksum = deltas.write(checkout / "results/demo/deltas", "0123", deltas.Delta(weights, row), "<new1>")
+    checksum = deltas.write(checkout / "results/store/deltas", "0123", deltas.Delta(weights, row), "<new1>")
     model = {
         "model_key": "0123",
         "exemplar_set": "object-042-pumpkin",
         "method": "custom_diffusion",
         "base_model": "f",
         "modifier_token": "<new1>",
-        "delta_path": "deltas/0123.safetensors",
-        "token_path": "deltas/0123.token.safetensors",
+        "delta_path": "../store/deltas/0123.safetensors",
+        "token_path": "../store/deltas/0123.token.safetensors",
         "checksum": checksum,
         "steps": 1,
         "loss": 0.5,
@@ -91,6 +91,7 @@ def test_datasets_opens_an_image_part(checkout: Path, monkeypatch: pytest.Monkey
         "prompt": "a <new1> tool in the snow",
         "seed": 1,
         "image": {"bytes": png.encode(drawn), "path": None},
+        "image_format": "png",
     }
     tables.write(checkout / "results/demo/synthesized/part-0000.parquet", "synthesized", [row])
     code = blocks("python")[1].strip().splitlines()

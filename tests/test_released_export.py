@@ -54,13 +54,13 @@ def write_run(folder: Path) -> tuple[World, list[dict[str, object]], list[dict[s
             {
                 "query_id": f"{name}-q{i}", "exemplar_set": name, "model_key": "k",
                 "condition": "control" if i == 7 else "customized", "prompt_kind": KINDS[kind][i % 2],
-                "prompt_index": i // 4, "sample_index": i // 2 % 2, "prompt": "p", "seed": i, "image": PICTURE,
+                "prompt_index": i // 4, "sample_index": i // 2 % 2, "prompt": "p", "seed": i,
             }
             for i in range(8)
         ]  # fmt: skip
     tables.write(folder / "exemplars.parquet", "exemplars", exemplars)
-    tables.write(folder / "synthesized" / "part-0000.parquet", "synthesized", queries[:20])
-    tables.write(folder / "synthesized" / "part-0001.parquet", "synthesized", queries[20:])
+    tables.write(folder / "synthesized" / "queries-0000.parquet", "queries", queries[:20])
+    tables.write(folder / "synthesized" / "queries-0001.parquet", "queries", queries[20:])
     excluded = [{"image_id": name, "reason": "exemplar", "exemplar_id": "s00-e0"} for name in case.excluded]
     tables.write(folder / "excluded.parquet", "excluded", excluded)
     embedded = folder / "embeddings" / "pixel"

@@ -23,15 +23,15 @@ from attrib_core.report import (
     curves,
     data,
     features,
-    gallery,
     lookup,
     words,
 )
-from tests.report_fixtures import inputs_of, jobs_of, write_run
+from attrib_core.synthesis import sample
+from tests.report_fixtures import SAMPLES, inputs_of, jobs_of, write_pictures, write_run
 
 ROOT = Path(__file__).parent.parent
 ENCODERS, MAPPERS = ["pixel", "efficientnet"], ["untuned", "linear-object", "linear-style"]
-SHOWN = dict(gallery_sets=2, samples=3, retrievals=4)
+SHOWN = dict(gallery_sets=2, retrievals=4)
 
 
 @pytest.fixture(scope="module")
@@ -191,10 +191,10 @@ def test_distractor_shares_are_those_of_all_cosines(tmp_path: Path) -> None:
 
 def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
     write_run(tmp_path)
-    for path in sorted(tmp_path.glob("synthesized/*.parquet")):
+    for part, path in enumerate(sorted(tmp_path.glob("synthesized/part-*.parquet"))):
         rows = tables.read(path, "synthesized").to_pylist()
         fewer = [row for row in rows if row["condition"] == "customized" or row["sample_index"] == 1]
-        tables.write(path, "synthesized", fewer)
+        write_pictures(tmp_path, part, fewer)
     shown = make(tmp_path, gallery_sets=5).tables["gallery.csv"]
     assert shown and all(row["query_id"].endswith("/1") for row in shown)
 
@@ -214,7 +214,7 @@ def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
     assert any(mapper != "untuned" for _, mapper in best.values())
     shown = report.tables["gallery.csv"]
     sets = {row["exemplar_set"]: row for row in pq.read_table(run / "exemplars.parquet").to_pylist()}
-    assert len(shown) == 2 * 2 * SHOWN["samples"] * SHOWN["retrievals"]
+    assert len(shown) == 2 * 2 * SAMPLES * SHOWN["retrievals"]
     for row in shown:
         assert sets[row["exemplar_set"]]["split"] == "test"
         truth = soft[*best[sets[row["exemplar_set"]]["kind"]], row["query_id"], row["rank"]]
@@ -226,10 +226,10 @@ def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
 
 def test_the_choice_does_not_hang_on_order_or_on_others() -> None:
     names = [f"set-{number}" for number in range(40)]
-    chosen = gallery.choose(names, 5, 7, "object")
-    assert gallery.choose(reversed(names), 5, 7, "object") == chosen
-    assert gallery.choose(names, 3, 7, "object") == chosen[:3]
-    assert gallery.choose([name for name in names if name in chosen], 5, 7, "object") == chosen
+    chosen = sample.by_seed(names, 5, 7, "object")
+    assert sample.by_seed(reversed(names), 5, 7, "object") == chosen
+    assert sample.by_seed(names, 3, 7, "object") == chosen[:3]
+    assert sample.by_seed([name for name in names if name in chosen], 5, 7, "object") == chosen
 
 
 def test_a_picture_that_is_nowhere_is_named(run: Path, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from PIL import Image
 from safetensors.torch import save_file
 
-from attrib_core import keys, tables
+from attrib_core import decoding, embedding, keys, tables
 from attrib_core.diffusion import components, deltas, description, sampling
 from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.errors import InputError
-from attrib_core.synthesis import drawing, part, requests
+from attrib_core.report.thumbnails import thumbnail
+from attrib_core.store import places
+from attrib_core.synthesis import drawing, part, requests, sample
 from tests import diffusion_fixtures as made
 
 TOKEN = "<new1>"
@@ -31,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "guidance": 3.0,
     "batch": 5,
     "image_format": "png",
+    "quality": 90,
     "samples_each": 2,
     "control_samples_each": 2,
 }
@@ -60,10 +63,11 @@ def delta(loaded: Components, number: int) -> Delta:
 @pytest.fixture
 def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
     """Rows of the table `models` for three sets, with their files in `tmp_path`."""
+    (tmp_path / "run").mkdir()
     rows = []
     for number, one in enumerate(SETS):
-        checksum = deltas.write(tmp_path / "deltas", f"key-{number}", delta(loaded, number), TOKEN)
-        delta_path, token_path = deltas.paths(Path("deltas"), f"key-{number}")
+        checksum = deltas.write(tmp_path / "store" / "deltas", f"key-{number}", delta(loaded, number), TOKEN)
+        delta_path, token_path = deltas.paths(Path("../store/deltas"), f"key-{number}")
         rows.append(
             {
                 "model_key": f"key-{number}",
@@ -93,13 +97,11 @@ def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
     def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
         prompts = changes.pop("prompts", made.prompt_rows(SETS))
         base = changes.pop("base", loaded.base)
-        found = pa.concat_tables(
-            part.synthesize(
-                models, prompts, base, **(OPTIONS | changes), run=tmp_path, seed=9, code="code", device="cpu"
-            )
-        )
+        given = {**OPTIONS, "run": tmp_path / "run", **changes}
+        made_tables = part.synthesize(models, prompts, base, **given, seed=9, code="code", device="cpu")
+        found = pa.concat_tables(table for _, table in made_tables)
         if not keep:
-            for piece in tmp_path.glob(f"{part.PIECES}/*"):
+            for piece in tmp_path.glob("store/synthesized/*"):
                 piece.unlink()
         return found
 
@@ -227,7 +229,7 @@ def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
     monkeypatch.setattr(drawing, "_batch", counted)
     with pytest.raises(KeyboardInterrupt):
         synthesize(models, keep=True)
-    kept = sorted(tmp_path.glob(f"{part.PIECES}/*.parquet"))
+    kept = sorted(tmp_path.glob("store/synthesized/*.parquet"))
     assert len(kept) == 1
     monkeypatch.setattr(
         drawing, "_batch", lambda *given, **options: made_batches.append(1) or real(*given, **options)
@@ -242,10 +244,83 @@ def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
     assert not synthesize(models[:1], keep=True, guidance=2.0).equals(expected.slice(0, 8))
 
 
-def test_webp_is_without_loss(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]) -> None:
-    assert np.array_equal(pixels(synthesize(models[:1])), pixels(synthesize(models[:1], image_format="webp")))
-    with pytest.raises(InputError, match="synthesis.image_format: 'gif', choose 'png' or 'webp'"):
+@pytest.mark.parametrize("image_format", ["webp", "webp_lossy", "jpeg"])
+def test_every_format_is_what_the_table_says_and_decodes_everywhere(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path, image_format: str
+) -> None:
+    """To pixels by the one rule of all stages, to features by an encoder, to a thumbnail of the page."""
+    whole = synthesize(models[:1])
+    other = synthesize(models[:1], image_format=image_format, quality=95)
+    lossless = image_format == "webp"
+    said = image_format if lossless else f"{image_format} 95"
+    assert set(whole["image_format"].to_pylist()) == {"png"}
+    assert set(other["image_format"].to_pylist()) == {said}
+    kind = {"jpeg": "JPEG"}.get(image_format, "WEBP")
+    first, second = ([row["bytes"] for row in found["image"].to_pylist()] for found in (whole, other))
+    assert {Image.open(io.BytesIO(data)).format for data in second} == {kind}
+    decoded = [np.stack([decoding.to_rgb(data, where="x") for data in some]) for some in (first, second)]
+    assert np.array_equal(decoded[0], pixels(whole))
+    assert np.array_equal(decoded[0], decoded[1]) == lossless
+    gray = [some.mean(axis=-1) for some in decoded]  # colours of an untrained network are noise
+    assert np.abs(gray[0] - gray[1]).mean() < 4
+    path = tmp_path / "part.parquet"
+    tables.write(path, "synthesized", other)
+    encoder = embedding.load({"family": "pixel", "size": 4}, "x")
+    (features,) = embedding.embed(path, ids="query_id", encoder=encoder)
+    assert np.array_equal(tables.vectors(features["embedding"]), encoder.encode(list(decoded[1])))
+    assert thumbnail(second[0], where="x").startswith("data:image/")
+
+
+def test_quality_is_of_lossy_formats_alone(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    def size(**changes: Any) -> int:
+        return sum(len(row["bytes"]) for row in synthesize(models[:1], **changes)["image"].to_pylist())
+
+    for image_format in ("webp_lossy", "jpeg"):
+        assert size(image_format=image_format, quality=20) < size(image_format=image_format, quality=95)
+    assert synthesize(models[:1], quality=20, keep=True).equals(synthesize(models[:1], keep=True))
+    with pytest.raises(InputError, match="synthesis.image_format: 'gif', choose one of 'png', 'webp'"):
         synthesize(models[:1], image_format="gif")
+
+
+def test_another_run_with_the_same_settings_draws_nothing(
+    models: list[dict[str, Any]],
+    synthesize: Callable[..., pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = synthesize(models, keep=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(drawing, "_batch", None)
+    assert synthesize(models, keep=True, run=tmp_path / "other").equals(first)
+    assert set(places.references(tmp_path / "other")) == {"synthesize_part/whole"}
+
+
+def test_the_sample_is_of_each_set_and_by_seed(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """Pictures of prompts that have a control, and those; more samples begin with the fewer."""
+    path = tmp_path / "part.parquet"
+    tables.write(path, "synthesized", whole := synthesize(models, control_samples_each=1))
+    rows = {row["query_id"]: row for row in whole.to_pylist()}
+    before: set[str] = set()
+    for samples in (1, 2, 9):
+        found = pa.concat_tables(sample.drawn(path, samples=samples, seed=3)).to_pylist()
+        assert all(row == rows[row["query_id"]] for row in found)
+        for model in models:
+            own = [row for row in found if row["exemplar_set"] == model["exemplar_set"]]
+            customized = {sample.same_image(row) for row in own if row["condition"] == requests.CUSTOMIZED}
+            controls = {sample.same_image(row) for row in own if row["condition"] == requests.CONTROL}
+            assert customized == controls and len(customized) == min(samples, 2)
+        names = {row["query_id"] for row in found}
+        assert before <= names
+        before = names
+    others = [
+        {row["query_id"] for table in sample.drawn(path, samples=1, seed=seed) for row in table.to_pylist()}
+        for seed in range(8)
+    ]
+    assert any(others[0] != one for one in others)
 
 
 def test_prompts_that_do_not_fit(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]) -> None:
@@ -269,7 +344,7 @@ def test_models_that_do_not_fit(
         InputError, match="model of 'object-2': made of base model other, but base_model.json"
     ):
         synthesize([models[0] | {"base_model": "other"}])
-    path = tmp_path / models[0]["delta_path"]
+    path = tmp_path / "run" / models[0]["delta_path"]
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(InputError, match=rf"{path}: its bytes, .* are not those of the table of models"):
         synthesize(models)
@@ -329,30 +404,50 @@ def test_noise_follows_from_the_seed_alone(loaded: Components) -> None:
     assert abs(float(many.mean())) < 0.01 and abs(float(many.std()) - 1) < 0.01
 
 
-def test_the_script(
-    models: list[dict[str, Any]], loaded: Components, tmp_path: Path, run_script: Callable[..., None]
+@pytest.mark.parametrize("keep", ["all", "sample"])
+def test_the_scripts(
+    keep: str,
+    models: list[dict[str, Any]],
+    loaded: Components,
+    tmp_path: Path,
+    run_script: Callable[..., None],
 ) -> None:
     tables.write(tmp_path / "models.parquet", "models", models[2:])
     tables.write(tmp_path / "prompts.parquet", "prompts", made.prompt_rows(SETS))
     tables.write_json(tmp_path / "base_model.json", loaded.base.as_json())
-    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "image_format")}
+    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "image_format", "quality")}
     output = tmp_path / "synthesized" / "part-0000.parquet"
     run_script(
         "synthesize_part",
         input={name: str(tmp_path / f"{name}.parquet") for name in ("models", "prompts")}
         | {"base_model": str(tmp_path / "base_model.json")},
-        output={"images": str(output)},
+        output={"images": str(output), "queries": str(output.with_name("queries-0000.parquet"))},
         params={
-            "run": str(tmp_path),
+            "run": str(tmp_path / "run"),
+            "keep": keep,
             "settings": settings,
             "samples": {"samples_each": 1, "control_samples_each": 1},
             "batch": OPTIONS["batch"],
             "seed": 9,
             "picture_code": "x",
         },
+        wildcards={"part": "0000"},
     )
     table = tables.read(output, "synthesized")
     assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2
+    queries = tables.read(output.with_name("queries-0000.parquet"), "queries")
+    assert queries.equals(table.select(queries.column_names))
+    # in the store there is the part itself, by another name, or nothing
+    kept = [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
+    assert kept == ([output.stat().st_ino] if keep == "all" else [])
+    run_script(
+        "sample_part",
+        input={"images": str(output)},
+        output={"sample": str(output.with_name("sample-0000.parquet"))},
+        params={"shown": {"samples": 1}, "seed": 9},
+    )
+    shown = tables.read(output.with_name("sample-0000.parquet"), "synthesized")
+    assert shown["condition"].to_pylist() == [requests.CUSTOMIZED, requests.CONTROL]
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])

@@ -206,17 +206,17 @@ def test_half_the_stack_where_memory_is_short(
             modifier_token=TOKEN, run=run, seed=4, code="code", device="cpu",
         )  # fmt: skip
 
-    whole = customize(tmp_path / "whole")
+    whole = customize(tmp_path / "whole" / "run")
     seen: list[int] = []
     monkeypatch.setattr(training, "train", narrow(1, error, seen))
-    halved = customize(tmp_path / "halved")
+    halved = customize(tmp_path / "halved" / "run")
     assert seen == [4, 2, 1, 1, 1, 1, 1]  # and the next stack begins at what fitted
     assert [row["model_key"] for row in halved] == [row["model_key"] for row in whole]
     base = components.load(description.describe(folder), "cpu").unet.state_dict()
     for first, second in zip(whole, halved, strict=True):
         models = [
             deltas.read(run / row["delta_path"], run / row["token_path"], TOKEN, row["checksum"])
-            for run, row in ((tmp_path / "whole", first), (tmp_path / "halved", second))
+            for run, row in ((tmp_path / "whole" / "run", first), (tmp_path / "halved" / "run", second))
         ]
         for key, value in models[0].weights.items():
             moved = (value - base[key]).norm()

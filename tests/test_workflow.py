@@ -146,8 +146,8 @@ def test_a_tiny_run_makes_everything(run: tuple[Path, subprocess.CompletedProces
     stages = pd.read_csv(results / "report" / "stages.csv")
     assert stages["jobs"].sum() == len(list(results.glob("benchmarks/**/*.tsv"))) - 1  # but the report
     assert set(metrics["condition"].to_pylist()) == {"customized", "control"}
-    assert len(list(results.glob("deltas/*.token.safetensors"))) == 7
-    assert not list(results.rglob("*.tmp"))
+    assert len(list(results.glob("../store/deltas/*.token.safetensors"))) == 7
+    assert not list(results.parent.rglob("*.tmp"))
     _what_was_planned_was_made(results)
 
 
@@ -157,7 +157,7 @@ def _what_was_planned_was_made(results: Path) -> None:
     found = plan.planned(config, run=results)
     assert all(stage.rate and stage.rate.source == f"measured in {results}" for stage in found.stages)
     sizes = {stage.name: stage.size for stage in found.stages}
-    deltas = sum(path.stat().st_size for path in results.glob("deltas/*.safetensors"))
+    deltas = sum(path.stat().st_size for path in results.glob("../store/deltas/*.safetensors"))
     assert sizes["customize"].bytes == (deltas, deltas)
     heads = sum(path.stat().st_size for path in results.glob("mappers/pixel/*.safetensors"))
     assert sizes["tune"].bytes[0] <= heads < sizes["tune"].bytes[0] + 2 * 4096  # headers, with notes

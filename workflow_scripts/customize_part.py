@@ -10,17 +10,20 @@ with job(snakemake):
     from attrib_core.customization.reading import read_part
     from attrib_core.diffusion import description
     from attrib_core.prompts import MODIFIER_TOKEN
+    from attrib_core.store import places
 
-    part = int(snakemake.wildcards.part)
-    models = customize(
-        read_part(Path(snakemake.input.exemplars), part, snakemake.params.cut["exemplar_sets"]),
-        Path(snakemake.input.prior),
-        description.read(Path(snakemake.input.base_model)),
-        settings=snakemake.params.settings,
-        modifier_token=MODIFIER_TOKEN,
-        run=Path(snakemake.params.run),
-        seed=snakemake.params.seed,
-        code=snakemake.params.model_code,
-        device=device.choose(),
-    )
+    part, run = snakemake.wildcards.part, Path(snakemake.params.run)
+    with places.in_use(run):
+        models = customize(
+            read_part(Path(snakemake.input.exemplars), int(part), snakemake.params.cut["exemplar_sets"]),
+            Path(snakemake.input.prior),
+            description.read(Path(snakemake.input.base_model)),
+            settings=snakemake.params.settings,
+            modifier_token=MODIFIER_TOKEN,
+            run=run,
+            seed=snakemake.params.seed,
+            code=snakemake.params.model_code,
+            device=device.choose(),
+            job=f"{snakemake.rule}/{part}",
+        )
     tables.write(Path(snakemake.output.models), "models", models)

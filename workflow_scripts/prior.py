@@ -5,19 +5,20 @@ from attrib_core.jobs import job
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import device, tables
+    from attrib_core import device
     from attrib_core.customization import prior
     from attrib_core.customization.reading import read_classes, read_material
+    from attrib_core.store import parts, places
 
-    made = prior.images(
-        read_classes(Path(snakemake.input.exemplars)),
-        snakemake.params.settings,
-        read_material(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
-        run=Path(snakemake.params.run),
-        seed=snakemake.params.seed,
-        code=snakemake.params.picture_code,
-        device=device.choose(),
-    )
-    with tables.writer(Path(snakemake.output.images), tables.schema("prior")) as sink:
-        for table in made:
-            sink.write(table)
+    run = Path(snakemake.params.run)
+    with places.in_use(run):
+        made = prior.images(
+            read_classes(Path(snakemake.input.exemplars)),
+            snakemake.params.settings,
+            read_material(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
+            run=run,
+            seed=snakemake.params.seed,
+            code=snakemake.params.picture_code,
+            device=device.choose(),
+        )
+        parts.write(Path(snakemake.output.images), "prior", made, run=run)

@@ -10,7 +10,7 @@ with job(snakemake):
 
     inputs, outputs, blocks = snakemake.input, snakemake.output, snakemake.params.blocks
     mapper = [Path(path) for path in inputs.mapper]
-    queries = tables.read_parts(map(Path, inputs.synthesized), "synthesized", ranking.QUERY_COLUMNS)
+    queries = tables.read_parts(map(Path, inputs.query_rows), "queries", ranking.QUERY_COLUMNS)
     groups = ranking.rank(
         encoder=snakemake.wildcards.encoder,
         mapper=snakemake.wildcards.mapper,

@@ -7,20 +7,27 @@ with job(snakemake):
 
     from attrib_core import device, tables
     from attrib_core.diffusion import description
+    from attrib_core.store import parts, places
     from attrib_core.synthesis.part import synthesize
 
-    made = synthesize(
-        tables.read(Path(snakemake.input.models), "models").to_pylist(),
-        tables.read(Path(snakemake.input.prompts), "prompts").to_pylist(),
-        description.read(Path(snakemake.input.base_model)),
-        **snakemake.params.settings,
-        **snakemake.params.samples,
-        batch=snakemake.params.batch,
-        run=Path(snakemake.params.run),
-        seed=snakemake.params.seed,
-        code=snakemake.params.picture_code,
-        device=device.choose(),
+    images, run = Path(snakemake.output.images), Path(snakemake.params.run)
+    with places.in_use(run):
+        made = synthesize(
+            tables.read(Path(snakemake.input.models), "models").to_pylist(),
+            tables.read(Path(snakemake.input.prompts), "prompts").to_pylist(),
+            description.read(Path(snakemake.input.base_model)),
+            **snakemake.params.settings,
+            **snakemake.params.samples,
+            batch=snakemake.params.batch,
+            run=run,
+            seed=snakemake.params.seed,
+            code=snakemake.params.picture_code,
+            device=device.choose(),
+            job=f"{snakemake.rule}/{snakemake.wildcards.part}",
+        )
+        parts.write(images, "synthesized", made, run=run, keep=snakemake.params.keep)
+    tables.write(
+        Path(snakemake.output.queries),
+        "queries",
+        tables.read(images, "synthesized", tables.schema("queries").names),
     )
-    with tables.writer(Path(snakemake.output.images), tables.schema("synthesized")) as sink:
-        for table in made:
-            sink.write(table)

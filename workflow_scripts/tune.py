@@ -13,7 +13,7 @@ with job(snakemake):
     gathered = material.gather(
         exemplars=tables.read(Path(inputs.exemplars), "exemplars", sets.EXEMPLAR_COLUMNS),
         exemplar_embeddings=Path(inputs.exemplar_embeddings),
-        queries=tables.read_parts(map(Path, inputs.synthesized), "synthesized", sets.QUERY_COLUMNS),
+        queries=tables.read_parts(map(Path, inputs.query_rows), "queries", sets.QUERY_COLUMNS),
         query_embeddings=[Path(path) for path in inputs.queries],
         pool=[Path(path) for path in inputs.pool],
         kind=params.kind,

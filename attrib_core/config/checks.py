@@ -12,6 +12,7 @@ from attrib_core.diffusion import description
 from attrib_core.errors import InputError
 from attrib_core.exemplars import sampling
 from attrib_core.heads import check_starts
+from attrib_core.store import places
 
 SPLIT_TOLERANCE = 1e-6
 SPLITS = ("train", "validation", "test")
@@ -48,6 +49,8 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def between_keys(config: Config) -> None:
     """What the model alone cannot say; InputError names the keys."""
+    if config.run == places.STORE:
+        raise InputError(f"run: {config.run!r} is the name of the store of all runs; choose another")
     exemplars = config.exemplars
     splits = exemplars.splits
     total = splits.train + splits.validation + splits.test

@@ -131,7 +131,15 @@ class Synthesis(Section):
     )
     eta: float = key(0.0, "share of DDPM's noise that a DDIM step adds; 0 adds none", ge=0, le=1)
     batch: int = key(64, "pictures computed at once; never changes a result", ge=1)
-    image_format: Literal["png", "webp"] = key("png", "how pictures are encoded; both without loss")
+    image_format: Literal["png", "webp", "webp_lossy", "jpeg"] = key(
+        "png", "how pictures are encoded: png and webp without loss, the others with it"
+    )
+    quality: int = key(90, "quality of webp_lossy and jpeg", ge=1, le=100)
+    keep: Literal["all", "sample"] = key(
+        "all",
+        "which pictures outlive their use; all: every one, once; sample: those that the report shows, so that"
+        " an encoder that is added later has them drawn anew. Never changes a result",
+    )
 
 
 class Index(Section):
@@ -279,6 +287,7 @@ WITHOUT_EFFECT = {
     "parts.exemplar_sets": "cuts the exemplar sets into jobs: the parts are other files, with the same rows in all",
     "parts.decoding_threads": "how many threads decode pictures ahead of an encoder",
     "synthesis.batch": "how many pictures are computed at once",
+    "synthesis.keep": "whether pictures stay once everything that reads them is made",
     "ranking.query_block": "rows of one matrix product of exact sums",
     "ranking.pool_block": "columns of one matrix product of exact sums",
     "ranking.query_group": "queries for which the pool is read once",

@@ -22,7 +22,8 @@ class Counts:
 
     sets, set_steps: exemplar sets, and optimizer steps of one of them, by kind. step_pictures: pictures that a
     set's optimizer step sends through the network. prior: pictures made for the prior; how many classes
-    the exemplars have shows only when they are drawn. mappers: `untuned` and those that are trained.
+    the exemplars have shows only when they are drawn. sampled: synthesized pictures that the report may
+    show. mappers: `untuned` and those that are trained.
     """
 
     sets: Mapping[str, int]
@@ -37,6 +38,7 @@ class Counts:
     mappers: tuple[str, ...]
     pool_parts: int
     set_parts: int
+    sampled: int
 
     @property
     def models(self) -> int:
@@ -92,8 +94,16 @@ def count(config: Mapping[str, Any]) -> Counts:
         mappers=(UNTUNED, *_heads(config["mapper"])),
         pool_parts=math.ceil(config["pool"]["images"] / parts["pool_images"]),
         set_parts=math.ceil(sum(sets.values()) / parts["exemplar_sets"]),
+        sampled=sum(sets[kind] * _sampled(config, kind) for kind in KINDS),
     )
 
 
 def _heads(mapper: Mapping[str, Any]) -> list[str]:
     return [heads.name(mapper["head"], shared=mapper["shared"], kind=kind) for kind in mapper["trained_on"]]
+
+
+def _sampled(config: Mapping[str, Any], kind: str) -> int:
+    """Pictures of a set's sample: customized ones of prompts that have a control, and those controls."""
+    prompts = config["prompts"]
+    compared = min(prompts["samples_each"], prompts["control_samples_each"])
+    return 2 * min(config["report"]["samples"], len(prompts[kind]) * prompts["prompts_each"] * compared)

@@ -17,6 +17,7 @@ STAGES = {
     "prior": ("prior",),
     "customize": ("customize_part",),
     "synthesize": ("synthesize_part",),
+    "sample": ("sample_part",),
     "embed": ("embed_pool_part", "embed_queries_part", "embed_exemplars"),
     "tune": ("tune",),
     "index": ("index",),
@@ -65,7 +66,9 @@ def planned(counts: Counts) -> Iterator[Job]:
     for part in sets:
         yield Job("customize_part", f"customize_part/{part}", f"models/part-{part}.parquet")
     for part in sets:
-        yield Job("synthesize_part", f"synthesize_part/{part}", f"synthesized/part-{part}.parquet")
+        yield Job("synthesize_part", f"synthesize_part/{part}", f"synthesized/queries-{part}.parquet")
+    for part in sets:
+        yield Job("sample_part", f"sample_part/{part}", f"synthesized/sample-{part}.parquet")
     for encoder in counts.encoders:
         folder = f"embeddings/{encoder}"
         for rule, kind, parts in (

@@ -13,6 +13,7 @@ from attrib_core.costs.bases import Base
 from attrib_core.costs.counts import KINDS, Counts
 from attrib_core.costs.rates import Rate, Rates
 from attrib_core.costs.sizes import Size
+from attrib_core.synthesis import formats
 
 MODEL_STAGES = ("prior", "customize", "synthesize")
 
@@ -47,6 +48,7 @@ class Plan:
     stages: tuple[Stage, ...]
     missing: tuple[str, ...]
     sources: tuple[str, ...]
+    pictures: str
     note: str = ""
 
 
@@ -70,7 +72,13 @@ def planned(config: Mapping[str, Any], *, run: Path | None = None) -> Plan:
     if any(stage in size for stage in MODEL_STAGES) and "image" in known.bytes:
         used.append(known.bytes["image"])
     sources = tuple(_sources(used, base))
-    return Plan(config["run"], number, base, stages, tuple(missing), sources, known.note)
+    return Plan(config["run"], number, base, stages, tuple(missing), sources, _pictures(config), known.note)
+
+
+def _pictures(config: Mapping[str, Any]) -> str:
+    section = config["synthesis"]
+    kept = "all are kept" if section["keep"] == "all" else "a sample is kept, the others go once embedded"
+    return f"{formats.encoding(section['image_format'], section['quality'])}, {kept}"
 
 
 def _stages(
@@ -123,6 +131,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"exemplar sets: {number.models:,} ({kinds}), of {_between(number.exemplars)} exemplars"
     yield f"models: {number.models:,}"
     yield f"training steps: {number.training_steps:,} ({steps})"
+    yield f"pictures: {plan.pictures}"
     yield f"images: {number.images:,} ({number.customized:,} customized, {number.control:,} of the control)"
     yield f"pool: {number.pool:,} pictures"
     yield f"embeddings: {_between(number.embedded)} by each of {', '.join(number.encoders)}"

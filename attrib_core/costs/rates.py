@@ -22,6 +22,7 @@ from attrib_core.costs import jobs
 from attrib_core.costs.bases import STABLE_DIFFUSION, Base
 from attrib_core.costs.counts import Counts, draws
 from attrib_core.errors import InputError
+from attrib_core.synthesis import formats
 
 REFERENCE = Path(__file__).parent / "reference.toml"
 COUNTED = (
@@ -29,6 +30,7 @@ COUNTED = (
     "prior",
     "synthesize",
 )  # by rows of their tables; other stages by jobs, embeddings too by rows
+PRIOR_FORMAT = "png"
 ON_DEVICE = ("prior", "synthesize")  # and customize: the network of the base model
 
 
@@ -127,6 +129,7 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
     size: dict[str, int] = defaultdict(int)
     rows: dict[str, int] = defaultdict(int)
     device = _device(run, counts)
+    wanted = formats.encoding(config["synthesis"]["image_format"], config["synthesis"]["quality"])
     for job in jobs.planned(counts):
         output = run / job.output
         took = seconds_of(run, job)
@@ -135,12 +138,14 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
         stage, number = job.stage, 1
         if stage in COUNTED or job.rule.startswith("embed_"):
             number = pq.read_metadata(output).num_rows
-            drawn = stage == "synthesize" or (stage == "prior" and "steps" in config["prior"])
-            name = "image" if drawn else stage
-            size[name] += output.stat().st_size
-            rows[name] += number
+            if stage != "synthesize":  # of which this is the table without the pictures
+                size[stage] += output.stat().st_size
+                rows[stage] += number
         if stage in ON_DEVICE:
             number *= draws(config, stage)
+        if job.rule == "sample_part" and _encoding(output) == wanted:
+            size["image"] += output.stat().st_size
+            rows["image"] += pq.read_metadata(output).num_rows
         work[stage] += number
         spent[stage] += took
     source = f"measured in {run}"
@@ -150,15 +155,24 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
         if done
     }
     sizes = {name: Rate(size[name] / number, source) for name, number in rows.items() if number}
+    if "steps" in config["prior"] and "prior" in sizes and wanted == PRIOR_FORMAT:
+        sizes.setdefault("image", sizes["prior"])  # drawn by the same network
     if trained := _customize(run, counts):
         seconds["customize"] = Rate(trained, source, device)
     if base is None or not (run / "base_model.json").is_file() or not base.is_that_of(run):
         bound = ("prior", "customize", "synthesize", "embed")
         seconds = {stage: rate for stage, rate in seconds.items() if not stage.startswith(bound)}
-        sizes.pop("image", None)
+        for name in ("image", *(["prior"] if "steps" in config["prior"] else [])):
+            sizes.pop(name, None)
         note = f"{run} is not known to be of this base model: its rates of {', '.join(bound)} are left out"
         return Rates(seconds, sizes, note)
     return Rates(seconds, sizes)
+
+
+def _encoding(sample: Path) -> str | None:
+    """How the pictures of a sample are encoded; None where there are none."""
+    found: list[str] = tables.read(sample, "synthesized", ["image_format"])["image_format"].to_pylist()
+    return found[0] if found else None
 
 
 def seconds_of(run: Path, job: jobs.Job) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from attrib_core import families, index_choice
 from attrib_core.costs import headers
+from attrib_core.costs import rates as rates_of
 from attrib_core.costs.bases import Base
 from attrib_core.costs.counts import UNTUNED, Counts, Range
 from attrib_core.costs.rates import Rates
@@ -20,7 +22,6 @@ from attrib_core.prompts import MODIFIER_TOKEN
 
 FLOAT32, FLOAT64 = 4, 8
 TOKEN_KEYS = ("clip_l", "clip_g")  # of two text encoders, as `diffusion.token_file` writes them
-COPIES = 2  # pictures stand in the table of their part, and by set or class in `pieces`
 RANK_NUMBERS = 36  # bytes of the numbers of a row of `ranks`: three int64, a float32, two int32
 
 
@@ -92,14 +93,19 @@ def sized(
         missing.append(f"bytes of the pool: {error}")
     if "image" in rates.bytes:
         each = rates.bytes["image"].amount
-        if "steps" in config["prior"]:
-            found["prior"] = _range(counts.prior, each * COPIES)
-        found["synthesize"] = _flat(counts.images * each * COPIES)
+        # where only a sample is kept, a part at least is there until it is embedded
+        shares = (counts.images, counts.images)
+        if config["synthesis"]["keep"] == "sample":
+            shares = (math.ceil(counts.images / counts.set_parts), counts.images)
+        found["synthesize"] = _range(shares, each)
+        found["sample"] = _flat(counts.sampled * each)
     else:
-        missing.append("bytes of prior and synthesized pictures: not measured for this base model and format")
-    if "steps" not in config["prior"] and counts.prior[1]:
-        if "prior" in rates.bytes:
-            found["prior"] = _range(counts.prior, rates.bytes["prior"].amount * COPIES)
+        missing.append("bytes of synthesized pictures: not measured for this base model and format")
+    if counts.prior[1]:
+        drawn = "steps" in config["prior"] and config["synthesis"]["image_format"] == rates_of.PRIOR_FORMAT
+        prior = rates.bytes.get("prior") or (rates.bytes.get("image") if drawn else None)
+        if prior is not None:
+            found["prior"] = _range(counts.prior, prior.amount)
         else:
             missing.append(
                 f"bytes of prior pictures: what one of {config['prior']['family']} takes was not measured"

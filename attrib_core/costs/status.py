@@ -13,6 +13,7 @@ from typing import Any
 from attrib_core.costs import bases, counts, jobs, plan, rates
 from attrib_core.costs.jobs import Job
 from attrib_core.errors import InputError
+from attrib_core.store import collecting
 
 TAIL = 8192  # bytes of a log's end that are read
 FINISHED = "done in "  # how `jobs.job` ends a log
@@ -119,7 +120,8 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
     length = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, length, strict=True)).rstrip()
-    yield f"bytes: {plan.megabytes(_used(run))} so far, {_range(*map(plan.megabytes, size))} to come, as far as known"
+    used, kept = _used(run)
+    yield f"bytes: {plan.megabytes(used)} so far{kept}, {_range(*map(plan.megabytes, size))} to come, as far as known"
     if done < total:
         rest = f", without {', '.join(unmeasured)}" if unmeasured else ""
         yield f"time: {_range(*map(plan.hours, seconds))} of one job at a time to come{rest}"
@@ -138,8 +140,12 @@ def _measured(run: Path) -> Path | None:
     return run if (run / "benchmarks").is_dir() else None
 
 
-def _used(run: Path) -> int:
-    return sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+def _used(run: Path) -> tuple[int, str]:
+    """Bytes of a run with what it refers to in the store, each once, and how many of them stand there alone."""
+    own = [path for path in run.rglob("*") if path.is_file()]
+    used = collecting.bytes_of([*own, *collecting.of_run(run)])
+    alone = used - collecting.bytes_of(own)
+    return used, f" ({plan.megabytes(alone)} of them in the store of all runs)" if alone else ""
 
 
 def _range(least: str, most: str) -> str:

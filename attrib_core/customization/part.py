@@ -1,8 +1,8 @@
 """The stage `customize`: train the models of a part that are not there yet, and list all of them.
 
-Deltas stand in a folder that no rule declares, under a key of all that they
-depend on. The record beside a delta is written last, so that a model is finished
-or not; a killed part loses at most the stack in work.
+Deltas stand in the store of all runs, under a key of all that they depend on. The
+record beside a delta is written last, so that a model is finished or not; a killed
+part loses at most the stack in work.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from attrib_core.diffusion.description import BaseModel
 from attrib_core.diffusion.settings import Customizer
 from attrib_core.errors import InputError
 from attrib_core.schemas.pictures import MEASURED
+from attrib_core.store import places
 
 LOGGER = logging.getLogger(__name__)
 DELTAS = "deltas"
@@ -37,24 +38,27 @@ def customize(
     seed: int,
     code: str,
     device: str,
+    job: str = "customize_part/whole",
 ) -> list[dict[str, Any]]:
     """Rows of the table `models`, one for each set in its order; what is missing is trained and written.
 
     `prior` is the file of the table of that name. `settings` is the config section
     `customizer`: family and options. They, the seed and `code`, the fingerprint of
     what `stacks`, `concepts` and the family reach, are part of each model's key.
-    `run` is the folder of the run, below which the deltas stand. A delta that is
-    there is taken after a check of its bytes. Raises InputError for bad pictures,
+    `run` is the folder of the run, beside which the store stands; `job` is under what
+    name it is noted which deltas the rows refer to. A delta that is there is taken
+    after a check of its bytes. Raises InputError for bad pictures,
     prompts or a loss that is not finite, once all other sets are trained and written.
     """
     family, options = families.split(settings)
     method: Customizer = families.load("customizers", family, options, where="customizer")
-    folder = run / DELTAS
+    folder = places.folder(run, DELTAS)
     classes = {(one.kind, one.category) for one in sets} if method.prior_batch else set()
     prior_rows = reading.read_prior(prior, classes)
     prints = _prior_prints(prior_rows)
     conditions = {"settings": dict(settings), "token": modifier_token, "seed": seed, "code": code}
     model_keys = {one.name: model_key(one, base.fingerprint, conditions, prints) for one in sets}
+    places.refer(run, job, DELTAS, model_keys.values())
     missing = [one for one in sets if stacks.finished(folder, model_keys[one.name]) is None]
     if len(missing) < len(sets):
         LOGGER.info("%d of %d models are there already", len(sets) - len(missing), len(sets))
@@ -123,7 +127,7 @@ def _prior_prints(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], st
 def _row(
     one: ExemplarSet, key: str, record: Mapping[str, Any], family: str, base: BaseModel, token: str
 ) -> dict[str, Any]:
-    delta_path, token_path = deltas.paths(Path(DELTAS), key)
+    delta_path, token_path = deltas.paths(places.relative(DELTAS), key)
     return {
         "model_key": key,
         "exemplar_set": one.name,

@@ -1,7 +1,7 @@
 """The stage `prior`: pictures of the classes of exemplar sets, from the family that the config names.
 
-The pictures of a class are a piece of work under a key of all that they depend on; a killed run
-and one with a class more make only what is missing.
+The pictures of a class are a piece of work in the store, under a key of all that they depend on; a killed
+run, one with a class more and another run of the same settings make only what is missing.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from attrib_core import families, keys, pieces, tables
+from attrib_core import families, keys, tables
 from attrib_core.diffusion.priors import Material, PriorClass, PriorSet, PriorSource
 from attrib_core.errors import InputError
+from attrib_core.store import pieces, places
 
 LOGGER = logging.getLogger(__name__)
-PIECES = "pieces/prior"
+PRIOR = "prior"
 
 
 def images(
@@ -31,13 +32,15 @@ def images(
     seed: int,
     code: str,
     device: str,
-) -> Iterator[pa.Table]:
-    """Tables of `prior`, one a class, in the order of the classes.
+    job: str = "prior",
+) -> Iterator[tuple[str, pa.Table]]:
+    """Keys and tables of `prior`, one a class, in the order of the classes.
 
     `settings` is the config section `prior`: family and options; None where the customizer takes
-    no prior pictures, and then there are none. `run` is the folder of the run, where finished
-    classes are kept; `code` is the fingerprint of what the family reaches. Raises InputError for
-    what the family finds wrong: too few pictures, one that cannot be read.
+    no prior pictures, and then there are none. `run` is the folder of the run, beside which the store
+    keeps finished classes, and `job` under what name it is noted which; `code` is the fingerprint of
+    what the family reaches. Raises InputError for what the family finds wrong: too few pictures, one
+    that cannot be read.
     """
     if settings is None:
         return
@@ -47,9 +50,11 @@ def images(
             "priors", family, options, where="prior", device=device, seed=seed
         )
         planned = source.planned(classes, material)
-        places = [run / PIECES / f"{_key(family, one, code)}.parquet" for one in planned]
+        folder = places.folder(run, PRIOR)
+        wanted = [_key(family, one, code) for one in planned]
+        places.refer(run, job, PRIOR, wanted)
         missing = {
-            place: one for one, place in zip(planned, places, strict=True) if not pieces.finished(place)
+            key: one for key, one in zip(wanted, planned, strict=True) if not pieces.finished(folder, key)
         }
         if len(missing) < len(planned):
             LOGGER.info(
@@ -58,11 +63,12 @@ def images(
                 len(planned),
             )
         made = source.pictures(list(missing.values()), material)
-        for place in places:
-            if place in missing:
-                rows = missing[place].rows
-                pieces.write(place, "prior", _filled(rows, list(itertools.islice(made, len(rows)))))
-            yield tables.read(place, "prior")
+        schema = tables.schema("prior")
+        for key in wanted:
+            if key in missing:
+                rows = missing[key].rows
+                pieces.write(folder, key, _filled(rows, list(itertools.islice(made, len(rows)))), schema)
+            yield key, tables.conform(pieces.read(folder, key), schema, str(folder / key))
     except InputError as error:
         raise error.under("prior") from None
 

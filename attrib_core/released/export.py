@@ -84,8 +84,8 @@ def _models(run: Path, split: str) -> list[_Model]:
         if row["split"] == split:
             new = _Model(row["exemplar_set"], row["kind"], row["category"], [], {})
             models.setdefault(row["exemplar_set"], new).exemplars.append(row["exemplar_id"])
-    parts = sorted((run / "synthesized").glob("part-*.parquet"))
-    rows = tables.read_parts(parts, "synthesized", QUERIES).to_pylist()
+    parts = sorted((run / "synthesized").glob("queries-*.parquet"))
+    rows = tables.read_parts(parts, "queries", QUERIES).to_pylist()
     rows.sort(key=lambda row: (row["prompt_index"], row["sample_index"], row["query_id"]))
     for row in rows:
         if row["condition"] == "customized" and row["exemplar_set"] in models:

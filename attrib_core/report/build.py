@@ -59,7 +59,6 @@ def build(
     mappers: Sequence[str],
     sections: Mapping[str, Any],
     gallery_sets: int,
-    samples: int,
     retrievals: int,
     benchmarks: Path,
     jobs: Sequence[str],
@@ -90,7 +89,6 @@ def build(
         soft_scores=soft_scores,
         seed=seed,
         sets_each=gallery_sets,
-        samples=samples,
         retrievals=retrievals,
     )
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)

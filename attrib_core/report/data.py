@@ -36,7 +36,8 @@ class RunFiles:
     excluded: Path
     base_model: Path
     models: tuple[Path, ...]
-    synthesized: tuple[Path, ...]
+    queries: tuple[Path, ...]
+    sample: tuple[Path, ...]
     curves: tuple[Path, ...]
     choices: tuple[Path, ...]
     indices: tuple[Path, ...]
@@ -213,7 +214,7 @@ def read_facts(files: RunFiles) -> Facts:
     excluded = tables.read(files.excluded, "excluded", ["image_id", "reason"])
     models = rows_of(files.models, "models")
     queries: Counter[str] = Counter()
-    for batch in tables.iterate(files.synthesized, ["condition"], 65536):
+    for batch in tables.iterate(files.queries, ["condition"], 65536):
         for entry in pc.value_counts(batch.column("condition")).to_pylist():
             queries[entry["values"]] += entry["counts"]
     return Facts(

@@ -1,38 +1,29 @@
 """The gallery: seeded exemplar sets of the test split, their images and what retrieval found.
 
-Only the pictures that are shown are read. Sets and queries are drawn by seed,
-never by how well they turned out.
+Only the pictures that are shown are read. Sets and queries (`synthesis.sample`) are
+drawn by seed, never by how well they turned out.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from attrib_core import keys, tables
+from attrib_core import tables
 from attrib_core.errors import InputError
 from attrib_core.report.data import KINDS, Row, RunFiles
 from attrib_core.report.lookup import rows_by_id
 from attrib_core.report.thumbnails import thumbnail
+from attrib_core.synthesis import sample
 
 MOST_EXEMPLARS = 8
-QUERY_COLUMNS = (
-    "query_id",
-    "exemplar_set",
-    "condition",
-    "prompt_kind",
-    "prompt_index",
-    "sample_index",
-    "prompt",
-)
+QUERY_COLUMNS = (*sample.COLUMNS, "prompt")
 
 
 @dataclass(frozen=True)
@@ -95,29 +86,22 @@ class Gallery:
     credits: list[tuple[str, str, int]]
 
 
-def choose(names: Iterable[str], count: int, *parts: Any) -> list[str]:
-    """`count` of the names, drawn by a seed made of `parts`; the order of `names` does not matter."""
-    return sorted(sorted(names), key=lambda name: keys.digest("gallery", *parts, name))[:count]
-
-
 def build(
     files: RunFiles,
     *,
     soft_scores: Mapping[str, Path],
     seed: int,
     sets_each: int,
-    samples: int,
     retrievals: int,
 ) -> Gallery:
     """Choose what is shown, look it up, and read the pictures.
 
     `soft_scores` are by kind of sets the tables of the encoder and mapper whose
-    retrievals are shown, `sets_each` the number of sets of each kind, `samples` of images a
-    set, `retrievals` of candidates an image. Raises InputError where a row that
-    one table names is missing in another.
+    retrievals are shown, `sets_each` the number of sets of each kind, `retrievals` of
+    candidates an image. Raises InputError where a row that one table names is missing in another.
     """
     exemplars = _chosen_exemplars(files.exemplars, seed, sets_each)
-    queries = _chosen_queries(files.synthesized, list(exemplars), seed, samples)
+    queries = _sampled_queries(files.sample, list(exemplars))
     asked: dict[str, list[str]] = {}
     for name, rows in queries.items():
         asked.setdefault(exemplars[name][0]["kind"], []).extend(row["query_id"] for row in rows)
@@ -170,7 +154,7 @@ def _find(
     names = distractors | {row["image_id"] for row in shown.values()}
     pool = rows_by_id(files.pool, "image_id", names, ["image", "caption", "licence", "attribution"])
     images = {row[name] for rows in queries.values() for row in rows for name in ("query_id", "control_id")}
-    return _Found(shown, rows_by_id(files.synthesized, "query_id", images - {None}, ["image"]), pool)
+    return _Found(shown, rows_by_id(files.sample, "query_id", images - {None}, ["image"]), pool)
 
 
 def _exemplar(name: str, found: _Found) -> Picture:
@@ -227,50 +211,29 @@ def _chosen_exemplars(path: Path, seed: int, sets_each: int) -> dict[str, list[R
     chosen: dict[str, list[Row]] = {}
     for kind in KINDS:
         names = {row["exemplar_set"] for row in rows if row["kind"] == kind}
-        for name in sorted(choose(names, sets_each, seed, kind)):
+        for name in sorted(sample.by_seed(names, sets_each, seed, kind)):
             chosen[name] = [row for row in rows if row["exemplar_set"] == name]
     return chosen
 
 
-def _chosen_queries(
-    paths: Sequence[Path], sets: Sequence[str], seed: int, samples: int
-) -> dict[str, list[Row]]:
-    """Images of the customized models by set, spread over the prompt kinds.
+def _sampled_queries(paths: Sequence[Path], sets: Sequence[str]) -> dict[str, list[Row]]:
+    """Images of the customized models by set, of those that were sampled.
 
-    Drawn from the images of a prompt kind that have a control, or from all where none has. Each
-    row also has its control's query_id and prompt as `control_id` and
+    Each row also has its control's query_id and prompt as `control_id` and
     `control_prompt`, None where the run has no such image.
     """
     wanted = pa.array(sets, pa.string())
-    by_set: dict[str, dict[str, Row]] = {}
-    controls: dict[tuple[Any, ...], Row] = {}
+    rows: list[Row] = []
     for batch in tables.iterate(paths, QUERY_COLUMNS, 65536):
-        for row in batch.filter(pc.is_in(batch.column("exemplar_set"), value_set=wanted)).to_pylist():
-            if row["condition"] == "customized":
-                by_set.setdefault(row["exemplar_set"], {})[row["query_id"]] = row
-            else:
-                controls[_same_image(row)] = row
-    chosen = {}
-    for name, rows in by_set.items():
-        kinds: dict[str, list[Row]] = {}
-        for row in rows.values():
-            kinds.setdefault(row["prompt_kind"], []).append(row)
-        drawn = []
-        for kind in sorted(kinds):
-            compared = [row for row in kinds[kind] if _same_image(row) in controls]
-            drawn.append(choose([row["query_id"] for row in compared or kinds[kind]], samples, seed, name))
-        turns = [query for turn in itertools.zip_longest(*drawn) for query in turn if query is not None]
-        kept = [rows[query] for query in turns[:samples]]
-        for row in kept:
-            control = controls.get(_same_image(row), {})
-            row |= dict(control_id=control.get("query_id"), control_prompt=control.get("prompt"))
-        chosen[name] = sorted(kept, key=lambda row: (row["prompt_kind"], row["query_id"]))
-    return chosen
-
-
-def _same_image(row: Row) -> tuple[Any, ...]:
-    """What an image and its control have in common."""
-    return tuple(row[name] for name in ("exemplar_set", "prompt_kind", "prompt_index", "sample_index"))
+        rows += batch.filter(pc.is_in(batch.column("exemplar_set"), value_set=wanted)).to_pylist()
+    found: dict[str, list[Row]] = {}
+    for name, own in sample.sampled(rows).items():
+        for row in own:
+            control = row["control"] or {}
+            row = {**row, "control_id": control.get("query_id"), "control_prompt": control.get("prompt")}
+            found.setdefault(name, []).append(row)
+        found[name].sort(key=lambda row: (row["prompt_kind"], row["query_id"]))
+    return found
 
 
 def _scores(path: Path, queries: Sequence[str], retrievals: int) -> dict[str, list[Row]]:

@@ -99,8 +99,8 @@ MODELS = pa.schema(
         column("method", TEXT, "customization method: the family's name"),
         column("base_model", TEXT, "fingerprint of the base model"),
         column("modifier_token", TEXT, "the token that the delta adds"),
-        column("delta_path", TEXT, "delta, relative to the folder of the run"),
-        column("token_path", TEXT, "token file, relative to the folder of the run"),
+        column("delta_path", TEXT, "delta in the store, relative to the folder of the run"),
+        column("token_path", TEXT, "token file, likewise"),
         column("checksum", TEXT, "SHA-256 of the delta's bytes followed by the token file's"),
         column("steps", INT32, "optimizer steps"),
         column("loss", FLOAT32, "mean training loss over the last tenth of the steps"),
@@ -120,7 +120,7 @@ MODELS = pa.schema(
 MEASURED = ("seconds", "peak_memory", "threads", "device", "device_name")
 """Columns of `models` that say what a row took to make; two runs of the same config differ in them alone."""
 
-SYNTHESIZED = pa.schema(
+QUERIES = pa.schema(
     [
         QUERY,
         SET,
@@ -131,6 +131,15 @@ SYNTHESIZED = pa.schema(
         column("sample_index", INT32, "which of the samples of this prompt"),
         column("prompt", TEXT, "the prompt as given to the model"),
         column("seed", INT64, "seed of the noise"),
+    ]
+)
+
+SYNTHESIZED = pa.schema(
+    [
+        *QUERIES,
         column("image", IMAGE, "the encoded picture"),
+        column(
+            "image_format", TEXT, "how it is encoded: png, webp, or with its quality webp_lossy 90, jpeg 90"
+        ),
     ]
 )

@@ -1,7 +1,7 @@
 """The stage `synthesize`: the pictures of a part's models, in batches that mix models.
 
-Pictures of one set are kept together under a key of all that they depend on, in a
-folder that no rule declares; a part makes only those that are missing.
+Pictures of one set are a piece of work in the store, under a key of all that they depend on;
+a part makes only those that are missing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from attrib_core import keys, pieces, tables
+from attrib_core import keys, tables
 from attrib_core.diffusion.description import BaseModel
 from attrib_core.errors import InputError
-from attrib_core.synthesis import drawing
+from attrib_core.store import pieces, places
+from attrib_core.synthesis import drawing, formats
 from attrib_core.synthesis.requests import of_model
 
 LOGGER = logging.getLogger(__name__)
-PIECES = "pieces/synthesized"
+SYNTHESIZED = "synthesized"
 
 
 def synthesize(
@@ -35,6 +36,7 @@ def synthesize(
     guidance: float,
     batch: int,
     image_format: str,
+    quality: int,
     samples_each: int,
     control_samples_each: int,
     run: Path,
@@ -43,11 +45,13 @@ def synthesize(
     device: str,
     eta: float = 0.0,
     solver: str = "ddim",
-) -> Iterator[pa.Table]:
-    """Tables of `synthesized`, one a model, in the order of the rows of `models`.
+    job: str = "synthesize_part/whole",
+) -> Iterator[tuple[str, pa.Table]]:
+    """Keys and tables of `synthesized`, one a model, in the order of the rows of `models`.
 
-    `run` is the folder of the run, where the deltas stand and where finished sets
-    are kept; `code` is the fingerprint of what `drawing` reaches. A batch always
+    `run` is the folder of the run, beside which the store has the deltas and keeps
+    finished sets, and `job` is under what name it is noted which; `code` is the
+    fingerprint of what `drawing` reaches. A batch always
     has `batch` rows, filled with copies where requests run out. Raises InputError
     for a model whose files are not those of its row, or that was made of another
     base model, and for prompts that do not fit.
@@ -56,6 +60,7 @@ def synthesize(
     for row in prompts:
         by_set[row["exemplar_set"]].append(row)
     wanted = {}
+    encoding = formats.encoding(image_format, quality)
     for model in models:
         _check_base(model, base)
         asked = of_model(
@@ -65,12 +70,14 @@ def synthesize(
             control_samples_each=control_samples_each,
             seed=seed,
         )
-        settings = [steps, guidance, eta, solver, image_format, code]
+        settings = [steps, guidance, eta, solver, encoding, code]
         key = keys.content_key(
             "synthesized", model["checksum"], base.fingerprint, settings, [asdict(one) for one in asked]
         )
-        wanted[model["exemplar_set"]] = (model, asked, run / PIECES / f"{key}.parquet")
-    missing = [(model, asked) for model, asked, piece in wanted.values() if not pieces.finished(piece)]
+        wanted[model["exemplar_set"]] = (model, asked, key)
+    folder = places.folder(run, SYNTHESIZED)
+    places.refer(run, job, SYNTHESIZED, [key for _, _, key in wanted.values()])
+    missing = [(model, asked) for model, asked, key in wanted.values() if not pieces.finished(folder, key)]
     made = drawing.drawn(
         missing,
         base,
@@ -85,14 +92,17 @@ def synthesize(
     if len(missing) < len(wanted):
         LOGGER.info("pictures of %d of %d models are there already", len(wanted) - len(missing), len(wanted))
     lacking = {model["exemplar_set"] for model, _ in missing}
-    for name, (_, asked, piece) in wanted.items():
+    schema = tables.schema("synthesized")
+    for name, (_, asked, key) in wanted.items():
         if name in lacking:
             rows = [
-                asdict(request) | {"image": {"bytes": drawing.encoded(picture, image_format), "path": None}}
+                asdict(request)
+                | {"image": {"bytes": drawing.encoded(picture, image_format, quality), "path": None}}
+                | {"image_format": encoding}
                 for request, picture in zip(asked, itertools.islice(made, len(asked)), strict=True)
             ]
-            pieces.write(piece, "synthesized", rows)
-        yield tables.read(piece, "synthesized")
+            pieces.write(folder, key, rows, schema)
+        yield key, tables.conform(pieces.read(folder, key), schema, str(folder / key))
 
 
 def _check_base(model: Mapping[str, Any], base: BaseModel) -> None:

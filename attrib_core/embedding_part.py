@@ -1,0 +1,132 @@
+"""The stage `embed`: a part of a table of pictures in, a part of embeddings out; only what is missing is encoded.
+
+The pictures of an exemplar set are a piece of work in the store, under a key of the encoder and of all
+that it sees of them: neither of their names nor of the run's. So a run with sets more encodes the pictures of
+these, and two runs share what they have in common. A part of the pool is one piece.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attrib_core import embedding, features, keys, tables
+from attrib_core.embedding import Encoder
+from attrib_core.errors import InputError
+from attrib_core.store import pieces, places
+
+LOGGER = logging.getLogger(__name__)
+EMBEDDINGS = "embeddings"
+Conditions = Mapping[str, Any]
+"""What beside the pictures decides: the encoder's section of the config, the fingerprint of the code."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A piece of a part: its key, and the names of its rows, which follow each other there."""
+
+    key: str
+    names: list[str]
+
+
+def wanted(path: Path, *, ids: str, by: str | None, conditions: Conditions) -> list[Wanted]:
+    """The pieces of a table of pictures, in its order: rows that are alike in the column `by`; all where that is None.
+
+    Raises InputError for a missing file or column, and a picture without bytes.
+    """
+    found = []
+    for _, rows in itertools.groupby(_rows(path, ids, by), key=lambda row: row[0]):
+        names, digests = zip(*((name, seen) for _, name, seen in rows), strict=True)
+        key = keys.content_key(EMBEDDINGS, dict(conditions), digests)
+        found.append(Wanted(key, list(names)))
+    return found
+
+
+def _rows(path: Path, ids: str, by: str | None) -> Iterator[tuple[str | None, str, str]]:
+    """Group, name and digest, row by row."""
+    there = pq.read_schema(path).names if path.is_file() else []
+    words = [name for name in features.WORDS if name in there]
+    columns = list(dict.fromkeys([ids, "image", *words, *([by] if by else [])]))
+    for batch in tables.iterate([path], columns, embedding.CHUNK):
+        groups = batch.column(by).to_pylist() if by else [None] * len(batch)
+        read = [batch.column(name).to_pylist() for name in words]
+        images = zip(batch.column(ids).to_pylist(), batch.column("image"), strict=True)
+        for row, (name, image) in enumerate(images):
+            data = image["bytes"].as_py() if image.is_valid else None
+            if data is None:
+                raise InputError(
+                    f"{path}: picture {name!r} has no bytes; expected the encoded picture in image.bytes"
+                )
+            yield groups[row], name, features.digest(data, [column[row] for column in read])
+
+
+def embed(
+    path: Path,
+    asked: Sequence[Wanted],
+    *,
+    ids: str,
+    encoder: Encoder,
+    run: Path,
+    job: str = "embed/whole",
+    threads: int = 0,
+) -> Iterator[pa.Table]:
+    """Embeddings of the pictures of a part, in its order; see `embedding.embed` for threads and errors.
+
+    `asked` is what `wanted` found. `run` is the folder of the run, beside which the store stands, `job` under
+    what name it is noted which pieces. New ones are there once the written part holds them (`store.parts`).
+    """
+    folder = places.folder(run, EMBEDDINGS)
+    places.refer(run, job, EMBEDDINGS, [one.key for one in asked])
+    lacking = {one.key for one in asked if pieces.finished(folder, one.key) is None}
+    makes = [one.key in lacking for one in asked]
+    chosen = [make for one, make in zip(asked, makes, strict=True) for _ in one.names]
+    if not all(chosen):
+        LOGGER.info("embeddings of %d of %d pictures are there already", chosen.count(False), len(chosen))
+    made = _Ahead(features.of_rows(path, ids=ids, encoder=encoder, threads=threads, chosen=chosen))
+    for one, make in zip(asked, makes, strict=True):
+        if make:
+            yield from _streamed(one.names, made)
+        else:
+            vectors = tables.vectors(pieces.read(folder, one.key, ["embedding"])["embedding"])
+            yield from _cut(one.names, vectors)
+
+
+class _Ahead:
+    """Rows of features, taken in numbers that need not be those in which they come."""
+
+    def __init__(self, made: Iterator[pa.Table]) -> None:
+        self._made = made
+        self._waiting: deque[np.ndarray] = deque()
+
+    def take(self, count: int) -> Iterator[np.ndarray]:
+        """The next `count` rows, in some arrays."""
+        while count:
+            if not self._waiting:
+                self._waiting.append(tables.vectors(next(self._made)["embedding"]))
+            first = self._waiting.popleft()
+            if len(first) > count:
+                self._waiting.appendleft(first[count:])
+            yield first[:count]
+            count -= min(count, len(first))
+
+
+def _streamed(names: Sequence[str], made: _Ahead) -> Iterator[pa.Table]:
+    """All rows, at most a row group of them in memory."""
+    for start in range(0, len(names), tables.ROW_GROUP):
+        some = names[start : start + tables.ROW_GROUP]
+        yield tables.embedding_table(some, np.concatenate(list(made.take(len(some)))))
+
+
+def _cut(names: Sequence[str], vectors: np.ndarray) -> Iterator[pa.Table]:
+    for start in range(0, len(names), tables.ROW_GROUP):
+        rows = slice(start, start + tables.ROW_GROUP)
+        yield tables.embedding_table(names[rows], vectors[rows])

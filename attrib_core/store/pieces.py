@@ -1,0 +1,220 @@
+"""Pieces of a stage's work: rows of a table, each piece under a key of all that it depends on.
+
+So a killed job resumes at its first unfinished piece, and a run with one thing more makes one piece
+more. The record of a piece, `<key>.json`, is written last: it names a file of the folder, the rows
+in it, and the checksum of its bytes. A piece is finished or not, and one that was damaged since is
+made again.
+
+While a job works, a piece has a file of its own. Once the table of the job's part is written, `hold`
+gives that file a second name in the store by a hard link, points the records to it and removes the
+pieces' own files: the bytes stand once, and outlive the part, which Snakemake removes before its job
+runs again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attrib_core import keys, tables, whole
+from attrib_core.errors import InputError
+
+HELD = "part-"
+KEYS = ".keys"
+NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
+_checked: dict[tuple[str, int, int, int], str] = {}  # digests of files that this process has read
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where a finished piece is: a file, its rows from `start` to before `stop`, and when it was made.
+
+    written: nanoseconds since 1970; stays when the rows get another file.
+    """
+
+    file: Path
+    start: int
+    stop: int
+    checksum: str
+    written: int
+
+
+def write(folder: Path, key: str, rows: pa.Table | Sequence[dict[str, Any]], expected: pa.Schema) -> None:
+    """Write a piece to a file of its own, and then its record."""
+    path = folder / f"{key}.parquet"
+    with tables.writer(path, expected) as sink:
+        sink.write(rows)
+    _write_records(folder, {key: Piece(path, 0, len(rows), keys.file_digest(path), time.time_ns())})
+
+
+def found(folder: Path, key: str) -> Piece | None:
+    """A piece by its record, without a look at its bytes; None where there is none."""
+    try:
+        record = json.loads((folder / f"{key}.json").read_text("utf-8"))
+        (start, stop), file = record["rows"], folder / Path(record["file"]).name
+        return Piece(file, int(start), int(stop), str(record["checksum"]), int(record["written"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def finished(folder: Path, key: str) -> Piece | None:
+    """A piece that is there and holds the bytes that were written; None where it must be made.
+
+    Looked for twice: its file may have been removed in favour of another between the looks at both.
+    """
+    for _ in range(2):
+        piece = found(folder, key)
+        if piece is None:
+            return None
+        try:
+            return piece if _digest(piece.file) == piece.checksum else None
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def read(folder: Path, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a finished piece. Raises InputError where it is not there (any more)."""
+    piece = finished(folder, key)
+    if piece is None:
+        raise InputError(f"{folder / key}: gone or damaged since it was made; give the same command again")
+    with pq.ParquetFile(piece.file, pre_buffer=False) as file:
+        groups: list[int] = []
+        first = behind = 0
+        for number in range(file.num_row_groups):
+            begin, behind = behind, behind + file.metadata.row_group(number).num_rows
+            if begin < piece.stop and behind > piece.start:
+                first = first if groups else begin
+                groups.append(number)
+        table = file.read_row_groups(groups, columns=list(columns) if columns else None)
+    return table.slice(piece.start - first, piece.stop - piece.start)
+
+
+def hold(part: Path, folder: Path, spans: Iterable[tuple[str, int]]) -> None:
+    """Let a written part hold its pieces: keys and their numbers of rows, in the order of the part's rows.
+
+    A piece that another part holds stays with that while the other is there. Where the file
+    system has no hard links, pieces keep their own files, and those without one get a copy.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    first = 0
+    for key, rows in spans:
+        places.setdefault(key, (first, first + rows))
+        first += rows
+    before = {key: found(folder, key) for key in places}
+    moving = []
+    for key in places:
+        piece = finished(folder, key)
+        if piece is None or _only_here(piece.file, key):
+            moving.append(key)
+    if moving:
+        _move(part, folder, {key: places[key] for key in moving}, before)
+    own = {folder / f"{key}.parquet" for key in places}  # with what a kill between record and removal left
+    for file in own | {piece.file for piece in before.values() if piece is not None}:
+        remove_unused(file)
+
+
+def _move(
+    part: Path, folder: Path, moving: Mapping[str, tuple[int, int]], before: Mapping[str, Piece | None]
+) -> None:
+    """Let a part hold some pieces: keys and rows; `before` says where they are now."""
+    checksum = keys.file_digest(part)
+    target = folder / f"{HELD}{keys.content_key(checksum, list(moving))}.parquet"
+    tables.write_json(target.with_suffix(KEYS), {"keys": list(moving)})
+    if not _linked(part, target):
+        moving = {key: rows for key, rows in moving.items() if finished(folder, key) is None}
+        if not moving:
+            target.with_suffix(KEYS).unlink()
+            return
+        with whole.written(target) as temporary:
+            shutil.copyfile(part, temporary)
+    records = {}
+    for key, (start, stop) in moving.items():
+        piece = before[key]
+        records[key] = Piece(target, start, stop, checksum, piece.written if piece else time.time_ns())
+    _write_records(folder, records)
+
+
+def remove_unused(file: Path) -> bool:
+    """Remove a file of the store that no record names any more; whether it was removed."""
+    folder, note = file.parent, file.with_suffix(KEYS)
+    held = [file.stem]
+    if file.name.startswith(HELD):
+        try:
+            held = json.loads(note.read_text("utf-8"))["keys"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+    if any((piece := found(folder, key)) is not None and piece.file.name == file.name for key in held):
+        return False
+    file.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
+    return True
+
+
+def drop(folder: Path, dropped: Iterable[str]) -> None:
+    """Remove pieces that have a file of their own; those that a part holds stay."""
+    for key in dropped:
+        piece = found(folder, key)
+        if piece is not None and piece.file.stem == key:
+            (folder / f"{key}.json").unlink(missing_ok=True)
+            piece.file.unlink(missing_ok=True)
+
+
+def _only_here(file: Path, key: str) -> bool:
+    """Whether a piece is in no part of a run: in a file of its own, one whose part is gone, or in none."""
+    try:
+        return file.stem == key or file.stat().st_nlink == 1
+    except FileNotFoundError:
+        return True
+
+
+def _linked(part: Path, target: Path) -> bool:
+    """Give a file a second name, in place of what has it; False where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        if target.exists() and target.samefile(part):
+            return True
+        temporary.unlink(missing_ok=True)
+        os.link(part, temporary)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    temporary.replace(target)
+    whole.flush(target.parent)
+    return True
+
+
+def _write_records(folder: Path, records: Mapping[str, Piece]) -> None:
+    """Each whole or not at all; the names are flushed once for all, and before a file that they named goes."""
+    for key, piece in records.items():
+        content = {
+            "checksum": piece.checksum,
+            "file": piece.file.name,
+            "rows": [piece.start, piece.stop],
+            "written": piece.written,
+        }
+        temporary = folder / f".{key}.json.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(content), "utf-8")
+        whole.flush(temporary)
+        temporary.replace(folder / f"{key}.json")
+    whole.flush(folder)
+
+
+def _digest(file: Path) -> str:
+    """Digest of a file's bytes, read once in a process while nothing shows that they changed."""
+    status = file.stat()
+    seen = (str(file), status.st_ino, status.st_size, status.st_mtime_ns)
+    if seen not in _checked:
+        _checked[seen] = keys.file_digest(file)
+    return _checked[seen]

@@ -1,0 +1,143 @@
+"""A part of embeddings, of pieces that are encoded once: keys by content, what is shared, what is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from attrib_core import embedding, embedding_part, tables
+from attrib_core.errors import InputError
+from attrib_core.store import parts, pieces, places
+from tests.embedding_fixtures import noise_pictures, png
+
+PICTURES = [png(one) for one in noise_pictures(12, size=8)]
+SETS = {"a": [0, 1, 2], "b": [3, 4], "c": [5, 6, 7, 8], "d": [9]}
+
+
+class Counting:
+    """The mean colour of a picture; counts the pictures that it has seen."""
+
+    dim = 3
+    identity: dict[str, Any] = {"family": "counting"}
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        found = [picture.mean(axis=(0, 1)) for picture in pictures]
+        self.seen += len(found)
+        return np.array(found, dtype=np.float32)
+
+
+def table(path: Path, sets: Sequence[str], *, word: str = "p", name: str = "") -> Path:
+    rows = [(one, number) for one in sets for number in SETS[one]]
+    images = pa.array([{"bytes": PICTURES[number], "path": None} for _, number in rows], type=tables.IMAGE)
+    found = {
+        "query_id": pa.array([f"{name}{one}-{number}" for one, number in rows]),
+        "exemplar_set": pa.array([one for one, _ in rows]),
+        "image": images,
+        "prompt": pa.array([word] * len(rows)),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(found), path)
+    return path
+
+
+def embed(path: Path, run: Path, *, by: str | None = "exemplar_set", code: str = "x") -> tuple[pa.Table, int]:
+    """The part, and how many pictures were encoded for it."""
+    encoder = Counting()
+    asked = embedding_part.wanted(path, ids="query_id", by=by, conditions={"code": code})
+    found = pa.concat_tables(
+        embedding_part.embed(path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{path.stem}")
+    )
+    output = run / f"{path.stem}.embeddings.parquet"
+    with tables.writer(output, embedding.schema(encoder)) as sink:
+        sink.write(found)
+    parts.settle(output, "embeddings", [(one.key, len(one.names)) for one in asked], run=run)
+    return found, encoder.seen
+
+
+def plain(path: Path) -> pa.Table:
+    return pa.concat_tables(embedding.embed(path, ids="query_id", encoder=Counting()))
+
+
+@pytest.mark.parametrize("by", ["exemplar_set", None])
+def test_a_part_is_that_of_the_encoder_alone_and_is_encoded_once(tmp_path: Path, by: str | None) -> None:
+    path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
+    first, seen = embed(path, run, by=by)
+    assert seen == 10 and first.equals(plain(path))
+    again, seen = embed(path, run, by=by)
+    assert seen == 0 and again.equals(first)
+    # another run, whose rows have other names
+    other = table(tmp_path / "two.parquet", "abcd", name="other ")
+    shared, seen = embed(other, tmp_path / "results" / "other", by=by)
+    assert seen == 0 and shared.equals(plain(other))
+    # bytes of the part stand once
+    folder = places.folder(run, "embeddings")
+    assert [file.stat().st_ino for file in folder.glob("*.parquet")] == [
+        (run / "one.embeddings.parquet").stat().st_ino
+    ]
+
+
+def test_sets_more_encode_the_pictures_of_these(tmp_path: Path) -> None:
+    run = tmp_path / "results" / "run"
+    embed(table(tmp_path / "one.parquet", "bd"), run)
+    more = table(tmp_path / "two.parquet", "abcd")
+    found, seen = embed(more, run)
+    assert seen == len(SETS["a"]) + len(SETS["c"]) and found.equals(plain(more))
+    turned = table(tmp_path / "three.parquet", "dcba")
+    found, seen = embed(turned, run)
+    assert seen == 0 and found.equals(plain(turned))
+
+
+def test_all_that_an_encoder_sees_is_in_the_key(tmp_path: Path) -> None:
+    run = tmp_path / "results" / "run"
+    embed(table(tmp_path / "one.parquet", "ab"), run)
+    assert embed(table(tmp_path / "one.parquet", "ab", word="q"), run)[1] == 5
+    assert embed(table(tmp_path / "one.parquet", "ab", word="q"), run, code="y")[1] == 5
+    assert embed(table(tmp_path / "one.parquet", "ab", word="q"), run, by=None)[1] == 5
+    assert embed(table(tmp_path / "one.parquet", "ab"), run)[1] == 0
+
+
+def test_a_damaged_file_is_encoded_again(tmp_path: Path) -> None:
+    """Of what it held; what another file holds stays."""
+    path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
+    embed(path, run)
+    first = run / "one.embeddings.parquet"
+    more = table(tmp_path / "two.parquet", "abcd")
+    embed(more, run)
+    first.write_bytes(first.read_bytes()[:-1] + b"\0")  # and with it its other name in the store
+    again, seen = embed(more, run)
+    assert seen == 5 and again.equals(plain(more))
+    assert embed(more, run)[1] == 0
+
+
+def test_two_sets_of_the_same_pictures_are_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETS, "z", SETS["a"])
+    path, run = table(tmp_path / "one.parquet", "abz"), tmp_path / "results" / "run"
+    found, seen = embed(path, run)
+    assert seen == 8 and found.equals(plain(path))
+    assert embed(path, run)[1] == 0
+
+
+def test_the_run_notes_what_it_refers_to(tmp_path: Path) -> None:
+    path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
+    embed(path, run)
+    kind, keys = places.references(run)["embed/one"]
+    assert kind == "embeddings" and len(keys) == 2
+    assert all(pieces.finished(places.folder(run, kind), key) for key in keys)
+
+
+def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"ids": "query_id", "by": None, "conditions": {}}
+    with pytest.raises(InputError, match="gone.parquet: no such table"):
+        embedding_part.wanted(tmp_path / "gone.parquet", **asked)
+    pq.write_table(pa.table({"query_id": ["a"]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x.parquet: missing columns \['image'\]"):
+        embedding_part.wanted(tmp_path / "x.parquet", **asked)

@@ -1,0 +1,14 @@
+"""The pictures of a part that the report may show: some of each exemplar set, and their controls."""
+
+from attrib_core.jobs import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from attrib_core import tables
+    from attrib_core.synthesis import sample
+
+    images, params = Path(snakemake.input.images), snakemake.params
+    with tables.writer(Path(snakemake.output.sample), tables.schema("synthesized")) as sink:
+        for table in sample.drawn(images, **params.shown, seed=params.seed):
+            sink.write(table)
