@@ -1,4 +1,4 @@
-# Features of all pictures by every encoder: of the pool and the queries in parts, of the exemplars at once.
+# Features of all pictures, or of what is said of them, by every encoder: of the pool and the queries in parts, of the exemplars at once.
 
 
 rule embed_pool_part:
@@ -19,6 +19,7 @@ rule embed_pool_part:
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="image_id",
+        words="caption",
         encoder=embed_encoder,
         code=embed_code,
     script:
@@ -43,6 +44,7 @@ rule embed_queries_part:
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="query_id",
+        words="prompt",
         encoder=embed_encoder,
         code=embed_code,
     script:
@@ -67,6 +69,7 @@ rule embed_exemplars:
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         ids="exemplar_id",
+        words="caption",
         encoder=embed_encoder,
         code=embed_code,
     script:

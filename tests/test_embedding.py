@@ -243,7 +243,7 @@ def test_a_dimension_that_changes_on_the_way_is_refused_and_nothing_is_left(run_
             "embed",
             input={"images": str(path)},
             output={"embeddings": str(target)},
-            params={"ids": "image_id", "encoder": {"family": "changing"}, "code": "x"},
+            params={"ids": "image_id", "words": "caption", "encoder": {"family": "changing"}, "code": "x"},
             wildcards={"encoder": "x"},
         )
     assert (
@@ -383,7 +383,7 @@ def test_the_script_writes_a_part(run_script, tmp_path, column):
         "embed",
         input={"images": str(path)},
         output={"embeddings": str(tmp_path / "out" / "part.parquet")},
-        params={"ids": column, "encoder": {"family": "pixel", "size": 4}, "code": "x"},
+        params={"ids": column, "words": "prompt", "encoder": {"family": "pixel", "size": 4}, "code": "x"},
         wildcards={"encoder": "small"},
     )
     names, features = embedding.read(tmp_path / "out" / "part.parquet")

@@ -11,6 +11,7 @@ with job(snakemake):
     embedded = embedding.embed(
         Path(snakemake.input.images),
         ids=snakemake.params.ids,
+        words=snakemake.params.words,
         encoder=encoder,
         threads=snakemake.resources.get("decoding_threads", -1),
     )
