@@ -16,7 +16,7 @@ import pytest
 from attrib_core import embedding, families, tables
 from attrib_core.base_models import bundled
 from attrib_core.config import load_config, plain
-from attrib_core.encoders import text
+from attrib_core.encoders import fusion, text
 from attrib_core.errors import InputError
 from tests.embedding_fixtures import noise_pictures, png
 from tests.encoders_fixtures import TINY_CLIP, load_small, tiny_open_clip, tiny_transformers, tiny_weights
@@ -238,6 +238,17 @@ def test_identity_and_fingerprint_cover_the_tower_and_its_tokenizer_alone(load, 
     assert identity() != before
     assert text.others(base_model=BUNDLED) == ["base_models/bundled"]
     assert text.others(base_model=None) == []
+
+
+def test_a_fusion_counts_the_files_and_the_code_of_its_text_part():
+    parts = {"look": {"family": "pixel"}, "words": {"family": "text", "base_model": BUNDLED}}
+    section = plain(load_config({"encoders": {"x": {"family": "fusion", "parts": parts}}}))["encoders"]["x"]
+    _, options = families.split(section)
+    assert fusion.others(**options) == ["base_models/bundled"]
+    read = {path.relative_to(bundled.FOLDER).as_posix() for path in fusion.files(**options)}
+    assert "text_encoder/model.safetensors" in read and "tokenizer/tokenizer.json" in read
+    assert not [name for name in read if name.startswith(("unet", "vae"))]
+    assert families.dim(section, "encoders.x") == 768 + 96
 
 
 # What an encoder that reads words is given of a table.
