@@ -154,10 +154,20 @@ def fill(template: str, *, category: str, modifier_token: str | None) -> str:
     text = text.replace("{category}", category)
     if modifier_token is not None:
         return text.replace("{token}", modifier_token)
+    return without_token(text, "{token}")
+
+
+def without_token(text: str, token: str) -> str:
+    """A prompt without its token, the article before that fitted to the word that comes next.
+
+    "a <new1> animal" is "an animal", so a prompt becomes its control prompt.
+    """
     text = re.sub(
-        r"\b([Aa])n? \{token\} (\S+)", lambda found: f"{_article(found[1], found[2])} {found[2]}", text
+        rf"\b([Aa])n? {re.escape(token)} (\S+)",
+        lambda found: f"{_article(found[1], found[2])} {found[2]}",
+        text,
     )
-    text = " ".join(text.replace("{token}", " ").split())
+    text = " ".join(text.replace(token, " ").split())
     return re.sub(r" ([,.;:!?])", r"\1", text)
 
 

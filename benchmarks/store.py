@@ -34,13 +34,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from attrib_core import embedding, embedding_part, families, records, tables
+from attrib_core import embedding, families, records, tables
 from attrib_core.base_models import bundled
 from attrib_core.config import load_config, plain
 from attrib_core.customization import part as customization
 from attrib_core.customization import stacks
 from attrib_core.customization.concepts import ExemplarSet
 from attrib_core.diffusion import deltas, description
+from attrib_core.embedding import part as embedding_part
 from attrib_core.pictures import png
 from attrib_core.store import parts, pieces, places
 from attrib_core.synthesis import part as synthesis
@@ -231,7 +232,9 @@ def _stages(
             ) -> None:
                 output = run / f"embeddings/{name}/{what}.parquet"
                 conditions = {"encoder": config["encoders"][name], "code": "x"}
-                asked = embedding_part.wanted(path, ids="query_id", by=by, conditions=conditions)
+                asked = embedding_part.wanted(
+                    path, ids="query_id", by=by, encoder=encoder, conditions=conditions
+                )
                 made = embedding_part.embed(
                     path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{name}-{what}"
                 )

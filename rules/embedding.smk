@@ -1,4 +1,4 @@
-# Features of all pictures by every encoder: of the pool and the queries in parts, of the exemplars at once.
+# Features of all pictures, or of what is said of them, by every encoder: of the pool and the queries in parts, of the exemplars at once.
 
 
 rule embed_pool_part:
@@ -20,6 +20,7 @@ rule embed_pool_part:
     params:
         run=untracked(RUN),
         ids="image_id",
+        words="caption",
         pieces=untracked({"by": None}),
         encoder=embed_encoder,
         code=embed_code,
@@ -50,6 +51,7 @@ rule embed_queries_part:
     params:
         run=untracked(RUN),
         ids="query_id",
+        words="prompt",
         pieces=untracked({"by": "exemplar_set"}),
         encoder=embed_encoder,
         code=embed_code,
@@ -77,6 +79,7 @@ rule embed_exemplars:
     params:
         run=untracked(RUN),
         ids="exemplar_id",
+        words="caption",
         pieces=untracked({"by": "exemplar_set"}),
         encoder=embed_encoder,
         code=embed_code,

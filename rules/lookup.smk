@@ -96,7 +96,7 @@ def embed_code(wildcards):
 
 def feature_code(wildcards):
     """The same of what decides about features alone."""
-    return encoder_code(wildcards.encoder, "attrib_core/features.py")
+    return encoder_code(wildcards.encoder, "attrib_core/embedding/features.py")
 
 
 @functools.cache

@@ -74,6 +74,7 @@ def write_exemplars(path: Path, sets: Sequence[ExemplarSet]) -> Path:
             "exemplar_set": one.name,
             "image_id": name,
             "image": {"bytes": picture, "path": None},
+            "caption": f"{one.category} of {name}",
             "kind": one.kind,
             "category": one.category,
             "subject": None,

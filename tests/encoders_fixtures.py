@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from attrib_core import families, keys
+import numpy as np
+
+from attrib_core import embedding, families, keys
+from attrib_core.base_models import bundled
 
 ARCHITECTURE = "test_efficientnet"
 STAGES = {"stages": [0, 2, 3], "cells": 2, "deviation": True}
@@ -48,7 +53,7 @@ def tiny_open_clip(folder: Path) -> Path:
 
     described = folder / f"{TINY_CLIP}.json"
     tower = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32}
-    text = {"context_length": 8, "vocab_size": 99, "width": 32, "heads": 2, "layers": 1}
+    text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
     described.write_text(json.dumps({"embed_dim": 24, "vision_cfg": tower, "text_cfg": text}))
     open_clip.add_model_config(described)
     path = folder / "open_clip.pt"
@@ -69,7 +74,8 @@ def tiny_transformers(folder: Path, kind: str = "vit") -> Path:
     square = {"height": 32, "width": 32}
     cut = {"size": {"shortest_edge": 40}, "crop_size": square}
     text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    text |= {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    text |= {"max_position_embeddings": 12, "vocab_size": 2196, "projection_dim": 16}
+    text |= {"bos_token_id": 2194, "eos_token_id": 2195, "pad_token_id": 2195}
     made: dict[str, tuple[str, Any, Any]] = {
         "vit": (
             "ViTForImageClassification",
@@ -104,6 +110,9 @@ def tiny_transformers(folder: Path, kind: str = "vit") -> Path:
     torch.manual_seed(2)
     getattr(library, name)(config).save_pretrained(path)
     processor.save_pretrained(path)
+    if kind in ("clip", "siglip"):
+        for file in (bundled.FOLDER / "tokenizer").iterdir():
+            shutil.copy(file, path)
     return path
 
 
@@ -152,6 +161,7 @@ def small_options(family: str, weights: Path) -> dict[str, Any]:
         "fusion": {"parts": parts, "batch": 4},
         "diffusion": {"base_model": {"family": "bundled"}, "layer": "down_blocks.0", "cells": 2, "batch": 4},
     }
+    known["text"] = {"base_model": {"family": "bundled"}, "batch": 4}
     if family == "open_clip":
         return {"architecture": TINY_CLIP, "weights": str(tiny_open_clip(weights.parent)), "batch": 4}
     if family == "transformers":
@@ -165,3 +175,18 @@ def small_options(family: str, weights: Path) -> dict[str, Any]:
 def load_small(weights: Path, family: str, /, **options: Any) -> Any:
     """The encoder of a family with small options, on the CPU."""
     return families.load("encoders", family, small_options(family, weights) | options, device="cpu")
+
+
+NOUNS = ("owl", "cat", "house", "tree", "boat", "apple", "bread", "train")
+
+
+def words_of(picture: np.ndarray) -> str:
+    """Words for a picture, made of its pixels."""
+    random = keys.generator(picture.shape, picture.tobytes().hex())
+    return "a {} and a {} beside a {}".format(*random.choice(NOUNS, 3))
+
+
+def given(encoder: Any, pictures: Iterable[np.ndarray]) -> list[Any]:
+    """What an encoder is given of pictures: themselves, their words, or both."""
+    kinds = {"pictures": lambda one: one, "words": words_of, "both": lambda one: (one, words_of(one))}
+    return [kinds[embedding.reads(encoder)](one) for one in pictures]

@@ -92,13 +92,17 @@ def _credit() -> dict[str, str]:
     return dict(licence="CC-BY-SA-4.0", attribution="OpenMoji, https://openmoji.org")
 
 
+def _caption(thing: Any) -> str:
+    return render.caption(thing.drawn.name, thing.background, thing.treatment)
+
+
 def _write_pool(run: Path, world: World) -> None:
     own = [exemplar["thing"] for exemplar in world.exemplars]
     named = [(thing.name, thing) for thing in world.pool] + [(f"row-{thing.name}", thing) for thing in own]
     rows = [
         dict(
             image_id=name, image=dict(bytes=png(thing), path=f"{name}.png"),
-            caption=render.caption(thing.drawn.name, thing.background, thing.treatment),
+            caption=_caption(thing),
             subject=thing.drawn.name, category=thing.drawn.category, style=thing.treatment,
             width=64, height=64, perceptual_hash=keys.seed(thing.name), **_credit(),
         )
@@ -127,7 +131,7 @@ def _write_exemplars(run: Path, world: World) -> None:
         rows.append(
             dict(
                 exemplar_id=thing.name, exemplar_set=entry["name"], image_id=f"row-{thing.name}",
-                image=dict(bytes=png(thing), path=f"{thing.name}.png"), kind=entry["kind"],
+                image=dict(bytes=png(thing), path=f"{thing.name}.png"), caption=_caption(thing), kind=entry["kind"],
                 category=entry["category"], subject=thing.drawn.name, style=entry["style"],
                 split=entry["split"], seen=entry["seen"],
             )

@@ -245,6 +245,7 @@ def test_a_dimension_that_changes_on_the_way_is_refused_and_nothing_is_left(run_
             output={"embeddings": str(target)},
             params={
                 "ids": "image_id",
+                "words": "caption",
                 "encoder": {"family": "changing"},
                 "run": str(tmp_path / "run"),
                 "pieces": {"by": None},
@@ -391,6 +392,7 @@ def test_the_script_writes_a_part(run_script, tmp_path, column):
         output={"embeddings": str(tmp_path / "out" / "part.parquet")},
         params={
             "ids": column,
+            "words": "prompt",
             "encoder": {"family": "pixel", "size": 4},
             "run": str(tmp_path / "run"),
             "pieces": {"by": None},

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attrib_core import embedding, embedding_part, tables
+from attrib_core import embedding, tables
+from attrib_core.embedding import part
 from attrib_core.errors import InputError
 from attrib_core.store import parts, pieces, places
 from tests.embedding_fixtures import noise_pictures, png
@@ -35,6 +36,18 @@ class Counting:
         return np.array(found, dtype=np.float32)
 
 
+class CountingBoth(Counting):
+    """The mean colour, and the length of the words."""
+
+    dim = 4
+    reads = "both"
+
+    def encode(self, pictures: Iterable[Any]) -> np.ndarray:
+        found = [[*picture.mean(axis=(0, 1)), len(words)] for picture, words in pictures]
+        self.seen += len(found)
+        return np.array(found, dtype=np.float32)
+
+
 def table(path: Path, sets: Sequence[str], *, word: str = "p", name: str = "") -> Path:
     rows = [(one, number) for one in sets for number in SETS[one]]
     images = pa.array([{"bytes": PICTURES[number], "path": None} for _, number in rows], type=tables.IMAGE)
@@ -49,13 +62,19 @@ def table(path: Path, sets: Sequence[str], *, word: str = "p", name: str = "") -
     return path
 
 
-def embed(path: Path, run: Path, *, by: str | None = "exemplar_set", code: str = "x") -> tuple[pa.Table, int]:
+def embed(
+    path: Path,
+    run: Path,
+    *,
+    by: str | None = "exemplar_set",
+    code: str = "x",
+    kind: type[Counting] = Counting,
+) -> tuple[pa.Table, int]:
     """The part, and how many pictures were encoded for it."""
-    encoder = Counting()
-    asked = embedding_part.wanted(path, ids="query_id", by=by, conditions={"code": code})
-    found = pa.concat_tables(
-        embedding_part.embed(path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{path.stem}")
-    )
+    encoder = kind()
+    read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": encoder}
+    asked = part.wanted(path, by=by, conditions={"code": code, "encoder": kind.__name__}, **read)
+    found = pa.concat_tables(part.embed(path, asked, run=run, job=f"embed/{path.stem}", **read))
     output = run / f"{path.stem}.embeddings.parquet"
     with tables.writer(output, embedding.schema(encoder)) as sink:
         sink.write(found)
@@ -98,11 +117,17 @@ def test_sets_more_encode_the_pictures_of_these(tmp_path: Path) -> None:
 
 def test_all_that_an_encoder_sees_is_in_the_key(tmp_path: Path) -> None:
     run = tmp_path / "results" / "run"
-    embed(table(tmp_path / "one.parquet", "ab"), run)
-    assert embed(table(tmp_path / "one.parquet", "ab", word="q"), run)[1] == 5
-    assert embed(table(tmp_path / "one.parquet", "ab", word="q"), run, code="y")[1] == 5
-    assert embed(table(tmp_path / "one.parquet", "ab", word="q"), run, by=None)[1] == 5
-    assert embed(table(tmp_path / "one.parquet", "ab"), run)[1] == 0
+    path = table(tmp_path / "one.parquet", "ab")
+    assert embed(path, run)[1] == embed(path, run, kind=CountingBoth)[1] == 5
+    assert embed(path, run, code="y")[1] == 5
+    assert embed(path, run, by=None)[1] == 5
+    other = table(tmp_path / "one.parquet", "ab", word="other words")
+    assert embed(other, run)[1] == 0  # of pictures alone
+    found, seen = embed(other, run, kind=CountingBoth)
+    assert seen == 5 and found.equals(
+        pa.concat_tables(embedding.embed(other, ids="query_id", words="prompt", encoder=CountingBoth()))
+    )
+    assert embed(table(tmp_path / "one.parquet", "ab"), run, kind=CountingBoth)[1] == 0
 
 
 def test_a_damaged_file_is_encoded_again(tmp_path: Path) -> None:
@@ -135,9 +160,9 @@ def test_the_run_notes_what_it_refers_to(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"ids": "query_id", "by": None, "conditions": {}}
+    asked: dict[str, Any] = {"ids": "query_id", "by": None, "encoder": Counting(), "conditions": {}}
     with pytest.raises(InputError, match="gone.parquet: no such table"):
-        embedding_part.wanted(tmp_path / "gone.parquet", **asked)
+        part.wanted(tmp_path / "gone.parquet", **asked)
     pq.write_table(pa.table({"query_id": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"x.parquet: missing columns \['image'\]"):
-        embedding_part.wanted(tmp_path / "x.parquet", **asked)
+        part.wanted(tmp_path / "x.parquet", **asked)

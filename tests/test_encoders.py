@@ -15,7 +15,7 @@ import pytest
 
 from attrib_core import families
 from tests.embedding_fixtures import noise_pictures
-from tests.encoders_fixtures import STAGES, load_small, tiny_weights
+from tests.encoders_fixtures import STAGES, given, load_small, tiny_weights
 
 
 @pytest.fixture(scope="session")
@@ -24,26 +24,41 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return functools.partial(load_small, tiny_weights(tmp_path_factory.mktemp("weights")))
 
 
+WITH_WORDS = {
+    "look": {"family": "pixel", "size": 3},
+    "words": {"family": "text", "base_model": {"family": "bundled"}, "weight": 2},
+}
 every_family = pytest.mark.parametrize(
     ("family", "options"),
     [
         *((family, {}) for family in families.names("encoders")),
         ("timm", STAGES),
         ("pixel", {"centred": False}),
+        ("fusion", {"parts": WITH_WORDS}),
     ],
-    ids=[*families.names("encoders"), "timm-stages", "pixel-uncentred"],
+    ids=[*families.names("encoders"), "timm-stages", "pixel-uncentred", "fusion-words"],
 )
 
 
 def test_all_families_are_found():
-    known = {"diffusion", "fusion", "open_clip", "palette", "pixel", "timm", "torchscript", "transformers"}
+    known = {
+        "diffusion",
+        "fusion",
+        "open_clip",
+        "palette",
+        "pixel",
+        "text",
+        "timm",
+        "torchscript",
+        "transformers",
+    }
     assert known <= set(families.names("encoders"))
 
 
 @every_family
 def test_features_are_finite_float32_of_the_stated_dimension(load, family, options):
     encoder = load(family, **options)
-    features = encoder.encode(noise_pictures(5))
+    features = encoder.encode(given(encoder, noise_pictures(5)))
     assert features.shape == (5, encoder.dim) and features.dtype == np.float32
     assert np.isfinite(features).all()
     assert np.linalg.matrix_rank(features) == 5  # five pictures, five directions
@@ -52,19 +67,20 @@ def test_features_are_finite_float32_of_the_stated_dimension(load, family, optio
 
 @every_family
 def test_features_do_not_depend_on_company_or_order(load, family, options):
-    encoder, pictures = load(family, **options), noise_pictures(11)
-    together = encoder.encode(pictures)
-    order = np.random.default_rng(1).permutation(11)
-    assert np.array_equal(encoder.encode(pictures[order]), together[order])
-    assert np.array_equal(np.concatenate([encoder.encode([picture]) for picture in pictures]), together)
-    assert np.array_equal(encoder.encode(picture for picture in pictures[:3]), together[:3])
+    encoder = load(family, **options)
+    inputs = given(encoder, noise_pictures(21))
+    together = encoder.encode(inputs)
+    order = np.random.default_rng(1).permutation(21)
+    assert np.array_equal(encoder.encode([inputs[place] for place in order]), together[order])
+    assert np.array_equal(np.concatenate([encoder.encode([one]) for one in inputs]), together)
+    assert np.array_equal(encoder.encode(one for one in inputs[:3]), together[:3])
 
 
 @every_family
 def test_loading_again_gives_the_same_bits_and_identity(load, family, options):
     first, second = load(family, **options), load(family, **options)
-    pictures = noise_pictures(3)
-    assert np.array_equal(first.encode(pictures), second.encode(pictures))
+    inputs = given(first, noise_pictures(3))
+    assert np.array_equal(first.encode(inputs), second.encode(inputs))
     assert first.identity == second.identity == json.loads(json.dumps(first.identity))
     assert first.identity["family"] == family and first.identity["dim"] == first.dim
 
@@ -74,15 +90,16 @@ def test_pictures_of_any_size_are_taken(load, family, options):
     encoder = load(family, **options)
     random = np.random.default_rng(2)
     shapes = [(7, 30), (200, 31), (1, 1), (64, 64)]
-    features = encoder.encode(random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes)
+    pictures = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    features = encoder.encode(given(encoder, pictures))
     assert features.shape == (4, encoder.dim) and np.isfinite(features).all()
 
 
 @every_family
 def test_a_blank_picture_has_a_direction(load, family, options):
-    features = load(family, **options).encode(
-        [np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)]
-    )
+    encoder = load(family, **options)
+    blank = [np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)]
+    features = encoder.encode(given(encoder, blank))
     assert (np.linalg.norm(features, axis=1) > 0).all()
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from attrib_core import families
 from attrib_core.errors import InputError
 from attrib_core.networks import places, state
+from attrib_core.networks.encoder import NetworkEncoder
 from attrib_core.networks.preparation import Preparation
 from tests.embedding_fixtures import noise_pictures
 from tests.encoders_fixtures import load_small, tiny_weights
@@ -211,3 +212,39 @@ def test_weights_of_another_architecture_are_refused_by_every_family(load, tmp_p
     )
     with pytest.raises(InputError, match="is no TorchScript file that torch opens"):
         load("torchscript", weights=other, sha256=digest.identity["weights_sha256"])
+
+
+def place_matters(first_wrong: int) -> Any:
+    """A network that gives an input in place `first_wrong` or behind another last bit."""
+    import torch
+
+    class Placed(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            means = pictures.mean(dim=(2, 3))
+            off = torch.arange(len(means)) >= first_wrong
+            return torch.where(off[:, None], torch.nextafter(means, means + 1), means)
+
+    return Placed()
+
+
+@pytest.mark.parametrize(("first_wrong", "batch"), [(99, 16), (8, 8), (3, 2), (1, 1)])
+def test_a_batch_on_a_cpu_is_one_in_which_no_place_changes_a_bit(first_wrong, batch):
+    made = NetworkEncoder(place_matters(first_wrong), small, dim=3, batch=5, device="cpu")
+    assert made.batch == batch
+    pictures = noise_pictures(21)
+    together = made.encode(pictures)
+    assert np.array_equal(made.encode(pictures[::-1])[::-1], together)
+    assert np.array_equal(np.concatenate([made.encode([one]) for one in pictures]), together)
+
+
+@pytest.mark.parametrize(("side", "batch"), [(64, 16), (128, 8), (224, 2), (363, 1), (2000, 1)])
+def test_the_size_of_a_picture_decides_about_a_batch_on_a_cpu(side, batch):
+    prepare = functools.partial(np.resize, new_shape=(side, side, 3))
+    made = NetworkEncoder(
+        place_matters(99), lambda one: prepare(one).astype(np.float32), dim=3, batch=5, device="cpu"
+    )
+    assert made.batch == batch
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    return picture[:8, :8].astype(np.float32)

@@ -269,3 +269,16 @@ def test_published_lists() -> None:
     assert not set(prompts.read_list("published_media_test")) & set(
         prompts.read_list("published_media_train")
     )
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in prompts.FOLDER.glob("*.txt")))
+def test_a_prompt_without_its_token_is_the_control_prompt(name):
+    if "prior" in name:
+        return  # these lists have no token
+    for template in prompts.read_list(name):
+        for category in ("animal", "fruit", "art"):
+            asked, control = (
+                prompts.fill(template, category=category, modifier_token=token) for token in ("<new1>", None)
+            )
+            assert prompts.without_token(asked, "<new1>") == control != asked
+            assert prompts.without_token(control, "<new1>") == control

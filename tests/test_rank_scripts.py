@@ -28,6 +28,7 @@ def write_run(folder: Path, made: World) -> dict[str, Any]:
                 "exemplar_set": name,
                 "image_id": f"{name}-e{i}",
                 "image": IMAGE,
+                "caption": "a thing",
                 "kind": "style" if len(vectors) > 1 else "object",
                 "category": f"category {number}",
                 "subject": None,

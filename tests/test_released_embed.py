@@ -115,6 +115,11 @@ def test_configs_without_that_encoder_are_told(tmp_path, capsys, text, words):
         ("pixel", ["--set", "sise=4"], "--encoder.sise: no option of family 'pixel', did you mean 'size'"),
         ("pixel", ["--set", "size"], "--set: 'size'; expected KEY=VALUE"),
         ("abc-dino", ["--set", "weights=none.pth"], "--encoder: weights: no file 'none.pth'"),
+        (
+            "text",
+            ["--set", "base_model={family: bundled}"],
+            "--encoder: 'text' reads words, and",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, encoder, more, words):

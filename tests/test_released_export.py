@@ -46,7 +46,8 @@ def write_run(folder: Path) -> tuple[World, list[dict[str, object]], list[dict[s
         exemplars += [
             {
                 "exemplar_id": f"{name}-e{i}", "exemplar_set": name, "image_id": f"{name}-{i}", "image": PICTURE,
-                "kind": kind, "category": "bird", "subject": None, "style": None, "split": split, "seen": True,
+                "caption": "c", "kind": kind, "category": "bird", "subject": None, "style": None, "split": split,
+                "seen": True,
             }
             for i in range(len(vectors))
         ]  # fmt: skip

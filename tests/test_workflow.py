@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from attrib_core import tables
+from attrib_core import embedding, tables
 from attrib_core.config import plain, stated_config
 from attrib_core.costs import jobs, plan, status
 from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
@@ -214,6 +214,65 @@ def test_a_copy_of_the_results_is_finished_too(
     again = snakemake(tmp_path, TINY)
     assert again.returncode == 0, tail(again)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+WORDS = {"family": "text", "base_model": {"family": "bundled"}}
+
+
+@pytest.mark.slow
+def test_an_encoder_and_the_fusion_of_two_are_added_by_config(
+    run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """The new one reads the prompt's text; only its own jobs and the fusion's run, and the report shows both."""
+    shutil.copytree(run[0] / "results", tmp_path / "results", copy_function=shutil.copy2)
+    results = tmp_path / "results" / "tiny"
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.parquet")}
+    pixel = {"family": "pixel", "size": 8}
+    parts = {"look": pixel, "words": WORDS | {"weight": 0.5}}
+    encoders = {"pixel": pixel, "words": WORDS, "both": {"family": "fusion", "parts": parts}}
+    result = snakemake(tmp_path, config_file(tmp_path / "more.yaml", encoders=encoders))
+    assert result.returncode == 0, tail(result)
+    each = {
+        "embed_pool_part": POOL_PARTS,
+        "embed_queries_part": SET_PARTS,
+        "embed_exemplars": 1,
+        "tune": HEADS,
+    }
+    each |= dict.fromkeys(("index", "rank", "calibrate"), MAPPERS)
+    expected = {rule: 2 * number for rule, number in each.items()} | {"measure": 1, "report": 1}
+    assert planned(result) == expected
+    made = {
+        path.relative_to(results).parts[0] for path, time in before.items() if path.stat().st_mtime_ns != time
+    }
+    assert made <= {f"{name}.parquet" for name in ("metrics", "comparisons", "strata", "matched")}
+    metrics = tables.read(results / "metrics.parquet", "metrics")
+    assert set(metrics["encoder"].to_pylist()) == set(encoders)
+    page = (results / "report" / "index.html").read_text("utf-8")
+    assert all(re.search(rf"\b{name}\b", page) for name in encoders)
+    _what_is_said_is_the_prompt_without_the_token(results)
+
+
+def _what_is_said_is_the_prompt_without_the_token(results: Path) -> None:
+    """By words alone a picture and its control are the same, and so are the samples of a prompt."""
+    drawn = tables.read_parts(sorted(results.glob("synthesized/part-*")), "synthesized").to_pylist()
+    vectors = {}
+    for path in sorted(results.glob("embeddings/words/queries/part-*")):
+        names, values = embedding.read(path)
+        vectors |= dict(zip(names, values, strict=True))
+    said: dict[tuple[Any, ...], list[str]] = {}
+    for row in drawn:
+        key = (row["exemplar_set"], row["prompt_kind"], row["prompt_index"])
+        said.setdefault(key, []).append(row["query_id"])
+    assert all(len(names) == 2 for names in said.values())
+    assert all((vectors[one] == vectors[other]).all() for one, other in said.values())
+    exemplars = tables.read(results / "exemplars.parquet", "exemplars").to_pylist()
+    encoder = embedding.load(WORDS, "encoders.words", device="cpu")
+    names, values = embedding.read(results / "embeddings" / "words" / "exemplars.parquet")
+    assert names == [row["exemplar_id"] for row in exemplars]
+    assert (values == encoder.encode([row["caption"] for row in exemplars])).all()
+    pool = tables.read_parts(sorted(results.glob("pool/part-*")), "pool", ["image_id", "caption"]).to_pylist()
+    captions = {row["image_id"]: row["caption"] for row in pool}
+    assert all(row["caption"] == captions[row["image_id"]] for row in exemplars)
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ from attrib_core.jobs import job
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import embedding, embedding_part, features, tables
+    from attrib_core import embedding, tables
+    from attrib_core.embedding import features, part
     from attrib_core.store import parts, places
 
     images, output = Path(snakemake.input.images), Path(snakemake.output.embeddings)
@@ -13,12 +14,12 @@ with job(snakemake):
     encoder = features.load(params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
     with places.in_use(run):
         conditions = {"encoder": params.encoder, "code": params.feature_code}
-        asked = embedding_part.wanted(images, ids=params.ids, by=params.pieces["by"], conditions=conditions)
-        embedded = embedding_part.embed(
+        read = {"ids": params.ids, "words": params.words, "encoder": encoder}
+        asked = part.wanted(images, by=params.pieces["by"], conditions=conditions, **read)
+        embedded = part.embed(
             images,
             asked,
-            ids=params.ids,
-            encoder=encoder,
+            **read,
             run=run,
             job=f"{snakemake.rule}/{'-'.join(snakemake.wildcards)}",
             threads=snakemake.resources.get("decoding_threads", -1),
@@ -26,4 +27,4 @@ with job(snakemake):
         with tables.writer(output, embedding.schema(encoder)) as sink:
             for table in embedded:
                 sink.write(table)
-        parts.settle(output, embedding_part.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run)
+        parts.settle(output, part.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run)

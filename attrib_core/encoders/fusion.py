@@ -7,6 +7,7 @@ A part is written like an encoder of the config, with a `weight` beside its opti
       content: {family: timm, architecture: tf_efficientnet_lite0, weights: efficientnet-lite0}
       colours: {family: palette, bins: 8, weight: 0.5}
 
+A part may read words where another sees pictures: `words: {family: text, base_model: {family: bundled}}`.
 Parts stand in the order of their names, whatever their order in the config.
 """
 
@@ -25,6 +26,7 @@ from attrib_core.errors import InputError
 from attrib_core.validation import validated
 
 FAMILY = "fusion"
+PICTURES, BOTH = "pictures", "both"
 Parts = Annotated[
     dict[str, dict[str, Any]],
     Field(
@@ -44,40 +46,50 @@ class Part(BaseModel):
 
 
 class Encoder(Protocol):
-    """What a part is loaded as."""
+    """What a part is loaded as; `reads` may say that it is given words, or pairs of picture and words."""
 
     dim: int
     identity: dict[str, Any]
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray: ...
+    def encode(self, inputs: Iterable[Any]) -> np.ndarray: ...
 
 
 class FusionEncoder:
-    """Pictures as the concatenated features of parts; `dim` is the sum of theirs."""
+    """Pictures as the concatenated features of parts; `dim` is the sum of theirs.
+
+    `reads` is what all parts read, or "both" where they differ.
+    """
 
     def __init__(self, parts: Mapping[str, Encoder], weights: Mapping[str, float], batch: int) -> None:
         self._parts = {name: parts[name] for name in sorted(parts)}
         self._weights, self._batch = weights, batch
+        self._reads = {name: getattr(part, "reads", PICTURES) for name, part in self._parts.items()}
+        several = set(self._reads.values())
+        self.reads = several.pop() if len(several) == 1 else BOTH
         self.dim = sum(part.dim for part in parts.values())
         described = {
             name: {"weight": weights[name], "encoder": part.identity} for name, part in self._parts.items()
         }
         self.identity: dict[str, Any] = {"family": FAMILY, "parts": described, "dim": self.dim}
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+    def encode(self, inputs: Iterable[Any]) -> np.ndarray:
         """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
 
-        A part's vector is scaled to the length sqrt(weight); one of zeros stays so. Taken
-        lazily: at most `batch` pictures are held at once, since every part must see them.
+        Where `reads` is "words" the inputs are texts, where it is "both" pairs of picture and text. A part's
+        vector is scaled to the length sqrt(weight); one of zeros stays so. Taken lazily: at most
+        `batch` inputs are held at once, since every part must see them.
         """
-        source: Iterator[np.ndarray] = iter(pictures)
+        source: Iterator[Any] = iter(inputs)
         rows: list[np.ndarray] = []
         while chunk := list(islice(source, self._batch)):
             rows.append(np.concatenate([self._scaled(name, chunk) for name in self._parts], axis=1))
         return np.concatenate(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
 
-    def _scaled(self, name: str, chunk: list[np.ndarray]) -> np.ndarray:
+    def _scaled(self, name: str, chunk: list[Any]) -> np.ndarray:
         """(chunk, the part's dim) float32. Row by row, so that no sum depends on the other pictures."""
+        own = self._reads[name]
+        if own != self.reads:
+            chunk = [picture if own == PICTURES else words for picture, words in chunk]
         vectors = self._parts[name].encode(chunk).astype(np.float64)
         lengths = np.array([np.sqrt(np.square(vector).sum()) for vector in vectors])
         factors = np.sqrt(self._weights[name]) / np.where(lengths > 0, lengths, 1)

@@ -31,11 +31,6 @@ from attrib_core.networks.preparation import Channels, Fit, Interpolation, Prepa
 
 PACKAGES = ("torch", "open_clip_torch")
 """Distributions whose version may change the features."""
-HUB_FILES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
 TOWER = "visual."
 
 
@@ -150,4 +145,4 @@ def load(
 
 def files(*, weights: str, **_others: Any) -> list[Path]:
     """The file of weights; InputError where it is missing."""
-    return [places.file(weights, HUB_FILES)]
+    return [places.file(weights, places.OPEN_CLIP_FILES)]

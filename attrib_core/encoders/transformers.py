@@ -12,7 +12,6 @@ normalisation are those that the model's authors ship. Features are, by the type
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +21,8 @@ from pydantic import Field
 
 from attrib_core import device as devices
 from attrib_core import keys
-from attrib_core.errors import InputError, close_matches
-from attrib_core.networks import places
+from attrib_core.errors import InputError
+from attrib_core.networks import places, pretrained
 from attrib_core.networks.encoder import BatchOption, DeviceOption, NetworkEncoder, PrecisionOption
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "torchvision")
 """Distributions whose version may change the features."""
-CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+CONFIG, PROCESSOR = pretrained.CONFIG, "preprocessor_config.json"
 MODELS = {
     "clip": ("CLIPVisionModelWithProjection", "image_embeds"),
     "clip_vision_model": ("CLIPVisionModelWithProjection", "image_embeds"),
@@ -67,8 +66,13 @@ def load(
     import torch
 
     folder = places.folder(weights, CONFIG)
-    kind, taken = _kind(folder)
-    network = _network(folder, kind)
+    if pretrained.config(folder)["model_type"] in ("siglip2", "siglip2_vision_model"):
+        raise InputError(
+            f"weights: {folder} is a SigLIP 2 of flexible resolution, which sees lists of patches; take one of"
+            " fixed resolution, such as google/siglip2-so400m-patch14-384"
+        )
+    kind, taken = pretrained.choice(folder, MODELS)
+    network = pretrained.network(folder, kind, **({"add_pooling_layer": False} if kind == "ViTModel" else {}))
     prepare = _prepare(folder)
     seen = prepare(np.zeros((64, 64, 3), dtype=np.uint8))
 
@@ -107,59 +111,7 @@ def files(*, weights: str, **_others: Any) -> list[Path]:
     folder = places.folder(weights, CONFIG)
     if not (folder / PROCESSOR).is_file():
         raise InputError(f"weights: {folder} lacks {PROCESSOR}, the image processor; save or fetch it beside")
-    # An index names the pieces of weights that are cut; where there are tables of tensors, pickles are not read.
-    found = sorted(folder.glob("model*.safetensors*")) or sorted(folder.glob("pytorch_model*.bin*"))
-    if not found:
-        raise InputError(f"weights: {folder} lacks model.safetensors; expected the weights beside {CONFIG}")
-    return [folder / CONFIG, folder / PROCESSOR, *found]
-
-
-def _kind(folder: Path) -> tuple[str, str]:
-    """The class that opens the model, and what of its output is the feature."""
-    try:
-        told = json.loads((folder / CONFIG).read_text("utf-8"))
-        kind = told["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"weights: {folder / CONFIG} names no model_type ({error})") from None
-    if kind in ("siglip2", "siglip2_vision_model"):
-        raise InputError(
-            f"weights: {folder} is a SigLIP 2 of flexible resolution, which sees lists of patches; take one of"
-            " fixed resolution, such as google/siglip2-so400m-patch14-384"
-        )
-    if kind not in MODELS:
-        raise InputError(f"weights: {folder} is a model of type {kind!r}, {close_matches(str(kind), MODELS)}")
-    return MODELS[kind]
-
-
-def _network(folder: Path, kind: str) -> torch.nn.Module:
-    """The model, every tensor out of the files. transformers itself fills what is missing with noise."""
-    import torch
-    import transformers
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing is told by the error below
-    extra = {"add_pooling_layer": False} if kind == "ViTModel" else {}
-    try:
-        network, told = getattr(transformers, kind).from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32, **extra
-        )
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"weights: {folder} cannot be opened by {kind}: {reason}") from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0].startswith("safetensors"):
-            raise InputError(f"weights: {folder} holds damaged weights ({error})") from None
-        raise
-    finally:
-        logging.set_verbosity(before)
-    odd = [f"{name} missing" for name in sorted(told["missing_keys"])]
-    odd += [f"{one} has another shape" for one in sorted(map(str, told["mismatched_keys"]))]
-    if odd:
-        raise InputError(f"weights: {folder} does not fit {kind} in {len(odd)} tensors, the first: {odd[0]}")
-    loaded: torch.nn.Module = network
-    return loaded
+    return [folder / CONFIG, folder / PROCESSOR, *pretrained.weight_files(folder)]
 
 
 def _prepare(folder: Path) -> Any:

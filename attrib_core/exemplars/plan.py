@@ -123,6 +123,7 @@ def _rows(
             "exemplar_set": one.name,
             "image_id": member.image_id,
             "image": pictures[member.image_id],
+            "caption": member.caption,
             "kind": one.kind,
             "category": one.category,
             "subject": member.subject,

@@ -1,12 +1,13 @@
-"""A network run on pictures: one at a time on a CPU, in batches on a GPU.
+"""A network run on pictures, or on words, in batches of a fixed size, the last filled up with zeros.
 
-Arithmetic is float32, or bfloat16 by choice. The CPU takes one picture at a time: sums inside a
-batch run in an order that depends on a picture's place in it, and the bits of an embedding must not
-depend on its company. What that costs hangs on the size: tf_efficientnet_lite0 took 187 pictures of 64
-pixels a second of processor time so, and 531 in batches of 8; of 224 pixels 55, and 49 in such batches.
-A GPU takes whole batches of `batch` pictures from pinned memory, the last filled up with zeros; there a
-picture's place may change last bits. In such batches on a CPU, float32 features changed by less than 5e-6
-of their length; a GPU was not at hand.
+Arithmetic is float32, or bfloat16 by choice. The bits of an embedding must not depend on its company. On a
+CPU they could: a library may sum in an order that hangs on the number of inputs, and on the place among them.
+The number is fixed by the size of an input; whether the place matters is tried when the network is loaded, with a
+batch of equal inputs. Where the results differ in a bit, the batch is halved until they do not, down to one
+input at a time. Batches are small: beyond some 100,000 pixels a core gains nothing by more.
+
+A GPU takes batches of `batch` inputs from pinned memory; there an input's place may change last bits. In batches
+of another size on a CPU, float32 features changed by less than 5e-6 of their length.
 """
 
 from __future__ import annotations
@@ -18,51 +19,74 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from attrib_core import keys
 from attrib_core.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16"]
+Reads = Literal["pictures", "words"]
 BatchOption = Annotated[
-    int, Field(ge=1, le=1024, description="pictures a forward pass on a GPU; the CPU takes one at a time")
+    int, Field(ge=1, le=1024, description="pictures a forward pass on a GPU; on a CPU their size decides")
 ]
 PrecisionOption = Annotated[
     Precision,
     Field(description="of the network's products; bfloat16 keeps 3 digits, is fast on GPUs and slow on CPUs"),
 ]
 DeviceOption = Annotated[str, Field(description="auto, cpu or cuda")]
+CPU_PIXELS, CPU_MOST = 1 << 17, 16
+"""Pixels of a batch on a CPU at most, where one picture has not more, and pictures."""
+TOKEN_PIXELS = 256
+"""A token of a text costs about what a patch of 16 x 16 pixels does."""
 
 
 class NetworkEncoder:
-    """A network that gives `dim` features a picture."""
+    """A network that gives `dim` features a picture, or a text where it reads words."""
 
     def __init__(
         self,
         network: torch.nn.Module,
-        prepare: Callable[[np.ndarray], np.ndarray],
+        prepare: Callable[[Any], np.ndarray],
         *,
         dim: int,
         batch: int,
         device: str,
         precision: Precision = "float32",
+        reads: Reads = "pictures",
     ) -> None:
-        """`network` takes (n, 3, height, width) float32 to (n, dim).
+        """`network` takes (n, 3, height, width) float32 to (n, dim), or of words (n, ...) int64.
 
-        `prepare` takes a picture to the (height, width, 3) float32 that the network sees.
+        `prepare` takes a picture to the (height, width, 3) float32 that the network sees, or a text
+        to its ids, of one shape for all texts, the tokens last.
         """
         import torch
 
         self._network = network.eval().to(memory_format=torch.channels_last).to(device)
         self._device, self._precision = device, precision
-        self._batch = 1 if device == "cpu" else batch
         self.prepare = prepare
         self.dim = dim
+        self.reads = reads
         self.identity: dict[str, Any] = {}
+        self._batch = self._cpu_batch() if device == "cpu" else batch
+
+    def _cpu_batch(self) -> int:
+        """Inputs of a forward pass on a CPU: a power of two, in which no place changes a bit."""
+        noise = keys.generator("batch").integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        one = self.prepare("a text like any other" if self.reads == "words" else noise)
+        size = one.shape[-1] * TOKEN_PIXELS if self.reads == "words" else one.shape[0] * one.shape[1]
+        most = max(1, min(CPU_MOST, CPU_PIXELS // size))
+        batch: int = 1 << (most.bit_length() - 1)
+        while batch > 1:
+            found = self._run(np.stack([one] * batch)).view(np.uint32)
+            if (found == found[0]).all():
+                return batch
+            batch //= 2
+        return 1
 
     @property
     def batch(self) -> int:
-        """Pictures of a forward pass."""
+        """Inputs of a forward pass."""
         return self._batch
 
     @property
@@ -70,15 +94,15 @@ class NetworkEncoder:
         """Where the network computes, as torch names it."""
         return self._device
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
+    def encode(self, inputs: Iterable[Any]) -> np.ndarray:
+        """(height, width, 3) uint8 pictures of any sizes, or texts, to (inputs, dim) float32.
 
-        Taken lazily: at most a batch of pictures is held at once.
+        Taken lazily: at most a batch of inputs is held at once.
         """
-        return self.encode_prepared(map(self.prepare, pictures))
+        return self.encode_prepared(map(self.prepare, inputs))
 
     def encode_prepared(self, prepared: Iterable[np.ndarray]) -> np.ndarray:
-        """The same for pictures that went through `prepare` before, in other threads perhaps."""
+        """The same for inputs that went through `prepare` before, in other threads perhaps."""
         source: Iterator[np.ndarray] = iter(prepared)
         rows: list[np.ndarray] = []
         while chunk := list(islice(source, self._batch)):
@@ -92,14 +116,15 @@ class NetworkEncoder:
         tensor = torch.from_numpy(prepared)
         if self._device.startswith("cuda"):
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-        pictures = tensor.permute(0, 3, 1, 2)  # in memory the channels stay last
+        if self.reads == "pictures":
+            tensor = tensor.permute(0, 3, 1, 2)  # in memory the channels stay last
         cudnn = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         kind = torch.device(self._device).type
         reduced = torch.autocast(kind, torch.bfloat16, enabled=self._precision == "bfloat16")
         with torch.inference_mode(), cudnn, reduced:
-            features: np.ndarray = self._network(pictures.to(self._device)).float().cpu().numpy()
+            features: np.ndarray = self._network(tensor.to(self._device)).float().cpu().numpy()
         return features
 
 

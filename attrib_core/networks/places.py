@@ -10,6 +10,12 @@ from attrib_core import hub
 from attrib_core.errors import InputError
 
 HUB = "hub:"
+OPEN_CLIP_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+"""The names that open_clip's weights have on the hub."""
 _NAMED = re.compile(r"hub:(?P<name>[^@]+)(@(?P<revision>.+))?")
 
 

@@ -69,8 +69,14 @@ def embed(
     """Write the features of a JSON of test cases; yields a line about each group of pictures, then the file.
 
     Pictures are `images` / the path in the JSON. All are looked for before the first is read. Raises
-    InputError for a missing or broken picture, named with its place in the JSON, and writes nothing then.
+    InputError for a missing or broken picture, named with its place in the JSON, and for an encoder that reads
+    words, which a JSON of test cases does not have; writes nothing then.
     """
+    if embedding.reads(encoder) != "pictures":
+        raise InputError(
+            f"--encoder: {encoder.identity['family']!r} reads words, and {testcase} names pictures alone; expected an"
+            " encoder of pictures"
+        )
     entries = read_descriptions(testcase)
     kinds = list(dict.fromkeys(kind for entry in entries for kind in entry.synth))
     exemplars = [path for entry in entries for path in entry.exemplar]
@@ -114,11 +120,11 @@ def _tensor(paths: Sequence[str], images: Path, encoder: embedding.Encoder, thre
     """(paths, dim) float32 features in the order of the paths."""
     import torch
 
-    files = ((path, (images / path).read_bytes(), str(images / path)) for path in paths)
+    rows = (embedding.Row(path, (images / path).read_bytes(), None, str(images / path)) for path in paths)
     values = np.empty((len(paths), encoder.dim), dtype=np.float32)
     done = 0
     for names, features in embedding.encoded(
-        files, encoder, where=str(images), total=len(paths), threads=threads
+        rows, encoder, where=str(images), total=len(paths), threads=threads
     ):
         values[done : done + len(names)] = features
         done += len(names)

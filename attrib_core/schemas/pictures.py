@@ -50,6 +50,7 @@ EXEMPLARS = pa.schema(
         SET,
         column("image_id", TEXT, "its row in the pool"),
         column("image", IMAGE, "the picture itself, so that later stages need not search the pool"),
+        column("caption", TEXT, "what the picture shows, in words, as in the pool"),
         KIND,
         column("category", TEXT, "coarse class noun that prompts use"),
         column("subject", TEXT, "the object shown", null=True),

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from attrib_core import embedding, features, keys, tables
-from attrib_core.embedding import Encoder
-from attrib_core.errors import InputError
+from attrib_core import embedding, keys, tables
+from attrib_core.embedding import Encoder, features
+from attrib_core.embedding.rows import opened, rows
 from attrib_core.store import pieces, places
 
 LOGGER = logging.getLogger(__name__)
@@ -38,35 +37,30 @@ class Wanted:
     names: list[str]
 
 
-def wanted(path: Path, *, ids: str, by: str | None, conditions: Conditions) -> list[Wanted]:
+def wanted(
+    path: Path,
+    *,
+    ids: str,
+    words: str | None = None,
+    by: str | None,
+    encoder: Encoder,
+    conditions: Conditions,
+) -> list[Wanted]:
     """The pieces of a table of pictures, in its order: rows that are alike in the column `by`; all where that is None.
 
-    Raises InputError for a missing file or column, and a picture without bytes.
+    Of pictures and words a key holds what the encoder reads. Raises InputError as `embedding.embed` does for
+    a missing file or column, a picture without bytes, a row without words.
     """
     found = []
-    for _, rows in itertools.groupby(_rows(path, ids, by), key=lambda row: row[0]):
-        names, digests = zip(*((name, seen) for _, name, seen in rows), strict=True)
-        key = keys.content_key(EMBEDDINGS, dict(conditions), digests)
-        found.append(Wanted(key, list(names)))
+    image, words = embedding.columns(encoder, words, where=str(path))
+    with opened(path, [column for column in (ids, image, words, by) if column]) as file:
+        groups = file.read([by]).column(by).to_pylist() if by else itertools.repeat(None)
+        given = rows(file, path, ids=ids, image=image, words=words, step=embedding.CHUNK)
+        for _, group in itertools.groupby(zip(groups, given, strict=False), key=lambda pair: pair[0]):
+            names, digests = zip(*((row.name, features.digest(row)) for _, row in group), strict=True)
+            key = keys.content_key(EMBEDDINGS, dict(conditions), digests)
+            found.append(Wanted(key, list(names)))
     return found
-
-
-def _rows(path: Path, ids: str, by: str | None) -> Iterator[tuple[str | None, str, str]]:
-    """Group, name and digest, row by row."""
-    there = pq.read_schema(path).names if path.is_file() else []
-    words = [name for name in features.WORDS if name in there]
-    columns = list(dict.fromkeys([ids, "image", *words, *([by] if by else [])]))
-    for batch in tables.iterate([path], columns, embedding.CHUNK):
-        groups = batch.column(by).to_pylist() if by else [None] * len(batch)
-        read = [batch.column(name).to_pylist() for name in words]
-        images = zip(batch.column(ids).to_pylist(), batch.column("image"), strict=True)
-        for row, (name, image) in enumerate(images):
-            data = image["bytes"].as_py() if image.is_valid else None
-            if data is None:
-                raise InputError(
-                    f"{path}: picture {name!r} has no bytes; expected the encoded picture in image.bytes"
-                )
-            yield groups[row], name, features.digest(data, [column[row] for column in read])
 
 
 def embed(
@@ -74,6 +68,7 @@ def embed(
     asked: Sequence[Wanted],
     *,
     ids: str,
+    words: str | None = None,
     encoder: Encoder,
     run: Path,
     job: str = "embed/whole",
@@ -91,7 +86,9 @@ def embed(
     chosen = [make for one, make in zip(asked, makes, strict=True) for _ in one.names]
     if not all(chosen):
         LOGGER.info("embeddings of %d of %d pictures are there already", chosen.count(False), len(chosen))
-    made = _Ahead(features.of_rows(path, ids=ids, encoder=encoder, threads=threads, chosen=chosen))
+    made = _Ahead(
+        features.of_rows(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)
+    )
     for one, make in zip(asked, makes, strict=True):
         if make:
             yield from _streamed(one.names, made)

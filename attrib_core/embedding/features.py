@@ -7,7 +7,7 @@ embeddings are kept; so what does not touch a feature stays out of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ import pyarrow as pa
 
 from attrib_core import embedding
 from attrib_core.embedding import Encoder
-
-WORDS = ("caption", "prompt")
-"""Columns of words beside the picture: what an encoder may read, where a table has them."""
+from attrib_core.embedding.rows import Row
 
 
 def load(section: Mapping[str, Any], where: str) -> Encoder:
@@ -25,16 +23,16 @@ def load(section: Mapping[str, Any], where: str) -> Encoder:
     return embedding.load(section, where)
 
 
-def digest(picture: bytes, words: Iterable[str | None]) -> str:
+def digest(row: Row) -> str:
     """Digest of all that an encoder sees of a row, 64 hexadecimal digits; its name is no part of it."""
-    seen = hashlib.sha256(hashlib.sha256(picture).digest())
-    for word in words:
-        seen.update(b"\0" if word is None else b"\1" + hashlib.sha256(word.encode()).digest())
+    seen = hashlib.sha256()
+    for part in (row.data, None if row.words is None else row.words.encode()):
+        seen.update(b"\0" if part is None else b"\1" + hashlib.sha256(part).digest())
     return seen.hexdigest()
 
 
 def of_rows(
-    path: Path, *, ids: str, encoder: Encoder, threads: int, chosen: Sequence[bool]
+    path: Path, *, ids: str, words: str | None, encoder: Encoder, threads: int, chosen: Sequence[bool]
 ) -> Iterator[pa.Table]:
     """Embeddings of the rows that are chosen; see `embedding.embed`."""
-    return embedding.embed(path, ids=ids, encoder=encoder, threads=threads, chosen=chosen)
+    return embedding.embed(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)

@@ -1,4 +1,4 @@
-"""Embeddings of pictures: a part of a table of pictures in, a part of embeddings out.
+"""Embeddings of pictures, of their words or of both: a part of a table of pictures in, a part of embeddings out.
 
 Streamed: one picture is decoded at a time, or a few ahead where threads decode; an encoder holds one
 batch, and at most one row group of embeddings waits to be written.
@@ -21,33 +21,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attrib_core import decoding, families, keys, tables
+from attrib_core.embedding.rows import Row, opened, rows
 from attrib_core.errors import InputError
 from attrib_core.jobs import progress
 
 CHUNK = 256
 THREADS_BESIDE_A_GPU = 4
 AHEAD = 4
+READS = ("pictures", "words", "both")
 _METADATA = b"encoder"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Encoder(Protocol):
-    """What a family of `encoders` gives: a feature function on pictures.
+    """What a family of `encoders` gives: a feature function on pictures, on their words, or on both.
 
     `dim` is the number of features, `identity` what decides about them (family, options,
-    checksum of the weights) as plain JSON values. The bits of a picture's features do not
-    depend on which pictures are encoded with it.
+    checksum of the weights) as plain JSON values. The bits of an input's features do not
+    depend on which inputs are encoded with it.
 
-    An encoder may split its work: `encode(pictures)` is then `encode_prepared(map(prepare, pictures))`,
-    and `prepare`, of one picture, is run by the threads that decode. It may say its `batch`.
+    An encoder may have `reads`, one of READS: it is then given texts for "words", and pairs of a picture
+    and a text for "both". Without it, it is given pictures.
+
+    An encoder may split its work: `encode(inputs)` is then `encode_prepared(map(prepare, inputs))`,
+    and `prepare`, of one input, is run by the threads that decode. It may say its `batch`.
     """
 
     dim: int
     identity: dict[str, Any]
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        """(height, width, 3) uint8 pictures, taken lazily, to (pictures, dim) float32."""
+    def encode(self, inputs: Iterable[Any]) -> np.ndarray:
+        """What it reads, taken lazily, to (inputs, dim) float32; a picture is (height, width, 3) uint8."""
         ...
 
 
@@ -61,58 +66,92 @@ def load(section: Mapping[str, Any], where: str, *, device: str = "auto") -> Enc
     return encoder
 
 
+def reads(encoder: Encoder) -> str:
+    """What an encoder is given, one of READS."""
+    found: str = getattr(encoder, "reads", READS[0])
+    if found not in READS:
+        family = encoder.identity.get("family")
+        raise InputError(f"encoder {family!r} reads {found!r}, expected one of {', '.join(READS)}")
+    return found
+
+
+def columns(encoder: Encoder, words: str | None, *, where: str) -> tuple[str | None, str | None]:
+    """The columns of pictures and of words that an encoder reads; InputError where its words have no column."""
+    read = reads(encoder)
+    if read != "pictures" and words is None:
+        raise InputError(
+            f"{where}: encoder {encoder.identity.get('family')!r} reads words; name their column"
+        )
+    return None if read == "words" else "image", None if read == "pictures" else words
+
+
 def embed(
-    path: Path, *, ids: str, encoder: Encoder, threads: int = 0, chosen: Sequence[bool] | None = None
+    path: Path,
+    *,
+    ids: str,
+    words: str | None = None,
+    encoder: Encoder,
+    threads: int = 0,
+    chosen: Sequence[bool] | None = None,
 ) -> Iterator[pa.Table]:
     """Embeddings of the pictures in a Parquet file, in tables of at most about a row group.
 
-    `ids` is the column that names a picture; the pictures are in the column `image`. So many
+    `ids` is the column that names a picture; the pictures are in the column `image`, and what is said of
+    them in the column `words`. An encoder that reads words is given these without the modifier token: it
+    stands for a model, and no tower knows it. A column that the encoder does not read is not opened. So many
     `threads` decode and prepare ahead of the encoder, AHEAD pictures each at most; with 0 it is
     done as pictures are needed; -1 means THREADS_BESIDE_A_GPU where the encoder computes on one, else
     none. The result does not depend on it. `chosen` says of each row whether it is wanted; None: all are.
-    Raises InputError for a missing file or column, a picture without bytes or that cannot be decoded, and
-    features that are not (pictures, dim) finite float32.
+    Raises InputError for a missing file or column, a picture without bytes or that cannot be decoded, a
+    row without words (empty ones are words), and features that are not (pictures, dim) finite float32.
     """
-    rows: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     names: list[str] = []
-    with _open(path, [ids, "image"]) as file:
+    image, words = columns(encoder, words, where=str(path))
+    with opened(path, [column for column in (ids, image, words) if column]) as file:
         total = file.metadata.num_rows if chosen is None else sum(chosen)
-        files = _files(file, path, ids) if chosen is None else compress(_files(file, path, ids), chosen)
-        chunks = encoded(files, encoder, where=str(path), total=total, threads=threads)
+        given = rows(file, path, ids=ids, image=image, words=words, step=CHUNK)
+        given = given if chosen is None else compress(given, chosen)
+        chunks = encoded(given, encoder, where=str(path), total=total, threads=threads)
         for found, features in chunks:
             names += found
-            rows.append(features)
+            blocks.append(features)
             if len(names) >= tables.ROW_GROUP:
-                yield tables.embedding_table(names, np.concatenate(rows))
-                rows, names = [], []
+                yield tables.embedding_table(names, np.concatenate(blocks))
+                blocks, names = [], []
     if names:
-        yield tables.embedding_table(names, np.concatenate(rows))
+        yield tables.embedding_table(names, np.concatenate(blocks))
 
 
 def encoded(
-    files: Iterable[tuple[str, bytes, str]],
+    given: Iterable[Row],
     encoder: Encoder,
     *,
     where: str,
     total: int | None = None,
     threads: int = 0,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Names and (n, dim) float32 of picture files, some hundreds at a time; see `embed`.
-
-    `files` are the name, the encoded picture, and words for an error about it; `where` names all of them.
-    """
+    """Names and (n, dim) float32 of rows, some hundreds at a time; see `embed`. `where` names all of them."""
+    read = reads(encoder)
     if threads < 0:
         threads = THREADS_BESIDE_A_GPU if getattr(encoder, "device", "cpu") != "cpu" else 0
+    if read == "words":
+        threads = 0  # nothing is decoded, and tokenizers are not for several threads
     prepare = getattr(encoder, "prepare", None)
 
-    def opened(item: tuple[str, bytes, str]) -> tuple[str, np.ndarray]:
-        name, data, about = item
-        picture = decoding.to_rgb(data, where=about)
-        return name, prepare(picture) if prepare else picture
+    def ready(row: Row) -> tuple[str, Any]:
+        taken = _taken(row, read)
+        return row.name, prepare(taken) if prepare else taken
 
-    pictures = progress(_ahead(files, opened, threads), total=total, what="pictures")
+    pictures = progress(_ahead(given, ready, threads), total=total, what="pictures")
     while chunk := _encoded(pictures, encoder, where):
         yield chunk
+
+
+def _taken(row: Row, read: str) -> Any:
+    """What an encoder that reads this is given of a row."""
+    picture = None if read == "words" or row.data is None else decoding.to_rgb(row.data, where=row.where)
+    return {"pictures": picture, "words": row.words, "both": (picture, row.words)}[read]
 
 
 def _ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int) -> Iterator[Result]:
@@ -146,32 +185,8 @@ def identity(path: Path) -> dict[str, Any]:
     return dict(json.loads(noted))
 
 
-def _open(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such table; expected a Parquet file") from None
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}") from None
-    missing = [name for name in columns if name not in file.schema_arrow.names]
-    if missing:
-        raise InputError(f"{path}: missing columns {missing}; it has {file.schema_arrow.names}")
-    return file
-
-
-def _files(file: pq.ParquetFile, path: Path, ids: str) -> Iterator[tuple[str, bytes, str]]:
-    """Name, encoded picture, and words for an error, row by row."""
-    for batch in file.iter_batches(batch_size=CHUNK, columns=[ids, "image"]):
-        for name, image in zip(batch.column(ids), batch.column("image"), strict=True):
-            where = f"{path}: picture {name.as_py()!r}"
-            data = image["bytes"].as_py() if image.is_valid else None
-            if data is None:
-                raise InputError(f"{where} has no bytes; expected the encoded picture in image.bytes")
-            yield name.as_py(), data, where
-
-
 def _encoded(
-    pictures: Iterator[tuple[str, np.ndarray]], encoder: Encoder, where: str
+    pictures: Iterator[tuple[str, Any]], encoder: Encoder, where: str
 ) -> tuple[list[str], np.ndarray] | None:
     names: list[str] = []
     if (first := next(pictures, None)) is None:
@@ -179,7 +194,7 @@ def _encoded(
     batch = getattr(encoder, "batch", 1)
     size = batch * math.ceil(CHUNK / batch)  # whole batches: the last of a chunk is not filled up for nothing
 
-    def taken() -> Iterator[np.ndarray]:
+    def taken() -> Iterator[Any]:
         for name, picture in chain([first], islice(pictures, size - 1)):
             names.append(name)
             yield picture
@@ -217,7 +232,7 @@ def stream(paths: Iterable[Path], *, rows: int = tables.ROW_GROUP) -> Iterator[t
     """
     dim: int | None = None
     for path in paths:
-        with _open(path, ["image_id", "embedding"]) as file:
+        with opened(path, ["image_id", "embedding"]) as file:
             kind = file.schema_arrow.field("embedding").type
             if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
                 raise InputError(f"{path}: column 'embedding' is {kind}, expected a fixed-size list of float")
@@ -255,6 +270,6 @@ def sample(
 
 
 def _names(path: Path) -> Iterator[str]:
-    with _open(path, ["image_id"]) as file:
+    with opened(path, ["image_id"]) as file:
         for batch in file.iter_batches(columns=["image_id"]):
             yield from batch.column("image_id").to_pylist()
