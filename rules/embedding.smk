@@ -14,7 +14,8 @@ rule embed_pool_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(120),
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
@@ -38,7 +39,8 @@ rule embed_queries_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(120),
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
@@ -62,7 +64,8 @@ rule embed_exemplars:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(120),
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:

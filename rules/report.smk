@@ -81,7 +81,8 @@ rule report:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=CONFIG["report"],
         run=CONFIG["run"],
