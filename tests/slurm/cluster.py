@@ -96,7 +96,9 @@ def unavailable() -> str | None:
 
 
 def _program(name: str) -> str | None:
-    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+    return shutil.which(
+        name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    )
 
 
 def configure(folder: Path, *, gpus: int, cpus: int, memory: int) -> None:
