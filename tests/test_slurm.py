@@ -90,7 +90,7 @@ def test_the_tiny_workflow_survives_want_of_memory_and_kills(tmp_path: Path) -> 
     local.mkdir()
     config = config_file(
         tmp_path / "tiny.yaml",
-        parts={"exemplar_sets": 7},
+        parts={"exemplar_sets": 8},
         customizer={"style_steps": 2},
         mapper={"trained_on": ["both"]},
     )
