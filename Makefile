@@ -61,11 +61,11 @@ $(BIN)/python:
 # The stamp is older than pyproject.toml or the lock file only when one of them changed.
 # faiss-cpu and faiss-gpu own the same folder: the other one has to go first.
 $(READY): pyproject.toml $(LOCK) | $(BIN)/python
-	@echo "Installing attrib-core[$(EXTRA),dev] into $(VENV) (minutes the first time)"
+	@echo "Installing attrib-core[$(EXTRA),slurm,dev] into $(VENV) (minutes the first time)"
 	@if [ -e $(VENV)/.ready-$(OTHER_EXTRA) ]; then \
 	  $(BIN)/python -m pip uninstall --quiet --yes faiss-cpu faiss-gpu; rm -f $(VENV)/.ready-$(OTHER_EXTRA); fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) \
-	  --editable '.[$(EXTRA),dev]'
+	  --editable '.[$(EXTRA),slurm,dev]'
 	@touch $@
 
 demo: install

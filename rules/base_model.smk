@@ -12,7 +12,8 @@ rule base_model:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         settings=CONFIG["base_model"],
         state=base_model_state(),

@@ -14,7 +14,8 @@ rule base_model_recipe:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=6000,
+        mem_mb=growing(6000),
+        runtime=growing(2880),
     params:
         work=untracked("results/base_model/work"),
         pipeline=untracked("results/base_model/pipeline"),

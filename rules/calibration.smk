@@ -20,7 +20,8 @@ rule calibrate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=CONFIG["calibration"],
         kinds=kinds_of,

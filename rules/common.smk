@@ -80,6 +80,11 @@ def untracked(value):
     return lambda wildcards, output: value
 
 
+def growing(amount):
+    """A resource of which each new attempt of a job gets twice as much: memory in MB, minutes of a scheduler."""
+    return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
+
+
 BUSY = None  # why this call may not work on the run, should it come to that; a dry run may look on
 BEGAN = None  # when it began to work, by the clock of the disk
 

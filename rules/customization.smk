@@ -19,7 +19,8 @@ rule prior:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
+        runtime=growing(120),
         gpu=int("device" in families.parameters("priors", PRIOR_FAMILY)),
     params:
         run=untracked(RUN),
@@ -49,7 +50,8 @@ rule customize_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(480),
         gpu=1,
     params:
         run=untracked(RUN),

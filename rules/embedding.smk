@@ -14,7 +14,8 @@ rule embed_pool_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(120),
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
@@ -45,7 +46,8 @@ rule embed_queries_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(120),
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
@@ -73,7 +75,8 @@ rule embed_exemplars:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(120),
         gpu=embed_gpu,
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:

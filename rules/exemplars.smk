@@ -21,7 +21,8 @@ rule exemplars:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=CONFIG["exemplars"],
         source=CONFIG["pool"]["source"]["family"],

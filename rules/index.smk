@@ -21,7 +21,8 @@ rule index:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
+        runtime=growing(240),
         # Lists are trained on a GPU where FAISS has one.
         gpu=int(
             "IVF" in index_choice.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory

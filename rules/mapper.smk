@@ -38,7 +38,8 @@ rule tune:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2500,
+        mem_mb=growing(2500),
+        runtime=growing(120),
     params:
         kind=kind_of,
         settings={name: CONFIG["mapper"][name] for name in TUNING},

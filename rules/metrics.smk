@@ -18,7 +18,8 @@ rule measure:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=CONFIG["metrics"],
         seed=CONFIG["seed"],

@@ -13,7 +13,8 @@ rule pool_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=growing(1500),
+        runtime=growing(60),
     params:
         source=CONFIG["pool"]["source"],
         rows=pool_rows,

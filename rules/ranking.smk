@@ -23,7 +23,8 @@ rule rank:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         settings=with_effect("ranking"),
         blocks=untracked({name: CONFIG["ranking"][name] for name in BLOCKS}),

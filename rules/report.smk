@@ -82,7 +82,8 @@ rule report:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings={name: CONFIG["report"][name] for name in ("gallery_sets", "retrievals")},
         run=CONFIG["run"],

@@ -20,7 +20,8 @@ rule synthesize_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
+        runtime=growing(240),
         gpu=1,
     params:
         run=untracked(RUN),

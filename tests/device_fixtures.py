@@ -1,4 +1,4 @@
-"""Pretended GPUs: names in CUDA_VISIBLE_DEVICES, locks in a folder of the test, processes that hold them."""
+"""Pretended GPUs: names in CUDA_VISIBLE_DEVICES, locks in a folder of the test, jobs that hold them, and when."""
 
 from __future__ import annotations
 
@@ -19,6 +19,33 @@ VARIABLES = (
 )
 HOLD = "from attrib_core import device; import time; print(device.claim(), flush=True); time.sleep(60)"
 
+# Four of twelve jobs hold their device for a minute at their first attempt.
+SLEEPERS = """
+rule all:
+    input: expand("{name}.txt", name=range(12))
+
+rule sleep:
+    output: "{name}.txt"
+    log: "logs/{name}.log"
+    threads: 1
+    resources: gpu=1
+    script: "sleep.py"
+"""
+SLEEP = """
+from attrib_core.jobs import job
+with job(snakemake):
+    import os, sys, time
+    assert "torch" not in sys.modules
+    begin = time.time()
+    with open(f"begun-{snakemake.wildcards.name}", "a") as stream:
+        stream.write(f"{os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']} {begin}\\n")
+    first = len(open(f"begun-{snakemake.wildcards.name}").readlines()) == 1
+    time.sleep(60 if first and int(snakemake.wildcards.name) % 3 == 0 else 0.3)
+    with open("spans", "a") as stream:
+        stream.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} {begin} {time.time()}\\n")
+    open(snakemake.output[0], "w").close()
+"""
+
 
 def pretended(devices: str, locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """For a fixture: such GPUs until the test ends, and then what it claimed is let go."""
@@ -37,3 +64,30 @@ def pretended(devices: str, locks: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def begun(folder: Path, name: str) -> list[tuple[int, str, float]]:
+    """Attempts at a job of SLEEPERS so far: process, device, when it began."""
+    path = folder / f"begun-{name}"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line.split() for line in lines if line.endswith("\n")]
+    return [(int(pid), device, float(begin)) for pid, device, begin in whole]
+
+
+def spans_of(printed: str) -> dict[str, list[tuple[float, float]]]:
+    """From lines "device begin end": when each device was held, in order."""
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for line in printed.splitlines():
+        name, begin, end = line.split()
+        spans.setdefault(name, []).append((float(begin), float(end)))
+    return {name: sorted(held) for name, held in spans.items()}
+
+
+def overlaps(spans: dict[str, list[tuple[float, float]]]) -> list[tuple[str, float]]:
+    """Where two held one device at a time."""
+    return [
+        (name, two[0])
+        for name, held in spans.items()
+        for one, two in zip(held, held[1:], strict=False)
+        if one[1] > two[0]
+    ]

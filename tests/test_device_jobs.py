@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.device_fixtures import HOLD, pretended, start
+from tests.device_fixtures import HOLD, SLEEP, SLEEPERS, begun, overlaps, pretended, spans_of, start
 
 CLAIM_AND_TELL = """
 import os, sys, time
@@ -28,25 +28,6 @@ print(name, begin, time.time(), flush=True)
 def environment(tmp_path, monkeypatch):
     """Four pretended GPUs, locks in a folder of the test."""
     yield from pretended("0,1,2,3", tmp_path / "locks", monkeypatch)
-
-
-def spans_of(printed: str) -> dict[str, list[tuple[float, float]]]:
-    """From lines "device begin end": when each device was held, in order."""
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for line in printed.splitlines():
-        name, begin, end = line.split()
-        spans.setdefault(name, []).append((float(begin), float(end)))
-    return {name: sorted(held) for name, held in spans.items()}
-
-
-def overlaps(spans: dict[str, list[tuple[float, float]]]) -> list[tuple[str, float]]:
-    """Where two held one device at a time."""
-    return [
-        (name, two[0])
-        for name, held in spans.items()
-        for one, two in zip(held, held[1:], strict=False)
-        if one[1] > two[0]
-    ]
 
 
 def test_twelve_jobs_on_four_devices_never_share_one_even_when_some_are_killed(environment):
@@ -72,32 +53,6 @@ def test_twelve_jobs_on_four_devices_never_share_one_even_when_some_are_killed(e
     assert all(killed[name] <= spans[name][0][0] for name in spans), (killed, spans)
 
 
-SLEEPERS = """
-rule all:
-    input: expand("{name}.txt", name=range(12))
-
-rule sleep:
-    output: "{name}.txt"
-    log: "logs/{name}.log"
-    threads: 1
-    resources: gpu=1
-    script: "sleep.py"
-"""
-SLEEP = """
-from attrib_core.jobs import job
-with job(snakemake):
-    import os, sys, time
-    assert "torch" not in sys.modules
-    begin = time.time()
-    with open(f"begun-{snakemake.wildcards.name}", "a") as stream:
-        stream.write(f"{os.getpid()}\\n")
-    time.sleep(1 if os.path.exists("quick") else 60 if int(snakemake.wildcards.name) % 3 == 0 else 0.3)
-    with open("spans", "a") as stream:
-        stream.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} {begin} {time.time()}\\n")
-    open(snakemake.output[0], "w").close()
-"""
-
-
 @pytest.mark.slow
 def test_snakemake_with_four_devices_and_kills(environment, tmp_path):
     """Twelve real jobs, `--resources gpu=4`. Four that never end are killed, as if memory ran out."""
@@ -105,19 +60,20 @@ def test_snakemake_with_four_devices_and_kills(environment, tmp_path):
     (tmp_path / "sleep.py").write_text(SLEEP)
     command = [sys.executable, "-m", "snakemake", "--cores", "12", "--resources", "gpu=4", "--keep-going"]
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = []
     for name in ("0", "3", "6", "9"):
-        begun = tmp_path / f"begun-{name}"
-        while not (begun.exists() and begun.read_text().endswith("\n")):
+        while not begun(tmp_path, name):
             assert first.poll() is None
             time.sleep(0.05)
-        os.kill(int(begun.read_text()), signal.SIGKILL)
+        [(process, held, begin)] = begun(tmp_path, name)
+        killed.append(f"{held} {begin} {time.time()}\n")
+        os.kill(process, signal.SIGKILL)
     assert first.wait(timeout=300) == 1
     assert len(list(tmp_path.glob("*.txt"))) == 8
-    (tmp_path / "quick").touch()
     subprocess.run(
         [*command, "--rerun-incomplete"], cwd=tmp_path, capture_output=True, check=True, timeout=300
     )
-    spans = spans_of((tmp_path / "spans").read_text())
-    assert sum(map(len, spans.values())) == 12
+    spans = spans_of((tmp_path / "spans").read_text() + "".join(killed))
+    assert sum(map(len, spans.values())) == 12 + 4
     assert set(spans) == {"0", "1", "2", "3"}
     assert not overlaps(spans)

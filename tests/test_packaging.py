@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -103,6 +104,22 @@ def test_the_lock_file_fits_the_declared_ranges() -> None:
         name = canonicalize_name(requirement.name)
         assert name in locked, f"{name} is not in requirements.lock; run `make lock`"
         assert requirement.specifier.contains(locked[name]), f"{name} {locked[name]} is outside {requirement}"
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("cpu", ["cpu"]), ("gpu", ["gpu"]), ("dev", ["cpu", "slurm", "dev"])]
+)
+def test_the_conda_environments_have_what_is_declared_as_it_is_locked(name: str, extras: list[str]) -> None:
+    """And no path: Snakemake copies the file, and from there a path leads elsewhere."""
+    content = yaml.safe_load((ROOT / "envs" / f"{name}.yaml").read_text("utf-8"))
+    lock = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    pins = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lock if line[:1] != "#"}
+    expected = {
+        f"{requirement.name}=={pins[canonicalize_name(requirement.name)]}"
+        for requirement in requirements(*extras)
+    }
+    [installed] = [entry["pip"] for entry in content["dependencies"] if isinstance(entry, dict)]
+    assert installed == sorted(expected, key=str.lower)
 
 
 def test_the_extras_for_faiss_exclude_each_other() -> None:
