@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from ranking_fixtures import World, world, write_parts
 
-from attrib_core import heads, tables
+from attrib_core import calibration, heads, tables
 
 IMAGE = {"bytes": b"", "path": None}
 
@@ -135,7 +135,7 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
     for name in names:
         assert len(tables.read(Path(outputs[name]), name))
     calibrator = json.loads((tmp_path / "soft" / "calibrator.json").read_text())
-    assert calibrator["encoder"] == "pixel" and set(calibrator["forms"]) == {"pool_aware", "published"}
+    assert calibrator["encoder"] == "pixel" and set(calibrator["forms"]) == set(calibration.FORMS)
     assert calibrator["fitted_on"]["queries"] == 9
 
 

@@ -196,7 +196,7 @@ def none_rows(auc: float, low: float | None, high: float | None, **more: Any) ->
             claims.AGAINST,
             "better than a guess and below 70.0\u202f%: with these features it hardly",
         ),
-        (0.72, 0.55, 0.85, claims.OPEN, "better than a guess; whether it reaches 70.0\u202f%"),
+        (0.72, 0.55, 0.85, claims.OPEN, "better than a guess; whether they reach 70.0\u202f%"),
         (0.60, 0.45, 0.80, claims.OPEN, "not shown to be better than a guess; whether"),
         (0.90, None, None, claims.OPEN, "no interval"),
     ],

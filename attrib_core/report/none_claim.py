@@ -33,12 +33,12 @@ def claim(calibration: Sequence[Row], encoder: str, mapper: str, kinds: Sequence
         f"“none of these” than one with its exemplars there in {value_of(auc)} of all pairs of such images, where a "
         f"guess is right in {words.percent(GUESS)}. It is the answer (more than half of the mass) to "
         f"{value_of(missed)} of the images without their exemplars, and to {value_of(wrong)} of those with them, where "
-        "it is wrong."
+        f"it is wrong. {_end(auc)}"
     )
     plain = None if mapper == UNTUNED else _row(calibration, encoder, UNTUNED, kind, "none_auc")
     if plain is not None:
         text += f" With the untuned {encoder} features the pairs are {value_of(plain)}{_reach(plain)}."
-    return Claim(question, _verdict(auc), f"{text} {_end(auc)}")
+    return Claim(question, _verdict(auc), text)
 
 
 def _row(rows: Sequence[Row], encoder: str, mapper: str, kind: str, metric: str) -> Row | None:
@@ -58,15 +58,15 @@ def _verdict(auc: Row) -> str:
 def _end(auc: Row) -> str:
     enough = words.percent(ENOUGH)
     if auc["ci_low"] is None:
-        return "With fewer than two models there is no interval."
+        return "With fewer than two models there is no interval for the pairs."
     better = auc["ci_low"] > GUESS
     if _verdict(auc) == SHOWN:
-        return f"That is {enough} or more, so it tells them apart, though a single answer may well be wrong."
+        return f"The pairs are {enough} or more, so it tells them apart, though a single answer may well be wrong."
     if _verdict(auc) == AGAINST:
         worth = "better than a guess and" if better else "not shown to be better than a guess, and"
-        return f"That is {worth} below {enough}: with these features it hardly works."
+        return f"The pairs are {worth} below {enough}: with these features it hardly works."
     worth = "better than a guess" if better else "not shown to be better than a guess"
-    return f"That is {worth}; whether it reaches {enough}, below which it hardly works, is open."
+    return f"The pairs are {worth}; whether they reach {enough}, below which it hardly works, is open."
 
 
 def _reach(auc: Row) -> str:
