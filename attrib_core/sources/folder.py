@@ -88,8 +88,9 @@ class Folder:
         file, and of the text file beside it, its size and time of change."""
         stamps = []
         for line in self.lines[start:stop]:
-            file = self.path / line["file"]
-            stamps.append([_stamp(file), [] if line.get("caption") else _stamp(file.with_suffix(".txt"))])
+            file = os.path.join(self.path, line["file"])  # a Path would cost more than the look at the disk
+            text = [] if line.get("caption") else _stamp(f"{os.path.splitext(file)[0]}.txt")
+            stamps.append([_stamp(file), text])
         return keys.digest(self.lines[start:stop], stamps)
 
 
@@ -203,10 +204,10 @@ def _comma_separated(text: str, table: Path) -> list[dict[str, str]]:
     return lines
 
 
-def _stamp(file: Path) -> list[int]:
+def _stamp(file: str) -> list[int]:
     """Size and time of change of a file; nothing where it cannot be read."""
     try:
-        status = file.stat()
+        status = os.stat(file)
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
