@@ -173,6 +173,7 @@ for module, name in [
     (records, "house_metadata"),
     (records, "keep_coverage"),
     (records, "settle"),
+    (records, "without_notes"),
     (running, "check_free"),
     (running, "hold"),
     (whole, "sweep"),
