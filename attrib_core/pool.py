@@ -47,12 +47,13 @@ def open_source(settings: Mapping[str, Any], *, stop: int, seed: int) -> Any:
 
 def source_state(settings: Mapping[str, Any], *, start: int, stop: int, seed: int) -> str:
     """Digest of what the source reads for some rows: a rule with it in its params notices a change."""
-    return str(_opened(json.dumps(dict(settings), sort_keys=True), stop, seed).state(start, stop))
+    return str(_opened(json.dumps(dict(settings), sort_keys=True), seed).state(start, stop))
 
 
-@functools.lru_cache(maxsize=8)
-def _opened(settings: str, stop: int, seed: int) -> Any:
-    return open_source(json.loads(settings), stop=stop, seed=seed)
+@functools.lru_cache(maxsize=1)
+def _opened(settings: str, seed: int) -> Any:
+    """The source, opened once for all parts: a table of a million rows takes seconds to read."""
+    return open_source(json.loads(settings), stop=0, seed=seed)
 
 
 def part(

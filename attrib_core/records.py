@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ FOLDER = "records"
 FINGERPRINTS = "fingerprints"
 LOGS = "logs"
 METADATA = Path(".snakemake", "metadata")
+INCOMPLETE = Path(".snakemake", "incomplete")
 HOME = Path("results", ".metadata")
+NOTE_NAME = 254  # characters: one less than file systems allow
 RULE_LEVEL = "all"
 """The job's name in a rule that has one job."""
 
@@ -151,6 +154,28 @@ def _out_of_order(finished: list[Record], times: Mapping[str, int | None]) -> li
     return list(found)
 
 
+def without_notes(run: Path) -> tuple[int, int]:
+    """Of how many finished jobs, whose outputs are there, Snakemake has no note; and how many such jobs there are.
+
+    A run that was copied without `results/.metadata` has none: then Snakemake compares times alone. A job
+    that ended together with a Snakemake that was killed has a note of another kind, and is made again.
+    """
+    there = [record for record in all_of(run) if all(os.path.exists(name) for name in record.outputs)]
+    return sum(not all(map(_noted, record.outputs)) for record in there), len(there)
+
+
+def note_of(output: str) -> list[str]:
+    """Names of the folders and the file of Snakemake's note on an output: its base64, in pieces short enough."""
+    name = urlsafe_b64encode(output.encode()).decode()
+    pieces = [name[start : start + NOTE_NAME] for start in range(0, len(name), NOTE_NAME)]
+    return [*(f"@{piece}" for piece in pieces[:-1]), pieces[-1]]
+
+
+def _noted(output: str) -> bool:
+    note = note_of(output)
+    return any(os.path.exists(os.path.join(folder, *note)) for folder in (METADATA, INCOMPLETE))
+
+
 def house_metadata() -> None:
     """Let Snakemake's notes on finished jobs stand in `results`, so that they travel with it.
 
@@ -163,7 +188,7 @@ def house_metadata() -> None:
     if METADATA.is_symlink():
         return
     # Snakemake takes a folder of notes without one for jobs in work for the layout of an old version.
-    METADATA.with_name("incomplete").mkdir(exist_ok=True)
+    INCOMPLETE.mkdir(exist_ok=True)
     for path in sorted(METADATA.rglob("*")) if METADATA.is_dir() else []:
         if path.is_file():
             target = HOME / path.relative_to(METADATA)

@@ -150,8 +150,20 @@ def variables(function: ast.AST) -> set[str]:
     found = {argument.arg for argument in listed if argument is not None}
     body = [function.body] if isinstance(function, ast.Lambda) else function.body
     found.update(name for node in body for name in _stored(node))
-    shared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
-    return found - shared
+    return found - _shared(function)
+
+
+def _shared(function: ast.AST) -> set[str]:
+    """Names that `global` declares here or in scopes within."""
+    found: set[str] = set()
+    pending = [function]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Global):
+            found.update(node.names)
+        elif not isinstance(node, ast.expr):  # no statement stands in an expression
+            pending += ast.iter_child_nodes(node)
+    return found
 
 
 def _stored(node: ast.AST, comprehension: bool = False) -> Iterator[str]:
@@ -232,8 +244,10 @@ class _Reader:
         for name, value in ast.iter_fields(node):
             if name in IGNORED_FIELDS or value in (None, []):
                 continue
-            is_body = name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            with self._scope(variables(node) if is_body else set()):
+            if name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                with self._scope(variables(node)):
+                    text = self._text(value)
+            else:
                 text = self._text(value)
             texts += [f"{name}={text}"] if text else []
         return f"{type(node).__name__}({','.join(texts)})"

@@ -21,6 +21,9 @@ from attrib_core.errors import InputError
 FULL = {errno.ENOSPC: "disk", errno.EDQUOT: "quota", errno.EFBIG: "limit on the size of a file (ulimit -f)"}
 
 
+NEARLY_FULL = 1 << 20  # bytes
+
+
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A temporary path to write; it becomes `path` when the body ends without an error.
@@ -88,10 +91,35 @@ def full(error: BaseException | None) -> str | None:
 def no_space(path: Path | None, what: str) -> str:
     """One line for a person: which file had no room, and what to do."""
     where = "" if path is None else f"{path}: "
+    of_snakemake = path is not None and ".snakemake" in path.parts
+    larger = "run in a folder on" if of_snakemake else "let results/ be a link to"
     return (
-        f"{where}no room left ({what}); make room, or let results/ be a link to a larger disk, and give the"
+        f"{where}no room left ({what}); make room, or {larger} a larger disk, and give the"
         " same command again: what is finished is kept"
     )
+
+
+def check_room(folder: Path, size: int = 1 << 16) -> None:
+    """Raise InputError where a folder, which is made, has no room for so many bytes: they are written to see.
+
+    A folder that cannot be written for other reasons is let be.
+    """
+    probe = folder / f".room.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x" * size)
+    except OSError as error:
+        if (what := full(error)) is not None:
+            raise InputError(no_space(folder.absolute(), what)) from None
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def nearly_full(folder: Path) -> bool:
+    """Whether a disk has no megabyte or no file left, as when a write has failed and been cleared away."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < NEARLY_FULL or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def sweep(folder: Path, *, older_than: float = 0.0) -> int:

@@ -135,7 +135,9 @@ def tell_failures():
     """After all that Snakemake says of a failure: each failed job's last words."""
     if BEGAN is not None and workflow.is_main_process:
         # absolute, since Snakemake has left the working directory by then
-        atexit.register(last_words.tell, Path(RUN, "logs").absolute(), BEGAN)
+        atexit.register(
+            last_words.tell, Path(RUN, "logs").absolute(), BEGAN, [running.FOLDER.parent.absolute()]
+        )
 
 
 wildcard_constraints:
@@ -165,6 +167,18 @@ def note_what_counts():
         raise
 
 
+def tell_what_is_not_noted():
+    """Warn where a run came without Snakemake's notes: what changed since it was made would go unnoticed."""
+    missing, finished = records.without_notes(Path(RUN))
+    if missing:
+        logger.warning(
+            f"Warning: {RUN}: no notes of Snakemake on {missing} of {finished} finished jobs, as where a run was copied"
+            f" without {records.HOME}. Their files are taken as they are, even where config or code changed since:"
+            f" copy {records.HOME} too; or, if `python -m attrib_core why` finds nothing, note them by"
+            " `snakemake --touch --forceall`."
+        )
+
+
 if workflow.is_main_process:
     try:
         running.check_free(CONFIG["run"])
@@ -175,12 +189,14 @@ if workflow.is_main_process:
     if BUSY is None:
         # A copied folder of results is known again: by what Snakemake noted, and by times as they were.
         try:
+            whole.check_room(running.FOLDER)  # there Snakemake writes, and tells of a full disk by tracebacks
             if records.HOME.is_dir():
                 records.house_metadata()
             records.settle(Path(RUN))
-        except OSError as error:
+        except (InputError, OSError) as error:
             no_room(error)
             raise
+        tell_what_is_not_noted()
     if not CONFIG["exemplars"]["held_out_only"]:
         logger.warning(
             "Warning: exemplars.held_out_only is false, so exemplars may be pictures that the base model was"

@@ -124,7 +124,13 @@ def embed_encoder(wildcards):
 
 def embed_gpu(wildcards):
     """One GPU for an encoder that computes on a device."""
-    members = families.members("encoders", CONFIG["encoders"][wildcards.encoder])
+    return encoder_gpu(wildcards.encoder)
+
+
+@functools.cache
+def encoder_gpu(encoder):
+    """The same by the encoder's name in the config, once for all its jobs: Snakemake asks for each."""
+    members = families.members("encoders", CONFIG["encoders"][encoder])
     computing = members[1:] or members  # one that is made of others computes through them alone
     return int(any("device" in families.parameters("encoders", family) for family, _ in computing))
 

@@ -228,6 +228,38 @@ def test_stacks_are_only_asked_of_customizers_that_have_them():
         checks.stacks({"customizer": {"family": "x", "stack": 2}, "parts": {"exemplar_sets": 7}})
 
 
+@pytest.mark.parametrize(
+    ("sets", "images", "stack", "sizes"),
+    [
+        (64, 2992, 8, (16, 1500)),
+        (2560, 240_000, 8, (16, 1500)),
+        (2561, 240_001, 8, (32, 3000)),
+        (20_000, 1_000_000, 8, (128, 12_000)),
+        (64, 2992, 1, (16, 1500)),
+        (64, 2992, 5, (20, 1500)),
+        (20_000, 2992, 24, (192, 1500)),
+    ],
+)
+def test_parts_grow_with_the_run_where_the_config_leaves_them_open(sets, images, stack, sizes):
+    config = {
+        "parts": {"pool_images": None, "exemplar_sets": None, "decoding_threads": 3},
+        "pool": {"images": images},
+        "exemplars": {"object_sets": sets - 4, "style_sets": 4},
+        "customizer": {"stack": stack},
+    }
+    parts = checks.with_parts(config)["parts"]
+    assert parts == {"pool_images": sizes[1], "exemplar_sets": sizes[0], "decoding_threads": 3}
+    assert parts["exemplar_sets"] % stack == 0
+    assert sets <= checks.MOST_PARTS * sizes[0] and images <= checks.MOST_PARTS * sizes[1]
+
+
+def test_parts_that_the_config_names_stay():
+    parts = {"pool_images": 7, "exemplar_sets": 24}
+    config = plain(load_config({"parts": parts}))
+    assert config["parts"].items() >= parts.items()
+    assert plain(load_config({}))["parts"]["exemplar_sets"] == 16
+
+
 def test_prompt_lists_by_split_and_solvers_are_checked() -> None:
     lists = {"train": "object_media", "test": "object_media"}
     with pytest.raises(InputError, match="prompts.object.media: no list for validation"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -46,10 +45,17 @@ def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, 
     (line,) = last_words.of(tmp_path, 0)
     assert line.startswith("[rank pixel] failed: it ended without a word") and str(log) in line
     assert "--set-resources rank:mem_mb=N" in line
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(last_words.shutil, "disk_usage", lambda path: usage(9, 9, 0))
+    for full in (tmp_path / "rank", tmp_path / ".snakemake"):
+        monkeypatch.setattr(last_words.whole, "nearly_full", lambda folder, full=full: folder == full)
+        (line,) = last_words.of(tmp_path, 0, [tmp_path / ".snakemake"])
+        assert line.startswith(f"[rank pixel] error: {full}: no room left (disk); make room")
+
+
+def test_a_job_without_a_word_in_its_log_is_named_by_its_place(tmp_path):
+    (tmp_path / "pool_part").mkdir()
+    (tmp_path / "pool_part/0000.log").touch()
     (line,) = last_words.of(tmp_path, 0)
-    assert line.startswith("[rank pixel] error: no room left (disk); make room")
+    assert line.startswith("[pool_part 0000] failed: ") and "--set-resources pool_part:mem_mb=N" in line
 
 
 @pytest.mark.parametrize(("number", "shown"), [(10, 10), (11, 11), (500, 11)])

@@ -138,6 +138,30 @@ def test_a_checkout_without_notes_finds_those_that_came_with_the_results(finishe
     assert (records.METADATA / "one").read_text() == "1"
 
 
+def test_jobs_without_a_note_of_snakemake_are_counted(finished: None) -> None:
+    def note(folder: Path, name: str) -> None:
+        parts = records.note_of(str(RUN / name))
+        folder.joinpath(*parts).parent.mkdir(parents=True, exist_ok=True)
+        folder.joinpath(*parts).touch()
+
+    assert records.without_notes(RUN) == (3, 3)
+    note(records.METADATA, "a")
+    assert records.without_notes(RUN) == (3, 3)  # its job has made another file
+    note(records.METADATA, "b")
+    note(records.INCOMPLETE, "c")  # Snakemake was killed before it could note it; it will make it again
+    assert records.without_notes(RUN) == (1, 3)
+    (RUN / "d").unlink()
+    assert records.without_notes(RUN) == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["results/a", f"results/{'long' * 100}/a"])
+def test_notes_are_looked_for_where_snakemake_puts_them(tmp_path: Path, name: str) -> None:
+    from snakemake.persistence.file import FilePersistence
+
+    theirs = FilePersistence._record_path(SimpleNamespace(_fetch_max_len=lambda folder: 255), "x", name)
+    assert Path("x", *records.note_of(name)) == Path(theirs)
+
+
 def test_digests_of_large_files_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "REMEMBERED", 3)
     monkeypatch.setenv(digests.MEMORY, str(tmp_path / "memory"))

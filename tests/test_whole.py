@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -141,3 +142,38 @@ def test_text_is_written_as_it_is(tmp_path):
     assert (tmp_path / "a").read_bytes() == "ö\n\r\n".encode()
     tables.write_json(tmp_path / "b", {"z": 1, "a": "ö"})
     assert (tmp_path / "b").read_text("utf-8") == '{\n  "a": "ö",\n  "z": 1\n}\n'
+
+
+def test_room_is_looked_for_by_writing(tmp_path, monkeypatch):
+    whole.check_room(tmp_path / "made")
+    assert not list((tmp_path / "made").iterdir())
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    place = tmp_path / ".snakemake" / "attrib_core"
+    with pytest.raises(InputError) as caught:
+        whole.check_room(place)
+    assert str(caught.value).startswith(
+        f"{place}: no room left (disk); make room, or run in a folder on a larger"
+    )
+
+    def not_allowed(self, content):
+        raise PermissionError(errno.EACCES, "no", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", not_allowed)
+    whole.check_room(place)  # who only looks on may not be allowed to write
+
+
+def test_a_disk_is_nearly_full_without_bytes_or_without_files(tmp_path, monkeypatch):
+    assert not whole.nearly_full(tmp_path)
+    room = {"f_bavail": 1 << 20, "f_frsize": 4096, "f_files": 100, "f_favail": 9}
+    for change, said in (({}, False), ({"f_bavail": 10}, True), ({"f_favail": 0}, True)):
+        monkeypatch.setattr(whole.os, "statvfs", lambda path, now=room | change: SimpleNamespace(**now))
+        assert whole.nearly_full(tmp_path) == said
+    # file systems that count no files (btrfs) say 0 of 0
+    monkeypatch.setattr(
+        whole.os, "statvfs", lambda path: SimpleNamespace(**room | {"f_files": 0, "f_favail": 0})
+    )
+    assert not whole.nearly_full(tmp_path)

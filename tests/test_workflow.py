@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from attrib_core import embedding, tables
+from attrib_core import embedding, records, tables
 from attrib_core.config import plain, stated_config
 from attrib_core.costs import jobs, plan, status
 from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
@@ -203,6 +203,22 @@ def test_snakemake_makes_its_report(
     text = (tmp_path / "report.html").read_text("utf-8")
     for words in ("report/index.html", "recall_curve.svg", "customize_part"):
         assert words in text
+
+
+def test_a_run_that_came_without_the_notes_of_snakemake_is_told_about(tmp_path: Path) -> None:
+    """One finished job of which the records know and Snakemake does not."""
+    made = tmp_path / "results/tiny/base_model.json"
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    written = {"size": 2, "modified": made.stat().st_mtime_ns, "checksum": "x"}
+    record = {"rule": "base_model", "wildcards": {}, "params": {}, "inputs": []}
+    place = records.place(made.parent, "base_model", {})
+    tables.write_json(place, record | {"outputs": {"results/tiny/base_model.json": written}})
+    said = snakemake(tmp_path, TINY, "base_model", "--dry-run", "--quiet", "rules")
+    assert said.returncode == 0, tail(said)
+    (line,) = [line for line in own_lines(said) if line.startswith("Warning: ")]
+    assert line.startswith("Warning: results/tiny: no notes of Snakemake on 1 of 1 finished jobs")
+    assert "copy results/.metadata too" in line
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def _checked(values: Mapping[str, Any]) -> Config:
 def _stated(values: Mapping[str, Any]) -> Config:
     config = validated(Config, checks.with_presets(values))
     checks.between_keys(config)
-    filled = checks.with_options(config.model_dump(mode="json"))
+    filled = checks.with_parts(checks.with_options(config.model_dump(mode="json")))
     checks.stacks(filled)
     checks.prompt_lists(config)
     return validated(Config, filled)

@@ -16,6 +16,10 @@ from attrib_core.store import places
 
 SPLIT_TOLERANCE = 1e-6
 SPLITS = ("train", "validation", "test")
+PART = {"pool_images": 1500, "exemplar_sets": 16}
+"""Sizes of parts in small runs, where the config names none."""
+MOST_PARTS = 160
+"""More of either kind make Snakemake's own work felt; so larger runs get larger parts."""
 
 
 def with_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +49,29 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, section in encoders.items()
     }
     return dict(values) | {"encoders": replaced}
+
+
+def with_parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain values, with the sizes of parts that it leaves open: they follow from the run's size.
+
+    Sizes double, so that a run that grows is seldom cut anew.
+    """
+    exemplars, stack = config["exemplars"], config["customizer"].get("stack", 1)
+    items = {
+        "pool_images": config["pool"]["images"],
+        "exemplar_sets": exemplars["object_sets"] + exemplars["style_sets"],
+    }
+    smallest = PART | {"exemplar_sets": math.ceil(PART["exemplar_sets"] / stack) * stack}
+    sizes = {name: _doubled(smallest[name], number) for name, number in items.items()}
+    parts = {name: sizes.get(name) if given is None else given for name, given in config["parts"].items()}
+    return dict(config) | {"parts": parts}
+
+
+def _doubled(size: int, items: int) -> int:
+    """A part's size, doubled until there are no more than MOST_PARTS parts."""
+    while items > MOST_PARTS * size:
+        size *= 2
+    return size
 
 
 def between_keys(config: Config) -> None:

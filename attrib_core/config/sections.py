@@ -42,9 +42,14 @@ def family(name: str, **options: Any) -> Family:
 class Parts(Section):
     """How the work is cut into jobs. Never changes a result."""
 
-    pool_images: int = key(1500, "rows of the pool in a job", ge=1)
-    exemplar_sets: int = key(
-        16, "exemplar sets in a job; a whole number of stacks (`customizer.stack`)", ge=1
+    pool_images: int | None = key(
+        None, "rows of the pool in a job; null: 1,500, doubled until the pool is at most 160 jobs", ge=1
+    )
+    exemplar_sets: int | None = key(
+        None,
+        "exemplar sets in a job, a whole number of stacks (`customizer.stack`); null: 16, or a stack where that is"
+        " more, doubled until the sets are at most 160 jobs",
+        ge=1,
     )
     decoding_threads: int = key(
         -1,

@@ -14,14 +14,18 @@ becomes a reject of the pool.
 from __future__ import annotations
 
 import csv
+import functools
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from attrib_core import keys
@@ -29,6 +33,7 @@ from attrib_core.errors import InputError, close_matches
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 COLUMNS = ("file", "caption", "subject", "category", "style", "licence", "attribution")
+ROWS_AT_ONCE = 1 << 13
 OTHER_NAMES = {"file_name": "file", "text": "caption"}
 
 
@@ -37,11 +42,17 @@ class Folder:
     """The rows of a folder: names and words are held, pictures are read as they are asked for."""
 
     path: Path
-    lines: tuple[dict[str, str], ...]
+    table: pa.Table
+    """A row a picture: `file`, and those of COLUMNS that are given; "" is not known. A million take 100 MB so."""
     defaults: dict[str, str]
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return int(self.table.num_rows)
+
+    def _lines(self, start: int, stop: int) -> Iterator[dict[str, str]]:
+        """What the table says of rows, of which Python's own strings are made for a few at a time."""
+        for first in range(start, stop, ROWS_AT_ONCE):
+            yield from self.table.slice(first, min(ROWS_AT_ONCE, stop - first)).to_pylist()
 
     def rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
         """Pool rows number `start` to `stop - 1`; bytes are None where a file cannot be read."""
@@ -54,7 +65,7 @@ class Folder:
 
     def described(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
         """The same rows without their pictures, which are not read."""
-        for line in self.lines[start:stop]:
+        for line in self._lines(start, stop):
             file = self.path / line["file"]
             yield {
                 "image_id": line["file"],
@@ -68,17 +79,17 @@ class Folder:
 
     def words(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
         """What the rows show, as far as the table says so."""
-        for line in self.lines[start:stop]:
+        for line in self._lines(start, stop):
             shown = {name: line.get(name) or None for name in ("subject", "category", "style")}
             yield {"image_id": line["file"], **shown}
 
     def mean_bytes(self, stop: int) -> float | None:
         """Bytes of a picture file, the mean of some, evenly spaced among the rows before `stop`; None for no file."""
         sizes = []
-        asked = self.lines[:stop]
-        for line in asked[:: max(1, len(asked) // 1000)]:
+        names = self.table["file"].slice(0, stop)
+        for number in range(0, len(names), max(1, len(names) // 1000)):
             try:
-                sizes.append((self.path / line["file"]).stat().st_size)
+                sizes.append((self.path / names[number].as_py()).stat().st_size)
             except OSError:
                 continue
         return sum(sizes) / len(sizes) if sizes else None
@@ -86,11 +97,13 @@ class Folder:
     def state(self, start: int, stop: int) -> str:
         """Digest of what rows depend on besides options and code: the table's words, and of each
         file, and of the text file beside it, its size and time of change."""
+        said = self.table.slice(start, max(0, stop - start)).to_pydict()
         stamps = []
-        for line in self.lines[start:stop]:
-            file = self.path / line["file"]
-            stamps.append([_stamp(file), [] if line.get("caption") else _stamp(file.with_suffix(".txt"))])
-        return keys.digest(self.lines[start:stop], stamps)
+        for name, caption in zip(said["file"], said.get("caption", [""] * len(said["file"])), strict=True):
+            file = os.path.join(self.path, name)  # a Path would cost more than the look at the disk
+            text = [] if caption else _stamp(f"{os.path.splitext(file)[0]}.txt")
+            stamps.append([_stamp(file), text])
+        return keys.digest(said, stamps)
 
 
 def load(
@@ -114,22 +127,24 @@ def load(
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"pool.source.path: {path!r} is no folder")
-    lines = _listed(folder) if metadata is None else _read(Path(metadata))
-    if not lines:
+    table = _listed(folder) if metadata is None else _read(Path(metadata))
+    if not table.num_rows:
         where = f"folder {path!r}" if metadata is None else f"table {metadata!r}"
         raise InputError(f"pool.source: 0 pictures in {where}; expected files {', '.join(sorted(SUFFIXES))}")
     defaults = {"licence": licence or "", "attribution": attribution or ""}
     for column, default in defaults.items():
-        without = [line["file"] for line in lines if not line.get(column)]
-        if without and not default:
+        if default:
+            continue
+        lacks = pc.equal(table[column], "") if column in table.column_names else pa.array([True] * len(table))
+        if (first := pc.index(lacks, True).as_py()) >= 0:
             raise InputError(
-                f"pool.source.{column}: None, and nothing is known for {len(without)} pictures"
-                f" ({without[0]!r}); set it here, or in the column {column!r} of the table"
+                f"pool.source.{column}: None, and nothing is known for {pc.sum(lacks).as_py()} pictures"
+                f" ({table['file'][first].as_py()!r}); set it here, or in the column {column!r} of the table"
             )
-    return Folder(folder, tuple(lines), defaults)
+    return Folder(folder, table, defaults)
 
 
-def _listed(folder: Path) -> list[dict[str, str]]:
+def _listed(folder: Path) -> pa.Table:
     found: list[str] = []
     for parent, _, files in os.walk(folder):
         base = Path(parent).relative_to(folder)
@@ -138,17 +153,40 @@ def _listed(folder: Path) -> list[dict[str, str]]:
             for name in files
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
         ]
-    return [{"file": name} for name in sorted(found)]
+    return pa.table({"file": pa.array(sorted(found), pa.string())})
 
 
-def _read(table: Path) -> list[dict[str, str]]:
+def _read(table: Path) -> pa.Table:
+    """The table of a file, from memory where the file did not change: it is read for the config, and for states."""
     try:
-        text = table.read_text("utf-8-sig")
+        status = table.stat()
     except FileNotFoundError:
         raise InputError(f"pool.source.metadata: {str(table)!r} is no file") from None
-    except UnicodeDecodeError as error:
+    return _read_once(table, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(table: Path, _size: int, _modified: int) -> pa.Table:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            return _packed(_json_lines(stream, table) if table.suffix == ".jsonl" else _cells(stream, table))
+    except UnicodeDecodeError:
+        pass
+    try:
+        table.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:  # which counts from the beginning of the file
         raise InputError(f"{table}: not UTF-8 at byte {error.start}; save the table as UTF-8") from None
-    return _json_lines(text, table) if table.suffix == ".jsonl" else _comma_separated(text, table)
+    raise InputError(f"{table}: not UTF-8; save the table as UTF-8")
+
+
+def _packed(lines: Iterable[dict[str, str]]) -> pa.Table:
+    """Lines as a table, of which Python's own strings are held for a few rows at a time."""
+    schema, rows = pa.schema([(name, pa.string()) for name in COLUMNS]), iter(lines)
+    batches = []
+    while waiting := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        cells = [[line.get(name, "") for line in waiting] for name in COLUMNS]
+        batches.append(pa.record_batch([pa.array(one, pa.string()) for one in cells], schema=schema))
+    return pa.Table.from_batches(batches, schema)
 
 
 def _column(name: str, table: Path) -> str:
@@ -159,9 +197,8 @@ def _column(name: str, table: Path) -> str:
     return known
 
 
-def _json_lines(text: str, table: Path) -> list[dict[str, str]]:
-    lines = []
-    for number, written in enumerate(text.splitlines(), start=1):
+def _json_lines(stream: Iterable[str], table: Path) -> Iterator[dict[str, str]]:
+    for number, written in enumerate(stream, start=1):
         if not written.strip():
             continue
         try:
@@ -179,16 +216,14 @@ def _json_lines(text: str, table: Path) -> list[dict[str, str]]:
             raise InputError(f"{table}: line {number} says one thing by two names: {list(cells)}")
         if not line.get("file"):
             raise InputError(f"{table}: line {number} names no file")
-        lines.append(line)
-    return lines
+        yield line
 
 
-def _comma_separated(text: str, table: Path) -> list[dict[str, str]]:
-    reader = csv.reader(text.splitlines(keepends=True))
+def _cells(stream: Iterable[str], table: Path) -> Iterator[dict[str, str]]:
+    reader = csv.reader(stream)
     header = [_column(name, table) for name in next(reader, [])]
     if "file" not in header or len(set(header)) != len(header):
         raise InputError(f"{table}: columns {header}; 'file' must be one of them, and each stand once")
-    lines = []
     for cells in reader:
         if not cells:
             continue
@@ -199,14 +234,13 @@ def _comma_separated(text: str, table: Path) -> list[dict[str, str]]:
         line = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         if not line["file"]:
             raise InputError(f"{table}: line {reader.line_num} names no file")
-        lines.append(line)
-    return lines
+        yield line
 
 
-def _stamp(file: Path) -> list[int]:
+def _stamp(file: str) -> list[int]:
     """Size and time of change of a file; nothing where it cannot be read."""
     try:
-        status = file.stat()
+        status = os.stat(file)
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
