@@ -83,7 +83,7 @@ WRONG = [
     (given("run", "a/b"), ["run", "'a/b'", "pattern"]),
     (given("run", ".."), ["run", "'..'", "pattern"]),
     (given("synthesis.guidance", float("inf")), ["synthesis.guidance", "inf"]),
-    (given("synthesis.image_format", "jpg"), ["synthesis.image_format", "'jpg'", "'png' or 'webp'"]),
+    (given("synthesis.image_format", "jpg"), ["synthesis.image_format", "'jpg'", "'webp_lossy' or 'jpeg'"]),
     (given("encoders", {}), ["encoders", "at least 1"]),
     (given("encoders", {"a/b": {"family": "pixel"}}), ["encoders.a/b", "pattern"]),
     (given("encoders", {"mine": {"size": 8}}), ["encoders.mine.family", "missing"]),
