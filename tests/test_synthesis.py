@@ -262,7 +262,7 @@ def test_every_format_is_what_the_table_says_and_decodes_everywhere(
     assert np.array_equal(decoded[0], pixels(whole))
     assert np.array_equal(decoded[0], decoded[1]) == lossless
     gray = [some.mean(axis=-1) for some in decoded]  # colours of an untrained network are noise
-    assert np.abs(gray[0] - gray[1]).mean() < 4
+    assert np.abs(gray[0] - gray[1]).mean() < 8
     path = tmp_path / "part.parquet"
     tables.write(path, "synthesized", other)
     encoder = embedding.load({"family": "pixel", "size": 4}, "x")

@@ -25,6 +25,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "models": pictures.MODELS,
     "synthesized": pictures.SYNTHESIZED,
     "queries": pictures.QUERIES,
+    "mapper_curve": attribution.MAPPER_CURVE,
     "index_ids": attribution.INDEX_IDS,
     "ranks": attribution.RANKS,
     "candidates": attribution.CANDIDATES,
