@@ -365,7 +365,7 @@ def test_an_embedding_without_direction_is_named(tmp_path):
 def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
     run = Run(tmp_path)
     files = run.write()
-    defaults = {"category": "fruit", "subject": "apple", "style": None, "seen": True}
+    defaults = {"category": "fruit", "subject": "apple", "style": None, "caption": "", "seen": True}
     image = {"bytes": b"", "path": ""}
     rows = [row | defaults | {"image_id": "p", "image": image} for row in run.exemplars.to_pylist()]
     tables.write(tmp_path / "exemplars.parquet", "exemplars", rows)

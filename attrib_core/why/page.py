@@ -14,6 +14,7 @@ ORDER = (
     "prior",
     "customize_part",
     "synthesize_part",
+    "sample_part",
     "embed_pool_part",
     "embed_queries_part",
     "embed_exemplars",
