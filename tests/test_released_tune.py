@@ -26,6 +26,7 @@ from attrib_core.released import checkpoints, export, stored, tune
 from attrib_core.released.mappers import read_mapper
 
 ALL = [(head, shared) for head in ("linear", "mlp", "channel") for shared in (False, True)]
+FAST = [("linear", False), ("mlp", True)]
 every_head = pytest.mark.parametrize(("head", "shared"), ALL)
 QUICK = ["--epochs", "12", "--learning-rate", "0.02", "--rank", "12", "--batch-sets", "6", "--hidden", "16"]
 LOUD = 4
@@ -79,7 +80,10 @@ def means(paths: dict[str, Path], split: str, mapper: Path | None, out: Path) ->
     return float(np.mean(values))
 
 
-@every_head
+@pytest.mark.parametrize(
+    ("head", "shared"),
+    [pytest.param(*one, marks=() if one in FAST else pytest.mark.slow) for one in ALL],
+)
 def test_a_tuned_mapper_evaluates_to_what_was_chosen_and_gains(
     head: str, shared: bool, tmp_path: Path
 ) -> None:
