@@ -27,9 +27,7 @@ SEED = 20230613
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """A finished run that nothing disturbed, and its config. Stacks of one set: each can be lost alone."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    config = config_file(
-        folder / "kill.yaml", customizer={"style_steps": 2, "stack": 1}, mapper={"trained_on": ["both"]}
-    )
+    config = config_file(folder / "kill.yaml", customizer={"stack": 1}, mapper={"trained_on": ["both"]})
     run.finish(folder, config)
     yield folder, config
     shutil.rmtree(folder)

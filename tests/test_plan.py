@@ -18,6 +18,7 @@ from attrib_core.costs import bases, counts, jobs, plan, rates
 from attrib_core.costs.counts import Counts
 from attrib_core.errors import InputError
 from tests.costs_fixtures import stable_diffusion
+from tests.workflow_fixtures import config_file
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny.yaml"
@@ -203,18 +204,22 @@ def test_plan_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         assert words in said, said
 
 
-def test_plan_takes_the_rates_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--config", str(TINY), "--rates", str(run)]) == 0
+def test_plan_takes_the_rates_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(config_file(tmp_path / "long.yaml", customizer={"style_steps": 300}))
+    assert main(["plan", "--config", config, "--rates", str(run)]) == 0
     said = capsys.readouterr().out
     # 908 steps of 2 pictures at a quarter of a second
     assert "7 models, 908 steps of 2 pictures" in said and "0.126 h" in said
     assert f"rate: measured in {run}" in said and "Plain CPU, 1 thread a job" in said
-    assert main(["plan", "--config", str(TINY), "--rates", str(run / "nowhere")]) == 2
+    assert main(["plan", "--config", config, "--rates", str(run / "nowhere")]) == 2
     assert "no run with measured times" in capsys.readouterr().err
 
 
-def test_status_of_a_run_that_was_stopped(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", str(run), "--config", str(TINY)]) == 0
+def test_status_of_a_run_that_was_stopped(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(config_file(tmp_path / "long.yaml", customizer={"style_steps": 300}))
+    assert main(["status", str(run), "--config", config]) == 0
     said = capsys.readouterr().out
     lines = {line.split("  ")[1].strip(): line for line in said.splitlines() if line.startswith("  ")}
     assert "2 of 2" in lines["pool"] and "1 of 2" in lines["customize"] and "0 of 2" in lines["synthesize"]

@@ -91,7 +91,6 @@ def test_the_tiny_workflow_survives_want_of_memory_and_kills(tmp_path: Path) -> 
     config = config_file(
         tmp_path / "tiny.yaml",
         parts={"exemplar_sets": 8},
-        customizer={"style_steps": 2},
         mapper={"trained_on": ["both"]},
     )
     arguments = ["--configfile", str(config), "--jobs", "4"]

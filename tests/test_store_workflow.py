@@ -18,7 +18,6 @@ from tests.workflow_fixtures import config_file, planned, snakemake, tail
 
 pytestmark = pytest.mark.slow
 QUICK: dict[str, Any] = {
-    "customizer": {"style_steps": 2},
     "mapper": {"trained_on": ["both"]},
     "synthesis": {"image_format": "jpeg", "quality": 80},
 }
