@@ -321,6 +321,13 @@ def test_list_and_verify(results: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["store", "list", "--results", str(results / "nowhere")]) == 2
 
 
+def test_files_that_vanish_while_a_run_is_in_work_count_for_nothing(tmp_path: Path) -> None:
+    there, gone = tmp_path / "there", tmp_path / "gone.tmp"
+    there.write_bytes(b"123")
+    assert collecting.bytes_of([gone, there]) == 3
+    assert collecting.Entry("deltas", "x", (there, gone)).bytes == 3
+
+
 def test_a_run_may_not_be_called_like_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.yaml").write_text("run: store\n")
     assert main(["check", "--config", str(tmp_path / "x.yaml")]) == 2
