@@ -204,6 +204,12 @@ def house_metadata() -> None:
         METADATA.mkdir(exist_ok=True)  # another Snakemake was quicker, or there are no links here
 
 
+def let_go_of_lost_notes() -> None:
+    """Take away the link that `house_metadata` made where `results` is gone: Snakemake stops at a link to nothing."""
+    if METADATA.is_symlink() and not METADATA.exists():
+        METADATA.unlink(missing_ok=True)
+
+
 def _output(path: Path) -> Output:
     status = path.stat()
     return Output(status.st_size, status.st_mtime_ns, keys.file_digest(path))

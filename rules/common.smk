@@ -180,6 +180,7 @@ def tell_what_is_not_noted():
 
 
 if workflow.is_main_process:
+    records.let_go_of_lost_notes()
     try:
         running.check_free(CONFIG["run"])
     except InputError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,6 +137,19 @@ def test_a_checkout_without_notes_finds_those_that_came_with_the_results(finishe
     (records.HOME / "one").write_text("1")
     records.house_metadata()
     assert (records.METADATA / "one").read_text() == "1"
+
+
+def test_a_link_to_notes_that_were_removed_with_the_results_is_let_go(finished: None) -> None:
+    records.let_go_of_lost_notes()
+    records.house_metadata()
+    (records.METADATA / "one").write_text("1")
+    records.let_go_of_lost_notes()
+    assert (records.METADATA / "one").read_text() == "1"
+    shutil.rmtree(records.HOME)
+    records.let_go_of_lost_notes()
+    records.METADATA.mkdir()  # as Snakemake does
+    records.house_metadata()
+    assert records.METADATA.is_symlink() and records.METADATA.is_dir()
 
 
 def test_jobs_without_a_note_of_snakemake_are_counted(finished: None) -> None:

@@ -170,9 +170,14 @@ def test_only_a_sample_is_kept(tmp_path: Path) -> None:
     places.refer(run, "synthesize_part/0000", "synthesized", ["mine", "ours"])
     places.refer(other, "synthesize_part/0000", "synthesized", ["ours"])
     part = part_of(tmp_path / "part.parquet", "a", "b")
-    parts.settle(part, "synthesized", [("mine", 1), ("ours", 1)], run=run, keep="sample")
+    parts.settle(
+        part, "synthesized", [("mine", 1), ("ours", 1)], run=run, keep="sample", job="synthesize_part/0000"
+    )
     assert pieces.finished(folder, "mine") is None and pieces.finished(folder, "ours") is not None
     assert {path.name for path in folder.iterdir()} == {"ours.json", "ours.parquet"}
+    part = part_of(tmp_path / "other.parquet", "b")
+    parts.settle(part, "synthesized", [("ours", 1)], run=other, keep="sample", job="synthesize_part/0000")
+    assert not list(folder.iterdir()), "the last of two runs that keep a sample leaves no pieces"
 
 
 def delta(results: Path, key: str) -> None:
@@ -316,9 +321,17 @@ def test_list_and_verify(results: Path, capsys: pytest.CaptureFixture[str]) -> N
     (results / "store/synthesized/stale.parquet").unlink()
     assert main(["store", "verify", "--results", str(results)]) == 1
     said = capsys.readouterr().out
-    assert "deltas/mine.json: its files are not" in said and "synthesized/stale.json" in said
+    assert "deltas/mine.json: its files are not" in said and "--forcerun customize_part" in said
+    assert "synthesized/stale.json: its files are not as they were written; a job that needs them" in said
     assert said.endswith("2 damaged\n")
     assert main(["store", "list", "--results", str(results / "nowhere")]) == 2
+
+
+def test_files_that_vanish_while_a_run_is_in_work_count_for_nothing(tmp_path: Path) -> None:
+    there, gone = tmp_path / "there", tmp_path / "gone.tmp"
+    there.write_bytes(b"123")
+    assert collecting.bytes_of([gone, there]) == 3
+    assert collecting.Entry("deltas", "x", (there, gone)).bytes == 3
 
 
 def test_a_run_may_not_be_called_like_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,6 +113,13 @@ def test_a_dry_run_counts_the_jobs(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("results/**/*.parquet"))
 
 
+def test_a_run_begins_anew_where_results_were_removed_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / ".snakemake" / "incomplete").mkdir(parents=True)
+    (tmp_path / records.METADATA).symlink_to(Path("..") / records.HOME)
+    result = snakemake(tmp_path, TINY, "--dry-run")
+    assert result.returncode == 0, tail(result)
+
+
 def test_the_number_of_parts_follows_from_the_config(tmp_path: Path) -> None:
     config = config_file(tmp_path / "parts.yaml", parts={"pool_images": 50, "exemplar_sets": 2})
     jobs = planned(snakemake(tmp_path, config, "--dry-run"))

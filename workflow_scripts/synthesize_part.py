@@ -11,6 +11,7 @@ with job(snakemake):
     from attrib_core.synthesis.part import synthesize
 
     images, run = Path(snakemake.output.images), Path(snakemake.params.run)
+    name = f"{snakemake.rule}/{snakemake.wildcards.part}"
     with places.in_use(run):
         made = synthesize(
             tables.read(Path(snakemake.input.models), "models").to_pylist(),
@@ -23,9 +24,9 @@ with job(snakemake):
             seed=snakemake.params.seed,
             code=snakemake.params.picture_code,
             device=device.choose(),
-            job=f"{snakemake.rule}/{snakemake.wildcards.part}",
+            job=name,
         )
-        parts.write(images, "synthesized", made, run=run, keep=snakemake.params.keep)
+        parts.write(images, "synthesized", made, run=run, keep=snakemake.params.keep, job=name)
     tables.write(
         Path(snakemake.output.queries),
         "queries",

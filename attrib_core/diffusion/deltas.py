@@ -77,12 +77,13 @@ def read(delta_path: Path, token_path: Path, token: str, expected: str) -> Delta
         parts = delta_path.read_bytes(), token_path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(
-            f"{error.filename}: no such delta; run the rule customize_part of its part again"
+            f"{error.filename}: no such delta; give the same command once with --forcerun customize_part, which"
+            " trains what is missing"
         ) from None
     if hashlib.sha256(b"".join(parts)).hexdigest() != expected:
         raise InputError(
             f"{delta_path}: its bytes, with those of {token_path.name}, are not those of the table of models;"
-            " delete both and run the rule customize_part of its part again"
+            " give the same command once with --forcerun customize_part, which trains what is damaged"
         )
     try:
         weights, rows = (load_tensors(part) for part in parts)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,13 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the disk that they alone take: a file that is also a part of a run takes none here."""
-        found = (path.stat() for path in self.files)
-        return sum(status.st_size for status in found if status.st_nlink == 1)
+        """Bytes of the disk that they alone take: a file that is also a part of a run, or gone, takes none here."""
+        size = 0
+        for path in self.files:
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                size += status.st_size if status.st_nlink == 1 else 0
+        return size
 
 
 def files_of(store: Path, kind: str, key: str) -> list[Path]:
@@ -118,9 +123,13 @@ def of_run(run: Path) -> set[Path]:
 
 
 def bytes_of(paths: Iterable[Path]) -> int:
-    """Bytes of the disk that files take, each counted once however many names it has."""
+    """Bytes of the disk that files take, each counted once however many names it has.
+
+    Of a run in work some files are gone before it is their turn: temporary ones, and pieces that a part took over.
+    """
     sizes = {}
     for path in paths:
-        status = path.stat()
-        sizes[status.st_dev, status.st_ino] = status.st_size
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())

@@ -66,9 +66,15 @@ def verify(arguments: argparse.Namespace) -> int:
     """Name what is damaged; status 1 where something is."""
     found = list(collecting.damaged(_store(arguments.results)))
     for record in found:
-        print(f"{record}: its files are not as they were written; a job that needs them makes them again")
+        print(f"{record}: its files are not as they were written; {_remedy(record.parent.name)}")
     print(f"{len(found)} damaged" if found else "all files are as they were written")
     return 1 if found else 0
+
+
+def _remedy(kind: str) -> str:
+    if kind == collecting.DELTAS:
+        return "--forcerun customize_part of a run that needs them makes them again"
+    return "a job that needs them makes them again"
 
 
 def collect(arguments: argparse.Namespace) -> int:

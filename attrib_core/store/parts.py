@@ -15,7 +15,13 @@ Span = tuple[str, int]
 
 
 def write(
-    path: Path, name: str, made: Iterable[tuple[str, pa.Table]], *, run: Path, keep: str = "all"
+    path: Path,
+    name: str,
+    made: Iterable[tuple[str, pa.Table]],
+    *,
+    run: Path,
+    keep: str = "all",
+    job: str = "synthesize_part/whole",
 ) -> None:
     """Write a part of a table, of pieces with their keys, and settle with the store of a run what it keeps.
 
@@ -26,14 +32,26 @@ def write(
         for key, table in made:
             sink.write(table)
             spans.append((key, table.num_rows))
-    settle(path, name, spans, run=run, keep=keep)
+    settle(path, name, spans, run=run, keep=keep, job=job)
 
 
-def settle(path: Path, kind: str, spans: Iterable[Span], *, run: Path, keep: str = "all") -> None:
-    """Once a part is written: "all" lets it hold its pieces, "sample" removes those that no other run refers to."""
+def settle(
+    path: Path,
+    kind: str,
+    spans: Iterable[Span],
+    *,
+    run: Path,
+    keep: str = "all",
+    job: str = "synthesize_part/whole",
+) -> None:
+    """Once a part is written: "all" lets it hold its pieces, "sample" removes those that no other run refers to.
+
+    Then `job` notes no keys any more: two runs that keep a sample would else keep each other's pieces for good.
+    """
     folder = places.folder(run, kind)
     if keep == "all":
         pieces.hold(path, folder, spans)
     else:
         others = places.referred(run.parent, without=run)[kind]
         pieces.drop(folder, {key for key, _ in spans} - others)
+        places.refer(run, job, kind, [])
