@@ -3,7 +3,8 @@
 The conversion, in this order:
 1. only the first frame of a file with several counts;
 2. the orientation that EXIF states is applied, so that the picture stands upright;
-3. 16-bit gray is scaled by 255 / 65535 and rounded (Pillow alone would clip it);
+3. 16-bit gray is scaled by 255 / 65535 and rounded (Pillow alone would clip it); of
+   16-bit colour Pillow keeps the upper byte of each number;
 4. palettes are looked up; CMYK becomes RGB by (255 - ink) * (255 - black) / 255;
    YCbCr becomes RGB; colour profiles are ignored;
 5. whatever is transparent, by an alpha channel or a transparent colour, is laid
@@ -59,6 +60,7 @@ def _rgb(image: Image.Image, where: str) -> np.ndarray:
     if image.mode in _DEEP_GRAY:
         gray = np.asarray(image).astype(np.uint32)
         eight = ((gray * 255 + 32767) // 65535).astype(np.uint8)
+        eight[gray == image.info.get("transparency", -1)] = 255
         return np.repeat(eight[..., None], 3, axis=2)
     if image.mode in _REFUSED:
         raise InputError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -35,6 +37,23 @@ def test_sixteen_bit_gray_is_scaled_and_not_clipped(kind):
     got = decode(Image.fromarray(gray), kind)
     expected = np.rint(gray.astype(np.float64) * 255 / 65535)
     assert np.array_equal(got, np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_the_transparent_number_of_sixteen_bit_gray_becomes_white():
+    gray = Image.fromarray(np.array([[0, 300, 301]], dtype=np.uint16))
+    assert decode(gray)[0, :, 0].tolist() == [0, 1, 1]
+    assert decode(gray, transparency=300)[0, :, 0].tolist() == [0, 255, 1]
+
+
+def test_sixteen_bit_colour_keeps_its_upper_bytes():
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)  # one pixel of 16-bit RGB
+    pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x01FF, 0x8000, 0xFFFF))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+    assert decoding.to_rgb(data, where="a").tolist() == [[[0x01, 0x80, 0xFF]]]
 
 
 def test_cmyk_by_the_plain_formula():

@@ -67,6 +67,29 @@ def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
     assert said in shown.err and shown.err.count("\n") == 1 and shown.out == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}", ["'object'", "'style'"]),
+        ("exemplars: {style_sets: 3, splits: {train: 0.4, validation: 0.3, test: 0.3}}", ["'style'"]),
+        ("exemplars: {style_sets: 3}\nmapper: {trained_on: [both]}", []),
+    ],
+)
+def test_check_warns_of_splits_that_tuning_would_refuse_in_the_end(tmp_path, capsys, text, warned):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "tune will fail" in line]
+    assert [line.split("trained_on ")[1].split(",")[0] for line in lines] == warned
+
+
+def test_shares_that_the_splits_would_refuse_are_refused_by_check(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("exemplars: {splits: {train: 0.3333333, validation: 0.3333333, test: 0.3333333}}")
+    assert main(["check", "--config", str(path)]) == 2
+    assert "must sum to 1" in capsys.readouterr().err
+
+
 def test_the_generated_pages_are_fresh(capsys):
     assert main(["docs", "--check", "--root", str(ROOT)]) == 0, capsys.readouterr().out
 

@@ -299,6 +299,20 @@ def test_what_does_not_fit_is_one_line(
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+def test_the_models_of_the_fit_are_not_judged_under_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, files = write(tmp_path)
+    content = torch.load(files[3])
+    content["exemplar_tensors"] = content["exemplar_tensors"].clone()
+    content["exemplar_tensors"][:2] += 1  # models 0 and 1 are others, model 2 is not
+    copy = tmp_path / "clip" / "test_copy.pth"
+    torch.save(content, copy)
+    assert run([*files[:5], str(copy)], tmp_path / "out") == 2
+    assert "test_copy/000002 has the exemplars of val_x/000002" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_to_fit_on_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, _, files = write(tmp_path)
     assert run([*files[:2], *files[4:]], tmp_path / "out") == 2

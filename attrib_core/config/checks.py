@@ -10,11 +10,11 @@ from attrib_core import families, prompts
 from attrib_core.config.sections import Config
 from attrib_core.diffusion import description
 from attrib_core.errors import InputError
-from attrib_core.exemplars import sampling
+from attrib_core.exemplars import sampling, splitting
 from attrib_core.heads import check_starts
 from attrib_core.store import places
 
-SPLIT_TOLERANCE = 1e-6
+SPLIT_TOLERANCE = 1e-9
 SPLITS = ("train", "validation", "test")
 PART = {"pool_images": 1500, "exemplar_sets": 16}
 """Sizes of parts in small runs, where the config names none."""
@@ -133,6 +133,25 @@ def between_keys(config: Config) -> None:
     trained_on = config.mapper.trained_on
     if len(set(trained_on)) < len(trained_on):
         raise InputError(f"mapper.trained_on: {trained_on}; each once: {list(dict.fromkeys(trained_on))}")
+
+
+def short_splits(config: Config) -> list[str]:
+    """A line about each kind of sets that a mapper is trained on and that gives a split too few of them.
+
+    Such a run fails, but not before all models are customized; numbers of sets are exact, so it is known now.
+    """
+    shares = config.exemplars.splits.model_dump()
+    given = {
+        "object": splitting.counts(config.exemplars.object_sets, shares),
+        "style": splitting.counts(config.exemplars.style_sets, shares),
+    }
+    given["both"] = {name: given["object"][name] + given["style"][name] for name in SPLITS}
+    return [
+        f"exemplars.splits gives {given[kind]['train']} sets to train and {given[kind]['validation']} to validation for"
+        f" mapper.trained_on {kind!r}, which needs 2 and 1: tune will fail"
+        for kind in config.mapper.trained_on
+        if given[kind]["train"] < 2 or given[kind]["validation"] < 1
+    ]
 
 
 def _without(trained_on: Sequence[str], kind: str) -> list[str]:

@@ -128,6 +128,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         }
         for test, _ in [*sides["fit"], *sides["test"]]:
             evaluation.check_dimensions(pool, test, mapper)
+        soft_influence.check_apart(*([test for test, _ in own] for own in sides.values()))
         kinds = {
             side: [soft_influence.kinds_of(test, about) for test, about in own] for side, own in sides.items()
         }

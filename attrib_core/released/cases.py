@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -198,3 +199,8 @@ def categories(test: TestCase, path: Path) -> list[str | None]:
                 " expected the JSON that the features were made from"
             )
     return [one.category for one in found]
+
+
+def digest(exemplars: np.ndarray) -> str:
+    """What tells a model from others: a digest of its exemplars' features, (exemplars, dim), in any order."""
+    return hashlib.sha256(b"".join(sorted(row.tobytes() for row in exemplars))).hexdigest()

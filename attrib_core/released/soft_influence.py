@@ -18,11 +18,11 @@ from attrib_core.calibration import Evidence, Fitted
 from attrib_core.errors import InputError
 from attrib_core.jobs import progress
 from attrib_core.ranking import exact, streams
-from attrib_core.released.cases import Queries, TestCase, categories
+from attrib_core.released.cases import Queries, TestCase, categories, digest
 from attrib_core.released.evaluation import check_dimensions
 from attrib_core.released.mappers import Mapper
 from attrib_core.released.stored import Matrix
-from attrib_core.released.vectors import prepare, read_all, read_rows
+from attrib_core.released.vectors import prepare, read_all, read_rows, rows_at_once
 
 KIND_OF = {"media": "object", "object": "style"}
 """Kind of the sets by the prompt kind that the published files have for this kind alone."""
@@ -56,6 +56,25 @@ def kinds_of(test: TestCase, path: Path | None) -> list[str]:
             " (objects) or 'object' (styles) among them, or the file's JSON (--cases, --fit-cases)"
         )
     return [found.pop()] * len(test.chunks)
+
+
+def check_apart(fitted: Sequence[TestCase], judged: Sequence[TestCase]) -> None:
+    """InputError where a model that is to be judged on has the exemplars of one that is fitted on."""
+    known = {key: name for test in fitted for name, key in _digests(test)}
+    for test in judged if known else ():
+        for name, key in _digests(test):
+            if key in known:
+                raise InputError(
+                    f"--test: model {name} has the exemplars of {known[key]} in --fit; expected other models, or the"
+                    " calibrators are judged on what they were fitted on"
+                )
+
+
+def _digests(test: TestCase) -> Iterator[tuple[str, str]]:
+    blocks = test.exemplars.blocks(rows_at_once(test.exemplars.dim))
+    vectors = np.concatenate([block.vectors.astype(np.float32) for block in blocks])
+    for model, (start, stop) in enumerate(test.chunks.tolist()):
+        yield _set_name(test, model), digest(vectors[start:stop])
 
 
 def rank(

@@ -6,7 +6,6 @@ left out. Of the pool only the rows drawn are kept.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +16,7 @@ from attrib_core.errors import InputError
 from attrib_core.mapper import material
 from attrib_core.mapper.material import Material
 from attrib_core.mapper.sets import Sets
-from attrib_core.released.cases import TestCase
+from attrib_core.released.cases import TestCase, digest
 from attrib_core.released.evaluation import check_dimensions
 from attrib_core.released.mappers import UNTUNED
 from attrib_core.released.stored import Matrix
@@ -127,5 +126,4 @@ def _check_apart(train: Sets, validation: Sets) -> None:
 def _models(sets: Sets) -> Iterator[tuple[str, str]]:
     """Each model and a digest of its exemplars, whatever their order."""
     for number, name in enumerate(sets.names):
-        rows = sorted(row.tobytes() for row in sets.real[sets.real_set == number])
-        yield name, hashlib.sha256(b"".join(rows)).hexdigest()
+        yield name, digest(sets.real[sets.real_set == number])
