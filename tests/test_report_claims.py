@@ -179,7 +179,10 @@ def test_the_claim_is_of_what_is_displayed() -> None:
 
 def none_rows(auc: float, low: float | None, high: float | None, **more: Any) -> list[dict[str, Any]]:
     """Rows of calibration that the claim on "none of these" reads."""
-    same = dict(encoder="e", mapper="untuned", split="test", kind="all", ci_low=low, ci_high=high) | more
+    same = (
+        dict(encoder="e", mapper="untuned", split="test", kind="all", ci_low=low, ci_high=high, n_models=10)
+        | more
+    )
     values = {"none_auc": auc, "none_said_held_out": 0.41, "none_said": 0.4}
     return [same | dict(metric=metric, value=value) for metric, value in values.items()]
 
@@ -207,6 +210,11 @@ def test_none_of_these_is_praised_only_where_it_tells_images_apart(
     found = none_claim.claim(none_rows(auc, low, high), "e", "untuned")
     assert found is not None and found.verdict == verdict
     assert said in found.text and words.percent(auc) in found.text and "41.0\u202f%" in found.text
+
+
+def test_an_interval_of_few_models_decides_nothing() -> None:
+    found = none_claim.claim(none_rows(0.5, 0.5, 0.5, n_models=4), "e", "untuned")
+    assert found is not None and found.verdict == claims.OPEN and "4 models are too few" in found.text
 
 
 def test_tuned_none_of_these_stands_beside_the_untuned() -> None:
@@ -240,6 +248,17 @@ def test_features_are_chosen_on_the_validation_split_alone() -> None:
         row(**mean, encoder="b", split="test", value=0.9),
     ]
     assert features.best(data.Metrics(tuple(rows), ("b", "a"), ("untuned",)), "object") == ("a", "untuned")
+
+
+def test_features_that_read_the_prompt_alone_do_not_lead() -> None:
+    mean = dict(metric="mean_average_precision", k=None, split="validation")
+    rows = [
+        row(**mean, encoder="words", value=0.6),
+        row(**mean, encoder="words", value=0.6, condition="control"),
+        row(**mean, encoder="pixel", value=0.2),
+        row(**mean, encoder="pixel", value=0.1, condition="control"),
+    ]
+    assert features.best(data.Metrics(tuple(rows), ("words", "pixel"), ("untuned",)), "object")[0] == "pixel"
 
 
 def test_the_mapper_of_a_kind_is_its_own_then_the_one_for_both() -> None:

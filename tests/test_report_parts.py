@@ -143,7 +143,7 @@ def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> No
     rows += [line("pool_aware", 1.5, 1.0, 3.0, pool_share=0.5)]
     known = data.Metrics((), ("e",), ("untuned",))
     said = influence.verdict(rows, known)
-    assert "in 1 of 1 lines against the published one; in 1 of them" in said
+    assert "in 1 of 1 lines of one kind of sets against the published one; in 1 of them" in said
     assert "25.0" in said and "3 models" in said
     headings, lines = influence.pools(rows, known)
     assert headings[0] == "whole pool" and [one["cells"] for one in lines] == [
@@ -153,6 +153,8 @@ def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> No
     assert influence.table(rows, known)[1][0]["cells"][0] == ("3.000", "[2.000, 4.000]")
     assert [one["form"] for one in influence.none_table(rows, known)[1]] == ["pool-aware"]
     assert influence.none_table([one for one in rows if one["form"] == "published"], known)[1] == []
+    both = [one | dict(kind=kind) for one in rows for kind in ("all", "object", "style")]
+    assert "in 2 of 2 lines of one kind" in influence.verdict(both, known)
     rows[0] |= dict(value=7.0, ci_high=8.0)
     assert "in 0 of 1 lines" in influence.verdict(rows, known)
 

@@ -12,16 +12,18 @@ AN = ("a", "e", "i", "o", "u", "mlp")
 
 
 def best(metrics: Metrics, kind: str) -> tuple[str, str]:
-    """Encoder, and UNTUNED or TUNED, with the highest mAP on the validation sets of a kind.
+    """Encoder, and UNTUNED or TUNED, whose mAP on the validation sets of a kind is farthest above its control's.
 
-    The test split plays no part in this choice. Without validation sets it is
-    the first encoder, tuned where the run has a mapper for the kind.
+    Without a control it is the highest mAP. What the words of a prompt say, the control says too: features
+    that read nothing else lie above theirs by nothing. The test split plays no part in this choice.
+    Without validation sets it is the first encoder, tuned where the run has a mapper for the kind.
     """
 
     def value(encoder: str, mapper: str) -> float:
         where = dict(encoder=encoder, mapper=mapper, kind=kind, split="validation")
         row = metrics.get("mean_average_precision", None, **where)
-        return row["value"] if row else -1.0
+        control = metrics.get("mean_average_precision", None, condition="control", **where)
+        return row["value"] - (control["value"] if control else 0.0) if row else -1.0
 
     mappers = [UNTUNED] if metrics.head(kind) is None else [TUNED, UNTUNED]
     pairs = [(encoder, mapper) for encoder in metrics.encoders for mapper in mappers]

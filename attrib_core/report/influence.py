@@ -97,14 +97,16 @@ def verdict(rows: Sequence[Row], metrics: Metrics) -> str:
         for row in own:
             if row["metric"] == "negative_log_likelihood" and row["pool_share"] == 1.0:
                 groups.setdefault((encoder, mapper, kind), {})[form] = row
+    several = {(encoder, mapper) for encoder, mapper, kind in groups if kind != "all"}
+    single = [place for place in groups if place[2] != "all" or place[:2] not in several]
     parts = []
     for other in names[1:]:
-        pairs = [(place, found[names[0]], found[other]) for place, found in groups.items()]
+        pairs = [(place, found[names[0]], found[other]) for place, found in groups.items() if place in single]
         better = [place for place, first, second in pairs if first["value"] < second["value"]]
         apart = [place for place, first, second in pairs if _above(second["ci_low"], first["ci_high"])]
         parts.append(
-            f"The {NAMES[names[0]]} form has the higher likelihood in {len(better)} of {len(pairs)} lines against the"
-            f" {NAMES[other]} one; in {len(apart)} of them the intervals do not overlap."
+            f"The {NAMES[names[0]]} form has the higher likelihood in {len(better)} of {len(pairs)} lines of one kind of"
+            f" sets against the {NAMES[other]} one; in {len(apart)} of them the intervals do not overlap."
         )
         impossible = [
             row["value"]

@@ -11,13 +11,15 @@ from attrib_core.report.data import UNTUNED, Row
 ENOUGH = 0.7
 """Area under the curve from which on discrimination is commonly called acceptable."""
 GUESS = 0.5
+FEWEST = 5
+"""Models from which on an interval decides; those of fewer are far too narrow (see `finer.FEW`)."""
 
 
 def claim(calibration: Sequence[Row], encoder: str, mapper: str, kinds: Sequence[str] = ()) -> Claim | None:
     """From the rows of one form of the calibrator; `kinds` are those that it covers, where there are several.
 
     Shown where the whole interval of the area under the curve is at ENOUGH or above, against where it is
-    below. Beside tuned features stand the untuned ones of the same encoder.
+    below; open where it is of fewer than FEWEST models. Beside tuned features stand the untuned ones of the same encoder.
     """
     kind = kinds[0] if len(kinds) == 1 else "all"
     auc, missed, wrong = (
@@ -50,7 +52,7 @@ def _row(rows: Sequence[Row], encoder: str, mapper: str, kind: str, metric: str)
 
 
 def _verdict(auc: Row) -> str:
-    if auc["ci_low"] is None:
+    if auc["ci_low"] is None or auc["n_models"] < FEWEST:
         return OPEN
     return SHOWN if auc["ci_low"] >= ENOUGH else AGAINST if auc["ci_high"] < ENOUGH else OPEN
 
@@ -59,6 +61,10 @@ def _end(auc: Row) -> str:
     enough = words.percent(ENOUGH)
     if auc["ci_low"] is None:
         return "With fewer than two models there is no interval for the pairs."
+    if auc["n_models"] < FEWEST:
+        return (
+            f"{words.plural(auc['n_models'], 'model').capitalize()} are too few for their interval to decide."
+        )
     better = auc["ci_low"] > GUESS
     if _verdict(auc) == SHOWN:
         return f"The pairs are {enough} or more, so it tells them apart, though a single answer may well be wrong."
