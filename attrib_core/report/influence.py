@@ -105,8 +105,8 @@ def verdict(rows: Sequence[Row], metrics: Metrics) -> str:
         better = [place for place, first, second in pairs if first["value"] < second["value"]]
         apart = [place for place, first, second in pairs if _above(second["ci_low"], first["ci_high"])]
         parts.append(
-            f"The {NAMES[names[0]]} form has the higher likelihood in {len(better)} of {len(pairs)} lines of one kind of"
-            f" sets against the {NAMES[other]} one; in {len(apart)} of them the intervals do not overlap."
+            f"The {NAMES[names[0]]} form has the higher likelihood in {len(better)} of {len(pairs)} lines of one kind"
+            f" of sets against the {NAMES[other]} one; in {len(apart)} of them the intervals do not overlap."
         )
         impossible = [
             row["value"]

@@ -19,7 +19,8 @@ def claim(calibration: Sequence[Row], encoder: str, mapper: str, kinds: Sequence
     """From the rows of one form of the calibrator; `kinds` are those that it covers, where there are several.
 
     Shown where the whole interval of the area under the curve is at ENOUGH or above, against where it is
-    below; open where it is of fewer than FEWEST models. Beside tuned features stand the untuned ones of the same encoder.
+    below; open where it is of fewer than FEWEST models. Beside tuned features stand the untuned ones of
+    the same encoder.
     """
     kind = kinds[0] if len(kinds) == 1 else "all"
     auc, missed, wrong = (
