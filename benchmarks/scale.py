@@ -204,6 +204,7 @@ TITLES = {
 SCRIPT = re.compile(r'(script:\s+)"\.\./workflow_scripts/\w+\.py"')
 SCHEMAS = {
     "models": tables.schema("models"),
+    "synthesized": tables.schema("synthesized"),
     "embeddings": tables.embedding_schema(8),
     "other": tables.schema("pool"),
 }
