@@ -198,7 +198,7 @@ def _stages(
             steps=options.denoising, samples_each=2, control_samples_each=1, run=run, seed=SEED, code="x",
             device="cpu",
         )  # fmt: skip
-        parts.write(images, "synthesized", made, run=run)
+        parts.settle(images, "synthesized", parts.write(images, "synthesized", made), run=run)
         _recorded(run, "synthesize_part", images)
 
     yield "customize", customize

@@ -21,4 +21,5 @@ with job(snakemake):
             code=snakemake.params.picture_code,
             device=device.choose(),
         )
-        parts.write(Path(snakemake.output.images), "prior", made, run=run)
+        images = Path(snakemake.output.images)
+        parts.settle(images, "prior", parts.write(images, "prior", made), run=run)

@@ -26,9 +26,7 @@ with job(snakemake):
             device=device.choose(),
             job=name,
         )
-        parts.write(images, "synthesized", made, run=run, keep=snakemake.params.keep, job=name)
-    tables.write(
-        Path(snakemake.output.queries),
-        "queries",
-        tables.read(images, "synthesized", tables.schema("queries").names),
-    )
+        spans = parts.write(images, "synthesized", made)
+        rows = tables.read(images, "synthesized", tables.schema("queries").names)
+        tables.write(Path(snakemake.output.queries), "queries", rows)
+        parts.settle(images, "synthesized", spans, run=run, keep=snakemake.params.keep, job=name)

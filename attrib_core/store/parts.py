@@ -14,25 +14,14 @@ Span = tuple[str, int]
 """A piece's key and its number of rows."""
 
 
-def write(
-    path: Path,
-    name: str,
-    made: Iterable[tuple[str, pa.Table]],
-    *,
-    run: Path,
-    keep: str = "all",
-    job: str = "synthesize_part/whole",
-) -> None:
-    """Write a part of a table, of pieces with their keys, and settle with the store of a run what it keeps.
-
-    `name` is that of the table and of the kind in the store. See `settle` for `keep`.
-    """
+def write(path: Path, name: str, made: Iterable[tuple[str, pa.Table]]) -> list[Span]:
+    """Write a part of a table, of pieces with their keys; what of it `settle` is to be told."""
     spans: list[Span] = []
     with tables.writer(path, tables.schema(name)) as sink:
         for key, table in made:
             sink.write(table)
             spans.append((key, table.num_rows))
-    settle(path, name, spans, run=run, keep=keep, job=job)
+    return spans
 
 
 def settle(
@@ -44,9 +33,11 @@ def settle(
     keep: str = "all",
     job: str = "synthesize_part/whole",
 ) -> None:
-    """Once a part is written: "all" lets it hold its pieces, "sample" removes those that no other run refers to.
+    """Once all files of a job are written, its last act: what the store of a run keeps of the pieces of a part.
 
-    Then `job` notes no keys any more: two runs that keep a sample would else keep each other's pieces for good.
+    `kind` is that in the store, "synthesized" or the like. "all" lets the part hold its pieces, "sample" removes
+    those that no other run refers to. Then `job` notes no keys any more: two runs that keep a sample would
+    else keep each other's pieces for good.
     """
     folder = places.folder(run, kind)
     if keep == "all":
