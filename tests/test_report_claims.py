@@ -127,6 +127,19 @@ def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict
     assert claims.tuning(metrics(row()), [paired], "object", []) is None
 
 
+def test_what_too_few_models_agree_on_is_open_and_said() -> None:
+    same = dict(n_models=5, p_value=0.0625)
+    known = metrics(row(), row(condition="control", value=0.2))
+    found = claims.trace(known, [pair(0.1, 0.3, **same)], "object", "e")
+    assert found is not None and found.verdict == claims.OPEN
+    assert "in all 5 models alike, but so few cannot show that customization left a trace" in found.text
+    tuned = dict(comparison="mapper", mapper="linear-both", metric="mean_average_precision", k=None)
+    for p_value, said in ((0.0625, "in all 5 models alike, but so few"), (0.125, "no gain is shown")):
+        paired = pair(0.1, 0.3, **tuned, against_condition="customized", **same | dict(p_value=p_value))
+        found = claims.tuning(metrics(row(), mappers=("untuned", "linear-both")), [paired], "object", [])
+        assert found is not None and found.verdict == claims.OPEN and said in found.text
+
+
 def test_unseen_categories_are_held_against_the_control() -> None:
     known = metrics(row(), row(seen="seen"), row(seen="unseen", n_models=3))
     for low, verdict in ((0.1, claims.SHOWN), (-0.1, claims.OPEN)):

@@ -114,6 +114,8 @@ def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str)
         OPEN: "so this run does not show that customization left a trace that the features find.",
         AGAINST: "so the control points to the exemplars more than the customized images do.",
     }[verdict]
+    if finer.agreeing(paired):
+        end = f"{finer.agreeing(paired)} that customization left a trace that the features find."
     return Claim(
         question,
         verdict,
@@ -148,7 +150,7 @@ def tuning(
         sentences.append(
             {
                 SHOWN: f"For {encoder}, tuning raises the mAP on test sets {change}.",
-                OPEN: f"For {encoder}, tuning changes the mAP on test sets {change}: no gain is shown.",
+                OPEN: f"For {encoder}, tuning changes the mAP on test sets {change}{_unshown(paired)}.",
                 AGAINST: f"For {encoder}, tuning lowers the mAP on test sets {change}.",
             }[verdict]
         )
@@ -158,6 +160,11 @@ def tuning(
     return Claim(
         f"Does tuning the mapper help on {kind} sets?", whole, " ".join(sentences) + finer.few(pairs)
     )
+
+
+def _unshown(paired: Row) -> str:
+    agreeing = finer.agreeing(paired)
+    return f", {agreeing} that it gains" if agreeing else ": no gain is shown"
 
 
 def unseen(

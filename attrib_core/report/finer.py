@@ -91,6 +91,17 @@ def one_match(rows: Sequence[Row], kind: str, encoder: str, mapper: str, k: int)
     return known.get((encoder, mapper, kind, "all", "recall_at_k", k))
 
 
+def agreeing(pair: Row) -> str:
+    """ "in all 5 models alike, but so few cannot show", where all gain and no p of so few is below LEVEL.
+
+    Empty elsewhere.
+    """
+    least = 2.0 ** (1 - pair["n_models"])
+    if pair["difference"] <= 0 or pair["p_value"] is None or least < LEVEL or pair["p_value"] > 1.001 * least:
+        return ""
+    return f"in all {pair['n_models']} models alike, but so few cannot show"
+
+
 def few(pairs: Sequence[Row]) -> str:
     """What an interval of few models is worth, and what p they can reach; nothing where there are enough.
 
