@@ -1,4 +1,4 @@
-"""The command line: `python -m attrib_core check | plan | status | why | docs | store | abc | delta`."""
+"""The command line: `python -m attrib_core check | plan | status | attribute | why | docs | store | abc | delta`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attrib_core import heads
+from attrib_core.attribution import commands as attribution
 from attrib_core.config import Config, load_config, plain, stated_config
 from attrib_core.config.sections import Mapper
 from attrib_core.customization import commands as customization
@@ -139,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--root", type=Path, default=Path(), help="root of the repository; default: this folder")
     one.set_defaults(run=docs)
 
+    attribution.add(commands)
     reasons.add(commands)
     store.add(commands)
     released.add(commands, mapper=Mapper)

@@ -6,7 +6,7 @@ in each, so a sum over a pool of any size is a sum over some hundred entries.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,3 +199,39 @@ def _evidence(own: _Own, rows: list[slice], batch: pa.RecordBatch, where: Path) 
 def _arrays(column: pa.Array) -> list[np.ndarray]:
     """A column of lists of numbers, one array a row."""
     return [row.values.to_numpy(zero_copy_only=False) for row in column]
+
+
+def of_candidates(candidates: pa.Table, kinds: Sequence[str]) -> Evidence:
+    """The evidence of queries whose exemplars nobody knows: all that was ranked, and no entry is an exemplar.
+
+    candidates  rows of the table `candidates`, CANDIDATE_COLUMNS
+    kinds       of sets that each query is to be taken for, (queries,)
+    """
+    names, found = (candidates.column(name).to_pylist() for name in CANDIDATE_COLUMNS[:2])
+    similarities, histograms, sums = (
+        _arrays(candidates.column(name).combine_chunks()) for name in CANDIDATE_COLUMNS[2:]
+    )
+    filled = [np.flatnonzero(histogram) for histogram in histograms]
+    means = [s[i] / h[i] for h, s, i in zip(histograms, sums, filled, strict=True)]
+    similarity = np.concatenate([*similarities, *means]).astype(np.float64)
+    numbers = np.arange(len(names))
+    query = np.concatenate([np.repeat(numbers, [len(one) for one in some]) for some in (similarities, means)])
+    highest = np.full(len(names), -np.inf)
+    np.maximum.at(highest, query, similarity)
+    top = sum(map(len, similarities))
+    return Evidence(
+        queries=names,
+        kinds=list(kinds),
+        sets=[""] * len(names),
+        query=query,
+        similarity=similarity,
+        gap=similarity - highest[query],
+        count=np.concatenate([np.ones(top), *(h[i] for h, i in zip(histograms, filled, strict=True))]).astype(
+            np.float64
+        ),
+        exemplars=0,
+        top=top,
+        ids=[name for some in found for name in some],
+        ahead=np.empty(0, np.int64),
+        siblings=np.empty(0, np.int64),
+    )

@@ -258,3 +258,21 @@ RELIABILITY = pa.schema(
         column("n_candidates", INT64, "candidates in the bin"),
     ]
 )
+
+ATTRIBUTIONS = pa.schema(
+    [
+        column("picture", TEXT, "file of the image that was asked about, as it was given"),
+        column("kind", TEXT, "kind of sets whose features and calibrator judged: 'object' or 'style'"),
+        ENCODER,
+        MAPPER,
+        column("rank", INT32, "position by similarity among all that was searched, 1 is best"),
+        column("image_id", TEXT, "candidate: row of the pool"),
+        column("is_exemplar", BOOL, "whether a model of the run was customized on the candidate"),
+        column("similarity", FLOAT32, "cosine"),
+        column("influence", FLOAT64, "share of the image x (1 - none), by the run's calibrator"),
+        column("none", FLOAT64, "mass of 'none of these', the same in all rows of a picture and kind"),
+        column("caption", TEXT, "of the candidate, from the pool", null=True),
+        column("attribution", TEXT, "whom the candidate is by, from the pool", null=True),
+        column("licence", TEXT, "of the candidate, from the pool", null=True),
+    ]
+)
