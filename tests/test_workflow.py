@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from attrib_core import embedding, records, tables
+from attrib_core.__main__ import main
 from attrib_core.config import plain, stated_config
 from attrib_core.costs import jobs, plan, status
 from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
@@ -186,6 +187,19 @@ def _what_was_planned_was_made(results: Path) -> None:
     number = len(list(jobs.planned(found.counts)))
     assert said[0] == f"{results}: {number} of {number} jobs are done"
     assert not [line for line in said if line.startswith(("time:", "begun:", "failed:", "note:"))]
+
+
+@pytest.mark.slow
+def test_a_picture_of_a_finished_run_is_attributed(
+    run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run[0] / "results" / "tiny"
+    sample = tables.read(next(results.glob("synthesized/sample-*.parquet")), "synthesized", ["image"])
+    picture = run[0] / "asked.png"
+    picture.write_bytes(sample["image"][0]["bytes"].as_py())
+    assert main(["attribute", str(picture), "--run", str(results), "--out", str(run[0] / "found.csv")]) == 0
+    assert capsys.readouterr().out.count("none of these") >= 2
+    assert len(pd.read_csv(run[0] / "found.csv")) == 2 * 10  # kinds, candidates
 
 
 @pytest.mark.slow
