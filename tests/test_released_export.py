@@ -179,6 +179,10 @@ def test_a_split_without_models_is_one_line_before_anything_is_written(
     files = ["--run", str(tmp_path / "run"), "--encoder", "pixel", "--out", str(tmp_path / "out")]
     assert main(["abc", "export", *files, "--split", "test", "validation"]) == 2
     assert "no exemplar sets of the split 'validation'" in capsys.readouterr().err
+    for path in (tmp_path / "run" / "synthesized").iterdir():
+        path.unlink()
+    assert main(["abc", "export", *files]) == 2
+    assert f"--run: {tmp_path / 'run'} has no synthesized/queries-*.parquet" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -89,6 +89,10 @@ def _models(run: Path, split: str) -> list[_Model]:
             new = _Model(row["exemplar_set"], row["kind"], row["category"], [], {})
             models.setdefault(row["exemplar_set"], new).exemplars.append(row["exemplar_id"])
     parts = sorted((run / "synthesized").glob("queries-*.parquet"))
+    if not parts:
+        raise InputError(
+            f"--run: {run} has no synthesized/queries-*.parquet, expected a run that came to its end"
+        )
     rows = tables.read_parts(parts, "queries", QUERIES).to_pylist()
     rows.sort(key=lambda row: (row["prompt_index"], row["sample_index"], row["query_id"]))
     for row in rows:
