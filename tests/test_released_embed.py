@@ -264,6 +264,10 @@ def test_a_broken_picture_of_a_pool_is_named_and_nothing_is_left(tmp_path, capsy
     assert embed_pool(folder, out) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: {folder}/00001/a.PNG: 4 bytes are no picture")
+    (folder / "00001/a.PNG").unlink()
+    (folder / "00001/a.PNG").symlink_to("nowhere.png")
+    assert embed_pool(folder, out) == 2
+    assert f"error: {folder}/00001/a.PNG: cannot be read" in capsys.readouterr().err.splitlines()[-1]
     assert out.read_bytes() == b"as before" and list(out.parent.iterdir()) == [out]
 
 

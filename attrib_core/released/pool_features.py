@@ -29,13 +29,20 @@ def embed(
     check_reads(encoder, str(folder))
     paths = pictures(folder) if listed is None else read_list(listed, folder)
     yield f"{len(paths)} pictures, {encoder.dim} features"
-    rows = (embedding.Row(path, (folder / path).read_bytes(), None, str(folder / path)) for path in paths)
+    rows = (embedding.Row(path, _bytes(folder / path), None, str(folder / path)) for path in paths)
     write_pool(
         embedding.encoded(rows, encoder, where=str(folder), total=len(paths), threads=threads),
         encoder.dim,
         out,
     )
     yield f"wrote {out}"
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # a link to nothing, a picture that others may read, one that went away
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a picture") from None
 
 
 def pictures(folder: Path) -> list[str]:
