@@ -346,6 +346,7 @@ def test_a_killed_part_resumes_and_ends_the_same(
     assert turned == resumed[::-1]
 
 
+@pytest.mark.slow
 def test_another_run_with_the_same_settings_trains_nothing(
     customize: Callable[..., list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +383,7 @@ def test_a_damaged_delta_is_made_again(
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_part_size_changes_nothing(customize: Callable[..., list[dict[str, Any]]]) -> None:
     sets = made.exemplar_sets()
     whole = customize(sets, run="whole")

@@ -161,7 +161,11 @@ def test_two_systems_are_compared_on_the_same_models(
 ) -> None:
     capsys.readouterr()
     assert main(["abc", "compare", *map(str, evaluated), "--out", str(tmp_path / "c")]) == 0
-    assert "test_case against test_case, gpt: 6 and 6 models" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"first: {evaluated[0]}, mapper untuned\nsecond: {evaluated[1]}, mapper {tmp_path / 'linear_tuned.pth'}\n"
+    )
+    assert "\ntest_case, gpt: 6 models\n" in said and "against" not in said
     rows = tables.read(tmp_path / "c" / "comparisons.parquet", "abc_comparisons").to_pylist()
     assert {(row["metric"], row["k"]) for row in rows} == {
         ("recall_at_k", 5), ("recall_at_k", 10), ("capped_recall_at_k", 5), ("capped_recall_at_k", 10),
@@ -195,6 +199,20 @@ def test_what_differs_by_how_it_was_made_is_not_compared(
         InputError, match=r"model 3 of test_case \(gpt\) has 5 exemplars in the first .* 9 in"
     ):
         list(comparing.compare(a, wrong, resamples=5, seed=1))
+
+
+def test_evaluations_are_named_by_their_folders_and_by_their_mappers_where_known(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    table = pd.read_parquet(evaluated[1] / "per_query.parquet").assign(test="other")
+    table.to_parquet(bare / "per_query.parquet")
+    capsys.readouterr()
+    assert main(["abc", "compare", str(evaluated[0]), str(bare), "--match", "category"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [f"first: {evaluated[0]}, mapper untuned", f"second: {bare}"]
+    assert said[2] == "test_case against other, gpt: 4 and 4 models"  # the others have no category
 
 
 def test_other_models_are_compared_within_categories(evaluated: tuple[Path, Path]) -> None:

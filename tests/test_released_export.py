@@ -37,12 +37,14 @@ def mapper() -> heads.Heads:
     return heads.Heads(head(), head())
 
 
-def write_run(folder: Path) -> tuple[World, list[dict[str, object]], list[dict[str, object]]]:
+def write_run(
+    folder: Path, sets: list[tuple[str, int, str]] = SETS
+) -> tuple[World, list[dict[str, object]], list[dict[str, object]]]:
     """What `export` reads of a run, for two kinds of sets; rows of exemplars and synthesized."""
-    case = world(3, rows=300, dim=16, set_sizes=[size for _, size, _ in SETS], queries_each=8, duplicates=30)
+    case = world(3, rows=300, dim=16, set_sizes=[size for _, size, _ in sets], queries_each=8, duplicates=30)
     case.excluded = ["p00007", "p00299"]
     exemplars, queries = [], []
-    for (name, vectors), (kind, _, split) in zip(case.exemplars.items(), SETS, strict=True):
+    for (name, vectors), (kind, _, split) in zip(case.exemplars.items(), sets, strict=True):
         exemplars += [
             {
                 "exemplar_id": f"{name}-e{i}", "exemplar_set": name, "image_id": f"{name}-{i}", "image": PICTURE,
@@ -108,8 +110,9 @@ def own_metrics(
     }
 
 
-def export(folder: Path, out: Path) -> None:
-    assert main(["abc", "export", "--run", str(folder), "--encoder", "pixel", "--out", str(out)]) == 0
+def export(folder: Path, out: Path, *more: str) -> None:
+    files = ["--run", str(folder), "--encoder", "pixel", "--out", str(out)]
+    assert main(["abc", "export", *files, *more]) == 0
 
 
 def test_files_have_the_keys_types_and_shapes_of_the_release(tmp_path: Path) -> None:
@@ -151,6 +154,61 @@ def test_files_have_the_keys_types_and_shapes_of_the_release(tmp_path: Path) -> 
     assert {
         side: {name: tuple(value.shape) for name, value in state.items()} for side, state in saved.items()
     } == {side: {"weight": (16, 16), "bias": (16,)} for side in ("real_mapper", "synth_mapper")}
+
+
+def test_several_splits_are_exported_in_one_call_under_their_names(tmp_path: Path) -> None:
+    case, _, _ = write_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", "--split", "train", "test")
+    feats = tmp_path / "out" / "feats" / "pixel"
+    assert sorted(path.name for path in feats.iterdir()) == [
+        "laion_subset.pth", "test_object.pth", "test_style.pth", "train_object.pth",
+    ]  # fmt: skip
+    train = torch.load(feats / "train_object.pth", weights_only=True)
+    assert np.array_equal(train["exemplar_tensors"].numpy(), case.exemplars["s02"])
+    (entry,) = json.loads((tmp_path / "out" / "dataset" / "json" / "train_object.json").read_text())
+    assert entry["class_id"] == "s02" and entry["exemplar"] == train["exemplar_paths"]
+    export(tmp_path / "run", tmp_path / "alone", "--split", "test")
+    for path in (tmp_path / "alone" / "dataset" / "json").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / "dataset" / "json" / path.name).read_bytes()
+
+
+def test_a_split_without_models_is_one_line_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    files = ["--run", str(tmp_path / "run"), "--encoder", "pixel", "--out", str(tmp_path / "out")]
+    assert main(["abc", "export", *files, "--split", "test", "validation"]) == 2
+    assert "no exemplar sets of the split 'validation'" in capsys.readouterr().err
+    for path in (tmp_path / "run" / "synthesized").iterdir():
+        path.unlink()
+    assert main(["abc", "export", *files]) == 2
+    assert f"--run: {tmp_path / 'run'} has no synthesized/queries-*.parquet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_exported_tuned_on_calibrated_and_evaluated(tmp_path: Path) -> None:
+    """The documented road; each command takes the files of the one before as they are."""
+    splits = ("train", "validation", "test")
+    write_run(tmp_path / "run", [(kind, 4, split) for split in splits for kind in KINDS for _ in range(2)])
+    out, mapper = tmp_path / "out", str(tmp_path / "own_tuned.pth")
+    export(tmp_path / "run", out, "--split", *splits)
+    feats = out / "feats" / "pixel"
+    files = {split: [str(feats / f"{split}_{kind}.pth") for kind in KINDS] for split in splits}
+    cases = {
+        split: [str(out / "dataset/json" / f"{split}_{kind}.json") for kind in KINDS] for split in splits
+    }
+    pool = ["--pool", str(feats / "laion_subset.pth")]
+    trained = ["--train", *files["train"], "--validation", *files["validation"]]
+    checked = ["--train-cases", *cases["train"], "--validation-cases", *cases["validation"]]
+    little = ["--epochs", "1", "--distractors", "8", "--validation-distractors", "40", "--penalties", "1"]
+    assert main(["abc", "tune", *pool, *trained, *checked, *little, "--out", mapper]) == 0
+    judged = ["--test", *files["test"], "--cases", *cases["test"], "--mapper", mapper, "--bootstrap", "5"]
+    fitted = ["--fit", *files["validation"], "--fit-cases", *cases["validation"]]
+    assert main(["abc", "calibrate", *pool, *fitted, *judged, "--out", str(tmp_path / "soft")]) == 0
+    assert main(["abc", "evaluate", *pool, *judged, "--out", str(tmp_path / "found")]) == 0
+    rows = pq.read_table(tmp_path / "found" / "metrics.parquet").to_pylist()
+    assert {row["test"] for row in rows} == {"test_object", "test_style"}
+    assert {row["n_models"] for row in rows if row["group_by"] == "all"} == {2}
 
 
 @pytest.mark.parametrize("tuned", [False, True])

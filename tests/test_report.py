@@ -189,6 +189,7 @@ def test_distractor_shares_are_those_of_all_cosines(tmp_path: Path) -> None:
     assert np.abs(share - expected).max() <= 1 / 800  # a float32 cosine may cross an edge
 
 
+@pytest.mark.slow
 def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
     write_run(tmp_path)
     for part, path in enumerate(sorted(tmp_path.glob("synthesized/part-*.parquet"))):

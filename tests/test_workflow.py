@@ -60,6 +60,7 @@ def test_exemplars_that_the_base_model_saw_are_a_warning(tmp_path: Path) -> None
     assert len(warnings) == 1 and "exemplars.held_out_only" in warnings[0]
 
 
+@pytest.mark.slow
 def test_a_fusion_has_the_files_and_the_gpu_of_its_parts(tmp_path: Path) -> None:
     network = {"family": "timm", "architecture": "test_efficientnet", "weights": str(tmp_path / "w.pth")}
     encoders = {
@@ -77,6 +78,7 @@ def test_a_fusion_has_the_files_and_the_gpu_of_its_parts(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("family", ["generated", "folder", "captions"])
+@pytest.mark.slow
 def test_prior_pictures_wait_for_what_they_are_taken_from(tmp_path: Path, family: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "dog.png").write_bytes(b"a picture")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
-from attrib_core.released import calibrate_command, tune_command
+from attrib_core.released import calibrate_command, embed_command, tune_command
 from attrib_core.released.places import check_folder
 from attrib_core.released.progress import told
 
@@ -26,46 +26,16 @@ def add(commands: Any, *, mapper: type[BaseModel]) -> None:
         "abc", help="make, tune on, evaluate, compare or write files of the published benchmark"
     )
     inner = top.add_subparsers(required=True, metavar="COMMAND")
-    _add_embed(inner.add_parser("embed", help="features of a test case's pictures, in the released layout"))
+    embed_command.add(
+        inner.add_parser(
+            "embed", help="features of a test case's pictures or a pool's, in the released layout"
+        )
+    )
     tune_command.add(inner.add_parser("tune", help="train a mapper on released features"), mapper)
     _add_evaluate(inner.add_parser("evaluate", help="exact metrics of released features, with intervals"))
     calibrate_command.add(inner.add_parser("calibrate", help="soft influence: fit it, judge it, list it"))
     _add_compare(inner.add_parser("compare", help="differences between two evaluations, with p-values"))
     _add_export(inner.add_parser("export", help="write a run of this project in the released layout"))
-
-
-def _add_embed(one: argparse.ArgumentParser) -> None:
-    one.add_argument(
-        "--testcase", type=Path, required=True, metavar="JSON", help="JSON of test cases: test_*.json"
-    )
-    one.add_argument(
-        "--images",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder that the paths in the JSON start from",
-    )
-    one.add_argument(
-        "--encoder",
-        required=True,
-        metavar="NAME",
-        help="a preset, such as abc-clip, or a family; with --config an encoder of that config",
-    )
-    one.add_argument("--config", type=Path, metavar="F", help="config that describes the encoder")
-    one.add_argument(
-        "--set",
-        dest="options",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the encoder, such as weights=PATH; may be given again",
-    )
-    one.add_argument(
-        "--threads", type=int, default=-1, metavar="N", help="that decode; default: 4 beside a GPU, else none"
-    )
-    one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    one.add_argument("--out", type=Path, required=True, metavar="F", help="file of features: test_*.pth")
-    one.set_defaults(run=embed)
 
 
 def _add_evaluate(one: argparse.ArgumentParser) -> None:
@@ -154,27 +124,17 @@ def _add_export(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--encoder", required=True, metavar="E", help="encoder of the run")
     one.add_argument(
-        "--split", choices=("train", "validation", "test"), default="test", help="default: %(default)s"
+        "--split",
+        dest="splits",
+        nargs="+",
+        choices=("train", "validation", "test"),
+        default=["test"],
+        help="splits of the run; files begin with their names; default: test",
     )
     one.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for feats/, dataset/json/ and weights/"
     )
     one.set_defaults(run=export)
-
-
-def embed(arguments: argparse.Namespace) -> int:
-    """Encode the pictures of a JSON of test cases; name the file and what is in it."""
-    from attrib_core import embedding
-    from attrib_core.released import embed as making
-
-    section = making.section(arguments.encoder, arguments.config, arguments.options)
-    with told("abc embed"):
-        encoder = embedding.load(section, where="--encoder", device=arguments.device)
-        for line in making.embed(
-            arguments.testcase, arguments.images, encoder, arguments.out, threads=arguments.threads
-        ):
-            print(line)
-    return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -265,6 +225,10 @@ def compare(arguments: argparse.Namespace) -> int:
     rows = list(comparing.compare(*sides, match=arguments.match, **options))
     if arguments.out is not None:
         tables.write(arguments.out / "comparisons.parquet", "abc_comparisons", rows)
+    for which, folder, side in zip(
+        ("first", "second"), (arguments.first, arguments.second), sides, strict=True
+    ):
+        print(f"{which}: {comparing.described(folder, side)}")
     for line in results.printed_comparisons(rows):
         print(line)
     return 0
@@ -277,7 +241,7 @@ def export(arguments: argparse.Namespace) -> int:
     check_folder(arguments.out)
     with told("abc export"):
         for path in writing.export(
-            arguments.folder, encoder=arguments.encoder, split=arguments.split, out=arguments.out
+            arguments.folder, encoder=arguments.encoder, splits=arguments.splits, out=arguments.out
         ):
             print(f"wrote {path}")
     return 0

@@ -21,9 +21,9 @@ MATCH = ("model", "category")
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The table `per_query` that `abc evaluate` wrote to a folder, with `ties`, what it did with these.
+    """The table `per_query` that `abc evaluate` wrote to a folder, with its `ties` and `mapper`.
 
-    `ties` is null where the folder holds no readable `metrics.parquet` beside it.
+    These two are null where the folder holds no readable `metrics.parquet` beside it.
     """
     path = Path(folder) / "per_query.parquet"
     try:
@@ -35,12 +35,19 @@ def read(folder: Path) -> pd.DataFrame:
     missing = {"test", "prompt_kind", "model_index", "average_precision"} - set(table.column_names)
     if missing:
         raise InputError(f"{path}: missing columns {sorted(missing)}, expected what abc evaluate writes")
-    return table.to_pandas().assign(ties=_ties(Path(folder) / "metrics.parquet"))
+    noted = {name: _noted(Path(folder) / "metrics.parquet", name) for name in ("ties", "mapper")}
+    return table.to_pandas().assign(**noted)
 
 
-def _ties(path: Path) -> str | None:
+def described(folder: Path, side: pd.DataFrame) -> str:
+    """Which evaluation it is: its folder, and its mapper where that is known."""
+    mapper = side["mapper"].iloc[0] if len(side) else None
+    return str(folder) if mapper is None else f"{folder}, mapper {mapper}"
+
+
+def _noted(path: Path, column: str) -> str | None:
     try:
-        return str(pq.read_table(path, columns=["ties"])["ties"][0].as_py())
+        return str(pq.read_table(path, columns=[column])[column][0].as_py())
     except (OSError, pa.ArrowException, IndexError):
         return None
 

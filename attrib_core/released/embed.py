@@ -72,11 +72,7 @@ def embed(
     InputError for a missing or broken picture, named with its place in the JSON, and for an encoder that reads
     words, which a JSON of test cases does not have; writes nothing then.
     """
-    if embedding.reads(encoder) != "pictures":
-        raise InputError(
-            f"--encoder: {encoder.identity['family']!r} reads words, and {testcase} names pictures alone; expected an"
-            " encoder of pictures"
-        )
+    check_reads(encoder, str(testcase))
     entries = read_descriptions(testcase)
     kinds = list(dict.fromkeys(kind for entry in entries for kind in entry.synth))
     exemplars = [path for entry in entries for path in entry.exemplar]
@@ -102,6 +98,15 @@ def embed(
         yield f"{kind}: {len(synth[kind])} synthesized images"
     save(content, out)
     yield f"wrote {out}"
+
+
+def check_reads(encoder: embedding.Encoder, where: str) -> None:
+    """InputError for an encoder that reads words; `where` names what gives it pictures alone."""
+    if embedding.reads(encoder) != "pictures":
+        raise InputError(
+            f"--encoder: {encoder.identity['family']!r} reads words, and {where} has pictures alone; expected an"
+            " encoder of pictures"
+        )
 
 
 def _all_there(testcase: Path, images: Path, entries: Sequence[Description]) -> None:

@@ -1,8 +1,8 @@
 """A run of this project in the layout of the published benchmark, so that its code reads it.
 
     feats/<encoder>/laion_subset.pth      the pool's distractors (the published name, whatever they are)
-    feats/<encoder>/test_<kind>.pth       exemplars and synthesized images of one kind of sets
-    dataset/json/test_<kind>.json         the models behind them
+    feats/<encoder>/<split>_<kind>.pth    exemplars and synthesized images of one kind of sets
+    dataset/json/<split>_<kind>.json      the models behind them
     weights/mapper/<encoder>_tuned*.pth   the run's heads; those trained on one kind are named after it
 
 Paths in these files follow the published pattern and name the rows of the run; no pictures are written.
@@ -10,7 +10,8 @@ Paths in these files follow the published pattern and name the rows of the run; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -37,28 +38,31 @@ class _Model(NamedTuple):
     queries: dict[str, list[str]]
 
 
-def export(run: Path, *, encoder: str, out: Path, split: str = "test") -> Iterator[Path]:
-    """Write the released layout of a run, yielding each file; images of the control are left out.
+def export(run: Path, *, encoder: str, out: Path, splits: Sequence[str] = ("test",)) -> Iterator[Path]:
+    """Write the released layout of some splits of a run, yielding each file; images of the control are left out.
 
     Raises InputError for a folder that is no run, an encoder that it lacks, and a split without models.
     """
     folder = _embeddings(Path(run), encoder)
-    models = _models(Path(run), split)
-    if not models:
-        raise InputError(
-            f"{run}: no exemplar sets of the split {split!r} with synthesized images, expected some"
-        )
+    models = {split: _models(Path(run), split) for split in splits}
+    for split, found in models.items():
+        if not found:
+            raise InputError(
+                f"{run}: no exemplar sets of the split {split!r} with synthesized images, expected some"
+            )
     feats = Path(out) / "feats" / encoder
-    yield _write_pool(open_pool(folder / "pool"), _excluded(Path(run)), feats / "laion_subset.pth")
+    pool = open_pool(folder / "pool")
+    yield write_pool(_kept(pool, _excluded(Path(run))), pool.dim, feats / "laion_subset.pth")
     exemplars, queries = (_vectors(open_pool(folder / name)) for name in ("exemplars.parquet", "queries"))
-    for kind in sorted({model.kind for model in models}):
-        own = [model for model in models if model.kind == kind]
-        entries = _entries(own)
-        content = _features(own, entries, exemplars, queries, folder)
-        yield save(content, feats / f"{split}_{kind}.pth")
-        path = Path(out) / "dataset" / "json" / f"{split}_{kind}.json"
-        tables.write_json(path, entries)
-        yield path
+    for split, found in models.items():
+        for kind in sorted({model.kind for model in found}):
+            own = [model for model in found if model.kind == kind]
+            entries = _entries(own)
+            content = _features(own, entries, exemplars, queries, folder)
+            yield save(content, feats / f"{split}_{kind}.pth")
+            path = Path(out) / "dataset" / "json" / f"{split}_{kind}.json"
+            tables.write_json(path, entries)
+            yield path
     for path in sorted((Path(run) / "mappers" / encoder).glob("*.safetensors")):
         trained_on = path.stem.rpartition("-")[2]
         name = f"{encoder}_tuned.pth" if trained_on in ("", "both") else f"{encoder}_tuned-{trained_on}.pth"
@@ -85,6 +89,10 @@ def _models(run: Path, split: str) -> list[_Model]:
             new = _Model(row["exemplar_set"], row["kind"], row["category"], [], {})
             models.setdefault(row["exemplar_set"], new).exemplars.append(row["exemplar_id"])
     parts = sorted((run / "synthesized").glob("queries-*.parquet"))
+    if not parts:
+        raise InputError(
+            f"--run: {run} has no synthesized/queries-*.parquet, expected a run that came to its end"
+        )
     rows = tables.read_parts(parts, "queries", QUERIES).to_pylist()
     rows.sort(key=lambda row: (row["prompt_index"], row["sample_index"], row["query_id"]))
     for row in rows:
@@ -166,24 +174,39 @@ def _excluded(run: Path) -> frozenset[str]:
     return frozenset(tables.read(run / "excluded.parquet", "excluded", ["image_id"]).column(0).to_pylist())
 
 
-def _write_pool(pool: Matrix, excluded: frozenset[str], path: Path) -> Path:
-    """The pool without its excluded rows; gathered in a file, so that it need not fit in memory."""
+def _kept(pool: Matrix, excluded: frozenset[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The pool without its excluded rows, some at a time: paths in the published pattern, features."""
+    found = False
+    for block in pool.blocks(BLOCK):
+        names = block.names or ()
+        kept = [row for row, name in enumerate(names) if name not in excluded]
+        found = found or bool(kept)
+        yield [f"dataset/laion_subset/{names[row]}.png" for row in kept], block.vectors[kept]
+    if not found:
+        raise InputError(f"{pool.where}: all {pool.rows} rows are excluded, expected distractors")
+
+
+def write_pool(parts: Iterable[tuple[Sequence[str], np.ndarray]], dim: int, path: Path) -> Path:
+    """A pool in the released layout, from paths and (n, dim) features, which need not fit in memory together.
+
+    They are gathered in a file beside `path`; so for a while the disk holds them twice.
+    """
     import torch
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
-    with TemporaryDirectory(dir=path.parent) as scratch:
+    with (
+        whole.written(path) as temporary,
+        TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp") as scratch,
+    ):
         file = Path(scratch) / "feats"
         with file.open("wb") as stream:
-            for block in pool.blocks(BLOCK):
-                kept = [row for row, name in enumerate(block.names or ()) if name not in excluded]
-                names += [f"dataset/laion_subset/{block.names[row]}.png" for row in kept if block.names]
-                stream.write(np.ascontiguousarray(block.vectors[kept], np.float32).tobytes())
-        if not names:
-            raise InputError(f"{pool.where}: all {pool.rows} rows are excluded, expected distractors")
-        shape = (len(names), pool.dim)
-        feats = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=torch.float32)
-        return save({"feats": feats.reshape(shape), "paths": names}, path)
+            for some, vectors in parts:
+                names += some
+                stream.write(np.ascontiguousarray(vectors, np.float32).tobytes())
+        feats = torch.from_file(str(file), shared=False, size=len(names) * dim, dtype=torch.float32)
+        with temporary.open("wb") as stream:
+            torch.save({"feats": feats.reshape(len(names), dim), "paths": names}, stream)
+    return path
 
 
 def save(content: dict[str, Any], path: Path) -> Path:

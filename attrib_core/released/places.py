@@ -19,3 +19,12 @@ def check_folder(path: Path) -> None:
         raise InputError(
             f"--out: {path} cannot be written ({error.strerror}), expected a folder to write to"
         ) from None
+
+
+def check_pth(path: Path) -> None:
+    """InputError where --out cannot become a file NAME.pth."""
+    if path.suffix != ".pth":
+        raise InputError(f"--out: {path}, expected a file NAME.pth")
+    if path.is_dir():
+        raise InputError(f"--out: {path} is a folder, expected a file NAME.pth")
+    check_folder(path.parent)

@@ -73,13 +73,16 @@ def printed(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def printed_comparisons(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines of a comparison: rows of `abc_comparisons`, in per cent."""
+    """Lines of a comparison: rows of `abc_comparisons`, in per cent. Which evaluation is the first, they do not say."""
     before = None
     for row in rows:
         head = (row["test"], row["against_test"], row["prompt_kind"])
         if head != before:
             before = head
-            yield f"{head[0]} against {head[1]}, {head[2]}: {row['n_models']} and {row['n_against']} models"
+            paired = row["matched_by"] == "model"
+            tests = head[0] if paired else f"{head[0]} against {head[1]}"
+            models = row["n_models"] if paired else f"{row['n_models']} and {row['n_against']}"
+            yield f"{tests}, {head[2]}: {models} models"
             yield f"  {'':18}{'first':>9}{'second':>9}{'difference':>12}{'95 % interval':>19}{'p':>9}"
         scale = 1.0 if row["metric"] == "median_rank" else 100.0
         names = ("value", "against_value", "difference", "ci_low", "ci_high")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
-from attrib_core.released.places import check_folder
+from attrib_core.released.places import check_pth
 from attrib_core.released.progress import told
 from attrib_core.validation import validated
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WITHOUT = ("trained_on",)
 """Keys of the section that are no options: the files say what is trained on."""
+CHANNEL_STARTS = ["identity"]
+"""What --starts is with --head channel where it is not given: such a head can begin nowhere else."""
 SPLITS = {"train": "learned from", "validation": "by which start, penalty and epoch are chosen"}
 
 
@@ -52,7 +54,7 @@ def add(one: argparse.ArgumentParser, mapper: type[BaseModel]) -> None:
         )
     for name, field in mapper.model_fields.items():
         if name not in WITHOUT:
-            one.add_argument(_option(name), **_keywords(field))
+            one.add_argument(_option(name), **_keywords(field) | _unlike(name, field))
     one.add_argument(
         "--seed", type=int, default=0, help="of pairs, distractors and mlps; default: %(default)s"
     )
@@ -87,13 +89,21 @@ def _keywords(field: FieldInfo) -> dict[str, Any]:
     return found | {"type": kind, "metavar": "X" if kind is float else "N"}
 
 
+def _unlike(name: str, field: FieldInfo) -> dict[str, Any]:
+    """What of an option is not as the config has it: the default of --starts hangs on --head."""
+    if name != "starts":
+        return {}
+    told = f"default: {' '.join(field.default)}; with --head channel {' '.join(CHANNEL_STARTS)}"
+    return {"default": None, "help": f"{field.description}; {told}"}
+
+
 def tune(arguments: argparse.Namespace) -> int:
     """Read, train, choose, write and say what was chosen."""
     from attrib_core.released import stored
 
     try:
         values = _settings(arguments)
-        _check_out(arguments.out)
+        check_pth(arguments.out)
         with told("abc tune"):
             pool = stored.open_pool(arguments.pool)
             train, validation = (_tests(split, arguments) for split in SPLITS)
@@ -117,6 +127,9 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
     section = arguments.section
     given = {name: getattr(arguments, name) for name in section.model_fields if name not in WITHOUT}
+    if given["starts"] is None:
+        channel = given["head"] == "channel"
+        given["starts"] = CHANNEL_STARTS if channel else section.model_fields["starts"].default
     checked: dict[str, Any] = validated(section, given, "mapper").model_dump(
         mode="json", exclude=set(WITHOUT)
     )
@@ -124,14 +137,6 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.seed < 0:
         raise InputError(f"--seed: {arguments.seed}, expected at least 0")
     return checked
-
-
-def _check_out(path: Path) -> None:
-    if path.suffix != ".pth":
-        raise InputError(f"--out: {path}, expected a file NAME.pth")
-    if path.is_dir():
-        raise InputError(f"--out: {path} is a folder, expected a file NAME.pth")
-    check_folder(path.parent)
 
 
 def _tests(split: str, arguments: argparse.Namespace) -> list[TestCase]:
