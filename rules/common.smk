@@ -107,14 +107,22 @@ def begin():
         reason = f"its file system takes no locks ({error.strerror})"
     if reason is not None:
         lock_by_snakemake(reason)
-    # As long as this process lives, nothing is removed from the store.
+    whole.sweep(Path(RUN), older_than=0 if workflow.local_exec else 86400)  # a cluster's jobs may still write
+    try:
+        use_store()
+    except (InputError, OSError) as error:
+        no_room(error)
+        raise
+
+
+def use_store():
+    """As long as this process lives, nothing is removed from the store; it is told which jobs the run has."""
     at_work = contextlib.ExitStack()
     at_work.enter_context(places.in_use(Path(RUN)))
     atexit.register(at_work.close)
+    whole.sweep(places.root(Path(RUN)), older_than=86400)  # other runs may write
     places.move_in(Path(RUN))
     places.note_jobs(Path(RUN), JOBS)
-    whole.sweep(places.root(Path(RUN)), older_than=86400)  # other runs may write
-    whole.sweep(Path(RUN), older_than=0 if workflow.local_exec else 86400)  # a cluster's jobs may still write
 
 
 def lock_by_snakemake(reason):
