@@ -52,7 +52,8 @@ rule sample_part:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=growing(1500),
+        runtime=growing(60),
     params:
         shown={"samples": CONFIG["report"]["samples"]},
         seed=CONFIG["seed"],

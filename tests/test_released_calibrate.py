@@ -303,7 +303,7 @@ def test_the_models_of_the_fit_are_not_judged_under_another_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, _, files = write(tmp_path)
-    content = torch.load(files[3])
+    content = torch.load(files[3], weights_only=True)
     content["exemplar_tensors"] = content["exemplar_tensors"].clone()
     content["exemplar_tensors"][:2] += 1  # models 0 and 1 are others, model 2 is not
     copy = tmp_path / "clip" / "test_copy.pth"

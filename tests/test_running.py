@@ -44,6 +44,13 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def wait_for_state(pid: int, state: str) -> None:
+    """Until a process is stopped (T) or a zombie (Z)."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < deadline
+
+
 def test_a_second_is_refused_with_who_holds_until_the_first_is_killed(folder):
     first = start(HOLD + "time.sleep(60)")
     assert line(first) == "held"
@@ -93,6 +100,7 @@ def test_a_job_ends_with_its_snakemake_and_the_next_waits_for_it(folder):
     first = start(JOB)
     pid = int(line(first).split()[0])
     os.kill(pid, 19)  # SIGSTOP: it cannot notice yet
+    wait_for_state(pid, "T")  # a signal takes its time, and so long the job looks on
     first.kill()
     first.wait()
     second = start("import logging; logging.basicConfig();" + HOLD)
@@ -110,9 +118,7 @@ def test_a_job_that_starts_after_its_snakemake_was_killed_does_nothing(folder, m
     owner = line(first)
     first.kill()  # not waited for: a zombie is as dead
     monkeypatch.setenv(running.OWNER, owner)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
+    wait_for_state(first.pid, "Z")
     with pytest.raises(InputError, match="the Snakemake that started this job is gone"):
         running.join()
     first.wait()

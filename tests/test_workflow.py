@@ -18,7 +18,7 @@ from attrib_core import embedding, records, tables
 from attrib_core.__main__ import main
 from attrib_core.config import plain, stated_config
 from attrib_core.costs import jobs, plan, status
-from tests.workflow_fixtures import TINY, config_file, own_lines, planned, snakemake, tail
+from tests.workflow_fixtures import ROOT, TINY, config_file, own_lines, planned, snakemake, tail
 
 ENCODERS = 1
 HEADS = 2
@@ -209,6 +209,14 @@ def test_a_second_call_has_nothing_to_do(run: tuple[Path, subprocess.CompletedPr
     again = snakemake(run[0], TINY)
     assert again.returncode == 0, tail(again)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_memory_and_minutes_of_every_rule_grow_with_each_attempt() -> None:
+    text = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
+    rules = {part.partition(":")[0]: part for part in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]}
+    assert {"pool_part", "sample_part", "report"} <= set(rules)
+    for resource in ("mem_mb", "runtime"):
+        assert [name for name, part in rules.items() if f" {resource}=growing(" not in part] == []
 
 
 def test_the_linter_of_snakemake_finds_nothing(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attrib_core import calibration, embedding, prompts, ranking, tables
+from attrib_core import calibration, embedding, ranking, tables
 from attrib_core.attribution.run import Features, Run
 from attrib_core.calibration.evidence import of_candidates
-from attrib_core.embedding.rows import Row
+from attrib_core.embedding.rows import Row, plain
 from attrib_core.errors import InputError
 from attrib_core.ranking import streams
 
@@ -47,7 +47,7 @@ def embed(paths: Sequence[Path], encoder: embedding.Encoder, *, prompt: str | No
     if reads != "pictures" and prompt is None:
         what = "words alone" if reads == "words" else "words beside the picture"
         raise InputError(f"--prompt: the encoder reads {what}; say what the image was generated from")
-    words = None if prompt is None or reads == "pictures" else _plain(prompt)
+    words = None if prompt is None or reads == "pictures" else plain(prompt)
 
     def rows() -> Iterator[Row]:
         for path in paths:
@@ -59,12 +59,6 @@ def embed(paths: Sequence[Path], encoder: embedding.Encoder, *, prompt: str | No
 
     found = [features for _, features in embedding.encoded(rows(), encoder, where="pictures")]
     return np.concatenate(found)
-
-
-def _plain(prompt: str) -> str:
-    """The prompt as encoders are given it: without the modifier token, which no tower knows."""
-    token = prompts.MODIFIER_TOKEN
-    return prompts.without_token(prompt, token) if token in prompt else prompt
 
 
 def candidates(

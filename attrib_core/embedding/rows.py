@@ -66,5 +66,10 @@ def _said(words: Any, where: str, column: str) -> str:
     """The words without the modifier token."""
     if not isinstance(words, str):
         raise InputError(f"{where} has {words!r} as {column!r}; expected words, '' for none")
+    return plain(words)
+
+
+def plain(words: str) -> str:
+    """Words as encoders are given them: without the modifier token, which no tower knows."""
     token = prompts.MODIFIER_TOKEN
     return prompts.without_token(words, token) if token in words else words

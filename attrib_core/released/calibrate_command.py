@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
+from attrib_core.released import options
 from attrib_core.released.places import check_folder
 from attrib_core.released.progress import told
 
@@ -25,13 +26,7 @@ FORMS = ("pool_aware", "published", "published_whole_pool")
 def add(one: argparse.ArgumentParser) -> None:
     """The options of the command."""
     files = one.add_argument_group("files")
-    files.add_argument(
-        "--pool",
-        type=Path,
-        required=True,
-        metavar="F",
-        help="features of the pool: .pth, .npy, .parquet, or a folder of parts",
-    )
+    options.add_pool(files)
     files.add_argument(
         "--fit",
         type=Path,
@@ -52,12 +47,7 @@ def add(one: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--cases", type=Path, nargs="+", metavar="F", help="JSON of each file of --test; the same"
     )
-    files.add_argument(
-        "--mapper",
-        type=Path,
-        metavar="F",
-        help="mapper checkpoint; without one features are taken as they are",
-    )
+    options.add_mapper(files)
     files.add_argument(
         "--calibrator",
         type=Path,
@@ -110,7 +100,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     check_folder(arguments.out)
-    options: dict[str, Any] = dict(
+    how: dict[str, Any] = dict(
         shown=arguments.top_k, absent_share=arguments.absent_share, pool_shares=arguments.pool_shares,
         bootstrap=arguments.bootstrap, seed=arguments.seed,
     )  # fmt: skip
@@ -157,7 +147,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
             for one in _ranked(
                 pool, test, kinds["test"][number], scratch / f"test{number}", mapper, arguments, False
             ):
-                judged = soft_influence.judge(fitted, one, save, **options)
+                judged = soft_influence.judge(fitted, one, save, **how)
                 names = labels | {"test": test.path.stem, "prompt_kind": one.prompt_kind}
                 rows["calibration"] += calibration.calibration_rows(judged, **names)
                 rows["reliability"] += calibration.reliability_rows(judged, **names)
@@ -185,18 +175,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(
             "--fit: missing, expected features to fit on, or --calibrator with fitted parameters"
         )
-    for name, of in (("fit_cases", "fit"), ("cases", "test")):
-        given, files = getattr(arguments, name), getattr(arguments, of) or []
-        if given is not None and len(given) != len(files):
-            raise InputError(
-                f"--{name.replace('_', '-')}: {len(given)} files, expected one for each of {len(files)} of --{of}"
-            )
-    stems = [path.stem for path in [*(arguments.fit or []), *arguments.test]]
-    if len(set(stems)) < len(stems):
-        raise InputError(
-            f"--fit, --test: two files are named {max(stems, key=stems.count)!r}, expected different names, and to"
-            " judge on other models than those that are fitted on"
-        )
+    fitted_on = arguments.fit or []
+    options.check_cases("--fit-cases", arguments.fit_cases, "--fit", fitted_on)
+    options.check_cases("--cases", arguments.cases, "--test", arguments.test)
+    more = ", and to judge on other models than those that are fitted on"
+    options.check_names("--fit, --test", [*fitted_on, *arguments.test], more)
     if arguments.fit_queries is not None and arguments.fit_queries < 1:
         raise InputError(f"--fit-queries: {arguments.fit_queries}, expected at least 1")
     if arguments.top_k < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,3 +204,18 @@ def categories(test: TestCase, path: Path) -> list[str | None]:
 def digest(exemplars: np.ndarray) -> str:
     """What tells a model from others: a digest of its exemplars' features, (exemplars, dim), in any order."""
     return hashlib.sha256(b"".join(sorted(row.tobytes() for row in exemplars))).hexdigest()
+
+
+def check_apart(
+    known: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]], *, option: str, of: str, lest: str
+) -> None:
+    """InputError where a model of `option` has the exemplars of one of `of`; both as names and digests.
+
+    `lest` ends its message: what would be judged on what.
+    """
+    names = {key: name for name, key in known}
+    for name, key in others:
+        if key in names:
+            raise InputError(
+                f"{option}: model {name} has the exemplars of {names[key]} in {of}; expected other models, or {lest}"
+            )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
-from attrib_core.released import calibrate_command, embed_command, tune_command
+from attrib_core.released import calibrate_command, embed_command, options, tune_command
 from attrib_core.released.places import check_folder
 from attrib_core.released.progress import told
 
@@ -39,25 +39,14 @@ def add(commands: Any, *, mapper: type[BaseModel]) -> None:
 
 
 def _add_evaluate(one: argparse.ArgumentParser) -> None:
-    one.add_argument(
-        "--pool",
-        type=Path,
-        required=True,
-        metavar="F",
-        help="features of the pool: .pth, .npy, .parquet, or a folder of parts",
-    )
+    options.add_pool(one)
     one.add_argument(
         "--test", type=Path, required=True, nargs="+", metavar="F", help="features of test cases: .pth"
     )
     one.add_argument(
         "--cases", type=Path, nargs="+", metavar="F", help="JSON of each test file, for metrics by category"
     )
-    one.add_argument(
-        "--mapper",
-        type=Path,
-        metavar="F",
-        help="mapper checkpoint; without one features are taken as they are",
-    )
+    options.add_mapper(one)
     one.add_argument(
         "--recall-ks", type=int, nargs="+", default=[5, 10, 100], metavar="K", help="default: 5 10 100"
     )
@@ -143,15 +132,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from attrib_core.released import cases, evaluation, mappers, stored
     from attrib_core.released import tables as results
 
-    if arguments.cases is not None and len(arguments.cases) != len(arguments.test):
-        raise InputError(
-            f"--cases: {len(arguments.cases)} files, expected one for each of {len(arguments.test)} of --test"
-        )
-    names = [path.stem for path in arguments.test]
-    if len(set(names)) < len(names):
-        raise InputError(
-            f"--test: two files are named {max(names, key=names.count)!r}, expected different names"
-        )
+    options.check_cases("--cases", arguments.cases, "--test", arguments.test)
+    options.check_names("--test", arguments.test)
     if min(arguments.recall_ks) < 1:
         raise InputError(f"--recall-ks: {min(arguments.recall_ks)}, expected numbers of at least 1")
     if arguments.bootstrap < 1:
@@ -185,8 +167,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         f"pool of {pool.rows} ({arguments.pool}), mapper {labels['mapper']}, ties {arguments.ties};"
         " per cent, intervals over models"
     )
-    for name in names:
-        for line in results.printed(row for row in rows if row["test"] == name):
+    for path in arguments.test:
+        for line in results.printed(row for row in rows if row["test"] == path.stem):
             print(line)
     return 0
 
@@ -202,8 +184,8 @@ def _system(
     from attrib_core.released import evaluation
 
     chosen = device.choose(arguments.device)
-    options = {"mapper": mapper, "bad_rows": arguments.bad_rows, "device": chosen}
-    counted = [(one, evaluation.count(pool, test, one, **options)) for one in test.queries]
+    how = {"mapper": mapper, "bad_rows": arguments.bad_rows, "device": chosen}
+    counted = [(one, evaluation.count(pool, test, one, **how)) for one in test.queries]
     found = evaluation.system(
         pool.rows, test, counted, recall_ks=arguments.recall_ks, ties=arguments.ties, categories=about
     )
@@ -221,8 +203,8 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         check_folder(arguments.out)
     sides = [comparing.read(folder) for folder in (arguments.first, arguments.second)]
-    options = {"resamples": arguments.bootstrap, "seed": arguments.seed}
-    rows = list(comparing.compare(*sides, match=arguments.match, **options))
+    draws = {"resamples": arguments.bootstrap, "seed": arguments.seed}
+    rows = list(comparing.compare(*sides, match=arguments.match, **draws))
     if arguments.out is not None:
         tables.write(arguments.out / "comparisons.parquet", "abc_comparisons", rows)
     for which, folder, side in zip(

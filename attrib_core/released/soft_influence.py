@@ -18,6 +18,7 @@ from attrib_core.calibration import Evidence, Fitted
 from attrib_core.errors import InputError
 from attrib_core.jobs import progress
 from attrib_core.ranking import exact, streams
+from attrib_core.released import cases
 from attrib_core.released.cases import Queries, TestCase, categories, digest
 from attrib_core.released.evaluation import check_dimensions
 from attrib_core.released.mappers import Mapper
@@ -60,14 +61,10 @@ def kinds_of(test: TestCase, path: Path | None) -> list[str]:
 
 def check_apart(fitted: Sequence[TestCase], judged: Sequence[TestCase]) -> None:
     """InputError where a model that is to be judged on has the exemplars of one that is fitted on."""
-    known = {key: name for test in fitted for name, key in _digests(test)}
-    for test in judged if known else ():
-        for name, key in _digests(test):
-            if key in known:
-                raise InputError(
-                    f"--test: model {name} has the exemplars of {known[key]} in --fit; expected other models, or the"
-                    " calibrators are judged on what they were fitted on"
-                )
+    known, others = ((one for test in tests for one in _digests(test)) for tests in (fitted, judged))
+    lest = "the calibrators are judged on what they were fitted on"
+    if fitted:
+        cases.check_apart(known, others, option="--test", of="--fit", lest=lest)
 
 
 def _digests(test: TestCase) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from attrib_core.errors import InputError
 from attrib_core.mapper import material
 from attrib_core.mapper.material import Material
 from attrib_core.mapper.sets import Sets
-from attrib_core.released.cases import TestCase, digest
+from attrib_core.released.cases import TestCase, check_apart, digest
 from attrib_core.released.evaluation import check_dimensions
 from attrib_core.released.mappers import UNTUNED
 from attrib_core.released.stored import Matrix
@@ -111,13 +111,8 @@ def _check(vectors: np.ndarray, where: str, rows: np.ndarray) -> None:
 
 def _check_apart(train: Sets, validation: Sets) -> None:
     """InputError where a model stands in both splits; single exemplars that do are told."""
-    known = {key: name for name, key in _models(train)}
-    for name, key in _models(validation):
-        if key in known:
-            raise InputError(
-                f"--validation: model {name} has the exemplars of {known[key]} in --train; expected other models, or"
-                " the choice is made on what was learned"
-            )
+    lest = "the choice is made on what was learned"
+    check_apart(_models(train), _models(validation), option="--validation", of="--train", lest=lest)
     common = len({row.tobytes() for row in train.real} & {row.tobytes() for row in validation.real})
     if common:
         LOGGER.info("note: %d exemplars stand in both splits, in different models", common)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.errors import InputError
+from attrib_core.released import options
 from attrib_core.released.places import check_pth
 from attrib_core.released.progress import told
 from attrib_core.validation import validated
@@ -29,13 +30,7 @@ SPLITS = {"train": "learned from", "validation": "by which start, penalty and ep
 
 def add(one: argparse.ArgumentParser, mapper: type[BaseModel]) -> None:
     """Add the options; those of training are the keys of `mapper`, that section of the config."""
-    one.add_argument(
-        "--pool",
-        type=Path,
-        required=True,
-        metavar="F",
-        help="features of the pool: .pth, .npy, .parquet, or a folder of parts",
-    )
+    options.add_pool(one)
     for split, purpose in SPLITS.items():
         one.add_argument(
             f"--{split}",
@@ -143,15 +138,8 @@ def _tests(split: str, arguments: argparse.Namespace) -> list[TestCase]:
     from attrib_core.released import cases
 
     paths, about = getattr(arguments, split), getattr(arguments, f"{split}_cases")
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        raise InputError(
-            f"--{split}: two files are named {max(names, key=names.count)!r}, expected different names"
-        )
-    if about is not None and len(about) != len(paths):
-        raise InputError(
-            f"--{split}-cases: {len(about)} files, expected one for each of {len(paths)} of --{split}"
-        )
+    options.check_names(f"--{split}", paths)
+    options.check_cases(f"--{split}-cases", about, f"--{split}", paths)
     tests = [cases.read_test(path) for path in paths]
     for test, path in zip(tests, about or [], strict=False):
         cases.categories(test, path)
