@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,26 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+@contextmanager
+def kept_full(disk: Path) -> Iterator[None]:
+    """Whatever is given free is taken at once: the room that a job's script leaves would do for that of the next."""
+    ended = threading.Event()
+
+    def take() -> None:
+        with (disk / "filler").open("ab", buffering=0) as stream:
+            while not ended.is_set():
+                with suppress(OSError):
+                    stream.write(bytes(4096))
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        taker.join()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("small_disk", ["results", ".snakemake"], indirect=True)
 def test_a_disk_that_is_full_at_the_start_is_one_line(small_disk: Path, tmp_path: Path) -> None:
@@ -61,7 +82,8 @@ def test_a_disk_of_snakemake_that_fills_in_a_job_loses_nothing(small_disk: Path,
         made = tmp_path / "results/tiny"
         assert run.wait_for(process, lambda: any(made.rglob("*.tsv")))  # the first of four jobs is done
         filler = fill(small_disk)
-        assert process.wait(timeout=300) == 1
+        with kept_full(small_disk):
+            assert process.wait(timeout=300) == 1
     finally:
         run.kill_group(process)
     words = [line for line in run.printed(tmp_path).splitlines() if line.strip()][-1]
