@@ -19,6 +19,7 @@ from attrib_core.errors import InputError
 REMEMBERED = 8_000_000
 """Bytes from which on a digest is worth a file; smaller ones take milliseconds."""
 MEMORY = "ATTRIB_DIGESTS"
+_read: dict[tuple[int, int, int, int], str] = {}
 
 
 def of_data(path: Path) -> str:
@@ -53,6 +54,19 @@ def _of_state(path: Path, size: int, modified: int, inode: int) -> str:
     with contextlib.suppress(OSError, InputError):  # what cannot be kept is computed again
         whole.write_text(note, json.dumps({"state": state, "digest": digest}))
     return digest
+
+
+def once(path: Path) -> str:
+    """SHA-256 of a file's bytes, read once in a process while nothing shows that they changed.
+
+    Known again by device, inode, size and time of change, whatever its name: what was written, then given a
+    second name and recorded, is read for all three once.
+    """
+    status = path.stat()
+    seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if seen not in _read:
+        _read[seen] = keys.file_digest(path)
+    return _read[seen]
 
 
 def memory() -> Path:

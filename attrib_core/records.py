@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attrib_core import keys, tables
+from attrib_core import digests, keys, tables
 
 FOLDER = "records"
 FINGERPRINTS = "fingerprints"
@@ -212,7 +212,7 @@ def let_go_of_lost_notes() -> None:
 
 def _output(path: Path) -> Output:
     status = path.stat()
-    return Output(status.st_size, status.st_mtime_ns, keys.file_digest(path))
+    return Output(status.st_size, status.st_mtime_ns, digests.once(path))
 
 
 def _is_as_made(path: Path, output: Output) -> bool:

@@ -25,11 +25,12 @@ NEARLY_FULL = 1 << 20  # bytes
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def written(path: Path, *, name_too: bool = True) -> Iterator[Path]:
     """A temporary path to write; it becomes `path` when the body ends without an error.
 
-    The folder is made. Raises InputError where the disk is full, with the file and the remedy;
-    after that, as after every error of the body, what stood under `path` stands there as before.
+    The folder is made. Without `name_too` the caller flushes it, once for several files. Raises InputError
+    where the disk is full, with the file and the remedy; after that, as after every error of the body, what
+    stood under `path` stands there as before.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -37,7 +38,8 @@ def written(path: Path) -> Iterator[Path]:
         yield temporary
         flush(temporary)
         temporary.replace(path)
-        flush(path.parent)
+        if name_too:
+            flush(path.parent)
     except InputError:
         raise
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from attrib_core import embedding, tables
-from attrib_core.embedding import part
+from attrib_core.embedding import features, part
+from attrib_core.embedding.rows import Row
 from attrib_core.errors import InputError
 from attrib_core.store import parts, pieces, places
 from tests.embedding_fixtures import noise_pictures, png
@@ -166,3 +168,68 @@ def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
     pq.write_table(pa.table({"query_id": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"x.parquet: missing columns \['image'\]"):
         part.wanted(tmp_path / "x.parquet", **asked)
+
+
+@pytest.mark.parametrize("kept", [0, 5 * len(PICTURES[0]), 1 << 25])
+@pytest.mark.parametrize("kind", [Counting, CountingBoth])
+def test_how_many_pictures_are_held_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, kind: type[Counting]
+) -> None:
+    """None, those of some sets, or all: then the pictures are read once."""
+    path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
+    expected = pa.concat_tables(embedding.embed(path, ids="query_id", words="prompt", encoder=kind()))
+    monkeypatch.setattr(part, "KEPT", kept)
+    reads: list[str] = []
+    for module in (part, embedding):
+        monkeypatch.setattr(
+            module,
+            "rows",
+            lambda *given, real=module.rows, **named: (reads.append("read"), real(*given, **named))[1],
+        )
+    found, seen = embed(path, run, kind=kind)
+    assert seen == 10 and found.equals(expected)
+    assert len(reads) == (1 if kept == 1 << 25 else 2)
+    more = table(tmp_path / "two.parquet", "dcab")
+    (run / "one.embeddings.parquet").write_bytes(b"")  # nothing is there any more
+    found, seen = embed(more, run, kind=kind)
+    assert seen == 10
+    assert embed(more, run, kind=kind)[1] == 0
+
+
+@pytest.mark.parametrize("group", [1, 4, 1024])
+def test_row_groups_are_not_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
+    """Rows stand in groups of one size, whichever pieces they are of and wherever these come from."""
+    monkeypatch.setattr(part, "GROUP", group)
+    run = tmp_path / "results" / "run"
+    embed(table(tmp_path / "one.parquet", "bd"), run)
+    more = table(tmp_path / "two.parquet", "cabd")
+    for seen in (7, 0):
+        found, encoded = embed(more, run)
+        assert encoded == seen and found.equals(plain(more))
+    encoder = Counting()
+    read: dict[str, Any] = {"ids": "query_id", "encoder": encoder}
+    asked = part.wanted(more, by="exemplar_set", conditions={"code": "z"}, **read)
+    sizes = [len(one) for one in part.embed(more, asked, run=run, **read)]
+    assert sizes == [group] * (10 // group) + [10 % group] * (10 % group > 0)
+
+
+def test_keys_are_those_of_the_bytes_and_the_words() -> None:
+    """Said once more, plainly: a key that changes has everything encoded again."""
+
+    def part_of(value: bytes | None) -> bytes:
+        return b"\0" if value is None else b"\1" + hashlib.sha256(value).digest()
+
+    for data, words in [(b"x", None), (None, "x"), (b"x", "x"), (b"", "")]:
+        seen = hashlib.sha256(part_of(data) + part_of(None if words is None else words.encode()))
+        assert features.digest(Row("name", data, words, "where")) == seen.hexdigest()
+
+
+@pytest.mark.parametrize("images", [[None], [{"bytes": None, "path": "x"}]])
+def test_a_picture_without_bytes_is_named_wherever_it_stands(tmp_path: Path, images: list[Any]) -> None:
+    given = [{"bytes": PICTURES[0], "path": None}] * 17 + images
+    names = [f"p{number}" for number in range(18)]
+    pq.write_table(
+        pa.table({"query_id": names, "image": pa.array(given, type=tables.IMAGE)}), tmp_path / "x.parquet"
+    )
+    with pytest.raises(InputError, match="picture 'p17' has no bytes"):
+        part.wanted(tmp_path / "x.parquet", ids="query_id", by=None, encoder=Counting(), conditions={})

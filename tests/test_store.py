@@ -135,7 +135,7 @@ def test_a_kill_while_a_part_is_being_held_loses_nothing(
     """Killed before each of the writes in turn; the next call ends as if nothing had been."""
     part = part_of(tmp_path / "part.parquet", "ab", "c")
     real = {name: getattr(Path, name) for name in ("replace", "unlink")}
-    for killed in range(1, 8):
+    for killed in range(1, 12):
         made(folder, one="ab", two="c")
         calls: list[str] = []
         with monkeypatch.context() as patched:

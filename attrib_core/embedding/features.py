@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
-from attrib_core import embedding
+from attrib_core import embedding, tables
 from attrib_core.embedding import Encoder
 from attrib_core.embedding.rows import Row
 
@@ -25,14 +25,23 @@ def load(section: Mapping[str, Any], where: str) -> Encoder:
 
 def digest(row: Row) -> str:
     """Digest of all that an encoder sees of a row, 64 hexadecimal digits; its name is no part of it."""
-    seen = hashlib.sha256()
-    for part in (row.data, None if row.words is None else row.words.encode()):
-        seen.update(b"\0" if part is None else b"\1" + hashlib.sha256(part).digest())
-    return seen.hexdigest()
+    words = None if row.words is None else row.words.encode()
+    return hashlib.sha256(_seen(row.data) + _seen(words)).hexdigest()
 
 
-def of_rows(
+def _seen(part: bytes | None) -> bytes:
+    return b"\0" if part is None else b"\1" + hashlib.sha256(part).digest()
+
+
+def of_table(
     path: Path, *, ids: str, words: str | None, encoder: Encoder, threads: int, chosen: Sequence[bool]
-) -> Iterator[pa.Table]:
-    """Embeddings of the rows that are chosen; see `embedding.embed`."""
-    return embedding.embed(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)
+) -> Iterator[np.ndarray]:
+    """Features of the rows of a table that are chosen, (n, dim) float32 at a time; see `embedding.embed`."""
+    for table in embedding.embed(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen):
+        yield tables.vectors(table["embedding"])
+
+
+def of_rows(rows: Sequence[Row], encoder: Encoder, *, where: str, threads: int) -> Iterator[np.ndarray]:
+    """The same of rows that were read already."""
+    for _, features in embedding.encoded(rows, encoder, where=where, total=len(rows), threads=threads):
+        yield features

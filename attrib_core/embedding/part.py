@@ -20,21 +20,29 @@ import pyarrow as pa
 
 from attrib_core import embedding, keys, tables
 from attrib_core.embedding import Encoder, features
-from attrib_core.embedding.rows import opened, rows
+from attrib_core.embedding.rows import Row, opened, rows
 from attrib_core.store import pieces, places
 
 LOGGER = logging.getLogger(__name__)
 EMBEDDINGS = "embeddings"
+KEPT = 1 << 25
+"""Bytes of pictures that a job holds at most from the look for keys until they are encoded."""
+GROUP = 1024
+"""Rows of a row group at most; all of one are read where one of its pieces is wanted."""
 Conditions = Mapping[str, Any]
 """What beside the pictures decides: the encoder's section of the config, the fingerprint of the code."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A piece of a part: its key, and the names of its rows, which follow each other there."""
+    """A piece of a part: its key, and the names of its rows, which follow each other there.
+
+    rows: themselves, so that they need not be read again; None where the part is too large to hold.
+    """
 
     key: str
     names: list[str]
+    rows: list[Row] | None = None
 
 
 def wanted(
@@ -56,10 +64,17 @@ def wanted(
     with opened(path, [column for column in (ids, image, words, by) if column]) as file:
         groups = file.read([by]).column(by).to_pylist() if by else itertools.repeat(None)
         given = rows(file, path, ids=ids, image=image, words=words, step=embedding.CHUNK)
+        held = 0
         for _, group in itertools.groupby(zip(groups, given, strict=False), key=lambda pair: pair[0]):
-            names, digests = zip(*((row.name, features.digest(row)) for _, row in group), strict=True)
+            names, digests, kept = [], [], []
+            for _, row in group:
+                names.append(row.name)
+                digests.append(features.digest(row))
+                held += len(row.data or b"")
+                if held <= KEPT:
+                    kept.append(row)
             key = keys.content_key(EMBEDDINGS, dict(conditions), digests)
-            found.append(Wanted(key, list(names)))
+            found.append(Wanted(key, names, kept if held <= KEPT else None))
     return found
 
 
@@ -83,24 +98,49 @@ def embed(
     places.refer(run, job, EMBEDDINGS, [one.key for one in asked])
     lacking = {one.key for one in asked if pieces.finished(folder, one.key) is None}
     makes = [one.key in lacking for one in asked]
-    chosen = [make for one, make in zip(asked, makes, strict=True) for _ in one.names]
-    if not all(chosen):
-        LOGGER.info("embeddings of %d of %d pictures are there already", chosen.count(False), len(chosen))
-    made = _Ahead(
-        features.of_rows(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)
+    rows_there = sum(len(one.names) for one in asked if one.key not in lacking)
+    if rows_there:
+        total = sum(len(one.names) for one in asked)
+        LOGGER.info("embeddings of %d of %d pictures are there already", rows_there, total)
+    made = _Ahead(_made(path, asked, makes, ids=ids, words=words, encoder=encoder, threads=threads))
+    there = pieces.read_all(folder, [one.key for one in asked if one.key not in lacking], ["embedding"])
+    blocks = itertools.chain.from_iterable(
+        made.take(len(one.names)) if make else [tables.vectors(next(there)["embedding"])]
+        for one, make in zip(asked, makes, strict=True)
     )
-    for one, make in zip(asked, makes, strict=True):
-        if make:
-            yield from _streamed(one.names, made)
-        else:
-            vectors = tables.vectors(pieces.read(folder, one.key, ["embedding"])["embedding"])
-            yield from _cut(one.names, vectors)
+    # Not a row group a piece: hundreds of small ones are dear to write, and their statistics to read.
+    names = [name for one in asked for name in one.names]
+    together = _Ahead(blocks)
+    for start in range(0, len(names), GROUP):
+        some = names[start : start + GROUP]
+        yield tables.embedding_table(some, np.concatenate(list(together.take(len(some)))))
+
+
+def _made(
+    path: Path,
+    asked: Sequence[Wanted],
+    makes: Sequence[bool],
+    *,
+    ids: str,
+    words: str | None,
+    encoder: Encoder,
+    threads: int,
+) -> Iterator[np.ndarray]:
+    """Features of the pieces that are to be made, (n, dim) at a time: of the rows that are held, else of the table."""
+    kept = [one.rows for one, make in zip(asked, makes, strict=True) if make]
+    held = [rows for rows in kept if rows is not None]
+    if len(held) == len(kept):
+        return features.of_rows(
+            list(itertools.chain.from_iterable(held)), encoder, where=str(path), threads=threads
+        )
+    chosen = [make for one, make in zip(asked, makes, strict=True) for _ in one.names]
+    return features.of_table(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)
 
 
 class _Ahead:
     """Rows of features, taken in numbers that need not be those in which they come."""
 
-    def __init__(self, made: Iterator[pa.Table]) -> None:
+    def __init__(self, made: Iterator[np.ndarray]) -> None:
         self._made = made
         self._waiting: deque[np.ndarray] = deque()
 
@@ -108,22 +148,9 @@ class _Ahead:
         """The next `count` rows, in some arrays."""
         while count:
             if not self._waiting:
-                self._waiting.append(tables.vectors(next(self._made)["embedding"]))
+                self._waiting.append(next(self._made))
             first = self._waiting.popleft()
             if len(first) > count:
                 self._waiting.appendleft(first[count:])
             yield first[:count]
             count -= min(count, len(first))
-
-
-def _streamed(names: Sequence[str], made: _Ahead) -> Iterator[pa.Table]:
-    """All rows, at most a row group of them in memory."""
-    for start in range(0, len(names), tables.ROW_GROUP):
-        some = names[start : start + tables.ROW_GROUP]
-        yield tables.embedding_table(some, np.concatenate(list(made.take(len(some)))))
-
-
-def _cut(names: Sequence[str], vectors: np.ndarray) -> Iterator[pa.Table]:
-    for start in range(0, len(names), tables.ROW_GROUP):
-        rows = slice(start, start + tables.ROW_GROUP)
-        yield tables.embedding_table(names[rows], vectors[rows])

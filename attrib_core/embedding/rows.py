@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attrib_core import prompts
 from attrib_core.errors import InputError
+
+COPIED = 16
+"""Pictures that are taken out of a table at once: quicker than one, and little memory beside the table's own."""
 
 
 class Row(NamedTuple):
@@ -48,18 +53,21 @@ def rows(
     """
     columns = [column for column in (ids, image, words) if column]
     for batch in file.iter_batches(batch_size=step, columns=columns):
-        for number, name in enumerate(batch.column(ids).to_pylist()):
+        names = batch.column(ids).to_pylist()
+        pictures = _bytes(batch.column(image)) if image else itertools.repeat(None)
+        texts = batch.column(words).to_pylist() if words else itertools.repeat(None)
+        for name, data, text in zip(names, pictures, texts, strict=False):
             where = f"{path}: picture {name!r}"
-            data = _bytes(batch.column(image)[number], where) if image else None
-            said = _said(batch.column(words)[number].as_py(), where, words) if words else None
-            yield Row(name, data, said, where)
+            if image and data is None:
+                raise InputError(f"{where} has no bytes; expected the encoded picture in image.bytes")
+            yield Row(name, data, _said(text, where, words) if words else None, where)
 
 
-def _bytes(image: pa.StructScalar, where: str) -> bytes:
-    data: bytes | None = image["bytes"].as_py() if image.is_valid else None
-    if data is None:
-        raise InputError(f"{where} has no bytes; expected the encoded picture in image.bytes")
-    return data
+def _bytes(images: pa.StructArray) -> Iterator[bytes | None]:
+    """The encoded pictures, copied a few at a time; None where there is no picture, or none of its bytes."""
+    data = pc.struct_field(images, "bytes")
+    for start in range(0, len(data), COPIED):
+        yield from data.slice(start, COPIED).to_pylist()
 
 
 def _said(words: Any, where: str, column: str) -> str:

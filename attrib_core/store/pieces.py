@@ -8,17 +8,21 @@ made again.
 While a job works, a piece has a file of its own. Once the table of the job's part is written, `hold`
 gives that file a second name in the store by a hard link, points the records to it and removes the
 pieces' own files: the bytes stand once, and outlive the part, which Snakemake removes before its job
-runs again.
+runs again. A part may hold hundreds of pieces, and a new file that is flushed to the disk takes as long as a
+cheap encoder does for dozens of pictures; so some dozens of pieces have one record, by hard links under each name.
 """
 
 from __future__ import annotations
 
+import bisect
 import errno
+import functools
+import itertools
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +30,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attrib_core import keys, tables, whole
+from attrib_core import digests, keys, tables, whole
 from attrib_core.errors import InputError
 
 HELD = "part-"
 KEYS = ".keys"
+TOGETHER = 32
+"""Pieces of one record at most: it then fits a block of the disk, so that copies of it take no more than records."""
 NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
-_checked: dict[tuple[str, int, int, int], str] = {}  # digests of files that this process has read
 
 
 @dataclass(frozen=True)
@@ -54,17 +59,24 @@ def write(folder: Path, key: str, rows: pa.Table | Sequence[dict[str, Any]], exp
     path = folder / f"{key}.parquet"
     with tables.writer(path, expected) as sink:
         sink.write(rows)
-    _write_records(folder, {key: Piece(path, 0, len(rows), keys.file_digest(path), time.time_ns())})
+    _write_records(folder, {key: Piece(path, 0, len(rows), digests.once(path), time.time_ns())})
 
 
 def found(folder: Path, key: str) -> Piece | None:
     """A piece by its record, without a look at its bytes; None where there is none."""
     try:
-        record = json.loads((folder / f"{key}.json").read_text("utf-8"))
-        (start, stop), file = record["rows"], folder / Path(record["file"]).name
-        return Piece(file, int(start), int(stop), str(record["checksum"]), int(record["written"]))
+        record = _parsed((folder / f"{key}.json").read_text("utf-8"))
+        own = record["pieces"][key] if "pieces" in record else record
+        (start, stop), file = own["rows"], folder / Path(record["file"]).name
+        return Piece(file, int(start), int(stop), str(record["checksum"]), int(own["written"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    """A record, which all pieces of a part may have in common."""
+    return json.loads(text)
 
 
 def finished(folder: Path, key: str) -> Piece | None:
@@ -77,7 +89,7 @@ def finished(folder: Path, key: str) -> Piece | None:
         if piece is None:
             return None
         try:
-            return piece if _digest(piece.file) == piece.checksum else None
+            return piece if digests.once(piece.file) == piece.checksum else None
         except FileNotFoundError:
             continue
     return None
@@ -85,19 +97,32 @@ def finished(folder: Path, key: str) -> Piece | None:
 
 def read(folder: Path, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a finished piece. Raises InputError where it is not there (any more)."""
-    piece = finished(folder, key)
-    if piece is None:
-        raise InputError(f"{folder / key}: gone or damaged since it was made; give the same command again")
-    with pq.ParquetFile(piece.file, pre_buffer=False) as file:
-        groups: list[int] = []
-        first = behind = 0
-        for number in range(file.num_row_groups):
-            begin, behind = behind, behind + file.metadata.row_group(number).num_rows
-            if begin < piece.stop and behind > piece.start:
-                first = first if groups else begin
-                groups.append(number)
-        table = file.read_row_groups(groups, columns=list(columns) if columns else None)
-    return table.slice(piece.start - first, piece.stop - piece.start)
+    return next(read_all(folder, [key], columns))
+
+
+def read_all(folder: Path, wanted: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of finished pieces, one after the other; see `read`.
+
+    Pieces that follow each other in a file are read from it together, a few row groups at most in memory.
+    """
+    opened: Path | None = None
+    groups: range | None = None
+    starts: list[int] = []
+    for key in wanted:
+        piece = finished(folder, key)
+        if piece is None:
+            raise InputError(
+                f"{folder / key}: gone or damaged since it was made; give the same command again"
+            )
+        if piece.file != opened:
+            file, opened, groups = pq.ParquetFile(piece.file, pre_buffer=False), piece.file, None
+            sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            starts = [0, *itertools.accumulate(sizes)]
+        first = bisect.bisect_right(starts, piece.start) - 1
+        behind = min(max(first + 1, bisect.bisect_left(starts, piece.stop)), len(starts) - 1)
+        if groups != (groups := range(first, behind)):
+            table = file.read_row_groups(list(groups), columns=list(columns) if columns else None)
+        yield table.slice(piece.start - starts[first], piece.stop - piece.start)
 
 
 def hold(part: Path, folder: Path, spans: Iterable[tuple[str, int]]) -> None:
@@ -113,30 +138,32 @@ def hold(part: Path, folder: Path, spans: Iterable[tuple[str, int]]) -> None:
         first += rows
     before = {key: found(folder, key) for key in places}
     moving = []
-    for key in places:
-        piece = finished(folder, key)
+    for key, there in before.items():
+        piece = there and finished(folder, key)
         if piece is None or _only_here(piece.file, key):
             moving.append(key)
     if moving:
         _move(part, folder, {key: places[key] for key in moving}, before)
     own = {folder / f"{key}.parquet" for key in places}  # with what a kill between record and removal left
     for file in own | {piece.file for piece in before.values() if piece is not None}:
-        remove_unused(file)
+        if file.exists():
+            remove_unused(file)
 
 
 def _move(
     part: Path, folder: Path, moving: Mapping[str, tuple[int, int]], before: Mapping[str, Piece | None]
 ) -> None:
     """Let a part hold some pieces: keys and rows; `before` says where they are now."""
-    checksum = keys.file_digest(part)
+    checksum = digests.once(part)
     target = folder / f"{HELD}{keys.content_key(checksum, list(moving))}.parquet"
-    tables.write_json(target.with_suffix(KEYS), {"keys": list(moving)})
+    with whole.written(target.with_suffix(KEYS), name_too=False) as temporary:
+        temporary.write_text(json.dumps({"keys": list(moving)}), "utf-8")
     if not _linked(part, target):
         moving = {key: rows for key, rows in moving.items() if finished(folder, key) is None}
         if not moving:
             target.with_suffix(KEYS).unlink()
             return
-        with whole.written(target) as temporary:
+        with whole.written(target, name_too=False) as temporary:
             shutil.copyfile(part, temporary)
     records = {}
     for key, (start, stop) in moving.items():
@@ -191,30 +218,31 @@ def _linked(part: Path, target: Path) -> bool:
             raise
         return False
     temporary.replace(target)
-    whole.flush(target.parent)
     return True
 
 
 def _write_records(folder: Path, records: Mapping[str, Piece]) -> None:
-    """Each whole or not at all; the names are flushed once for all, and before a file that they named goes."""
-    for key, piece in records.items():
-        content = {
-            "checksum": piece.checksum,
-            "file": piece.file.name,
-            "rows": [piece.start, piece.stop],
-            "written": piece.written,
-        }
-        temporary = folder / f".{key}.json.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(content), "utf-8")
+    """Records of pieces in one file, each whole or not at all, one for TOGETHER pieces where there are links.
+
+    The names are flushed once for all, and before a file that they named goes.
+    """
+    names, pending = {key: folder / f"{key}.json" for key in records}, list(records)
+    while pending:
+        first, *others = pending[:TOGETHER]
+        temporary = folder / f".{first}.json.{os.getpid()}.tmp"
+        temporary.write_text(_record({key: records[key] for key in (first, *others)}), "utf-8")
         whole.flush(temporary)
-        temporary.replace(folder / f"{key}.json")
+        linked = itertools.takewhile(functools.partial(_linked, temporary), map(names.__getitem__, others))
+        pending = pending[1 + sum(1 for _ in linked) :]
+        temporary.replace(names[first])
     whole.flush(folder)
 
 
-def _digest(file: Path) -> str:
-    """Digest of a file's bytes, read once in a process while nothing shows that they changed."""
-    status = file.stat()
-    seen = (str(file), status.st_ino, status.st_size, status.st_mtime_ns)
-    if seen not in _checked:
-        _checked[seen] = keys.file_digest(file)
-    return _checked[seen]
+def _record(together: Mapping[str, Piece]) -> str:
+    """What stands in the record of a piece, or of several that are in one file."""
+    one = next(iter(together.values()))
+    own = {
+        key: {"rows": [piece.start, piece.stop], "written": piece.written} for key, piece in together.items()
+    }
+    (single,) = own.values() if len(own) == 1 else ({"pieces": own},)
+    return json.dumps({"checksum": one.checksum, "file": one.file.name} | single)

@@ -16,7 +16,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrib_core import tables
@@ -45,8 +45,15 @@ def relative(kind: str) -> Path:
 
 
 def refer(run: Path, job: str, kind: str, keys: Iterable[str]) -> None:
-    """Note that a job, "customize_part/0000" or "prior", hangs on keys of a kind, in place of what it noted before."""
-    tables.write_json(run / REFERS / f"{job}.json", {"kind": kind, "keys": sorted(set(keys))})
+    """Note that a job, "customize_part/0000" or "prior", hangs on keys of a kind, in place of what it noted before.
+
+    A note that says so already is let be.
+    """
+    path, note = run / REFERS / f"{job}.json", {"kind": kind, "keys": sorted(set(keys))}
+    with suppress(FileNotFoundError, ValueError):
+        if json.loads(path.read_text("utf-8")) == note:
+            return
+    tables.write_json(path, note)
 
 
 def note_jobs(run: Path, jobs: Iterable[str]) -> None:
