@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from scipy.optimize import minimize
 
 from attrib_core import calibration, tables
 from attrib_core.calibration import Calibrator
+from attrib_core.calibration.evidence import of_candidates
 from attrib_core.errors import InputError
 
 WHOLE = "published_whole_pool"
@@ -86,6 +88,22 @@ def test_likelihood_equals_a_float64_sum_over_the_full_pool(case: Case, calibrat
             own, others = dense(case, query)
             expected = -np.log(dense_shares(own, others, *calibrator)[: len(own)]).mean()
             assert value == pytest.approx(expected, abs=1e-4)
+
+
+def test_queries_without_known_exemplars_are_those_whose_exemplars_are_taken_away(case: Case) -> None:
+    """To the bit, name by name: `gather` and `hold_out` on one side, the candidates alone on the other."""
+    (known,) = evidence(case)
+    table = tables.read(case.candidates, "candidates")
+    places = {name: number for number, name in enumerate(table["query_id"].to_pylist())}
+    chosen = table.take(pa.array([places[name] for name in known.queries]))
+    alone, expected = of_candidates(chosen, known.kinds), calibration.hold_out(known)
+    assert alone.sets == [""] * len(known.queries)
+    for field in fields(alone):
+        one, other = (getattr(side, field.name) for side in (alone, expected))
+        if isinstance(one, np.ndarray):
+            assert one.dtype == other.dtype and np.array_equal(one, other), field.name
+        elif field.name != "sets":
+            assert one == other, field.name
 
 
 @pytest.mark.parametrize("calibrator", [*CALIBRATORS, Calibrator(0.1, -0.05)])

@@ -153,52 +153,23 @@ class _Own:
 def _evidence(own: _Own, rows: list[slice], batch: pa.RecordBatch, where: Path) -> Evidence:
     """The queries of a batch, whose exemplars stand in these rows."""
     names = [str(own.columns["query_id"][some.start]) for some in rows]
-    similarities, histograms, sums = (_arrays(batch.column(name)) for name in CANDIDATE_COLUMNS[2:])
-    filled = [np.flatnonzero(histogram) for histogram in histograms]
+    found = _distractors(batch)
     for number, some in enumerate(rows):
-        total, ranked = (
-            len(similarities[number]) + int(histograms[number].sum()),
-            own.columns["n_distractors"][some.start],
-        )
+        total, ranked = found.total(number), own.columns["n_distractors"][some.start]
         if total != ranked:
             raise InputError(
                 f"{where}: query {names[number]!r} has {total} candidates, but {ranked} were ranked"
             )
-    bins = [np.stack([h[i], s[i] / h[i]]) for h, s, i in zip(histograms, sums, filled, strict=True)]
-    similarity = np.concatenate(
-        [own.of("similarity", rows), *similarities, *(one[1] for one in bins)]
-    ).astype(np.float64)
-    lengths = [
-        [some.stop - some.start for some in rows],
-        [len(s) for s in similarities],
-        [len(i) for i in filled],
-    ]
-    query = np.concatenate([np.repeat(np.arange(len(rows)), length) for length in lengths])
-    highest = np.full(len(rows), -np.inf)
-    np.maximum.at(highest, query, similarity)
-    exemplars, top = sum(lengths[0]), sum(lengths[1])
-    return Evidence(
+    return _assembled(
+        found,
         queries=names,
         kinds=[own.kind(some) for some in rows],
         sets=[own.set(some) for some in rows],
-        query=query,
-        similarity=similarity,
-        gap=similarity - highest[query],
-        count=np.concatenate([np.ones(exemplars + top), *(one[0] for one in bins)]),
-        exemplars=exemplars,
-        top=top,
-        ids=[
-            *own.of("exemplar_id", rows),
-            *(name for ids in batch.column("candidate_ids").to_pylist() for name in ids),
-        ],
+        exemplars=[some.stop - some.start for some in rows],
+        similarity=own.of("similarity", rows),
+        ids=own.of("exemplar_id", rows).tolist(),
         ahead=own.of("n_above", rows) + own.of("n_tied", rows) // 2,
-        siblings=np.concatenate([np.arange(length) for length in lengths[0]]),
     )
-
-
-def _arrays(column: pa.Array) -> list[np.ndarray]:
-    """A column of lists of numbers, one array a row."""
-    return [row.values.to_numpy(zero_copy_only=False) for row in column]
 
 
 def of_candidates(candidates: pa.Table, kinds: Sequence[str]) -> Evidence:
@@ -207,31 +178,76 @@ def of_candidates(candidates: pa.Table, kinds: Sequence[str]) -> Evidence:
     candidates  rows of the table `candidates`, CANDIDATE_COLUMNS
     kinds       of sets that each query is to be taken for, (queries,)
     """
-    names, found = (candidates.column(name).to_pylist() for name in CANDIDATE_COLUMNS[:2])
-    similarities, histograms, sums = (
-        _arrays(candidates.column(name).combine_chunks()) for name in CANDIDATE_COLUMNS[2:]
-    )
-    filled = [np.flatnonzero(histogram) for histogram in histograms]
-    means = [s[i] / h[i] for h, s, i in zip(histograms, sums, filled, strict=True)]
-    similarity = np.concatenate([*similarities, *means]).astype(np.float64)
-    numbers = np.arange(len(names))
-    query = np.concatenate([np.repeat(numbers, [len(one) for one in some]) for some in (similarities, means)])
-    highest = np.full(len(names), -np.inf)
-    np.maximum.at(highest, query, similarity)
-    top = sum(map(len, similarities))
-    return Evidence(
+    names = candidates.column("query_id").to_pylist()
+    return _assembled(
+        _distractors(candidates),
         queries=names,
         kinds=list(kinds),
         sets=[""] * len(names),
-        query=query,
-        similarity=similarity,
-        gap=similarity - highest[query],
-        count=np.concatenate([np.ones(top), *(h[i] for h, i in zip(histograms, filled, strict=True))]).astype(
-            np.float64
-        ),
-        exemplars=0,
-        top=top,
-        ids=[name for some in found for name in some],
+        exemplars=[0] * len(names),
+        similarity=np.empty(0),
+        ids=[],
         ahead=np.empty(0, np.int64),
-        siblings=np.empty(0, np.int64),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Distractors:
+    """What was ranked for some queries: the most similar ones singly, the others in bins."""
+
+    ids: list[list[str]]
+    similarities: list[np.ndarray]
+    counts: list[np.ndarray]
+    """Of each bin that is not empty."""
+    means: list[np.ndarray]
+
+    def total(self, query: int) -> int:
+        """How many they are."""
+        return len(self.similarities[query]) + int(self.counts[query].sum())
+
+
+def _distractors(batch: pa.RecordBatch | pa.Table) -> _Distractors:
+    similarities, histograms, sums = (_arrays(batch.column(name)) for name in CANDIDATE_COLUMNS[2:])
+    filled = [np.flatnonzero(histogram) for histogram in histograms]
+    counts = [h[i] for h, i in zip(histograms, filled, strict=True)]
+    means = [s[i] / h[i] for h, s, i in zip(histograms, sums, filled, strict=True)]
+    return _Distractors(batch.column("candidate_ids").to_pylist(), similarities, counts, means)
+
+
+def _assembled(
+    found: _Distractors,
+    *,
+    queries: list[str],
+    kinds: list[str],
+    sets: list[str],
+    exemplars: list[int],
+    similarity: np.ndarray,
+    ids: list[str],
+    ahead: np.ndarray,
+) -> Evidence:
+    """Evidence of the distractors, behind exemplars: how many a query has, and what is known of them in its order."""
+    every = np.concatenate([similarity, *found.similarities, *found.means]).astype(np.float64)
+    lengths = [exemplars, [len(one) for one in found.similarities], [len(one) for one in found.means]]
+    query = np.concatenate([np.repeat(np.arange(len(queries)), length) for length in lengths])
+    highest = np.full(len(queries), -np.inf)
+    np.maximum.at(highest, query, every)
+    single = sum(lengths[0]) + sum(lengths[1])
+    return Evidence(
+        queries=queries,
+        kinds=kinds,
+        sets=sets,
+        query=query,
+        similarity=every,
+        gap=every - highest[query],
+        count=np.concatenate([np.ones(single), *found.counts]).astype(np.float64),
+        exemplars=sum(lengths[0]),
+        top=sum(lengths[1]),
+        ids=[*ids, *(name for some in found.ids for name in some)],
+        ahead=ahead,
+        siblings=np.concatenate([np.arange(length) for length in exemplars]),
+    )
+
+
+def _arrays(column: pa.Array | pa.ChunkedArray) -> list[np.ndarray]:
+    """A column of lists of numbers, one array a row."""
+    return [row.values.to_numpy(zero_copy_only=False) for row in column]
