@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,162 +35,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from attrib_core import tables
-
-ROOT = Path(__file__).resolve().parent.parent
-COPIED = (
-    "Snakefile",
-    "config.yaml",
-    "attrib_core",
-    "config",
-    "envs",
-    "profiles",
-    "rules",
-    "workflow_scripts",
-)
-SOURCE = '''"""Any number of rows without pictures."""
-
-from attrib_core import keys
-
-
-class Rows:
-    def __init__(self, length):
-        self.length = length
-
-    def __len__(self):
-        return self.length
-
-    def state(self, start, stop):
-        return keys.digest(start, stop)
-
-
-def load(*, length: int, seed: int) -> Rows:
-    return Rows(length)
-'''
-LEAVE = """import shutil
-from pathlib import Path
-
-empty = Path({empty!r})
-for path in map(Path, snakemake.output):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = next((part for part in path.parts if (empty / f"{{part}}.parquet").exists()), "other")
-    if path.suffix == ".parquet":
-        shutil.copy(empty / f"{{kind}}.parquet", path)
-    elif path.name == "base_model.json":
-        shutil.copy(empty / path.name, path)
-    else:
-        path.write_bytes(b"")
-"""
-JOB = """from attrib_core.jobs import job
-
-with job(snakemake):
-    import time
-
-    time.sleep({sleep})
-    exec(open({leave!r}).read())
-"""
-MADE = """# Makes what the jobs of a run leave, in this one process; then `snakemake --touch` notes them as done.
-import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-from types import SimpleNamespace
-
-from attrib_core import records
-from attrib_core.config import plain, stated_config
-from attrib_core.costs import counts, jobs
-
-house, config = Path(sys.argv[1]), Path("config.yaml")
-asked = subprocess.run([sys.executable, house / "rules/ask.py", config], check=True, stdout=subprocess.PIPE)
-known = json.loads(asked.stdout)
-run = Path(known["run"])
-NOW = time.time_ns()  # of all files, so that none is newer than what is made of it
-for job in known["jobs"]:
-    if job["rule"] == "base_model_recipe":
-        continue
-    given = SimpleNamespace(
-        rule=job["rule"],
-        log=[run / "logs" / "x.log"],
-        wildcards=job["wildcards"],
-        params=job["params"],
-        input=job["input"],
-        output=job["output"],
-    )
-    exec((house / "leave.py").read_text("utf-8"), {"snakemake": given})
-    for path in given.output:
-        os.utime(path, ns=(NOW, NOW))
-    records.save(given)
-for job in jobs.planned(counts.count(plain(stated_config(config)))):
-    for folder, end, text in (("benchmarks", "tsv", "s\\n1.0\\n"), ("logs", "log", "")):
-        path = run / folder / f"{job.name}.{end}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-"""
-CLOCK = """# Seconds that this project's own functions take in a call of Snakemake, written when it ends.
-
-import atexit
-import functools
-import json
-import os
-import sys
-import time
-
-CLOCKED = {}
-RUNNING = []
-
-
-def clocked(module, name):
-    inner = getattr(module, name)
-
-    @functools.wraps(inner)
-    def outer(*given, **named):
-        RUNNING.append(name)
-        began = time.process_time()
-        try:
-            return inner(*given, **named)
-        finally:
-            RUNNING.pop()
-            if not RUNNING:
-                CLOCKED[name] = CLOCKED.get(name, 0.0) + time.process_time() - began
-
-    setattr(module, name, outer)
-
-
-began = time.process_time()
-sys.path.insert(0, workflow.basedir)
-from attrib_core import config as attrib_config
-from attrib_core import device, digests, exemplars, families, fingerprint, pool, records, running, whole
-
-CLOCKED["import"] = time.process_time() - began
-for module, name in [
-    (attrib_config, "load_config"),
-    (fingerprint, "cover"),
-    (pool, "source_state"),
-    (digests, "of_file"),
-    (records, "house_metadata"),
-    (records, "keep_coverage"),
-    (records, "settle"),
-    (records, "without_notes"),
-    (running, "check_free"),
-    (running, "hold"),
-    (whole, "sweep"),
-    (device, "visible"),
-]:
-    clocked(module, name)
-
-
-def tell_clock():
-    if "ATTRIB_CLOCK" in os.environ:
-        with open(os.environ["ATTRIB_CLOCK"], "w") as stream:
-            json.dump(CLOCKED, stream)
-
-
-if workflow.is_main_process:
-    atexit.register(tell_clock)
-"""
-
+from benchmarks.sleepers import copy_with_sleepers
 
 TITLES = {
     "dry": "dry run from nothing",
@@ -201,14 +45,6 @@ TITLES = {
     "plan": "attrib_core plan",
     "status": "attrib_core status",
 }
-SCRIPT = re.compile(r'(script:\s+)"\.\./workflow_scripts/\w+\.py"')
-SCHEMAS = {
-    "models": tables.schema("models"),
-    "synthesized": tables.schema("synthesized"),
-    "embeddings": tables.embedding_schema(8),
-    "other": tables.schema("pool"),
-}
-"""Of empty tables, by the folder that they stand in."""
 
 
 @dataclass(frozen=True)
@@ -263,39 +99,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="config whose other keys are taken; default: the demo's")
     parser.add_argument("--folder", help="where temporary folders are made")
     return parser.parse_args(arguments)
-
-
-def copy_with_sleepers(house: Path, sleep: float) -> Path:
-    """A copy of the checkout whose rules start a sleeper in place of their scripts."""
-    house.mkdir()
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(ROOT / name, house / name)
-    empty = house / "empty"
-    for name, schema in SCHEMAS.items():
-        with tables.writer(empty / f"{name}.parquet", schema):
-            pass
-    described = {"path": "none", "fingerprint": "none", "resolution": 64, "prediction_type": "none"}
-    tables.write_json(empty / "base_model.json", described | {"held_out": None})
-    (house / "leave.py").write_text(LEAVE.format(empty=str(empty)), "utf-8")
-    (house / "sleeper.py").write_text(JOB.format(sleep=sleep, leave=str(house / "leave.py")), "utf-8")
-    (house / "attrib_core/sources/rows.py").write_text(SOURCE, "utf-8")
-    (house / "made.py").write_text(MADE, "utf-8")
-    (house / "rules/clock.smk").write_text(CLOCK, "utf-8")
-    replaced = 0
-    for rules in (house / "rules").glob("*.smk"):
-        # `code` is still given the true scripts, so that fingerprints are the true ones
-        text, number = SCRIPT.subn(r'\1"../sleeper.py"', rules.read_text("utf-8"))
-        rules.write_text(text, "utf-8")
-        replaced += number
-    first, snakefile = 'include: "rules/common.smk"', house / "Snakefile"
-    text = snakefile.read_text("utf-8")
-    if not replaced or first not in text:
-        raise SystemExit("the Snakefile or its rules have a form that this benchmark does not know")
-    snakefile.write_text(text.replace(first, f'include: "rules/clock.smk"\n{first}'), "utf-8")
-    return house
 
 
 def _measure(house: Path, folder: Path, sets: int, options: argparse.Namespace) -> dict[str, Any]:

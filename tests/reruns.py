@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from attrib_core import syntax
+from attrib_core.syntax import bindings
 from attrib_core.why import table
 from tests.rerun_changes import CHANGES, ENCODERS, EVENTS, FAMILIES, FAMILY_SECTIONS, WITHOUT_CHOICE, Changes
 from tests.workflow_fixtures import ROOT, TINY
@@ -185,7 +185,7 @@ def with_every_definition_changed(text: str) -> str:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             node.body.append(ast.parse("_changed = 0").body[0])
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            for name in syntax._assigned(node):
+            for name in bindings.assigned(node):
                 body += ast.parse(f"{name} = {name}").body if name != "__all__" else []
     tree.body = body
     return ast.unparse(ast.fix_missing_locations(tree))

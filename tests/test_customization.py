@@ -18,6 +18,7 @@ from attrib_core.customization.concepts import Concept, ExemplarSet
 from attrib_core.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion import components, deltas, description, stacked
 from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.latents import encode_pictures
 from attrib_core.errors import InputError
 from attrib_core.schemas.pictures import MEASURED
 from attrib_core.store import places
@@ -233,7 +234,7 @@ def test_every_exemplar_is_among_the_views_as_it_is(loaded: Components) -> None:
     )
     assert len(one.views) == 9
     pictures = np.stack([concepts.decoding.to_rgb(data, where="") for data in style.pictures.values()])
-    mode = components.encode_pictures(loaded, pictures)
+    mode = encode_pictures(loaded, pictures)
     torch.testing.assert_close(one.views[:3], mode, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(one.views[3:6], mode, atol=1e-3)
 

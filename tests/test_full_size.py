@@ -13,7 +13,7 @@ from attrib_core.customization import concepts, training
 from attrib_core.customization.concepts import Prior
 from attrib_core.customizers import crossattn, custom_diffusion
 from attrib_core.customizers.custom_diffusion import CustomDiffusion
-from attrib_core.diffusion import components, deltas, sampling
+from attrib_core.diffusion import components, deltas, framing, sampling
 from attrib_core.diffusion.description import BaseModel
 from tests import diffusion_fixtures as made
 from tests import full_size_fixtures as full
@@ -70,7 +70,7 @@ def test_two_stacked_steps_and_a_picture(tmp_path: Path) -> None:
     sets = made.exemplar_sets()[:2]
     with torch.no_grad():
         texts = components.encode_text(loaded, components.tokenize(loaded, ["photo of a fruit"]))
-    plain = torch.tensor([components.sizes_of(SIDE * 8, SIDE * 8, SIDE * 8)])
+    plain = torch.tensor([framing.sizes_of(SIDE * 8, SIDE * 8, SIDE * 8)])
     ready = []
     for one in sets:
         prior = Prior(torch.randn(1, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), texts, plain)

@@ -21,7 +21,7 @@ from attrib_core import families
 from attrib_core.config import trial
 from attrib_core.customization import concepts, part, reading, training
 from attrib_core.customization.concepts import Concept
-from attrib_core.diffusion import components, deltas, description, sampling
+from attrib_core.diffusion import components, deltas, description, framing, sampling
 from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.priors import Material, PriorClass
 from attrib_core.diffusion.settings import Customizer
@@ -196,9 +196,9 @@ def test_prior_pictures_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, 
 
 def test_what_sdxl_is_told_of_a_picture(loaded: dict[str, Components]) -> None:
     """Its size, what is cut off once its shorter side is 32, and the side asked for; and it matters."""
-    assert components.sizes_of(64, 64, 32) == (64, 64, 0, 0, 32, 32)
-    assert components.sizes_of(100, 200, 32) == (100, 200, 0, 16, 32, 32)
-    assert components.sizes_of(300, 100, 32) == (300, 100, 32, 0, 32, 32)
+    assert framing.sizes_of(64, 64, 32) == (64, 64, 0, 0, 32, 32)
+    assert framing.sizes_of(100, 200, 32) == (100, 200, 0, 16, 32, 32)
+    assert framing.sizes_of(300, 100, 32) == (300, 100, 32, 0, 32, 32)
     wide = replace(made.exemplar_sets()[0], pictures={"wide": made.png(1, 64)})
     one = loaded["sdxl"]
     found = concepts.concept(

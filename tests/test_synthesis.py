@@ -20,6 +20,7 @@ from attrib_core import decoding, embedding, keys, tables
 from attrib_core.diffusion import components, deltas, description, sampling
 from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.deltas import Delta
+from attrib_core.diffusion.latents import decode_latents
 from attrib_core.errors import InputError
 from attrib_core.report.thumbnails import thumbnail
 from attrib_core.store import places
@@ -493,7 +494,7 @@ def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) ->
             + (1 - after - sigma**2).clamp(min=0).sqrt() * rest
             + sigma * torch.from_numpy(added)
         )
-    assert close(shown, components.decode_latents(loaded, latents.float()))
+    assert close(shown, decode_latents(loaded, latents.float()))
 
 
 def test_a_solver_that_is_none_or_takes_no_noise(

@@ -13,7 +13,9 @@ from PIL import Image
 from attrib_core import decoding, keys
 from attrib_core.customization.augmentation import Augmentation, View, flipped, resized
 from attrib_core.diffusion import components as parts
+from attrib_core.diffusion import framing
 from attrib_core.diffusion.components import Components
+from attrib_core.diffusion.latents import encode_pictures
 from attrib_core.diffusion.settings import BRACKETS, PLACEHOLDERS
 from attrib_core.diffusion.text import Text
 from attrib_core.errors import InputError
@@ -46,7 +48,7 @@ class ExemplarSet:
 class Prior:
     """Prior pictures of a class: latents (n, channels, height, width) and the text of their n prompts.
 
-    sizes: where they come from, (n, 6), see `components.sizes_of`.
+    sizes: where they come from, (n, 6), see `framing.sizes_of`.
     """
 
     latents: torch.Tensor
@@ -60,7 +62,7 @@ class Concept:
 
     views: latents of the exemplars and of moved and scaled views of them, (views,
     channels, height, width). ids: the training prompt of each view, (views, length). sizes: of
-    the exemplar of each view, (views, 6), see `components.sizes_of`. masks: where the loss of a
+    the exemplar of each view, (views, 6), see `framing.sizes_of`. masks: where the loss of a
     view counts, (views, 1, height, width) of 0 and 1; None for everywhere.
     """
 
@@ -129,8 +131,8 @@ def concept(
     """
     side = components.base.resolution
     decoded = [decoding.to_rgb(data, where=f"exemplar {name}") for name, data in one.pictures.items()]
-    originals = [parts.square(picture, side) for picture in decoded]
-    sizes = torch.tensor([parts.sizes_of(len(picture), picture.shape[1], side) for picture in decoded])
+    originals = [framing.square(picture, side) for picture in decoded]
+    sizes = torch.tensor([framing.sizes_of(len(picture), picture.shape[1], side) for picture in decoded])
     rounds = -(-views // len(originals))
     made: list[View] = []
     cells = components.latent_shape[1]
@@ -158,7 +160,7 @@ def concept(
     return Concept(
         name=one.name,
         noun=one.noun,
-        views=parts.encode_pictures(components, np.stack([view.picture for view in made])),
+        views=encode_pictures(components, np.stack([view.picture for view in made])),
         ids=_tokenized_once(components, said),
         sizes=sizes.repeat(rounds, 1),
         prior=prior,
@@ -216,7 +218,7 @@ def priors(
             decoding.to_rgb(row["image"]["bytes"], where=f"prior picture {row['prompt']!r}")
             for row in members
         ]
-        pictures = [parts.square(picture, side) for picture in decoded]
+        pictures = [framing.square(picture, side) for picture in decoded]
         captions = [row["prompt"] for row in members]
         ids = parts.tokenize_captions(components, captions)
         if (known := parts.has_token(components, ids)).any():
@@ -225,8 +227,10 @@ def priors(
                 " token, which the base model does not know; expected a prompt without it"
             )
         found[name] = Prior(
-            latents=parts.encode_pictures(components, np.stack(pictures)),
+            latents=encode_pictures(components, np.stack(pictures)),
             text=parts.encode_text(components, ids),
-            sizes=torch.tensor([parts.sizes_of(len(picture), picture.shape[1], side) for picture in decoded]),
+            sizes=torch.tensor(
+                [framing.sizes_of(len(picture), picture.shape[1], side) for picture in decoded]
+            ),
         )
     return found

@@ -28,7 +28,7 @@ class Draw:
     """What chance decides for one set and step; exemplar rows come first, prior rows after them.
 
     latents, noise: (rows, channels, height, width) float32. timesteps: (rows,)
-    int64. sizes: (rows, 6), see `components.sizes_of`. ids: (exemplar rows, length), their
+    int64. sizes: (rows, 6), see `framing.sizes_of`. ids: (exemplar rows, length), their
     prompts. prior: (prior rows,) positions in the prior. masks: (exemplar rows, 1, height,
     width), where their loss counts; None for everywhere.
     """

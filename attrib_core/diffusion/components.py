@@ -1,4 +1,4 @@
-"""A base model loaded: the parts of a stock Stable Diffusion (XL) pipeline, and how pictures and words enter.
+"""A base model loaded: the parts of a stock Stable Diffusion (XL) pipeline, how words enter, what the UNet predicts.
 
 Parts are float32 and frozen; convolutions are laid out channels-last, which is
 the faster layout on CPUs and recent GPUs.
@@ -10,7 +10,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -20,16 +19,14 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
-from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from attrib_core.diffusion import description
 from attrib_core.diffusion.description import BaseModel
+from attrib_core.diffusion.framing import sizes_of
 from attrib_core.diffusion.text import Text, TextEncoder
 from attrib_core.errors import InputError
-
-PICTURES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -273,47 +270,3 @@ def predict(
         added = {"text_embeds": text.pooled, "time_ids": sizes.to(noisy)}
     predicted: torch.Tensor = components.unet(noisy, timesteps, text.states, added_cond_kwargs=added).sample
     return predicted
-
-
-@torch.no_grad()
-def encode_pictures(components: Components, pictures: np.ndarray) -> torch.Tensor:
-    """(n, side, side, 3) uint8 to latents, (n, channels, height, width), the posterior's mode."""
-    parts = []
-    for start in range(0, len(pictures), PICTURES_AT_ONCE):
-        part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + PICTURES_AT_ONCE]))
-        part = part.to(components.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        parts.append(components.vae.encode(part).latent_dist.mode() * components.vae.config.scaling_factor)
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def decode_latents(components: Components, latents: torch.Tensor) -> np.ndarray:
-    """Latents to pictures, (n, side, side, 3) uint8, rounded as the stock pipeline rounds."""
-    parts = []
-    for part in latents.split(PICTURES_AT_ONCE):
-        decoded = components.vae.decode(part / components.vae.config.scaling_factor).sample
-        shown = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
-        parts.append((shown * 255).round().astype(np.uint8))
-    return np.concatenate(parts)
-
-
-def square(picture: np.ndarray, side: int) -> np.ndarray:
-    """The middle square of a picture, resized; (height, width, 3) to (side, side, 3) uint8."""
-    height, width, _ = picture.shape
-    edge = min(height, width)
-    top, left = (height - edge) // 2, (width - edge) // 2
-    cut = picture[top : top + edge, left : left + edge]
-    if edge == side:
-        return cut
-    return np.asarray(Image.fromarray(cut).resize((side, side), Image.Resampling.LANCZOS))
-
-
-def sizes_of(height: int, width: int, side: int) -> tuple[int, ...]:
-    """What SDXL is told of the origin of a picture that `square` made.
-
-    Its height and width before, the rows and columns cut off above and to the left after it was
-    resized to a shorter side of `side`, and the side twice; all in pixels (Podell et al., 2023).
-    """
-    scale = side / min(height, width)
-    top, left = (round((edge * scale - side) / 2) for edge in (height, width))
-    return height, width, top, left, side, side

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from attrib_core.diffusion.components import Components, decode_latents, predict
+from attrib_core.diffusion.components import Components, predict
+from attrib_core.diffusion.latents import decode_latents
 from attrib_core.diffusion.text import Text, interleaved
 from attrib_core.errors import InputError
 

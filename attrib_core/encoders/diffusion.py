@@ -74,6 +74,7 @@ def load(
     base model whose UNet wants more than a prompt.
     """
     from attrib_core.diffusion import components as parts
+    from attrib_core.diffusion import framing
 
     family, options = _section(base_model)
     try:
@@ -86,9 +87,8 @@ def load(
 
     def prepare(picture: np.ndarray) -> np.ndarray:
         """(height, width, 3) uint8 to (side, side, 3) float32 in [-1, 1]."""
-        values: np.ndarray = parts.square(picture, side).astype(np.float32) / np.float32(127.5) - np.float32(
-            1
-        )
+        values: np.ndarray = framing.square(picture, side).astype(np.float32) / np.float32(127.5)
+        values -= np.float32(1)
         return values
 
     encoder = NetworkEncoder(

@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attrib_core.syntax.bindings import Target, assigned, imported, stored, variables
+
+__all__ = ["Module", "Statement", "Target", "parse"]
+
 IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 SPOKEN_CALLS = frozenset({"InputError"})
 """Calls whose arguments are words for the user, and which end the job."""
@@ -21,9 +25,6 @@ SPOKEN_KEYWORDS = frozenset({"description"})
 SPEAKERS = frozenset({"LOGGER"})
 SPOKEN_POSITION = {"column": 2}
 """The meaning of a column, in `schemas`."""
-
-Target = tuple[str, str | None]
-"""A module, and a name in it or None for the module itself."""
 
 
 @dataclass
@@ -88,7 +89,7 @@ def _sort_statements(module: Module, body: list[ast.stmt]) -> None:
                 module.wildcards |= wildcards
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 module.definitions.setdefault(node.name, []).append(node)
-            case ast.Assign() | ast.AnnAssign() | ast.AugAssign() if names := list(_assigned(node)):
+            case ast.Assign() | ast.AnnAssign() | ast.AugAssign() if names := list(assigned(node)):
                 for name in names:
                     module.definitions.setdefault(name, []).append(node)
             case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
@@ -97,94 +98,6 @@ def _sort_statements(module: Module, body: list[ast.stmt]) -> None:
                 pass
             case _:
                 module.always.append(node)
-
-
-def _assigned(node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> Iterator[str]:
-    """Names that an assignment binds or changes; none where it changes another module's."""
-    pending: list[ast.expr] = list(node.targets) if isinstance(node, ast.Assign) else [node.target]
-    while pending:
-        target = pending.pop()
-        if isinstance(target, ast.Tuple | ast.List):
-            pending += target.elts
-        elif isinstance(target, ast.Subscript | ast.Starred):
-            pending.append(target.value)
-        elif isinstance(target, ast.Name):
-            yield target.id
-
-
-def imported(
-    node: ast.Import | ast.ImportFrom, module: str, is_package: bool
-) -> tuple[dict[str, Target], set[str], set[str]]:
-    """Names that an import binds, modules that it loads, and modules it takes everything from."""
-    if isinstance(node, ast.Import):
-        bound: dict[str, Target] = {
-            alias.asname or alias.name.split(".")[0]: (
-                alias.name if alias.asname else alias.name.split(".")[0],
-                None,
-            )
-            for alias in node.names
-        }
-        return bound, {alias.name for alias in node.names}, set()
-    base = node.module or ""
-    if node.level:
-        parents = module.split(".")
-        parents = parents[: len(parents) - node.level + is_package]
-        base = ".".join([*parents, *([base] if base else [])])
-    names = [alias for alias in node.names if alias.name != "*"]
-    bound = {alias.asname or alias.name: (base, alias.name) for alias in names}
-    loaded = {base, *(f"{base}.{alias.name}" for alias in names)}
-    return bound, loaded, {base} if len(names) < len(node.names) else set()
-
-
-def variables(function: ast.AST) -> set[str]:
-    """Names that are local to a function or lambda: parameters and what its body binds."""
-    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-    arguments = function.args
-    listed = [
-        *arguments.posonlyargs,
-        *arguments.args,
-        *arguments.kwonlyargs,
-        arguments.vararg,
-        arguments.kwarg,
-    ]
-    found = {argument.arg for argument in listed if argument is not None}
-    body = [function.body] if isinstance(function, ast.Lambda) else function.body
-    found.update(name for node in body for name in _stored(node))
-    return found - _shared(function)
-
-
-def _shared(function: ast.AST) -> set[str]:
-    """Names that `global` declares here or in scopes within."""
-    found: set[str] = set()
-    pending = [function]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Global):
-            found.update(node.names)
-        elif not isinstance(node, ast.expr):  # no statement stands in an expression
-            pending += ast.iter_child_nodes(node)
-    return found
-
-
-def _stored(node: ast.AST, comprehension: bool = False) -> Iterator[str]:
-    """Names that are bound here, not those of scopes within."""
-    match node:
-        case ast.Name(ctx=ast.Store()) if not comprehension:
-            yield node.id
-        case ast.NamedExpr():
-            yield node.target.id
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            yield node.name
-            return
-        case ast.Lambda():
-            return
-        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-            yield name
-        case ast.MatchMapping(rest=str(name)):
-            yield name
-    inside = comprehension or isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
-    for child in ast.iter_child_nodes(node):
-        yield from _stored(child, inside)
 
 
 class _Reader:
@@ -229,7 +142,7 @@ class _Reader:
                 return self._call(node)
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 self._text(node.generators[0].iter)  # the first iterable is read outside of the scope
-                targets = [name for part in node.generators for name in _stored(part.target)]
+                targets = [name for part in node.generators for name in stored(part.target)]
                 with self._scope(set(targets)):
                     return self._fields(node)
             case ast.AST():
