@@ -6,7 +6,9 @@ A part of exemplar sets goes through customization, synthesis and embedding as i
 the bundled base model and the settings of the demo, on pictures of noise; one thread unless OMP_NUM_THREADS
 says otherwise. Timed is all that would not be there without a store: looks for what is there with their
 checksums, writing and reading pieces with fsync, records, holding the part, notes of what a run refers to,
-keys of pictures, and the record of the job. Files of deltas are written in any case and count all the same.
+keys of pictures, and the record of the job. Files of deltas are written in any case and count all the same, and so
+does reading pictures that are to be embedded, which is done on the way to their keys; `store_embedding.py` holds
+embedding against the part without a store.
 
 Printed are seconds of a stage without the start of its process, seconds in the store, and their share; then
 the same once more, with everything there: what a rerun takes that makes nothing. With `--clock cpu` all is

@@ -163,6 +163,15 @@ def test_store_prints_its_share_of_every_stage(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
+def test_store_of_embeddings_is_held_against_the_part_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--rows", "30", "--encoders", "pixel", "--rounds", "1", "--repeats", "1", "--checkouts"]
+    rows = script("store_embedding")["main"]([*options, str(FOLDER.parent), str(FOLDER.parent)])
+    assert [(row["part"], row["rows"]) for row in rows] == [("pool", 30), ("queries", 30)]
+    assert all(min(*row["without"], *row["made"], *row["there already"], *row["start"]) > 0 for row in rows)
+    assert "| pool | pixel | 30 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("most_jobs", ["0", "100"], ids=["made at once", "run"])
 def test_scale_runs_the_workflow_with_sleepers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], most_jobs: str
