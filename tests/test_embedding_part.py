@@ -170,7 +170,7 @@ def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
         part.wanted(tmp_path / "x.parquet", **asked)
 
 
-@pytest.mark.parametrize("kept", [0, 5 * len(PICTURES[0]), 1 << 25])
+@pytest.mark.parametrize("kept", [0, 5 * len(PICTURES[0]), 1 << 27])
 @pytest.mark.parametrize("kind", [Counting, CountingBoth])
 def test_how_many_pictures_are_held_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, kind: type[Counting]
@@ -188,7 +188,7 @@ def test_how_many_pictures_are_held_changes_nothing(
         )
     found, seen = embed(path, run, kind=kind)
     assert seen == 10 and found.equals(expected)
-    assert len(reads) == (1 if kept == 1 << 25 else 2)
+    assert len(reads) == (1 if kept == 1 << 27 else 2)
     more = table(tmp_path / "two.parquet", "dcab")
     (run / "one.embeddings.parquet").write_bytes(b"")  # nothing is there any more
     found, seen = embed(more, run, kind=kind)

@@ -25,7 +25,7 @@ from attrib_core.store import pieces, places
 
 LOGGER = logging.getLogger(__name__)
 EMBEDDINGS = "embeddings"
-KEPT = 1 << 25
+KEPT = 1 << 27
 """Bytes of pictures that a job holds at most from the look for keys until they are encoded."""
 GROUP = 1024
 """Rows of a row group at most; all of one are read where one of its pieces is wanted."""
