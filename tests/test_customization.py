@@ -32,6 +32,7 @@ METHOD = CustomDiffusion(
 SETTINGS = {
     "family": "custom_diffusion",
     "steps": 2,
+    "style_steps": 2,
     "exemplar_batch": 1,
     "prior_batch": 1,
     "stack": 2,

@@ -133,6 +133,7 @@ def test_a_log_that_takes_no_more_lines_ends_no_job(tmp_path):
         tmp_path,
         """
         import logging, resource
+        sys.dont_write_bytecode = True  # the first import of a module would leave its beginning for all others
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
         for number in range(100):
             logging.getLogger("attrib_core").debug("line %d", number)
