@@ -134,7 +134,8 @@ def test_threads_run_a_bounded_number_of_pictures_ahead(tmp_path, monkeypatch):
         def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
             def watched() -> Iterator[np.ndarray]:
                 for number, picture in enumerate(pictures):
-                    while len(opened) < min(number + most, 60):  # they have all the time they want
+                    deadline = time.monotonic() + 120
+                    while len(opened) < min(number + most, 60) and time.monotonic() < deadline:
                         time.sleep(0.001)
                     time.sleep(0.002)
                     taken.append(len(opened) - number)

@@ -18,6 +18,7 @@ from attrib_core import tables
 from attrib_core.__main__ import main
 from attrib_core.errors import InputError
 from attrib_core.store import collecting, parts, pieces, places
+from tests.files_fixtures import rewrite
 
 SCHEMA = tables.schema("rejects")
 
@@ -56,7 +57,7 @@ def test_a_piece_is_finished_or_not(folder: Path) -> None:
     path = folder / "one.parquet"
     content = path.read_bytes()
     for damaged in (content[:-1], content[:-1] + b"\0", b""):
-        path.write_bytes(damaged)
+        rewrite(path, damaged)
         assert pieces.finished(folder, "one") is None
     path.unlink()
     assert pieces.finished(folder, "one") is None
@@ -85,7 +86,7 @@ def test_a_part_holds_its_pieces_once(folder: Path, tmp_path: Path) -> None:
     assert {key: piece.written for key in written if (piece := pieces.found(folder, key))} == written
     # a flipped byte of the file is a flipped byte of all
     (file,) = folder.glob("*.parquet")
-    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    rewrite(file, file.read_bytes()[:-1] + b"\0")
     assert [pieces.finished(folder, key) for key in written] == [None] * 3
 
 
