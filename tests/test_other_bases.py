@@ -55,12 +55,6 @@ def loaded(folders: dict[str, Path]) -> dict[str, Components]:
 
 
 @pytest.fixture(scope="module")
-def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})
-    return made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)
-
-
-@pytest.fixture(scope="module")
 def ready(loaded: dict[str, Components], prior_file: Path) -> dict[str, list[Concept]]:
     return {name: prepared(one, prior_file) for name, one in loaded.items()}
 

@@ -25,22 +25,6 @@ METHOD = CustomDiffusion(steps=3, learning_rate=0.003, exemplar_batch=2, prior_b
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def loaded(folder: Path) -> Components:
-    return components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
-
-
-@pytest.fixture(scope="module")
-def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})
-    return made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)
-
-
-@pytest.fixture(scope="module")
 def ready(loaded: Components, prior_file: Path) -> list[Concept]:
     sets = made.exemplar_sets()[:4]
     classes = sorted({(one.kind, one.category) for one in sets})
@@ -196,7 +180,7 @@ OUT_OF_MEMORY = [
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_half_the_stack_where_memory_is_short(
-    folder: Path, prior_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
+    tiny_base: Path, prior_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
 ) -> None:  # fmt: skip
     from attrib_core.diffusion import deltas
 
@@ -205,7 +189,7 @@ def test_half_the_stack_where_memory_is_short(
 
     def customize(run: Path) -> list[dict[str, Any]]:
         return part.customize(
-            sets, prior_file, description.describe(folder), settings={"family": "custom_diffusion"} | options,
+            sets, prior_file, description.describe(tiny_base), settings={"family": "custom_diffusion"} | options,
             modifier_token=TOKEN, run=run, seed=4, code="code", device="cpu",
         )  # fmt: skip
 
@@ -215,7 +199,7 @@ def test_half_the_stack_where_memory_is_short(
     halved = customize(tmp_path / "halved" / "run")
     assert seen == [4, 2, 1, 1, 1, 1, 1]  # and the next stack begins at what fitted
     assert [row["model_key"] for row in halved] == [row["model_key"] for row in whole]
-    base = components.load(description.describe(folder), "cpu").unet.state_dict()
+    base = components.load(description.describe(tiny_base), "cpu").unet.state_dict()
     for first, second in zip(whole, halved, strict=True):
         models = [
             deltas.read(run / row["delta_path"], run / row["token_path"], TOKEN, row["checksum"])
