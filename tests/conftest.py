@@ -108,3 +108,28 @@ def add_family(tmp_path: Path) -> Iterator[Callable[[str, str, str], None]]:
         sys.modules.pop(module, None)
         if hasattr(package, module.rsplit(".", 1)[1]):
             delattr(package, module.rsplit(".", 1)[1])
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained base model (diffusion_fixtures), to be read alone."""
+    from tests import diffusion_fixtures as made
+
+    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_base: Path) -> Any:
+    """Its network, with the modifier token <new1>; of one module's tests, since they hang layers into it."""
+    from attrib_core.diffusion import components, description
+
+    return components.with_token(components.load(description.describe(tiny_base), "cpu"), "<new1>")
+
+
+@pytest.fixture(scope="session")
+def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up prior pictures for the classes of `diffusion_fixtures.exemplar_sets`, as the table `prior`."""
+    from tests import diffusion_fixtures as made
+
+    classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})
+    return made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)

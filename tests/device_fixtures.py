@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,12 @@ VARIABLES = (
     *(*device.SCHEDULERS, device.CHOICE, device.LOCKS, device.CLAIMED),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
 )
-HOLD = "from attrib_core import device; import time; print(device.claim(), flush=True); time.sleep(60)"
+# Until it is killed, or whoever started it has ended.
+HOLD = "from attrib_core import device; import sys; print(device.claim(), flush=True); sys.stdin.read()"
 
-# Four of twelve jobs hold their device for a minute at their first attempt.
+# Four of twelve jobs hold their device at their first attempt until they are killed; should the test end before
+# that, so does its lock on the file `test`.
+STAYING = ("0", "3", "6", "9")
 SLEEPERS = """
 rule all:
     input: expand("{name}.txt", name=range(12))
@@ -34,13 +39,15 @@ rule sleep:
 SLEEP = """
 from attrib_core.jobs import job
 with job(snakemake):
-    import os, sys, time
+    import fcntl, os, sys, time
     assert "torch" not in sys.modules
     begin = time.time()
     with open(f"begun-{snakemake.wildcards.name}", "a") as stream:
         stream.write(f"{os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']} {begin}\\n")
     first = len(open(f"begun-{snakemake.wildcards.name}").readlines()) == 1
-    time.sleep(60 if first and int(snakemake.wildcards.name) % 3 == 0 else 0.3)
+    if first and int(snakemake.wildcards.name) % 3 == 0:
+        fcntl.flock(open("test"), fcntl.LOCK_SH)
+    time.sleep(0.3)
     with open("spans", "a") as stream:
         stream.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} {begin} {time.time()}\\n")
     open(snakemake.output[0], "w").close()
@@ -63,7 +70,19 @@ def pretended(devices: str, locks: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@contextmanager
+def sleepers(folder: Path) -> Iterator[None]:
+    """SLEEPERS in a folder; as long as this lasts, those that are to be killed end in no other way."""
+    (folder / "Snakefile").write_text(SLEEPERS)
+    (folder / "sleep.py").write_text(SLEEP)
+    with (folder / "test").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def begun(folder: Path, name: str) -> list[tuple[int, str, float]]:

@@ -44,12 +44,15 @@ def start(
     cores: int = 2,
     out: str = "printed.txt",
     mounts: Path | None = None,
+    modules: Path | None = None,
 ) -> subprocess.Popen[str]:
     """Snakemake as a person calls it, the leader of a process group; all that it prints goes to a file.
 
-    `mounts` stands for the system's list of file systems.
+    `mounts` stands for the system's list of file systems; `modules` is a folder on the path of Snakemake and its jobs.
     """
     environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_KEPT_OUT}
+    if modules is not None:
+        environment["PYTHONPATH"] = str(modules)
     where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
     program = ["-m", "snakemake"] if mounts is None else ["-c", OTHER_DISKS.format(mounts=str(mounts))]
     command = [sys.executable, *program, *where, "--cores", str(cores), "--nocolor", *arguments]
@@ -89,13 +92,18 @@ def kill_group(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> 
         process.wait(timeout=60)
 
 
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder; those of folders that a job removes meanwhile are passed over, as rglob cannot."""
+    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+
+
 def jobs_begun(folder: Path, since: int) -> list[str]:
     """Rules of the jobs whose logs were begun after a time in nanoseconds."""
     logs = folder / RESULTS / "logs"
     return [
         path.relative_to(logs).parts[0].removesuffix(".log")
-        for path in logs.rglob("*.log")
-        if path.stat().st_mtime_ns > since
+        for path in _files(logs)
+        if path.suffix == ".log" and path.stat().st_mtime_ns > since
     ]
 
 
@@ -119,10 +127,11 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
     """
     results = folder / RESULTS
     kept = list((results.parent / "store/deltas").glob("*.json"))
-    declared = [
-        path for pattern in ("*.parquet", "*.json", "*.safetensors") for path in results.rglob(pattern)
+    kept += [
+        path
+        for path in _files(results)
+        if path.suffix in (".parquet", ".json", ".safetensors") and _complete(folder, path)
     ]
-    kept += [path for path in declared if _complete(folder, path)]
     found = {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
     # a piece moves from a file of its own to that of its part, but says when it was made
     for record in (results.parent / "store").glob("*/*.json"):

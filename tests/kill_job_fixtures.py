@@ -15,11 +15,14 @@ SCRIPT = Path(__file__).parent.parent / "workflow_scripts" / "customize_part.py"
 HEAVY = ["torch", "diffusers", "transformers", "attrib_core.customization.part", "attrib_core.tables"]
 
 
-def start(given: Mapping[str, Any], output: Path, log: Path) -> BaseProcess:
-    """Start the script as Snakemake would; libraries are imported once, in the server that forks the jobs."""
+def start(given: Mapping[str, Any], output: Path, log: Path, most: int | None = None) -> BaseProcess:
+    """Start the script as Snakemake would; libraries are imported once, in the server that forks the jobs.
+
+    With `most` it halts once so many files are in the folder of deltas, until it is killed or the test ends.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*HEAVY, __name__])
-    process = context.Process(target=_job, args=(dict(given), str(output), str(log)))
+    process = context.Process(target=_job, args=(dict(given), str(output), str(log), most))
     process.start()
     return process
 
@@ -32,7 +35,25 @@ class Named(list[str]):
         self.__dict__.update(named)
 
 
-def _job(given: dict[str, Any], output: str, log: str) -> None:
+def _halt_at(deltas: Path, most: int) -> None:
+    """All that is written appears by `Path.replace` (attrib_core.whole)."""
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        found = real(path, target)
+        if target.parent == deltas and sum(one.suffix != ".tmp" for one in deltas.iterdir()) >= most:
+            parent = multiprocessing.parent_process()
+            assert parent is not None
+            parent.join()
+            os._exit(1)
+        return found
+
+    Path.replace = replace  # type: ignore[method-assign]
+
+
+def _job(given: dict[str, Any], output: str, log: str, most: int | None) -> None:
+    if most is not None:
+        _halt_at(Path(given["params"]["run"]).parent / "store/deltas", most)
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 2)  # what a job prints stands in its log too
     snakemake = SimpleNamespace(

@@ -14,7 +14,7 @@ from attrib_core.config import load_config, plain, read_yaml
 from attrib_core.customization import augmentation, concepts, training
 from attrib_core.customization.augmentation import Augmentation, View
 from attrib_core.customizers.custom_diffusion import CustomDiffusion
-from attrib_core.diffusion import components, description
+from attrib_core.diffusion import components
 from attrib_core.diffusion.components import Components
 from attrib_core.errors import InputError
 from tests import diffusion_fixtures as made
@@ -22,12 +22,6 @@ from tests import diffusion_fixtures as made
 TOKEN = "<new1>"
 SIDE, CELLS = 64, 16
 PICTURE = np.random.default_rng(0).integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)  # never the canvas's 128
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Components:
-    folder = made.save_base(tmp_path_factory.mktemp("base") / "tiny")
-    return components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
 
 
 def views(count: int) -> list[View]:

@@ -152,7 +152,7 @@ def test_runs_without_what_the_mapper_benchmark_reads_are_named(tmp_path: Path) 
 @pytest.mark.slow
 def test_store_prints_its_share_of_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--sets", "2", "--steps", "2", "--prompts", "1", "--denoising", "2", "--pool", "30"]
-    rows = script("store")["main"]([*options, "--encoders", "pixel"])
+    rows = script("store")["main"]([*options, "--encoders", "pixel", "--clock", "cpu"])
     stages = ["customize", "synthesize", "embed queries, pixel", "embed pool, pixel"]
     assert [(row["turn"], row["stage"]) for row in rows] == [
         (turn, stage) for turn in ("made", "there already") for stage in stages

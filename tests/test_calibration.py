@@ -58,7 +58,8 @@ def dense(case: Case, query: str) -> tuple[np.ndarray, np.ndarray]:
     """Cosines of one query in float64: its exemplars', and all distractors'."""
     name, number = query.rsplit("-q", 1)
     vector = case.world.queries[name][int(number)].astype(np.float64)
-    kept = [i for i, row in enumerate(case.world.pool_ids) if row not in set(case.world.excluded)]
+    excluded = set(case.world.excluded)
+    kept = [i for i, row in enumerate(case.world.pool_ids) if row not in excluded]
     return case.world.exemplars[name].astype(np.float64) @ vector, case.world.pool[kept].astype(
         np.float64
     ) @ vector

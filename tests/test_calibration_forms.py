@@ -238,8 +238,8 @@ def test_kinds_have_their_own_temperature_where_left_out_models_want_it() -> Non
 
     def some(kind: str, name: str, shift: float) -> list[Evidence]:
         found = []
-        for _ in range(6):
-            others = rng.normal(0, 0.1, 400)
+        for _ in range(3):
+            others = rng.normal(0, 0.1, 100)
             one = condensed(rng.normal(shift, 0.03, 1), others)
             found.append(
                 Evidence(
@@ -250,14 +250,14 @@ def test_kinds_have_their_own_temperature_where_left_out_models_want_it() -> Non
 
     apart = [
         e
-        for i in range(4)
+        for i in range(3)
         for k, shift in (("object", 0.45), ("style", 0.05))
         for e in some(k, f"{k}{i}", shift)
     ]
     fitted = pool_aware_fit.fit(apart, 0.5)
     assert fitted.apart is not None and fitted.together is not None and fitted.apart < fitted.together
     assert fitted.calibrator.kinds["object"].tau < fitted.calibrator.kinds["style"].tau
-    alike = [e for i in range(4) for k in ("object", "style") for e in some(k, f"{k}{i}", 0.3)]
+    alike = [e for i in range(3) for k in ("object", "style") for e in some(k, f"{k}{i}", 0.3)]
     fitted = pool_aware_fit.fit(alike, 0.5)
     assert (
         fitted.calibrator.kinds["object"] == fitted.calibrator.kinds["style"]

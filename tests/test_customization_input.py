@@ -27,20 +27,15 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
 @pytest.fixture
-def customize(folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+def customize(tiny_base: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """The stage on given sets, in a run's folder of the test."""
     classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})
     path = made.write_prior(tmp_path / "images.parquet", classes)
 
     def run(sets: Sequence[ExemplarSet], run: str = "run", token: str = TOKEN, **changes: Any) -> Any:
         return part.customize(
-            sets, path, description.describe(folder), settings=SETTINGS | changes, modifier_token=token,
+            sets, path, description.describe(tiny_base), settings=SETTINGS | changes, modifier_token=token,
             run=tmp_path / run / "run", seed=4, code="code", device="cpu",
         )  # fmt: skip
 
@@ -156,11 +151,13 @@ def test_a_prompt_without_the_token(customize: Callable[..., list[dict[str, Any]
 
 
 def test_a_delta_that_does_not_fit_a_stock_pipeline(
-    customize: Callable[..., list[dict[str, Any]]], folder: Path, tmp_path: Path
+    customize: Callable[..., list[dict[str, Any]]], tiny_base: Path, tmp_path: Path
 ) -> None:
     row = customize(made.exemplar_sets()[:1])[0]
     delta, token = (tmp_path / "run" / "run" / row[name] for name in ("delta_path", "token_path"))
-    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        tiny_base, safety_checker=None, requires_safety_checker=False
+    )
     before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
     weights, (key, *_) = load_file(delta), sorted(load_file(delta))
     other, short = tmp_path / "other.safetensors", tmp_path / "short.safetensors"

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,15 +35,20 @@ def test_a_killed_process_frees_its_device(environment, monkeypatch):
 
 def test_it_waits_for_a_device(environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    holder = start(
-        "from attrib_core import device; import time; print(device.claim(), flush=True); time.sleep(0.5)"
-    )
+    holder = start(HOLD)
     assert holder.stdout is not None
-    holder.stdout.readline()
-    begin = time.monotonic()
-    assert device.claim(patience=30) == "3"
-    assert time.monotonic() - begin > 0.1
-    holder.wait()
+    assert holder.stdout.readline() == "3\n"
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            holder.kill()
+            holder.wait()
+
+    monkeypatch.setattr(device.time, "sleep", sleep)
+    assert device.claim(patience=600) == "3"
+    assert len(looks) == 3 and min(looks) > 0
 
 
 def test_a_child_of_a_holder_uses_the_device_of_its_parent(environment):

@@ -18,6 +18,7 @@ from attrib_core.embedding.rows import Row
 from attrib_core.errors import InputError
 from attrib_core.store import parts, pieces, places
 from tests.embedding_fixtures import noise_pictures, png
+from tests.files_fixtures import rewrite
 
 PICTURES = [png(one) for one in noise_pictures(12, size=8)]
 SETS = {"a": [0, 1, 2], "b": [3, 4], "c": [5, 6, 7, 8], "d": [9]}
@@ -139,7 +140,7 @@ def test_a_damaged_file_is_encoded_again(tmp_path: Path) -> None:
     first = run / "one.embeddings.parquet"
     more = table(tmp_path / "two.parquet", "abcd")
     embed(more, run)
-    first.write_bytes(first.read_bytes()[:-1] + b"\0")  # and with it its other name in the store
+    rewrite(first, first.read_bytes()[:-1] + b"\0")  # and with it its other name in the store
     again, seen = embed(more, run)
     assert seen == 5 and again.equals(plain(more))
     assert embed(more, run)[1] == 0

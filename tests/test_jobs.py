@@ -133,6 +133,7 @@ def test_a_log_that_takes_no_more_lines_ends_no_job(tmp_path):
         tmp_path,
         """
         import logging, resource
+        sys.dont_write_bytecode = True  # the first import of a module would leave its beginning for all others
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
         for number in range(100):
             logging.getLogger("attrib_core").debug("line %d", number)
@@ -205,8 +206,9 @@ def test_a_gpu_is_claimed_where_the_rule_asks_for_one(fake_snakemake, monkeypatc
         assert len(claimed) == claims
 
 
-def test_progress_yields_all_items_and_says_how_many(caplog):
+def test_progress_yields_all_items_and_says_how_many(caplog, monkeypatch):
     caplog.set_level(logging.INFO, "attrib_core")
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: 5.0)
     assert list(jobs.progress(iter("abc"), total=3, what="letters")) == ["a", "b", "c"]
     assert [record.getMessage() for record in caplog.records] == ["3 letters in 0.0 s"]
 
@@ -225,6 +227,8 @@ def test_progress_tells_count_rate_and_remaining_time_every_few_seconds(caplog, 
 
 def test_progress_without_a_total_promises_nothing(caplog, monkeypatch):
     caplog.set_level(logging.INFO, "attrib_core")
+    clock = iter(range(100))
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(jobs, "SECONDS_BETWEEN_LINES", 0.0)
     assert len(list(jobs.progress(range(2), total=None, what="sets"))) == 2
     assert "left" not in caplog.text and " of " not in caplog.text

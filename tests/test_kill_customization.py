@@ -78,10 +78,10 @@ class Run:
         self.given = {"input": given["input"], "params": given["params"] | {"run": str(folder / "run")}}
         self.starts = 0
 
-    def start(self) -> Any:
+    def start(self, most: int | None = None) -> Any:
         self.starts += 1
         self.folder.mkdir(exist_ok=True)
-        return start(self.given, self.models, self.log)
+        return start(self.given, self.models, self.log, most)
 
     @property
     def log(self) -> Path:
@@ -128,8 +128,8 @@ def test_ten_kills_change_no_delta_and_train_nothing_twice(tmp_path: Path, given
     assert process.exitcode == 0 and undisturbed.trained() == SETS == len(undisturbed.finished())
     stack_seconds = (time.monotonic() - began) / (SETS / STACK - 1)
 
-    # A moment: so many files are there, and some time has passed. The last stack is left to the end,
-    # so that no job is through before it is killed.
+    # A moment: so many files are there, and some time has passed. The last stack is left to the end: a job
+    # halts before it, so that none is through before it is killed, however late that comes.
     rng = np.random.default_rng(2306)
     counts = np.sort(rng.integers(0, (SETS - STACK) * FILES_A_SET, KILLS)).tolist()
     delays = np.where(rng.uniform(size=KILLS) < 0.5, 0, rng.uniform(0, 0.5 * stack_seconds, KILLS)).tolist()
@@ -137,7 +137,7 @@ def test_ten_kills_change_no_delta_and_train_nothing_twice(tmp_path: Path, given
     kept: dict[str, tuple[tuple[int, int, int], ...]] = {}
     trained = lost = 0
     for count, delay in zip(counts, delays, strict=True):
-        process = killed.start()
+        process = killed.start(most=(SETS - STACK) * FILES_A_SET)
         began = time.monotonic()
         while killed.visible() < max(count, 1):
             assert process.is_alive() and time.monotonic() - began < PATIENCE, killed.log.read_text()

@@ -12,16 +12,12 @@ from safetensors.torch import save_file
 from attrib_core.diffusion import lora
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.errors import InputError
-from tests import diffusion_fixtures as made
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
-def pipeline(folder: Path) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+def pipeline(tiny_base: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(
+        tiny_base, safety_checker=None, requires_safety_checker=False
+    )
 
 
 def delta(state: dict[str, torch.Tensor], rank: int) -> Delta:
@@ -37,8 +33,8 @@ def delta(state: dict[str, torch.Tensor], rank: int) -> Delta:
     return Delta(weights, torch.zeros(32))
 
 
-def test_factors_multiply_to_the_difference(folder: Path) -> None:
-    base = pipeline(folder).unet.state_dict()
+def test_factors_multiply_to_the_difference(tiny_base: Path) -> None:
+    base = pipeline(tiny_base).unet.state_dict()
     change = delta(base, rank=3)
     for rank, exact in ((3, True), (99, True), (2, False)):
         found = lora.factors(change, base, rank)
@@ -49,8 +45,8 @@ def test_factors_multiply_to_the_difference(folder: Path) -> None:
             assert torch.allclose(product, weight - base[key], atol=1e-4) == exact
 
 
-def test_stock_diffusers_opens_the_file(folder: Path, tmp_path: Path) -> None:
-    pipe = pipeline(folder)
+def test_stock_diffusers_opens_the_file(tiny_base: Path, tmp_path: Path) -> None:
+    pipe = pipeline(tiny_base)
     change = delta(pipe.unet.state_dict(), rank=2)
     path = tmp_path / "one.safetensors"
     save_file(lora.factors(change, pipe.unet.state_dict(), rank=32), path)
@@ -60,15 +56,15 @@ def test_stock_diffusers_opens_the_file(folder: Path, tmp_path: Path) -> None:
         untouched = pipe.unet(noise, 500, words).sample
         pipe.load_lora_weights(path)
         shown = pipe.unet(noise, 500, words).sample
-        other = pipeline(folder)
+        other = pipeline(tiny_base)
         other.unet.load_state_dict(change.weights, strict=False)
         expected = other.unet(noise, 500, words).sample
     torch.testing.assert_close(shown, expected, rtol=1e-4, atol=1e-4)
     assert (shown - untouched).abs().max() > 0.01
 
 
-def test_wrong_values(folder: Path) -> None:
-    base = pipeline(folder).unet.state_dict()
+def test_wrong_values(tiny_base: Path) -> None:
+    base = pipeline(tiny_base).unet.state_dict()
     with pytest.raises(InputError, match="rank 0: expected 1 or more"):
         lora.factors(delta(base, 1), base, 0)
     with pytest.raises(InputError, match="delta key 'x.weight': the base model's UNet has no such weight"):

@@ -29,6 +29,7 @@ from attrib_core.errors import InputError
 from attrib_core.synthesis import part as synthesis
 from tests import diffusion_families_fixtures as other
 from tests import diffusion_fixtures as made
+from tests.customization_reference import apart
 
 TOKEN = "<new1>"
 METHODS = families.names("customizers")
@@ -51,12 +52,6 @@ def loaded(folders: dict[str, Path]) -> dict[str, Components]:
         name: components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
         for name, folder in folders.items()
     }
-
-
-@pytest.fixture(scope="module")
-def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})
-    return made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +100,7 @@ def test_stacked_equals_alone(
     assert torch.equal(flat(first[0].delta), flat(turned[1].delta)) and first[0].loss == turned[1].loss
     single = trained(sets[:1], one, how, width=1)[0]
     begun = how.start(one, [sets[0].noun], 5).delta(0)
-    moved = (flat(single.delta) - flat(begun)).norm()
-    assert (flat(single.delta) - flat(first[0].delta)).norm() < 1e-3 * moved
+    assert apart(flat(first[0].delta), flat(single.delta), flat(begun)) < 2e-4
     assert [row.shape for row in first[0].delta.rows] == [(one.table.shape[1],) for one in one.encoders]
     for own, start in zip(first[0].delta.rows, begun.rows, strict=True):
         assert (own - start).abs().max() > how.learning_rate / 2
@@ -167,7 +161,7 @@ def test_sdxl_equals_its_plain_form(ready: dict[str, list[Concept]], loaded: dic
     assert set(delta.weights) == set(weights)
     pairs = [(delta.weights[key], weights[key], begun.weights[key]) for key in weights]
     for found, expected, start in [*pairs, *zip(delta.rows, rows, begun.rows, strict=True)]:
-        assert (found - expected).norm() < 2e-3 * (expected - start).norm()
+        assert apart(found, expected, start) < 2e-4
 
 
 def test_options_of_training_hold_for_sdxl(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +174,13 @@ def test_the_publications_figure_is_called_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FORMS)
 def test_plan_prints_for_every_config_of_the_repository(path: str) -> None:
-    """In a process of its own: fast, without torch, whatever is absent."""
+    """In a process of its own: without what is slow to import, whatever is absent."""
     words = (
         f"import sys; from attrib_core.__main__ import main; code = main(['plan', '--config', {path!r}]); "
     )
     words += "assert not {'torch', 'timm', 'snakemake'} & set(sys.modules), 'heavy'; sys.exit(code)"
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert time.monotonic() - began < 10  # a second where nothing else runs
     assert done.stdout.startswith(f"{path}\n  run: results/")
     for words in ("training steps: ", "device-hours", "bytes in all", "customize"):
         assert words in done.stdout

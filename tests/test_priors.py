@@ -23,6 +23,7 @@ from attrib_core.errors import InputError
 from attrib_core.priors import captions
 from attrib_core.store import places
 from tests import diffusion_fixtures as made
+from tests.files_fixtures import rewrite
 
 ANIMAL, FRUIT, ART = PriorClass("object", "animal"), PriorClass("object", "fruit"), PriorClass("style", "art")
 NOUNS = ("animal", "fruit", "art")
@@ -179,7 +180,7 @@ class TestContract:
         assert len(pieces) == 2
         damaged = bytearray(pieces[0].read_bytes())
         damaged[len(damaged) // 2] ^= 1
-        pieces[0].write_bytes(damaged)
+        rewrite(pieces[0], damaged)
         pieces[1].with_suffix(".json").unlink()  # as a kill between the two would leave it
         asked.clear()
         assert world.images(family, [ANIMAL, FRUIT]) == whole

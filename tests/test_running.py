@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from attrib_core import running
 from attrib_core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-HOLD = "from attrib_core import running; import time; running.hold('demo'); print('held', flush=True);"
+PATIENCE = 120.0  # seconds until what was to happen counts as not happening
+HOLD = "from attrib_core import running; import sys; running.hold('demo'); print('held', flush=True);"
+STAY = "sys.stdin.read()"  # until it is killed, or whoever started it has ended
 
 
 @pytest.fixture
@@ -35,7 +38,11 @@ def folder(tmp_path, monkeypatch):
 
 def start(program: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -45,14 +52,23 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def wait_for_state(pid: int, state: str) -> None:
-    """Until a process is stopped (T) or a zombie (Z)."""
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+    """Until all threads of a process are stopped (T), or it is a zombie (Z)."""
+    deadline = time.monotonic() + PATIENCE
+    while states(pid) != {state}:
         assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def states(pid: int) -> set[str]:
+    found = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+            found.add(path.read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def test_a_second_is_refused_with_who_holds_until_the_first_is_killed(folder):
-    first = start(HOLD + "time.sleep(60)")
+    first = start(HOLD + STAY)
     assert line(first) == "held"
     words = rf"run 'demo': another Snakemake is at work on it \(process {first.pid} on .* since .*\); wait"
     with pytest.raises(InputError, match=words):
@@ -75,24 +91,47 @@ def test_looking_takes_nothing_and_makes_nothing(folder):
     running.hold("demo")
 
 
-def test_a_look_at_the_wrong_moment_refuses_nobody(folder):
+class Clock:
+    """In place of the module `time`: it goes on where somebody sleeps alone, and then something may happen."""
+
+    def __init__(self) -> None:
+        self.now, self.planned = 100.0, [(float("inf"), lambda: None)]
+        self.strftime = time.strftime
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        while self.planned[0][0] <= self.now:
+            self.planned.pop(0)[1]()
+
+
+@pytest.mark.parametrize(("seconds", "refused"), [(0.9, False), (1.1, True)])
+def test_a_look_at_the_wrong_moment_refuses_nobody(folder, monkeypatch, seconds, refused):
     lock = running.hold("demo")
     os.close(running._held.pop())
-    with lock.open() as stream:
-        fcntl.flock(stream, fcntl.LOCK_SH)
-        look = subprocess.Popen(["sleep", "0.3"], stdin=stream)  # shares the lock for an instant
-    running.hold("demo")
-    look.wait()
+    clock = Clock()
+    monkeypatch.setattr(running, "time", clock)
+    with lock.open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)  # as who looks does for an instant
+        clock.planned.insert(0, (clock.now + seconds, lambda: fcntl.flock(look, fcntl.LOCK_UN)))
+        if refused:
+            with pytest.raises(InputError, match="another Snakemake is at work"):
+                running.hold("demo")
+        else:
+            running.hold("demo")
+            assert clock.now >= 100 + seconds
 
 
 JOB = """
 from attrib_core import running
-import subprocess, sys, time
+import subprocess, sys
 running.hold('demo')
-job = "from attrib_core import running; import time; running.join(); print('joined', flush=True); time.sleep(60)"
-child = subprocess.Popen([sys.executable, "-c", job], stdout=subprocess.PIPE, text=True)
+job = "from attrib_core import running; import sys; running.join(); print('joined', flush=True); sys.stdin.read()"
+child = subprocess.Popen([sys.executable, "-c", job], stdout=subprocess.PIPE, text=True)  # our standard input
 print(child.pid, child.stdout.readline(), flush=True)
-time.sleep(60)
+child.wait()
 """
 
 
@@ -113,7 +152,7 @@ def test_a_job_ends_with_its_snakemake_and_the_next_waits_for_it(folder):
 
 
 def test_a_job_that_starts_after_its_snakemake_was_killed_does_nothing(folder, monkeypatch):
-    first = start(HOLD + "import os; print(os.environ['ATTRIB_SNAKEMAKE'], flush=True); time.sleep(60)")
+    first = start(HOLD + "import os; print(os.environ['ATTRIB_SNAKEMAKE'], flush=True);" + STAY)
     line(first)
     owner = line(first)
     first.kill()  # not waited for: a zombie is as dead

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import kill_fixtures as run
-from tests.device_fixtures import SLEEP, SLEEPERS, begun, overlaps, spans_of
+from tests.device_fixtures import STAYING, begun, overlaps, sleepers, spans_of
 from tests.slurm import cluster
 from tests.workflow_fixtures import ENVIRONMENT_KEPT_OUT, ROOT, config_file
 
@@ -133,24 +133,26 @@ def test_the_tiny_workflow_survives_want_of_memory_and_kills(tmp_path: Path) -> 
 
 def test_twelve_jobs_on_four_devices_never_share_one_even_when_some_are_killed(tmp_path: Path) -> None:
     """Slurm hands the devices out, no job claims one. Two are cancelled, two are killed, and they are tried again."""
-    (tmp_path / "Snakefile").write_text(SLEEPERS)
-    (tmp_path / "sleep.py").write_text(SLEEP)
-    process = start(tmp_path, snakefile=tmp_path / "Snakefile")
     killed = []
-    try:
-        for name in ("0", "3", "6", "9"):
-            found = run.wait_for(process, lambda name=name: begun(tmp_path, name))
-            assert found, run.printed(tmp_path)[-4000:]
-            number, held, begin = found[0]
-            killed.append(f"{held} {begin} {time.time()}\n")
-            if name in "03":
-                job = next(job for job, comment, *_ in squeue() if comment == f"rule_sleep_wildcards_{name}")
-                subprocess.run(["scancel", job], check=True, timeout=60)
-            else:
-                os.kill(number, signal.SIGKILL)
-        assert process.wait(timeout=PATIENCE) == 0, run.printed(tmp_path)[-4000:]
-    finally:
-        run.kill_group(process)
+    with sleepers(tmp_path):
+        process = start(tmp_path, snakefile=tmp_path / "Snakefile")
+        try:
+            for name in STAYING:  # in the end they hold all four devices
+                found = run.wait_for(process, lambda name=name: begun(tmp_path, name))
+                assert found, run.printed(tmp_path)[-4000:]
+            for name in STAYING:
+                [(number, held, begin)] = begun(tmp_path, name)
+                killed.append(f"{held} {begin} {time.time()}\n")
+                if name in "03":
+                    job = next(
+                        job for job, comment, *_ in squeue() if comment == f"rule_sleep_wildcards_{name}"
+                    )
+                    subprocess.run(["scancel", job], check=True, timeout=60)
+                else:
+                    os.kill(number, signal.SIGKILL)
+            assert process.wait(timeout=PATIENCE) == 0, run.printed(tmp_path)[-4000:]
+        finally:
+            run.kill_group(process)
     spans = spans_of((tmp_path / "spans").read_text() + "".join(killed))
     assert set(spans) == {"0", "1", "2", "3"}
     assert sum(map(len, spans.values())) == 12 + len(killed)

@@ -18,6 +18,7 @@ from attrib_core import tables
 from attrib_core.__main__ import main
 from attrib_core.errors import InputError
 from attrib_core.store import collecting, parts, pieces, places
+from tests.files_fixtures import rewrite
 
 SCHEMA = tables.schema("rejects")
 
@@ -56,7 +57,7 @@ def test_a_piece_is_finished_or_not(folder: Path) -> None:
     path = folder / "one.parquet"
     content = path.read_bytes()
     for damaged in (content[:-1], content[:-1] + b"\0", b""):
-        path.write_bytes(damaged)
+        rewrite(path, damaged)
         assert pieces.finished(folder, "one") is None
     path.unlink()
     assert pieces.finished(folder, "one") is None
@@ -85,7 +86,7 @@ def test_a_part_holds_its_pieces_once(folder: Path, tmp_path: Path) -> None:
     assert {key: piece.written for key in written if (piece := pieces.found(folder, key))} == written
     # a flipped byte of the file is a flipped byte of all
     (file,) = folder.glob("*.parquet")
-    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    rewrite(file, file.read_bytes()[:-1] + b"\0")
     assert [pieces.finished(folder, key) for key in written] == [None] * 3
 
 
@@ -289,16 +290,31 @@ def test_nothing_is_removed_while_a_run_is_in_work(results: Path, capsys: pytest
 
 
 def test_who_works_waits_for_who_removes(results: Path) -> None:
-    words = "import sys; from pathlib import Path; from attrib_core.store import places\n"
-    words += "with places.in_use(Path(sys.argv[1])): print('at work', flush=True)"
+    """It asks for the lock, is told that somebody has it, and has it once that one is through."""
+    words = """
+import fcntl, sys
+from pathlib import Path
+from attrib_core.store import places
+real = fcntl.flock
+def flock(lock, kind):
+    try:
+        real(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("waits", flush=True)
+    real(lock, kind)
+fcntl.flock = flock
+with places.in_use(Path(sys.argv[1])):
+    print("at work", Path(sys.argv[1], "removed").exists(), flush=True)
+"""
     with places.alone(results / places.STORE):
         process = subprocess.Popen(
             [sys.executable, "-c", words, str(results / "run")], stdout=subprocess.PIPE, text=True
         )
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=2)
-    out, _ = process.communicate(timeout=60)
-    assert out == "at work\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        (results / "run" / "removed").touch()
+    out, _ = process.communicate(timeout=600)
+    assert out == "at work True\n"
 
 
 def test_a_note_that_cannot_be_read_stops_the_removal(

@@ -40,16 +40,6 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def loaded(folder: Path) -> Components:
-    return components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
-
-
 def delta(loaded: Components, number: int) -> Delta:
     """A made-up delta: keys and values far from the base model's."""
     generator = torch.Generator().manual_seed(number)

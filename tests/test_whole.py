@@ -85,14 +85,17 @@ WRITERS = {
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_writer_says_that_there_is_no_room(tmp_path, writer):
-    """With the system's limit on the size of a file: the real error of the real library."""
+    """With the system's limit on the size of a file: the real error of the real library.
+
+    No compiled modules are written (-B): they would end at the limit too, and be read by all others.
+    """
     (tmp_path / "out").write_text("old")
     program = (
         "from pathlib import Path; from attrib_core import tables; from attrib_core.errors import InputError\n"
         f"try:\n{textwrap.indent(WRITERS[writer], ' ')}\nexcept InputError as error: print(error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-B", "-c", program],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

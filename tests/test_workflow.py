@@ -31,8 +31,6 @@ SET_PARTS = 2
     ("changes", "expected"),
     [
         ({"synthesis": {"stepz": 3}}, ["synthesis.stepz", "'steps'"]),
-        ({"seed": "soon"}, ["seed", "'soon'", "integer"]),
-        ({"encoders": {"mine": {"family": "pixle"}}}, ["encoders.mine", "'pixle'", "'pixel'"]),
         (
             {"encoders": {"mine": {"family": "fusion", "parts": {"y": {"family": "palete"}}}}},
             ["encoders.mine.parts.y.family", "'palete'", "'palette'"],
@@ -50,14 +48,6 @@ def test_a_bad_config_is_one_line_before_anything_starts(
         assert words in own_lines(result)[0]
     assert "Traceback" not in result.stdout + result.stderr
     assert not (tmp_path / "results").exists()
-
-
-def test_exemplars_that_the_base_model_saw_are_a_warning(tmp_path: Path) -> None:
-    config = config_file(tmp_path / "seen.yaml", exemplars={"held_out_only": False})
-    result = snakemake(tmp_path, config, "--dry-run", "--quiet", "all")
-    assert result.returncode == 0, tail(result)
-    warnings = [line for line in own_lines(result) if line.startswith("Warning:")]
-    assert len(warnings) == 1 and "exemplars.held_out_only" in warnings[0]
 
 
 @pytest.mark.slow
@@ -123,11 +113,15 @@ def test_a_run_begins_anew_where_results_were_removed_as_a_whole(tmp_path: Path)
     assert result.returncode == 0, tail(result)
 
 
-def test_the_number_of_parts_follows_from_the_config(tmp_path: Path) -> None:
-    config = config_file(tmp_path / "parts.yaml", parts={"pool_images": 50, "exemplar_sets": 2})
-    jobs = planned(snakemake(tmp_path, config, "--dry-run"))
+def test_the_number_of_parts_follows_from_the_config_and_seen_exemplars_are_a_warning(tmp_path: Path) -> None:
+    changes = {"parts": {"pool_images": 50, "exemplar_sets": 2}, "exemplars": {"held_out_only": False}}
+    result = snakemake(tmp_path, config_file(tmp_path / "changed.yaml", **changes), "--dry-run")
+    assert result.returncode == 0, tail(result)
+    jobs = planned(result)
     assert jobs["pool_part"] == 3
     assert jobs["customize_part"] == 4
+    warnings = [line for line in own_lines(result) if line.startswith("Warning:")]
+    assert len(warnings) == 1 and "exemplars.held_out_only" in warnings[0]
 
 
 @pytest.fixture(scope="module")
