@@ -437,15 +437,19 @@ def test_the_scripts(
     assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2
     queries = tables.read(output.with_name("queries-0000.parquet"), "queries")
     assert queries.equals(table.select(queries.column_names))
-    # in the store there is the part itself, by another name, or nothing
-    kept = [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
-    assert kept == ([output.stat().st_ino] if keep == "all" else [])
+    def kept() -> list[int]:
+        return [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
+
+    # in the store there is the part itself, by another name, or, until the sample is drawn, the piece
+    assert len(kept()) == 1 and (kept() == [output.stat().st_ino]) == (keep == "all")
     run_script(
         "sample_part",
         input={"images": str(output)},
         output={"sample": str(output.with_name("sample-0000.parquet"))},
-        params={"shown": {"samples": 1}, "seed": 9},
+        params={"run": str(tmp_path / "run"), "keep": keep, "shown": {"samples": 1}, "seed": 9},
+        wildcards={"part": "0000"},
     )
+    assert kept() == ([output.stat().st_ino] if keep == "all" else [])
     shown = tables.read(output.with_name("sample-0000.parquet"), "synthesized")
     assert shown["condition"].to_pylist() == [requests.CUSTOMIZED, requests.CONTROL]
 

@@ -85,9 +85,15 @@ def finished(folder: Path, key: str) -> Piece | None:
 
 def read(folder: Path, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a finished piece. Raises InputError where it is not there (any more)."""
-    piece = finished(folder, key)
-    if piece is None:
-        raise InputError(f"{folder / key}: gone or damaged since it was made; give the same command again")
+    while (piece := finished(folder, key)) is not None:
+        try:
+            return _rows(piece, columns)
+        except FileNotFoundError:
+            continue  # a job of another run has just given it another file
+    raise InputError(f"{folder / key}: gone or damaged since it was made; give the same command again")
+
+
+def _rows(piece: Piece, columns: Sequence[str] | None) -> pa.Table:
     with pq.ParquetFile(piece.file, pre_buffer=False) as file:
         groups: list[int] = []
         first = behind = 0
