@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,21 +13,9 @@ import pytest
 
 from attrib_core import keys
 from attrib_core.store import claims
+from tests.claims_fixtures import ROOT, Holder
 
-ROOT = Path(__file__).parent.parent
 ONE, TWO, THREE, FOUR = (keys.content_key(number) for number in range(4))
-HOLD = """
-import sys, time
-from pathlib import Path
-from attrib_core.store import claims
-with claims.opened(Path(sys.argv[1])) as held:
-    assert all(held.take(key) for key in sys.argv[2:])
-    print("held", flush=True)
-    sys.stdin.readline()
-    held.release(sys.argv[2:3])
-    print("released", flush=True)
-    sys.stdin.readline()
-"""
 MAKE = """
 import sys
 from pathlib import Path
@@ -40,34 +27,6 @@ for mine in claims.turns(folder, groups, lambda key: (folder / key).exists(), wh
             made.write(key + "\\n")
         (folder / key).touch()
 """
-
-
-class Holder:
-    """Another process that holds claims."""
-
-    def __init__(self, folder: Path, *held: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(folder), *held],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.says() == "held"
-
-    def says(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def next(self) -> None:
-        """Let it go on: first release its first claim, then end."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def end(self, number: int = signal.SIGKILL) -> None:
-        self.process.send_signal(number)
-        self.process.wait()
 
 
 @pytest.fixture

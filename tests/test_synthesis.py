@@ -22,9 +22,10 @@ from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.deltas import Delta
 from attrib_core.errors import InputError
 from attrib_core.report.thumbnails import thumbnail
-from attrib_core.store import places
+from attrib_core.store import claims, pieces, places
 from attrib_core.synthesis import drawing, part, requests, sample
 from tests import diffusion_fixtures as made
+from tests.claims_fixtures import Holder
 
 TOKEN = "<new1>"
 SETS = made.exemplar_sets()[2:]
@@ -295,6 +296,41 @@ def test_another_run_with_the_same_settings_draws_nothing(
     monkeypatch.setattr(drawing, "_batch", None)
     assert synthesize(models, keep=True, run=tmp_path / "other").equals(first)
     assert set(places.references(tmp_path / "other")) == {"synthesize_part/whole"}
+
+
+def test_what_another_job_draws_is_left_for_last_and_not_drawn(
+    models: list[dict[str, Any]],
+    synthesize: Callable[..., pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = synthesize(models, keep=True)
+    folder = tmp_path / "store" / "synthesized"
+    own = {
+        pieces.read(folder, record.stem)["exemplar_set"][0].as_py(): record.stem
+        for record in folder.glob("*.json")
+    }
+    first = own[models[0]["exemplar_set"]]
+    for path in folder.iterdir():
+        if path.stem == first:
+            path.rename(tmp_path / path.name)
+        else:
+            path.unlink()
+    other, drawn = Holder(folder, first), list[int]()
+    real = drawing._batch
+    monkeypatch.setattr(
+        drawing, "_batch", lambda *given, **options: drawn.append(1) or real(*given, **options)
+    )
+
+    def slept(_: float) -> None:
+        assert sum(1 for _ in folder.glob("*.json")) == len(SETS) - 1, "all others are drawn before"
+        for suffix in (".parquet", ".json"):
+            (tmp_path / f"{first}{suffix}").rename(folder / f"{first}{suffix}")
+        other.end()
+
+    monkeypatch.setattr(claims.time, "sleep", slept)
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(drawn) == 4, "batches of five for two sets of eight pictures"
 
 
 def test_the_sample_is_of_each_set_and_by_seed(
