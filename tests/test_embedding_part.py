@@ -84,7 +84,11 @@ def embed(
 
 
 def test_what_another_job_encodes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, run, other = table(tmp_path / "one.parquet", "abcd"), tmp_path / "r" / "run", tmp_path / "r" / "other"
+    path, run, other = (
+        table(tmp_path / "one.parquet", "abcd"),
+        tmp_path / "r" / "run",
+        tmp_path / "r" / "other",
+    )
     read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": Counting()}
     asked = part.wanted(path, by="exemplar_set", conditions={"code": "x", "encoder": "Counting"}, **read)
     folder = places.folder(run, "embeddings")

@@ -87,7 +87,9 @@ def test_a_disk_that_fills_where_snakemake_takes_notes_has_the_last_word(
     finally:
         run.kill_group(process)
     words = [line for line in run.printed(tmp_path).splitlines() if line.strip()][-1]
-    assert re.fullmatch(rf"error: {re.escape(str(small_disk))}: no room left \(disk\); make room, .*", words), words
+    assert re.fullmatch(
+        rf"error: {re.escape(str(small_disk))}: no room left \(disk\); make room, .*", words
+    ), words
     filler.unlink()
     run.finish(tmp_path, TINY, "base_model")
 

@@ -52,7 +52,9 @@ def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, 
         assert line.startswith(f"[rank pixel] error: {full}: no room left (disk); make room")
 
 
-def test_a_disk_on_which_snakemake_itself_found_no_room_is_named(tmp_path, monkeypatch, fake_snakemake, capsys):
+def test_a_disk_on_which_snakemake_itself_found_no_room_is_named(
+    tmp_path, monkeypatch, fake_snakemake, capsys
+):
     log_of(tmp_path, "fine", None, fake_snakemake)
     others = [tmp_path / "gone", tmp_path / ".metadata"]
     others[1].mkdir()

@@ -123,7 +123,9 @@ def test_a_piece_that_gets_another_file_while_it_is_read_is_read_there(
 
     def late(piece: pieces.Piece, columns: Sequence[str] | None) -> pa.Table:
         looked.append(piece.file)
-        if len(looked) == 1:  # between the look for it and its opening a job of another run lets its part hold it
+        if (
+            len(looked) == 1
+        ):  # between the look for it and its opening a job of another run lets its part hold it
             pieces.hold(part, folder, [("one", 2)])
         return real(piece, columns)
 

@@ -473,6 +473,7 @@ def test_the_scripts(
     assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2
     queries = tables.read(output.with_name("queries-0000.parquet"), "queries")
     assert queries.equals(table.select(queries.column_names))
+
     def kept() -> list[int]:
         return [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
 

@@ -63,7 +63,10 @@ def images(
             )
         schema = tables.schema("prior")
         for mine in claims.turns(
-            folder, [missing], lambda key: pieces.finished(folder, key) is not None, what="classes of pictures"
+            folder,
+            [missing],
+            lambda key: pieces.finished(folder, key) is not None,
+            what="classes of pictures",
         ):
             made = source.pictures([sets[key] for key in mine], material)
             for key in mine:
