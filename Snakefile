@@ -34,9 +34,9 @@ onstart:
     note_what_counts()
 
 
-onerror:
-    # After Snakemake's own last lines, so that a person finds at the bottom what to do.
-    tell_failures()
+onsuccess:
+    # Else, after Snakemake's own last lines, a person finds at the bottom what to do.
+    ended_well()
 
 
 rule all:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import re
 import shutil
@@ -96,13 +97,14 @@ def _lock_names(devices: Sequence[str]) -> list[str]:
     return found
 
 
-def claim(*, patience: float = 600.0) -> str | None:
+def claim(*, patience: float = math.inf) -> str | None:
     """Take a GPU for the life of this process and make it the only visible one; its name, or None.
 
     None, and nothing changed, where there is no GPU, where ATTRIB_DEVICE names one, in a child of a
     process that holds one, and where a cluster's scheduler has given this job a single one. Of
     several that a scheduler gave (to a Snakemake that starts its jobs inside one allocation) one is
-    taken. Where all are held, waits; raises InputError after `patience` seconds.
+    taken. Where all are held, waits: another run, or somebody else, may compute for days. Raises InputError after
+    `patience` seconds.
     """
     if os.environ.get(CHOICE, "auto") not in ("auto", "cuda") or CLAIMED in os.environ:
         return None
@@ -132,7 +134,9 @@ def claim(*, patience: float = 600.0) -> str | None:
                 f" run with --resources gpu={len(devices)} or fewer"
             )
         if not told:
-            LOGGER.info("waiting: all GPUs (%s) are held by other jobs", ", ".join(devices))
+            LOGGER.info(
+                "waiting: all GPUs (%s) are held by other jobs (locks in %s)", ", ".join(devices), folder
+            )
             told = True
         time.sleep(0.2)
 

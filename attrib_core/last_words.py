@@ -23,12 +23,15 @@ def of(logs: Path, since: float, others: Sequence[Path] = ()) -> list[str]:
     """A line for each job that failed, from the log files below a folder written `since` a time (of `stat`).
 
     A log without an end belongs to a job that was killed, or that found no room on its disk or on that of
-    `others`, the folders in which Snakemake writes. Of many the first ten are shown.
+    `others`, the folders in which Snakemake writes. Of many the first ten are shown. Where no job failed, Snakemake
+    itself may have found no room.
     """
     written = sorted(path for path in logs.rglob("*.log") if path.stat().st_mtime >= since)
     lines = [line for path in written if (line := _last(path, logs, others)) is not None]
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"and {len(lines) - SHOWN} more; see the last lines of the logs below {logs}"]
+    if not lines and (full := _full([logs, *others])) is not None:
+        lines = [f"error: {full}"]
     return lines
 
 
@@ -48,10 +51,17 @@ def _last(log: Path, logs: Path, others: Sequence[Path]) -> str | None:
         for end in ENDS:
             if end in line:
                 return f"[{name}] {end.split()[1]} {line.partition(end)[2]}"
-    for folder in (log.parent, *others):
-        if whole.nearly_full(folder):
-            return f"[{name}] error: {whole.no_space(folder, 'disk')}"
+    if (full := _full([log.parent, *others])) is not None:
+        return f"[{name}] error: {full}"
     return (
         f"[{name}] failed: it ended without a word, as when memory runs out or somebody kills it; its log is {log},"
         f" and --set-resources {name.split()[0]}:mem_mb=N gives it more memory under a cluster's scheduler"
     )
+
+
+def _full(folders: Sequence[Path]) -> str | None:
+    """What to do about the first of these folders whose disk is full; None where none is."""
+    for folder in folders:
+        if folder.is_dir() and whole.nearly_full(folder):
+            return whole.no_space(folder, "disk")
+    return None

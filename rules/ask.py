@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.api import SnakemakeApi
+from snakemake.io import is_flagged
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
@@ -27,8 +28,9 @@ DERIVED = {"input", "output", "threads", "resources"}
 def ask(config: Path, *, folder: Path | None = None, root: Path = ROOT) -> dict[str, Any]:
     """Jobs of the run that `config` describes, and rules that no target of it asks for.
 
-    A job has `rule`, `wildcards`, `input`, `output` (paths from the working folder), and the
-    `params` that Snakemake compares; `untracked` names the others. `coverages` says, by digest, what a param that is a
+    A job has `rule`, `wildcards`, `input`, `output` (paths from the working folder; `temporary` are those that
+    Snakemake removes when all that reads them is done), and the `params` that Snakemake compares; `untracked` names
+    the others. `coverages` says, by digest, what a param that is a
     fingerprint covers. Exits as Snakemake does where the config is wrong.
     """
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -61,6 +63,7 @@ def _job(job: Any) -> dict[str, Any]:
         "wildcards": dict(job.wildcards_dict),
         "input": [str(path) for path in job.input],
         "output": [str(path) for path in job.output],
+        "temporary": [str(path) for path in job.output if is_flagged(path, "temp")],
         "params": (compared := dict(_compared(job.rule.params, job.params))),
         "untracked": sorted(set(job.params.keys()) - set(compared)),
     }
@@ -74,7 +77,8 @@ def _rule(rule: Any) -> dict[str, Any]:
         for name, paths in (("input", rule.input), ("output", rule.output))
     }
     untracked = sorted(set(rule.params.keys()) - set(fixed))
-    return {"rule": rule.name, "wildcards": {}, **files, "params": fixed, "untracked": untracked}
+    given = {"params": fixed, "untracked": untracked, "temporary": []}
+    return {"rule": rule.name, "wildcards": {}, **files, **given}
 
 
 def _compared(defined: Any, values: Any) -> Iterator[tuple[str, Any]]:

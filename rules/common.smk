@@ -86,19 +86,18 @@ def growing(amount):
 
 
 BUSY = None  # why this call may not work on the run, should it come to that; a dry run may look on
-BEGAN = None  # when it began to work, by the clock of the disk
+ENDED_WELL = False  # whether all jobs that were asked for are done
 
 
 def begin():
     """Make sure that no other Snakemake works on the run, and clear what killed ones left half-written."""
-    global BEGAN
     if not workflow.is_main_process:
         return
     if BUSY is not None:
         sys.exit(f"Error: {BUSY}")
-    reason, BEGAN = running.unreliable(running.FOLDER), time.time()
+    reason, began = running.unreliable(running.FOLDER), time.time()
     try:
-        BEGAN = running.hold(CONFIG["run"]).stat().st_mtime
+        began = running.hold(CONFIG["run"]).stat().st_mtime  # by the clock of the disk
     except InputError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
@@ -113,6 +112,9 @@ def begin():
     except (InputError, OSError) as error:
         no_room(error)
         raise
+    # Absolute, since Snakemake has left the working directory by then.
+    places_of_snakemake = [running.FOLDER.parent.absolute(), records.HOME.absolute()]
+    atexit.register(tell_failures, Path(RUN, "logs").absolute(), began, places_of_snakemake)
 
 
 def use_store():
@@ -139,13 +141,16 @@ def lock_by_snakemake(reason):
     atexit.register(held.close)
 
 
-def tell_failures():
-    """After all that Snakemake says of a failure: each failed job's last words."""
-    if BEGAN is not None and workflow.is_main_process:
-        # absolute, since Snakemake has left the working directory by then
-        atexit.register(
-            last_words.tell, Path(RUN, "logs").absolute(), BEGAN, [running.FOLDER.parent.absolute()]
-        )
+def tell_failures(logs, began, others):
+    """After all that Snakemake says of a failure, its own included: each failed job's last words, and a full disk."""
+    if not ENDED_WELL:
+        last_words.tell(logs, began, others)
+
+
+def ended_well():
+    """Nothing is to be told."""
+    global ENDED_WELL
+    ENDED_WELL = True
 
 
 wildcard_constraints:

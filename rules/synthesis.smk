@@ -37,7 +37,8 @@ rule synthesize_part:
         "../workflow_scripts/synthesize_part.py"
 
 
-# What the report shows of each set, drawn by seed: so that it needs no more pictures than these.
+# What the report shows of each set, drawn by seed: so that it needs no more pictures than these. Where no more
+# are kept, the part's pieces in the store go here, once it is certain that the part itself is there.
 rule sample_part:
     input:
         images=f"{RUN}/synthesized/part-{{part}}.parquet",
@@ -55,6 +56,8 @@ rule sample_part:
         mem_mb=growing(1500),
         runtime=growing(60),
     params:
+        run=untracked(RUN),
+        keep=untracked(CONFIG["synthesis"]["keep"]),
         shown={"samples": CONFIG["report"]["samples"]},
         seed=CONFIG["seed"],
         code=code("workflow_scripts/sample_part.py"),

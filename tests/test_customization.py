@@ -21,8 +21,9 @@ from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.latents import encode_pictures
 from attrib_core.errors import InputError
 from attrib_core.schemas.pictures import MEASURED
-from attrib_core.store import places
+from attrib_core.store import claims, places
 from tests import diffusion_fixtures as made
+from tests.claims_fixtures import Holder
 from tests.customization_reference import alone, apart
 
 SUBJECTS = ("owl", "pear", "unicorn")
@@ -359,6 +360,37 @@ def test_another_run_with_the_same_settings_trains_nothing(
         assert kind == "deltas" and len(kept) == number
     for row in first:
         assert (tmp_path / "run" / "other" / row["delta_path"]).is_file()
+
+
+def test_what_another_job_trains_is_trained_here_only_if_that_was_killed(
+    customize: Callable[..., list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = made.exemplar_sets()[:4]
+    expected = customize(sets, run="undisturbed")
+    folder = tmp_path / "run" / "store" / "deltas"
+    folder.mkdir(parents=True)
+    held = [expected[0]["model_key"], expected[2]["model_key"]]
+    other, trained = Holder(folder, *held), list[list[str]]()
+    real = training.train
+
+    def counted(ready: Sequence[Concept], *rest: Any, **named: Any) -> Any:
+        trained.append([one.name for one in ready])
+        return real(ready, *rest, **named)
+
+    monkeypatch.setattr(training, "train", counted)
+
+    def slept(_: float) -> None:
+        for name in (f"{held[1]}.safetensors", f"{held[1]}.token.safetensors", f"{held[1]}.json"):
+            (folder / name).write_bytes((tmp_path / "undisturbed/store/deltas" / name).read_bytes())
+        other.end()  # one of two is finished
+
+    monkeypatch.setattr(claims.time, "sleep", slept)
+    assert without_time(customize(sets)) == without_time(expected)
+    assert sorted(trained[-1]) == [sets[0].name]
+    assert sorted(name for names in trained for name in names) == sorted(
+        one.name for one in sets if one.name != sets[2].name
+    )
+    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
 
 
 def test_a_damaged_delta_is_made_again(

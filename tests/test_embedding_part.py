@@ -16,7 +16,8 @@ from attrib_core import embedding, tables
 from attrib_core.embedding import features, part
 from attrib_core.embedding.rows import Row
 from attrib_core.errors import InputError
-from attrib_core.store import parts, pieces, places
+from attrib_core.store import claims, parts, pieces, places
+from tests.claims_fixtures import Holder
 from tests.embedding_fixtures import noise_pictures, png
 from tests.files_fixtures import rewrite
 
@@ -83,6 +84,29 @@ def embed(
         sink.write(found)
     parts.settle(output, "embeddings", [(one.key, len(one.names)) for one in asked], run=run)
     return found, encoder.seen
+
+
+def test_what_another_job_encodes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, run, other = (
+        table(tmp_path / "one.parquet", "abcd"),
+        tmp_path / "r" / "run",
+        tmp_path / "r" / "other",
+    )
+    read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": Counting()}
+    asked = part.wanted(path, by="exemplar_set", conditions={"code": "x", "encoder": "Counting"}, **read)
+    folder = places.folder(run, "embeddings")
+    holder = Holder(folder, asked[2].key)
+
+    def slept(_: float) -> None:
+        assert embed(path, other)[1] == 10
+        holder.end()
+
+    monkeypatch.setattr(claims.time, "sleep", slept)
+    with part.claimed(asked, run):
+        found, seen = embed(path, run)
+    assert seen == 0 and found.equals(plain(path))
+    with part.claimed(asked, run):  # nothing is missing, and so nothing is claimed
+        assert Holder(folder, *(one.key for one in asked)).end() is None
 
 
 def plain(path: Path) -> pa.Table:

@@ -19,7 +19,7 @@ from tests.workflow_fixtures import TINY, own_lines, snakemake, tail
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A disk of 32 MB, where the parameter says."""
     folder = tmp_path / request.param
-    folder.mkdir()
+    folder.mkdir(parents=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], capture_output=True, text=True
     )
@@ -71,6 +71,27 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(small_disk: Path, tmp_path
     again = snakemake(tmp_path, TINY, "base_model")
     assert again.returncode == 0, tail(again)
     assert (tmp_path / "results/tiny/base_model.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small_disk", ["results/.metadata"], indirect=True)
+def test_a_disk_that_fills_where_snakemake_takes_notes_has_the_last_word(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    """Snakemake ends with an error of its own then, of which no job knows."""
+    process = run.start(tmp_path, TINY, "base_model", cores=1)
+    try:
+        assert run.wait_for(process, lambda: any(tmp_path.glob("results/tiny/logs/*.log")))
+        filler = fill(small_disk)
+        assert process.wait(timeout=300) == 1
+    finally:
+        run.kill_group(process)
+    words = [line for line in run.printed(tmp_path).splitlines() if line.strip()][-1]
+    assert re.fullmatch(
+        rf"error: {re.escape(str(small_disk))}: no room left \(disk\); make room, .*", words
+    ), words
+    filler.unlink()
+    run.finish(tmp_path, TINY, "base_model")
 
 
 @pytest.mark.slow

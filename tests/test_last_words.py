@@ -40,6 +40,7 @@ def test_the_last_line_of_each_failed_job_and_of_no_other(tmp_path, fake_snakema
 
 def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, monkeypatch):
     (tmp_path / "rank").mkdir()
+    (tmp_path / ".snakemake").mkdir()
     log = tmp_path / "rank/pixel.log"
     log.write_text("2026-01-01 00:00:00,000 DEBUG attrib_core: job rank pixel\nat work\n")
     (line,) = last_words.of(tmp_path, 0)
@@ -49,6 +50,20 @@ def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, 
         monkeypatch.setattr(last_words.whole, "nearly_full", lambda folder, full=full: folder == full)
         (line,) = last_words.of(tmp_path, 0, [tmp_path / ".snakemake"])
         assert line.startswith(f"[rank pixel] error: {full}: no room left (disk); make room")
+
+
+def test_a_disk_on_which_snakemake_itself_found_no_room_is_named(
+    tmp_path, monkeypatch, fake_snakemake, capsys
+):
+    log_of(tmp_path, "fine", None, fake_snakemake)
+    others = [tmp_path / "gone", tmp_path / ".metadata"]
+    others[1].mkdir()
+    assert last_words.of(tmp_path, 0, others) == []
+    monkeypatch.setattr(last_words.whole, "nearly_full", lambda folder: folder == others[1])
+    (line,) = last_words.of(tmp_path, 0, others)
+    assert line.startswith(f"error: {others[1]}: no room left (disk); make room")
+    log_of(tmp_path, "asked", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
+    assert last_words.of(tmp_path, 0, others) == ["[rank asked] error: ranking.top_k: 0; choose 1 or more"]
 
 
 def test_a_job_without_a_word_in_its_log_is_named_by_its_place(tmp_path):

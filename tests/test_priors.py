@@ -21,7 +21,7 @@ from attrib_core.diffusion import description
 from attrib_core.diffusion.priors import Material, PriorClass, PriorSource
 from attrib_core.errors import InputError
 from attrib_core.priors import captions
-from attrib_core.store import places
+from attrib_core.store import pieces, places
 from tests import diffusion_fixtures as made
 from tests.files_fixtures import rewrite
 
@@ -198,9 +198,18 @@ class TestContract:
             "code": "code",
             "device": "cpu",
         }
-        tables_made = prior.images([ANIMAL, FRUIT, ART], settings, world.material, **given)
-        next(tables_made)
-        tables_made.close()  # what a kill after the first class leaves
+        real = pieces.write
+
+        def killed(*written: Any) -> None:
+            if asked == ["killed"]:
+                raise KeyboardInterrupt
+            asked[:] = ["killed"]
+            real(*written)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pieces, "write", killed)
+            with pytest.raises(KeyboardInterrupt):  # after the first class
+                list(prior.images([ANIMAL, FRUIT, ART], settings, world.material, **given))
         asked.clear()
         assert world.images(family, [ANIMAL, FRUIT, ART], run=tmp_path / "killed" / "run") == whole
         assert asked == ["fruit", "art"]

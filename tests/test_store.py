@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from attrib_core import tables
@@ -114,6 +115,25 @@ def test_pieces_move_to_a_part_that_is_there(folder: Path, tmp_path: Path) -> No
     ]
 
 
+def test_a_piece_that_gets_another_file_while_it_is_read_is_read_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(folder, one="ab")
+    part = part_of(tmp_path / "part.parquet", "ab")
+    looked: list[Path] = []
+
+    class Late(pq.ParquetFile):
+        def __init__(self, path: Path, **named: Any) -> None:
+            looked.append(path)
+            if len(looked) == 1:  # after the look for the piece, a job of another run lets its part hold it
+                pieces.hold(part, folder, [("one", 2)])
+            super().__init__(path, **named)
+
+    monkeypatch.setattr(pieces.pq, "ParquetFile", Late)
+    assert names(pieces.read(folder, "one")) == ["a", "b"]
+    assert looked[0] == folder / "one.parquet" and looked[1].name.startswith(pieces.HELD)
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.ENOTSUP])
 def test_without_hard_links_bytes_stand_twice(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -170,14 +190,12 @@ def test_only_a_sample_is_kept(tmp_path: Path) -> None:
     made(folder, mine="a", ours="b")
     places.refer(run, "synthesize_part/0000", "synthesized", ["mine", "ours"])
     places.refer(other, "synthesize_part/0000", "synthesized", ["ours"])
-    part = part_of(tmp_path / "part.parquet", "a", "b")
-    parts.settle(
-        part, "synthesized", [("mine", 1), ("ours", 1)], run=run, keep="sample", job="synthesize_part/0000"
-    )
+    parts.let_go("synthesized", run=run, job="synthesize_part/0000")
     assert pieces.finished(folder, "mine") is None and pieces.finished(folder, "ours") is not None
     assert {path.name for path in folder.iterdir()} == {"ours.json", "ours.parquet"}
-    part = part_of(tmp_path / "other.parquet", "b")
-    parts.settle(part, "synthesized", [("ours", 1)], run=other, keep="sample", job="synthesize_part/0000")
+    parts.let_go("synthesized", run=run, job="synthesize_part/0000")
+    assert pieces.finished(folder, "ours") is not None, "what was let go is let go once"
+    parts.let_go("synthesized", run=other, job="synthesize_part/0000")
     assert not list(folder.iterdir()), "the last of two runs that keep a sample leaves no pieces"
 
 

@@ -23,9 +23,10 @@ from attrib_core.diffusion.deltas import Delta
 from attrib_core.diffusion.latents import decode_latents
 from attrib_core.errors import InputError
 from attrib_core.report.thumbnails import thumbnail
-from attrib_core.store import places
+from attrib_core.store import claims, pieces, places
 from attrib_core.synthesis import drawing, part, requests, sample
 from tests import diffusion_fixtures as made
+from tests.claims_fixtures import Holder
 
 TOKEN = "<new1>"
 SETS = made.exemplar_sets()[2:]
@@ -288,6 +289,41 @@ def test_another_run_with_the_same_settings_draws_nothing(
     assert set(places.references(tmp_path / "other")) == {"synthesize_part/whole"}
 
 
+def test_what_another_job_draws_is_left_for_last_and_not_drawn(
+    models: list[dict[str, Any]],
+    synthesize: Callable[..., pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = synthesize(models, keep=True)
+    folder = tmp_path / "store" / "synthesized"
+    own = {
+        pieces.read(folder, record.stem)["exemplar_set"][0].as_py(): record.stem
+        for record in folder.glob("*.json")
+    }
+    first = own[models[0]["exemplar_set"]]
+    for path in folder.iterdir():
+        if path.stem == first:
+            path.rename(tmp_path / path.name)
+        else:
+            path.unlink()
+    other, drawn = Holder(folder, first), list[int]()
+    real = drawing._batch
+    monkeypatch.setattr(
+        drawing, "_batch", lambda *given, **options: drawn.append(1) or real(*given, **options)
+    )
+
+    def slept(_: float) -> None:
+        assert sum(1 for _ in folder.glob("*.json")) == len(SETS) - 1, "all others are drawn before"
+        for suffix in (".parquet", ".json"):
+            (tmp_path / f"{first}{suffix}").rename(folder / f"{first}{suffix}")
+        other.end()
+
+    monkeypatch.setattr(claims.time, "sleep", slept)
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(drawn) == 4, "batches of five for two sets of eight pictures"
+
+
 def test_the_sample_is_of_each_set_and_by_seed(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
@@ -428,15 +464,20 @@ def test_the_scripts(
     assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2
     queries = tables.read(output.with_name("queries-0000.parquet"), "queries")
     assert queries.equals(table.select(queries.column_names))
-    # in the store there is the part itself, by another name, or nothing
-    kept = [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
-    assert kept == ([output.stat().st_ino] if keep == "all" else [])
+
+    def kept() -> list[int]:
+        return [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
+
+    # in the store there is the part itself, by another name, or, until the sample is drawn, the piece
+    assert len(kept()) == 1 and (kept() == [output.stat().st_ino]) == (keep == "all")
     run_script(
         "sample_part",
         input={"images": str(output)},
         output={"sample": str(output.with_name("sample-0000.parquet"))},
-        params={"shown": {"samples": 1}, "seed": 9},
+        params={"run": str(tmp_path / "run"), "keep": keep, "shown": {"samples": 1}, "seed": 9},
+        wildcards={"part": "0000"},
     )
+    assert kept() == ([output.stat().st_ino] if keep == "all" else [])
     shown = tables.read(output.with_name("sample-0000.parquet"), "synthesized")
     assert shown["condition"].to_pylist() == [requests.CUSTOMIZED, requests.CONTROL]
 

@@ -127,6 +127,18 @@ def test_files_that_are_gone_new_or_made_anew(finished: None) -> None:
     assert "no record of the job, so only times can be compared (mapper untuned)" in lines(plan())
 
 
+def test_a_file_that_snakemake_removes_after_its_use_is_not_missed(finished: None) -> None:
+    (RUN / "linear").unlink()
+
+    def temporary(asked: Plan) -> Plan:
+        found = [Job(**{**vars(job), "temporary": [f"{RUN}/linear"]}) for job in asked.jobs]
+        return Plan(asked.run, asked.config, found, asked.coverages)
+
+    assert lines(temporary(plan())) == ["nothing changed since it ran"]
+    changed = temporary(plan(settings={"top_k": 12, "bins": 64}))
+    assert lines(changed) == ["changed since it ran", "ranking.top_k: 10 -> 12"]
+
+
 def test_a_change_further_up_is_named(finished: None) -> None:
     asked = plan()
     asked.jobs[0] = Job(**{**vars(asked.jobs[0]), "params": {"seed": 8}})

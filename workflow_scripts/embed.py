@@ -16,15 +16,16 @@ with job(snakemake):
         conditions = {"encoder": params.encoder, "code": params.feature_code}
         read = {"ids": params.ids, "words": params.words, "encoder": encoder}
         asked = part.wanted(images, by=params.pieces["by"], conditions=conditions, **read)
-        embedded = part.embed(
-            images,
-            asked,
-            **read,
-            run=run,
-            job=f"{snakemake.rule}/{'-'.join(snakemake.wildcards)}",
-            threads=snakemake.resources.get("decoding_threads", -1),
-        )
-        with tables.writer(output, embedding.schema(encoder)) as sink:
-            for table in embedded:
-                sink.write(table)
-        parts.settle(output, part.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run)
+        with part.claimed(asked, run):
+            embedded = part.embed(
+                images,
+                asked,
+                **read,
+                run=run,
+                job=f"{snakemake.rule}/{'-'.join(snakemake.wildcards)}",
+                threads=snakemake.resources.get("decoding_threads", -1),
+            )
+            with tables.writer(output, embedding.schema(encoder)) as sink:
+                for table in embedded:
+                    sink.write(table)
+            parts.settle(output, part.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run)

@@ -6,9 +6,14 @@ with job(snakemake):
     from pathlib import Path
 
     from attrib_core import tables
+    from attrib_core.store import parts, places
     from attrib_core.synthesis import sample
 
     images, params = Path(snakemake.input.images), snakemake.params
-    with tables.writer(Path(snakemake.output.sample), tables.schema("synthesized")) as sink:
-        for table in sample.drawn(images, **params.shown, seed=params.seed):
-            sink.write(table)
+    run = Path(params.run)
+    with places.in_use(run):
+        with tables.writer(Path(snakemake.output.sample), tables.schema("synthesized")) as sink:
+            for table in sample.drawn(images, **params.shown, seed=params.seed):
+                sink.write(table)
+        if params.keep == "sample":
+            parts.let_go("synthesized", run=run, job=f"synthesize_part/{snakemake.wildcards.part}")

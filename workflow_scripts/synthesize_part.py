@@ -11,7 +11,6 @@ with job(snakemake):
     from attrib_core.synthesis.part import synthesize
 
     images, run = Path(snakemake.output.images), Path(snakemake.params.run)
-    name = f"{snakemake.rule}/{snakemake.wildcards.part}"
     with places.in_use(run):
         made = synthesize(
             tables.read(Path(snakemake.input.models), "models").to_pylist(),
@@ -24,9 +23,10 @@ with job(snakemake):
             seed=snakemake.params.seed,
             code=snakemake.params.picture_code,
             device=device.choose(),
-            job=name,
+            job=f"{snakemake.rule}/{snakemake.wildcards.part}",
         )
         spans = parts.write(images, "synthesized", made)
         rows = tables.read(images, "synthesized", tables.schema("queries").names)
         tables.write(Path(snakemake.output.queries), "queries", rows)
-        parts.settle(images, "synthesized", spans, run=run, keep=snakemake.params.keep, job=name)
+        if snakemake.params.keep == "all":  # else the pieces go when the part's sample is drawn
+            parts.settle(images, "synthesized", spans, run=run)

@@ -2,7 +2,7 @@
 
 Deltas stand in the store of all runs, under a key of all that they depend on. The
 record beside a delta is written last, so that a model is finished or not; a killed
-part loses at most the stack in work.
+part loses at most the stack in work. What a job of another run trains meanwhile is waited for, and not trained.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from attrib_core import families, keys
 from attrib_core.customization import concepts, reading, stacks
 from attrib_core.customization.concepts import ExemplarSet
 from attrib_core.diffusion import deltas
+from attrib_core.diffusion.components import Components
 from attrib_core.diffusion.description import BaseModel
 from attrib_core.diffusion.settings import Customizer
 from attrib_core.errors import InputError
 from attrib_core.schemas.pictures import MEASURED
-from attrib_core.store import places
+from attrib_core.store import claims, places
 
 LOGGER = logging.getLogger(__name__)
 DELTAS = "deltas"
@@ -59,15 +60,23 @@ def customize(
     conditions = {"settings": dict(settings), "token": modifier_token, "seed": seed, "code": code}
     model_keys = {one.name: model_key(one, base.fingerprint, conditions, prints) for one in sets}
     places.refer(run, job, DELTAS, model_keys.values())
-    missing = [one for one in sets if stacks.finished(folder, model_keys[one.name]) is None]
+    lacking = [one for one in sets if stacks.finished(folder, model_keys[one.name]) is None]
+    missing = {model_keys[one.name]: one for one in lacking}
     if len(missing) < len(sets):
         LOGGER.info("%d of %d models are there already", len(sets) - len(missing), len(sets))
-    if missing:
-        loaded = stacks.network(base, modifier_token, device, method.tokens)
-        classes &= {(one.kind, one.category) for one in missing}
-        prior_of = concepts.priors(prior_rows, loaded, sorted(classes))
-        width, failures = method.stack, []
-        for members in _stacks(missing, method.stack):
+    loaded: Components | None = None
+    width, failures = method.stack, list[str]()
+    for mine in claims.turns(
+        folder,
+        [[model_keys[one.name] for one in members] for members in _stacks(lacking, method.stack)],
+        lambda key: stacks.finished(folder, key) is not None,
+        what="models",
+    ):
+        if loaded is None:
+            loaded = stacks.network(base, modifier_token, device, method.tokens)
+            classes &= {(one.kind, one.category) for one in lacking}
+            prior_of = concepts.priors(prior_rows, loaded, sorted(classes))
+        for members in _stacks([missing[key] for key in mine], method.stack):
             width, failed = stacks.train(
                 members,
                 model_keys,
@@ -80,11 +89,11 @@ def customize(
                 width=width,
             )
             failures += failed
-        if failures:
-            for line in failures[1:]:
-                LOGGER.error("%s", line)
-            more = f" (and {len(failures) - 1} more sets failed, see the log)" if len(failures) > 1 else ""
-            raise InputError(failures[0] + more)
+    if failures:
+        for line in failures[1:]:
+            LOGGER.error("%s", line)
+        more = f" (and {len(failures) - 1} more sets failed, see the log)" if len(failures) > 1 else ""
+        raise InputError(failures[0] + more)
     rows = []
     for one in sets:
         record = stacks.finished(folder, model_keys[one.name])

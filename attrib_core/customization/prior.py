@@ -17,7 +17,7 @@ import pyarrow as pa
 from attrib_core import families, keys, tables
 from attrib_core.diffusion.priors import Material, PriorClass, PriorSet, PriorSource
 from attrib_core.errors import InputError
-from attrib_core.store import pieces, places
+from attrib_core.store import claims, pieces, places
 
 LOGGER = logging.getLogger(__name__)
 PRIOR = "prior"
@@ -34,7 +34,7 @@ def images(
     device: str,
     job: str = "prior",
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Keys and tables of `prior`, one a class, in the order of the classes.
+    """Keys and tables of `prior`, one a class, in the order of the classes, once all are made.
 
     `settings` is the config section `prior`: family and options; None where the customizer takes
     no prior pictures, and then there are none. `run` is the folder of the run, beside which the store
@@ -53,21 +53,27 @@ def images(
         folder = places.folder(run, PRIOR)
         wanted = [_key(family, one, code) for one in planned]
         places.refer(run, job, PRIOR, wanted)
-        missing = {
-            key: one for key, one in zip(wanted, planned, strict=True) if not pieces.finished(folder, key)
-        }
+        sets = dict(zip(wanted, planned, strict=True))
+        missing = [key for key in sets if not pieces.finished(folder, key)]
         if len(missing) < len(planned):
             LOGGER.info(
                 "prior pictures of %d of %d classes are there already",
                 len(planned) - len(missing),
                 len(planned),
             )
-        made = source.pictures(list(missing.values()), material)
         schema = tables.schema("prior")
-        for key in wanted:
-            if key in missing:
-                rows = missing[key].rows
+        for mine in claims.turns(
+            folder,
+            [missing],
+            lambda key: pieces.finished(folder, key) is not None,
+            what="classes of pictures",
+        ):
+            made = source.pictures([sets[key] for key in mine], material)
+            for key in mine:
+                rows = sets[key].rows
                 pieces.write(folder, key, _filled(rows, list(itertools.islice(made, len(rows)))), schema)
+            next(made, None)  # it then says how long all took
+        for key in wanted:
             yield key, tables.conform(pieces.read(folder, key), schema, str(folder / key))
     except InputError as error:
         raise error.under("prior") from None

@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pyarrow as pa
 from attrib_core import embedding, keys, tables
 from attrib_core.embedding import Encoder, features
 from attrib_core.embedding.rows import Row, opened, rows
-from attrib_core.store import pieces, places
+from attrib_core.store import claims, pieces, places
 
 LOGGER = logging.getLogger(__name__)
 EMBEDDINGS = "embeddings"
@@ -92,7 +93,8 @@ def embed(
     """Embeddings of the pictures of a part, in its order; see `embedding.embed` for threads and errors.
 
     `asked` is what `wanted` found. `run` is the folder of the run, beside which the store stands, `job` under
-    what name it is noted which pieces. New ones are there once the written part holds them (`store.parts`).
+    what name it is noted which pieces. New ones are there once the written part holds them (`store.parts`);
+    until then `claimed` keeps other jobs from encoding the same.
     """
     folder = places.folder(run, EMBEDDINGS)
     places.refer(run, job, EMBEDDINGS, [one.key for one in asked])
@@ -135,6 +137,15 @@ def _made(
         )
     chosen = [make for one, make in zip(asked, makes, strict=True) for _ in one.names]
     return features.of_table(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)
+
+
+@contextmanager
+def claimed(asked: Sequence[Wanted], run: Path) -> Iterator[None]:
+    """Inside, no job of another run encodes what of these pieces is missing; waits for one that does."""
+    folder = places.folder(run, EMBEDDINGS)
+    lacking = [one.key for one in asked if pieces.finished(folder, one.key) is None]
+    with claims.all_of(folder, lacking, what="embeddings"):
+        yield
 
 
 class _Ahead:

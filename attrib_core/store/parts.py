@@ -24,25 +24,21 @@ def write(path: Path, name: str, made: Iterable[tuple[str, pa.Table]]) -> list[S
     return spans
 
 
-def settle(
-    path: Path,
-    kind: str,
-    spans: Iterable[Span],
-    *,
-    run: Path,
-    keep: str = "all",
-    job: str = "synthesize_part/whole",
-) -> None:
-    """Once all files of a job are written, its last act: what the store of a run keeps of the pieces of a part.
+def settle(path: Path, kind: str, spans: Iterable[Span], *, run: Path) -> None:
+    """Once all files of a job are written, its last act: the part holds its pieces in the store of a run.
 
-    `kind` is that in the store, "synthesized" or the like. "all" lets the part hold its pieces, "sample" removes
-    those that no other run refers to. Then `job` notes no keys any more: two runs that keep a sample would
-    else keep each other's pieces for good.
+    `kind` is that in the store, "synthesized" or the like.
     """
-    folder = places.folder(run, kind)
-    if keep == "all":
-        pieces.hold(path, folder, spans)
-    else:
-        others = places.referred(run.parent, without=run)[kind]
-        pieces.drop(folder, {key for key, _ in spans} - others)
-        places.refer(run, job, kind, [])
+    pieces.hold(path, places.folder(run, kind), spans)
+
+
+def let_go(kind: str, *, run: Path, job: str) -> None:
+    """Remove the pieces that `job`, "synthesize_part/0000", notes, but for those that other runs refer to.
+
+    Then it notes no keys any more: two runs that keep a sample would else keep each other's pieces for good.
+    For a later job, whose own output needs them no more: where `job` itself is killed before Snakemake counts it as
+    ended, its table is made again, of pieces that are still there.
+    """
+    others = places.referred(run.parent, without=run)[kind]
+    pieces.drop(places.folder(run, kind), set(places.noted(run, job)) - others)
+    places.refer(run, job, kind, [])

@@ -110,14 +110,19 @@ def read_all(folder: Path, wanted: Iterable[str], columns: Sequence[str] | None 
     starts: list[int] = []
     for key in wanted:
         piece = finished(folder, key)
+        while piece is not None and piece.file != opened:
+            try:
+                file = pq.ParquetFile(piece.file, pre_buffer=False)
+            except FileNotFoundError:  # a job of another run has just given it another file
+                piece = finished(folder, key)
+                continue
+            opened, groups = piece.file, None
+            sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            starts = [0, *itertools.accumulate(sizes)]
         if piece is None:
             raise InputError(
                 f"{folder / key}: gone or damaged since it was made; give the same command again"
             )
-        if piece.file != opened:
-            file, opened, groups = pq.ParquetFile(piece.file, pre_buffer=False), piece.file, None
-            sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-            starts = [0, *itertools.accumulate(sizes)]
         first = bisect.bisect_right(starts, piece.start) - 1
         behind = min(max(first + 1, bisect.bisect_left(starts, piece.stop)), len(starts) - 1)
         if groups != (groups := range(first, behind)):

@@ -69,6 +69,12 @@ def jobs_of(run: Path) -> set[str] | None:
         return None
 
 
+def noted(run: Path, job: str) -> list[str]:
+    """The keys that a job hangs on; none where it noted nothing. Raises InputError for a note that cannot be read."""
+    path = run / REFERS / f"{job}.json"
+    return _read(path, job)[1] if path.exists() else []
+
+
 def references(run: Path) -> dict[str, tuple[str, list[str]]]:
     """Kind and keys by job of a run. Raises InputError for a note that cannot be read: it could be of anything."""
     found = {}
@@ -76,15 +82,19 @@ def references(run: Path) -> dict[str, tuple[str, list[str]]]:
         if path.name == JOBS:
             continue
         job = path.relative_to(run / REFERS).with_suffix("").as_posix()
-        try:
-            note = json.loads(path.read_text("utf-8"))
-            found[job] = (str(note["kind"]), [str(key) for key in note["keys"]])
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{path}: not readable as a note of keys; give the run's snakemake command again with"
-                f" --forcerun {job.partition('/')[0]}"
-            ) from None
+        found[job] = _read(path, job)
     return found
+
+
+def _read(path: Path, job: str) -> tuple[str, list[str]]:
+    try:
+        note = json.loads(path.read_text("utf-8"))
+        return str(note["kind"]), [str(key) for key in note["keys"]]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path}: not readable as a note of keys; give the run's snakemake command again with"
+            f" --forcerun {job.partition('/')[0]}"
+        ) from None
 
 
 def runs(results: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """The stage `synthesize`: the pictures of a part's models, in batches that mix models.
 
 Pictures of one set are a piece of work in the store, under a key of all that they depend on;
-a part makes only those that are missing.
+a part makes only those that are missing, and none that a job of another run makes meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 from attrib_core import keys, tables
 from attrib_core.diffusion.description import BaseModel
 from attrib_core.errors import InputError
-from attrib_core.store import pieces, places
+from attrib_core.store import claims, pieces, places
 from attrib_core.synthesis import drawing, formats
 from attrib_core.synthesis.requests import of_model
 
@@ -47,7 +47,7 @@ def synthesize(
     solver: str = "ddim",
     job: str = "synthesize_part/whole",
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Keys and tables of `synthesized`, one a model, in the order of the rows of `models`.
+    """Keys and tables of `synthesized`, one a model, in the order of the rows of `models`, once all are made.
 
     `run` is the folder of the run, beside which the store has the deltas and keeps
     finished sets, and `job` is under what name it is noted which; `code` is the
@@ -74,27 +74,29 @@ def synthesize(
         key = keys.content_key(
             "synthesized", model["checksum"], base.fingerprint, settings, [asdict(one) for one in asked]
         )
-        wanted[model["exemplar_set"]] = (model, asked, key)
+        wanted[key] = (model, asked)
     folder = places.folder(run, SYNTHESIZED)
-    places.refer(run, job, SYNTHESIZED, [key for _, _, key in wanted.values()])
-    missing = [(model, asked) for model, asked, key in wanted.values() if not pieces.finished(folder, key)]
-    made = drawing.drawn(
-        missing,
-        base,
-        run,
-        steps=steps,
-        guidance=guidance,
-        batch=batch,
-        device=device,
-        eta=eta,
-        solver=solver,
-    )
-    if len(missing) < len(wanted):
-        LOGGER.info("pictures of %d of %d models are there already", len(wanted) - len(missing), len(wanted))
-    lacking = {model["exemplar_set"] for model, _ in missing}
+    places.refer(run, job, SYNTHESIZED, wanted)
+    lacking = [key for key in wanted if not pieces.finished(folder, key)]
+    if len(lacking) < len(wanted):
+        LOGGER.info("pictures of %d of %d models are there already", len(wanted) - len(lacking), len(wanted))
     schema = tables.schema("synthesized")
-    for name, (_, asked, key) in wanted.items():
-        if name in lacking:
+    for mine in claims.turns(
+        folder, [lacking], lambda key: pieces.finished(folder, key) is not None, what="sets of pictures"
+    ):
+        made = drawing.drawn(
+            [wanted[key] for key in mine],
+            base,
+            run,
+            steps=steps,
+            guidance=guidance,
+            batch=batch,
+            device=device,
+            eta=eta,
+            solver=solver,
+        )
+        for key in mine:
+            asked = wanted[key][1]
             rows = [
                 asdict(request)
                 | {"image": {"bytes": drawing.encoded(picture, image_format, quality), "path": None}}
@@ -102,6 +104,8 @@ def synthesize(
                 for request, picture in zip(asked, itertools.islice(made, len(asked)), strict=True)
             ]
             pieces.write(folder, key, rows, schema)
+        next(made, None)  # it then says how long all took
+    for key in wanted:
         yield key, tables.conform(pieces.read(folder, key), schema, str(folder / key))
 
 

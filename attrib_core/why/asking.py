@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class Job:
     """Those that Snakemake compares."""
     untracked: list[str]
     """Names of the others."""
+    temporary: Sequence[str] = ()
+    """Outputs that Snakemake removes when all that reads them is done."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ KINDS = {"code": "code", "files": "data file", "packages": "package"}
 def differences(plan: Plan, job: Job) -> list[str]:
     """A line for each part of a job that is not as it was; none where it would not run for its own sake."""
     record = records.read(records.place(plan.run, job.rule, job.wildcards))
-    missing = [path for path in job.output if not Path(path).exists()]
+    there = [path for path in job.output if Path(path).exists()]
+    missing = [path for path in job.output if path not in there and path not in job.temporary]
     if missing:
         return [f"not there: {_some(missing)}"]
     if record is None:
@@ -31,8 +32,12 @@ def differences(plan: Plan, job: Job) -> list[str]:
     ):
         if paths:
             lines.append(f"{word}: {_some(sorted(paths))}")
-    made = min(Path(path).stat().st_mtime_ns for path in job.output)
-    newer = [path for path in job.input if Path(path).exists() and Path(path).stat().st_mtime_ns > made]
+    made = min((Path(path).stat().st_mtime_ns for path in there), default=None)
+    newer = [
+        path
+        for path in job.input
+        if made is not None and Path(path).exists() and Path(path).stat().st_mtime_ns > made
+    ]
     if newer:
         lines.append(f"inputs made anew since: {_some(newer)}")
     return lines
