@@ -68,19 +68,31 @@ def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
 
 
 @pytest.mark.parametrize(
-    ("text", "warned"),
+    ("text", "said"),
     [
-        ("exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}", ["'object'", "'style'"]),
-        ("exemplars: {style_sets: 3, splits: {train: 0.4, validation: 0.3, test: 0.3}}", ["'style'"]),
-        ("exemplars: {style_sets: 3}\nmapper: {trained_on: [both]}", []),
+        (
+            "exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}",
+            "validation 0 sets for mapper.trained_on 'object', which needs 2 and 1 or more; raise the share of validation",
+        ),
+        (
+            "exemplars: {style_sets: 3, splits: {train: 0.4, validation: 0.3, test: 0.3}}",
+            "train has 1 and validation 1 sets for mapper.trained_on 'style', which needs 2 and 1 or more;"
+            " raise the share of train or exemplars.style_sets",
+        ),
+        (
+            "exemplars: {object_sets: 1, style_sets: 0}\nmapper: {trained_on: [both]}",
+            "raise the share of train and validation or exemplars.object_sets or exemplars.style_sets",
+        ),
+        ("exemplars: {style_sets: 3}\nmapper: {trained_on: [both]}", None),
     ],
 )
-def test_check_warns_of_splits_that_tuning_would_refuse_in_the_end(tmp_path, capsys, text, warned):
+def test_splits_too_small_to_tune_on_are_an_error_at_once(tmp_path, capsys, text, said):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    assert main(["check", "--config", str(path)]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "tune will fail" in line]
-    assert [line.split("trained_on ")[1].split(",")[0] for line in lines] == warned
+    assert main(["check", "--config", str(path)]) == (2 if said else 0)
+    shown = capsys.readouterr()
+    if said:
+        assert shown.err.startswith(f"error: {path}: exemplars.splits: train has ") and said in shown.err
 
 
 def test_shares_that_the_splits_would_refuse_are_refused_by_check(tmp_path, capsys):

@@ -127,6 +127,16 @@ def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict
     assert claims.tuning(metrics(row()), [paired], "object", []) is None
 
 
+def test_tuning_judged_on_one_model_is_said_and_open() -> None:
+    paired = pair(
+        None, None, comparison="mapper", mapper="linear-both", against_condition="customized",
+        metric="mean_average_precision", k=None, n_models=1,
+    )  # fmt: skip
+    found = claims.tuning(metrics(row(), mappers=("untuned", "linear-both")), [paired], "object", [])
+    assert found is not None and found.verdict == claims.OPEN
+    assert "from 20.0\u202f% to 40.0\u202f%; with fewer than two models there is no interval" in found.text
+
+
 def test_what_too_few_models_agree_on_is_open_and_said() -> None:
     same = dict(n_models=5, p_value=0.0625)
     known = metrics(row(), row(condition="control", value=0.2))
