@@ -82,7 +82,9 @@ def test_what_the_program_raises_is_one_line(tmp_path):
     options = {"weights": str(path), "sha256": keys.file_digest(path), "size": 16}
     encoder = families.load("encoders", "torchscript", options)
     assert encoder.encode([np.zeros((16, 16, 3), np.uint8)]).shape == (1, 3)
-    with pytest.raises(InputError, match=r"dark.pt fails on pictures of shape \(16, 3, 16, 16\): .*too bright$"):
+    with pytest.raises(
+        InputError, match=r"dark.pt fails on pictures of shape \(16, 3, 16, 16\): .*too bright$"
+    ):
         encoder.encode([np.full((16, 16, 3), 255, np.uint8)])
 
 

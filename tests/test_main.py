@@ -72,7 +72,8 @@ def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
     [
         (
             "exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}",
-            "validation 0 sets for mapper.trained_on 'object', which needs 2 and 1 or more; raise the share of validation",
+            "validation 0 sets for mapper.trained_on 'object', which needs 2 and 1 or more; raise the share of"
+            " validation",
         ),
         (
             "exemplars: {style_sets: 3, splits: {train: 0.4, validation: 0.3, test: 0.3}}",

@@ -107,7 +107,9 @@ def test_one_validation_model_gives_no_interval(tmp_path: Path, capsys: pytest.C
     paths, out = written(tmp_path), tmp_path / "x_tuned.pth"
     alone = features(1, 2).write(tmp_path, name="alone")["test"]
     assert run(paths | {"validation": alone}, out, "--starts", "identity", "--penalties", "0.01") == 0
-    assert "points of mAP, without an interval, since there is one validation model;" in capsys.readouterr().out
+    assert (
+        "points of mAP, without an interval, since there is one validation model;" in capsys.readouterr().out
+    )
     choice = json.loads((tmp_path / "x_tuned.choice.json").read_text())
     assert choice["gain_low"] is None and choice["gain_high"] is None
 

@@ -3,8 +3,9 @@
 Arithmetic is float32, or bfloat16 by choice. The bits of an embedding must not depend on its company. On a
 CPU they could: a library may sum in an order that hangs on the number of inputs, and on the place among them.
 The number is fixed by the size of an input; whether the place matters is tried when the network is loaded, with a
-batch of equal inputs. Where the results differ in a bit, or the network refuses so many, as one that was traced
-with a single picture may, the batch is halved until they do not, down to one input at a time. Batches are small: beyond some 100,000 pixels a core gains nothing by more.
+batch of equal inputs. Where the results differ in a bit, or the network refuses so many (one that was traced with a
+single picture may), the batch is halved until they do not, down to one input at a time. Batches are small: beyond
+some 100,000 pixels a core gains nothing by more.
 
 A GPU takes batches of `batch` inputs from pinned memory; there an input's place may change last bits. In batches
 of another size on a CPU, float32 features changed by less than 5e-6 of their length.
