@@ -239,7 +239,7 @@ def _exemplar_sets(
     for name, (start, stop) in zip(names, test.chunks.tolist(), strict=True):
         rows = start + np.flatnonzero(found.good[start:stop])
         if len(rows):
-            sets[name] = ranking.ExemplarSet([ids[row] for row in rows], points[place[rows]])
+            sets[name] = ranking.ExemplarSet([ids[row] for row in rows.tolist()], points[place[rows]])
     return sets
 
 
@@ -269,4 +269,4 @@ def _blocks(pool: Matrix, mapper: Mapper, rows: int, what: str, bad_rows: str) -
     for block in progress(pool.blocks(rows), total=-(-pool.rows // rows), what=what):
         names = block.names or [f"row {block.start + row:09d}" for row in range(len(block.vectors))]
         found = prepare(block, mapper.real, pool.where, _how(bad_rows), REMEDY)
-        yield streams.Block([names[row] for row in np.flatnonzero(found.good)], found.side.unit)
+        yield streams.Block([names[row] for row in np.flatnonzero(found.good).tolist()], found.side.unit)
