@@ -191,8 +191,8 @@ def excess(
         (-0.01, 0.07, 10, claims.SHOWN, "All of it is within 25.0\u202f% of the mean statement"),
         (0.01, 0.2, 10, claims.OPEN, "Whether the truth is within 25.0\u202f%"),
         (0.08, 0.2, 10, claims.AGAINST, "so it cannot"),
-        (-0.3, -0.08, 10, claims.AGAINST, "\u221230.0 to \u22128.0 points, over the 10 models"),
-        (0.08, 0.2, 4, claims.OPEN, "So few models are too few"),
+        (-0.3, -0.08, 10, claims.AGAINST, "\u221230.00 to \u22128.00 points, over the 10 models"),
+        (0.08, 0.2, 4, claims.OPEN, "So few are too few"),
         (None, None, 1, claims.OPEN, "no interval"),
     ],
 )

@@ -91,17 +91,22 @@ def _judgement(excess: Row | None, stated: float) -> tuple[str, str]:
         return OPEN, "With such candidates of fewer than two models there is no interval for the difference."
     low, high, models = excess["ci_low"], excess["ci_high"], excess["n_models"]
     text = (
-        f"The interval of the statement less the truth is {words.points(low)} to {words.points(high)} points, over the"
+        f"The interval of the statement less the truth is {_points(low)} to {_points(high)} points, over the"
         f" {words.plural(models, 'model')} that have such candidates."
     )
     if models < FEWEST_MODELS:
-        return OPEN, f"{text} So few models are too few for their interval to decide."
+        return OPEN, f"{text} So few are too few for it to decide."
     near, part = ENOUGH * stated, words.percent(ENOUGH)
     if -near <= low and high <= near:
         return SHOWN, f"{text} All of it is within {part} of the mean statement, so it can on average."
     if low > near or high < -near:
         return AGAINST, f"{text} All of it is farther off than {part} of the mean statement, so it cannot."
     return OPEN, f"{text} Whether the truth is within {part} of the mean statement is open."
+
+
+def _points(difference: float) -> str:
+    """A signed difference with the decimals of the means beside it."""
+    return f"{100 * difference:+.2f}".replace("-", "\u2212")
 
 
 def _least(share: float) -> str:
