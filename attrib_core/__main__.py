@@ -22,7 +22,7 @@ from attrib_core.why import commands as reasons
 
 def check(arguments: argparse.Namespace) -> int:
     """Check a config, open what it names, and say what it asks for."""
-    from attrib_core.config import trial
+    from attrib_core.config import checks, trial
 
     config = load_config(arguments.config)
     lines = [*summary(config), *trial.opened(plain(config))]
@@ -31,6 +31,8 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"  {line}")
     if not config.exemplars.held_out_only:
         print("  warning: exemplars.held_out_only is false, so the base model may have seen exemplars")
+    for line in checks.untested(config):
+        print(f"  warning: {line}")
     return 0
 
 

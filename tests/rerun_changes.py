@@ -37,7 +37,7 @@ CHANGES: dict[str, Changes] = {
     "exemplars.style_set_size": {"exemplars.style_set_size": [2, 4]},
     "exemplars.splits.train": {"exemplars.splits.train": 0.5, "exemplars.splits.test": 0.2},
     "exemplars.splits.validation": {"exemplars.splits.validation": 0.4, "exemplars.splits.test": 0.2},
-    "exemplars.splits.test": {"exemplars.splits.test": 0.4, "exemplars.splits.train": 0.3},
+    "exemplars.splits.test": {"exemplars.splits.test": 0.35, "exemplars.splits.validation": 0.25},
     "exemplars.unseen_categories": {"exemplars.unseen_categories": ["bird", "fruit"]},
     "prompts.object.scene": {"prompts.object.scene": "object_media"},
     "prompts.object.media": {"prompts.object.media": "object_scene"},

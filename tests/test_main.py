@@ -96,6 +96,25 @@ def test_splits_too_small_to_tune_on_are_an_error_at_once(tmp_path, capsys, text
         assert shown.err.startswith(f"error: {path}: exemplars.splits: train has ") and said in shown.err
 
 
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        (
+            "exemplars: {splits: {train: 0.8, validation: 0.2, test: 0.0}}",
+            ["48 object sets", "16 style sets"],
+        ),
+        ("exemplars: {style_sets: 1}\nmapper: {trained_on: [both]}", ["1 style sets"]),
+        ("exemplars: {style_sets: 0}\nmapper: {trained_on: [object]}", []),
+    ],
+)
+def test_check_warns_of_kinds_that_nothing_would_be_measured_of(tmp_path, capsys, text, warned):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning: exemplars.splits" in line]
+    assert [line.split("none of ")[1].split(",")[0] for line in lines] == warned
+
+
 def test_shares_that_the_splits_would_refuse_are_refused_by_check(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("exemplars: {splits: {train: 0.3333333, validation: 0.3333333, test: 0.3333333}}")

@@ -226,6 +226,8 @@ def test_the_claim_is_of_what_is_displayed() -> None:
     assert displayed_claim.claim(shares, [], "e", "untuned", distractors=9) is None
     found = displayed_claim.claim([*shares, *bins((0.1, 0.3, 0.2, 50))], [], "e", "untuned", distractors=9)
     assert found is not None and "(50 candidates)" in found.text and "too high by 10.00 points" in found.text
+    nothing = bins((0.0, None, None, 0), (0.1, None, None, 0))  # of a test split without sets
+    assert displayed_claim.claim(nothing, [], "e", "untuned", distractors=9) is None
 
 
 def none_rows(auc: float, low: float | None, high: float | None, **more: Any) -> list[dict[str, Any]]:

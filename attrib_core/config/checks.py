@@ -143,11 +143,7 @@ def _long_enough(config: Config) -> None:
 
     Numbers of sets are exact, so it is known before the first model, and not after the last.
     """
-    shares = config.exemplars.splits.model_dump()
-    given = {
-        "object": splitting.counts(config.exemplars.object_sets, shares),
-        "style": splitting.counts(config.exemplars.style_sets, shares),
-    }
+    given = _by_split(config)
     given["both"] = {name: given["object"][name] + given["style"][name] for name in SPLITS}
     for kind in config.mapper.trained_on:
         found, few = given[kind], [name for name, least in NEEDED.items() if given[kind][name] < least]
@@ -158,6 +154,25 @@ def _long_enough(config: Config) -> None:
                 f" mapper.trained_on {kind!r}, which needs {NEEDED['train']} and {NEEDED['validation']} or more; raise"
                 f" the share of {' and '.join(few)} or exemplars.{sets}"
             )
+
+
+def untested(config: Config) -> list[str]:
+    """A line about each kind of sets of which the test split has none; such a run ends well and measures nothing."""
+    sets = {"object": config.exemplars.object_sets, "style": config.exemplars.style_sets}
+    return [
+        f"exemplars.splits: test has none of {sets[kind]} {kind} sets, and all headline numbers are of the test split"
+        for kind, given in _by_split(config).items()
+        if sets[kind] and not given["test"]
+    ]
+
+
+def _by_split(config: Config) -> dict[str, dict[str, int]]:
+    """How many sets of each kind each split gets."""
+    shares = config.exemplars.splits.model_dump()
+    return {
+        "object": splitting.counts(config.exemplars.object_sets, shares),
+        "style": splitting.counts(config.exemplars.style_sets, shares),
+    }
 
 
 def _without(trained_on: Sequence[str], kind: str) -> list[str]:
