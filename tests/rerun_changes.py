@@ -55,7 +55,7 @@ CHANGES: dict[str, Changes] = {
     "prior.family": {"prior": {"family": "captions"}},
     "prior.object_prompts": {"prior.object_prompts": "style_prior"},
     "prior.style_prompts": {"prior.style_prompts": "object_prior"},
-    "customizer.stack": {"customizer.stack": 4},
+    "customizer.stack": {"customizer.stack": 3},
     "synthesis.image_format": {"synthesis.image_format": "webp"},
     "synthesis.keep": {"synthesis.keep": "sample"},
     "synthesis.solver": {"synthesis.solver": "dpm++"},
@@ -110,7 +110,7 @@ FAMILY_SECTIONS = (
 EVENTS: dict[str, Changes] = {
     "an encoder more": {"encoders.coarse": {"family": "pixel", "size": 4}},
     "an encoder less": {"encoders": {"pixel": ENCODERS["pixel"]}},
-    "exemplar sets more": {"exemplars.style_sets": 6},
+    "exemplar sets more": {"exemplars.object_sets": 7, "exemplars.style_sets": 6},
     "a larger pool": {"pool.images": 180},
     "a mapper more (`mapper.trained_on`)": {"mapper.trained_on": ["object", "both", "style"]},
     "a metric more (`metrics.recall_ks`)": {"metrics.recall_ks": [1, 2, 5]},

@@ -306,6 +306,26 @@ def test_rows_without_a_direction_are_left_out_where_that_is_asked_for(
     assert not {f"{row}.jpg" for row in gone["pool"]} & set(shown)
 
 
+def test_whole_blocks_of_the_pool_may_be_left_out(tmp_path: Path) -> None:
+    _, test = cases()
+    pool = test.pool.copy()
+    pool[:200], test.pool = np.nan, test.pool[200:]
+    paths = [
+        replace(test, pool=one).write(tmp_path / name) for name, one in (("bad", pool), ("good", test.pool))
+    ]
+    found = []
+    for number, path in enumerate(paths):
+        case, folder = read_test(path["test"]), tmp_path / f"folder{number}"
+        folder.mkdir()
+        how = {"mapper": UNTUNED, "labels": {"encoder": "e", "mapper": "m"}, "top_k": 5, "bins": 64}
+        kinds = ["style"] * len(SIZES)
+        ranked = soft_influence.rank(
+            open_pool(path["pool"]), case, kinds, folder, **how, bad_rows="drop", pool_block=100
+        )
+        found.append([one.ranks for one in ranked])
+    assert all(one.equals(other) for one, other in zip(*found, strict=True))
+
+
 def test_a_pool_without_any_direction_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, test, files = write(tmp_path)
     np.save(tmp_path / "zeros.npy", 0 * test.pool)

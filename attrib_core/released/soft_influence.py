@@ -269,4 +269,5 @@ def _blocks(pool: Matrix, mapper: Mapper, rows: int, what: str, bad_rows: str) -
     for block in progress(pool.blocks(rows), total=-(-pool.rows // rows), what=what):
         names = block.names or [f"row {block.start + row:09d}" for row in range(len(block.vectors))]
         found = prepare(block, mapper.real, pool.where, _how(bad_rows), REMEDY)
-        yield streams.Block([names[row] for row in np.flatnonzero(found.good).tolist()], found.side.unit)
+        if len(found.side.unit):
+            yield streams.Block([names[row] for row in np.flatnonzero(found.good).tolist()], found.side.unit)
