@@ -174,9 +174,15 @@ def with_preset(kind: str, section: Mapping[str, Any], where: str) -> dict[str, 
     preset = known[name]
     own = {key: value for key, value in section.items() if key != "preset"}
     found = {"family": preset["family"]} | preset["options"] | own
-    if "weights" not in found and "weights" in parameters(kind, preset["family"]):
+    if "weights" not in found and "weights" in (options := parameters(kind, preset["family"])):
+        lacking = [
+            option
+            for option, one in options.items()
+            if one.default is inspect.Parameter.empty and option not in (*found, "weights", *CONTEXT)
+        ]
+        beside = f", with {' and '.join(lacking)} beside it" if lacking else ""
         raise InputError(
-            f"{where}.weights: preset {name!r} needs the file {preset['source']}; fetch it, and name it here"
+            f"{where}.weights: preset {name!r} needs the file {preset['source']}; fetch it, and name it here{beside}"
         )
     return found
 

@@ -51,8 +51,12 @@ def load_ask() -> Callable[..., dict[str, Any]]:
 
 
 def reference() -> dict[str, Any]:
-    """The config whose runs the table speaks of: the tiny one, with an encoder made of others."""
-    return {**yaml.safe_load(TINY.read_text("utf-8")), "encoders": copy.deepcopy(ENCODERS)}
+    """The config whose runs the table speaks of: the tiny one, with an encoder made of others.
+
+    It has a style set more, so that a mapper for style sets may be asked for, and parts with room for one more.
+    """
+    values = yaml.safe_load(TINY.read_text("utf-8"))
+    return changed(values, {"encoders": ENCODERS, "exemplars.style_sets": 4, "parts.exemplar_sets": 6})
 
 
 def changed(values: Mapping[str, Any], changes: Changes) -> dict[str, Any]:

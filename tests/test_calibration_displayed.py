@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -10,7 +12,8 @@ from test_calibration_forms import condensed, plain
 
 from attrib_core import calibration
 from attrib_core.calibration import Parameters, PoolAware, discrimination
-from attrib_core.calibration.quality import EDGES
+from attrib_core.calibration.quality import EDGES, LEVELS
+from attrib_core.report import displayed_claim
 
 __all__ = ["case"]
 ABSENT = 0.3
@@ -57,6 +60,62 @@ def test_the_displayed_numbers_are_judged_as_written_out_over_the_whole_pool() -
             [row[name] for row in rows if row[name] is not None], (values / np.maximum(candidates, 1e-9))[filled],
             rtol=2e-3, atol=1e-9,
         )  # fmt: skip
+
+
+def test_the_excess_of_what_is_displayed_is_over_candidates_and_its_interval_over_models() -> None:
+    """Of several queries a model; written out over whole pools, and over models drawn one by one."""
+    rng = np.random.default_rng(6)
+    quality = calibration.Quality(
+        PoolAware({"object": FORM}, ABSENT), shown=5, absent_share=ABSENT, resamples=40, seed=3
+    )
+    given: dict[str, list[np.ndarray]] = {}
+    for number in range(18):
+        name = f"model-{number % 6}"
+        own = rng.normal(0.1 if number % 6 == 5 else 0.5, 0.05, 2)  # the exemplars of one never stand out
+        others = rng.normal(0.1, 0.1, 300)
+        quality.add(replace(condensed(own, others, top=80, bins=200_000), sets=[name]))
+        for weight, exemplars in ((1 - ABSENT, own), (ABSENT, own[:0])):
+            share, none = plain(exemplars, others, FORM, ABSENT)
+            truth = np.r_[np.full(len(exemplars), 0.5), np.zeros(300)]
+            given.setdefault(name, []).append(
+                np.stack([np.full(len(share), weight), share * (1 - none), truth])
+            )
+    sets = {name: np.hstack(parts) for name, parts in given.items()}
+    found, names = rows_of(quality), sorted(sets)
+    draws = quality._draws(names)
+    assert displayed_claim.LEVELS == LEVELS == (0.1, 0.01, 0.001)
+    for level in LEVELS:
+        row, means = found[f"displayed_excess_at_{level:g}"], []
+        for drawn in [np.ones(6, int), *draws]:
+            weight, stated, true = np.hstack(
+                [np.tile(sets[n], int(k)) for n, k in zip(names, drawn, strict=True)]
+            )
+            high = stated >= level
+            if high.any():
+                means.append(np.average((stated - true)[high], weights=weight[high]))
+        models = sum(bool((sets[name][1] >= level).any()) for name in names)
+        assert (row["n_models"], row["n_queries"]) == (models, 3 * models)
+        assert row["value"] == pytest.approx(means[0], abs=1e-4)
+        low, high_end = (
+            np.quantile(means[1:], q, method=how) for q, how in ((0.025, "lower"), (0.975, "higher"))
+        )
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high_end), abs=1e-4)
+        assert row["ci_low"] < row["value"] < row["ci_high"]
+
+
+def test_an_excess_of_one_model_has_no_interval_and_one_of_none_no_row() -> None:
+    form = PoolAware({"object": FORM}, ABSENT)
+    quality = calibration.Quality(form, shown=5, absent_share=ABSENT, resamples=5)
+    rng = np.random.default_rng(0)
+    others = rng.uniform(-0.1, 0.1, 5000)
+    quality.add(replace(condensed(np.array([0.9]), others), sets=["clear"]))
+    quality.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
+    found = rows_of(quality)
+    assert found["displayed_excess_at_0.1"]["n_models"] == 1
+    assert np.isnan(found["displayed_excess_at_0.1"]["ci_low"])
+    quality = calibration.Quality(form, shown=5, absent_share=ABSENT, resamples=5)
+    quality.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
+    assert "displayed_excess_at_0.1" not in rows_of(quality)
 
 
 def test_what_soft_scores_show_is_what_reliability_calls_displayed(case: Case) -> None:

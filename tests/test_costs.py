@@ -55,7 +55,8 @@ def test_numbers_that_hang_on_switches() -> None:
     no_prior = {"family": "custom_diffusion", "prior_batch": 0, "accumulation": 5}
     found = counts.count(stated(customizer=no_prior))
     assert found.prior == (0, 0) and found.step_pictures == 5 * 3
-    exemplars = {"object_sets": 0, "style_sets": 3, "style_set_size": [2, 2]}
+    splits = {"train": 0.7, "validation": 0.3, "test": 0.0}
+    exemplars = {"object_sets": 0, "style_sets": 3, "style_set_size": [2, 2], "splits": splits}
     found = counts.count(stated(exemplars=exemplars, mapper={"trained_on": ["style"]}))
     assert found.exemplars == (6, 6) and found.prior == (16, 16)
     assert found.customized == 3 * 2 * 4 * 2
@@ -200,7 +201,7 @@ def test_bytes_by_stage_of_a_tiny_config() -> None:
     ],
 )
 def test_bytes_of_heads_by_form(mapper: dict[str, Any], numbers: tuple[int, int]) -> None:
-    config = stated(TINY, mapper=mapper)
+    config = stated(TINY, mapper=mapper, exemplars={"object_sets": 4, "style_sets": 4})
     number = counts.count(config)
     form = "mlp-shared" if mapper.get("shared") else mapper["head"]
     assert number.mappers == ("untuned", f"{form}-object", f"{form}-style")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attrib_core import keys
+from attrib_core import families, keys
 from attrib_core.config import load_config
 from attrib_core.errors import InputError
 from tests.embedding_fixtures import noise_pictures
@@ -66,6 +66,26 @@ def test_sizes_that_the_network_refuses_and_missing_files_are_named(load):
         load("torchscript", weights="none.pt")
     with pytest.raises(InputError, match="weights: 'hub:a/b'; a TorchScript file is named by its path"):
         load("torchscript", weights="hub:a/b")
+
+
+def test_what_the_program_raises_is_one_line(tmp_path):
+    import torch
+
+    class Dark(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            if pictures.max().item() > 1.5:
+                raise RuntimeError("too bright")
+            return pictures.mean(dim=(2, 3))
+
+    path = tmp_path / "dark.pt"
+    torch.jit.script(Dark()).save(str(path))
+    options = {"weights": str(path), "sha256": keys.file_digest(path), "size": 16}
+    encoder = families.load("encoders", "torchscript", options)
+    assert encoder.encode([np.zeros((16, 16, 3), np.uint8)]).shape == (1, 3)
+    with pytest.raises(
+        InputError, match=r"dark.pt fails on pictures of shape \(16, 3, 16, 16\): .*too bright$"
+    ):
+        encoder.encode([np.full((16, 16, 3), 255, np.uint8)])
 
 
 def test_the_config_must_state_a_checksum():

@@ -68,19 +68,51 @@ def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
 
 
 @pytest.mark.parametrize(
-    ("text", "warned"),
+    ("text", "said"),
     [
-        ("exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}", ["'object'", "'style'"]),
-        ("exemplars: {style_sets: 3, splits: {train: 0.4, validation: 0.3, test: 0.3}}", ["'style'"]),
-        ("exemplars: {style_sets: 3}\nmapper: {trained_on: [both]}", []),
+        (
+            "exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}",
+            "validation 0 sets for mapper.trained_on 'object', which needs 2 and 1 or more; raise the share of"
+            " validation",
+        ),
+        (
+            "exemplars: {style_sets: 3, splits: {train: 0.4, validation: 0.3, test: 0.3}}",
+            "train has 1 and validation 1 sets for mapper.trained_on 'style', which needs 2 and 1 or more;"
+            " raise the share of train or exemplars.style_sets",
+        ),
+        (
+            "exemplars: {object_sets: 1, style_sets: 0}\nmapper: {trained_on: [both]}",
+            "raise the share of train and validation or exemplars.object_sets or exemplars.style_sets",
+        ),
+        ("exemplars: {style_sets: 3}\nmapper: {trained_on: [both]}", None),
     ],
 )
-def test_check_warns_of_splits_that_tuning_would_refuse_in_the_end(tmp_path, capsys, text, warned):
+def test_splits_too_small_to_tune_on_are_an_error_at_once(tmp_path, capsys, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == (2 if said else 0)
+    shown = capsys.readouterr()
+    if said:
+        assert shown.err.startswith(f"error: {path}: exemplars.splits: train has ") and said in shown.err
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        (
+            "exemplars: {splits: {train: 0.8, validation: 0.2, test: 0.0}}",
+            ["48 object sets", "16 style sets"],
+        ),
+        ("exemplars: {style_sets: 1}\nmapper: {trained_on: [both]}", ["1 style sets"]),
+        ("exemplars: {style_sets: 0}\nmapper: {trained_on: [object]}", []),
+    ],
+)
+def test_check_warns_of_kinds_that_nothing_would_be_measured_of(tmp_path, capsys, text, warned):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     assert main(["check", "--config", str(path)]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "tune will fail" in line]
-    assert [line.split("trained_on ")[1].split(",")[0] for line in lines] == warned
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning: exemplars.splits" in line]
+    assert [line.split("none of ")[1].split(",")[0] for line in lines] == warned
 
 
 def test_shares_that_the_splits_would_refuse_are_refused_by_check(tmp_path, capsys):

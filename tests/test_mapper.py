@@ -147,6 +147,20 @@ def test_tuning_learns_the_turn_between_real_and_synthesized():
     assert scores[1] > scores[0] + 0.1  # on sets that neither training nor choice has seen
 
 
+def test_of_one_validation_set_the_gain_has_no_interval():
+    given = material()
+    one = sets.Sets(
+        given.validation.names[:1],
+        given.validation.real[given.validation.real_set == 0],
+        given.validation.real_set[given.validation.real_set == 0],
+        given.validation.synth[given.validation.synth_set == 0],
+        given.validation.synth_set[given.validation.synth_set == 0],
+    )
+    choice = tuned(replace(given, validation=one)).choice
+    assert choice["validation_sets"] == 1 and choice["gain"] > 0
+    assert choice["gain_low"] is None and choice["gain_high"] is None
+
+
 def test_the_saved_heads_have_the_score_that_the_choice_states():
     given = material()
     result = tuned(given)

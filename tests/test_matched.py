@@ -171,6 +171,8 @@ def test_two_systems_are_compared_on_the_same_models(
         ("recall_at_k", 5), ("recall_at_k", 10), ("capped_recall_at_k", 5), ("capped_recall_at_k", 10),
         ("success_at_k", 5), ("success_at_k", 10), ("mean_average_precision", None), ("median_rank", None),
     }  # fmt: skip
+    named = {(row["mapper"], row["against_mapper"]) for row in rows}
+    assert named == {("untuned", str(tmp_path / "linear_tuned.pth"))}
     a, b = (pd.read_parquet(folder / "per_query.parquet") for folder in evaluated)
     for row in rows:
         if row["metric"] == "mean_average_precision":
@@ -181,6 +183,7 @@ def test_two_systems_are_compared_on_the_same_models(
             assert row["ci_low"] <= row["difference"] <= row["ci_high"]
     same: list[dict[str, Any]] = list(comparing.compare(a, a, resamples=50, seed=1))
     assert all(row["difference"] == 0 and row["p_value"] == 1 for row in same)
+    assert {(row["mapper"], row["against_mapper"]) for row in same} == {(None, None)}  # of tables alone
 
 
 def test_what_differs_by_how_it_was_made_is_not_compared(

@@ -237,6 +237,37 @@ def test_a_batch_on_a_cpu_is_one_in_which_no_place_changes_a_bit(first_wrong, ba
     assert np.array_equal(np.concatenate([made.encode([one]) for one in pictures]), together)
 
 
+def test_a_network_that_takes_one_picture_at_a_time_is_given_one():
+    import torch
+
+    class Traced(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return pictures.mean(dim=(2, 3)).view(1, 3)
+
+    made = NetworkEncoder(Traced(), small, dim=3, batch=5, device="cpu")
+    assert made.batch == 1
+    pictures = noise_pictures(3)
+    means = np.stack([small(one).mean(axis=(0, 1)) for one in pictures])
+    assert np.allclose(made.encode(pictures), means, rtol=1e-5)
+
+
+def test_a_network_whose_dimension_changes_is_an_error_of_the_input():
+    import torch
+
+    class Changing(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            wide = 4 if pictures.mean() > 200 else 3
+            return pictures.flatten(1)[:, :wide]
+
+    made = NetworkEncoder(Changing(), small, dim=3, batch=5, device="cpu")
+    made.identity = {"family": "torchscript"}
+    made.encode([np.zeros((8, 8, 3), np.uint8)])
+    white = np.full((8, 8, 3), 255, np.uint8)
+    words = r"encoder 'torchscript': the network gave features of shape \(16, 4\) for 16 pictures, expected \(16, 3\)"
+    with pytest.raises(InputError, match=words):
+        made.encode([white] * 16)
+
+
 @pytest.mark.parametrize(("side", "batch"), [(64, 16), (128, 8), (224, 2), (363, 1), (2000, 1)])
 def test_the_size_of_a_picture_decides_about_a_batch_on_a_cpu(side, batch):
     prepare = functools.partial(np.resize, new_shape=(side, side, 3))

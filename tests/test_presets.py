@@ -106,6 +106,7 @@ def test_presets_of_timm_agree_with_the_library(name):
             {"preset": "abc-moco"},
             "^encoders.x.weights: preset 'abc-moco' needs the file https://.*pth.tar; fetch",
         ),
+        ({"preset": "abc-sscd"}, r"disc_mixup.*; fetch it, and name it here, with sha256 beside it$"),
         ({"preset": "abc-sscd", "weights": "a.pt"}, "^encoders.x.sha256: .* needs this option"),
         ({"preset": "abc-clip", "sise": 3}, "^encoders.x.sise: .*did you mean 'size'"),
         (

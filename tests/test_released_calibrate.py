@@ -242,6 +242,95 @@ def test_kinds_come_from_the_json_where_there_is_one(tmp_path: Path) -> None:
 
 def test_the_forms_of_the_command_line_are_those_there_are() -> None:
     assert calibrate_command.FORMS == calibration.FORMS
+    assert calibrate_command.BAD_ROWS == soft_influence.BAD_ROWS
+
+
+def spoilt(case: Release, rows: dict[str, list[int]]) -> Release:
+    """The case with vectors that have no direction among its pool, exemplars and queries of one prompt kind."""
+    made = replace(case, pool=case.pool.copy(), exemplars=case.exemplars.copy())
+    made.pool[rows["pool"][:2]], made.pool[rows["pool"][2:]] = np.nan, 0
+    made.exemplars[rows["exemplars"]] = np.inf
+    made.queries = {kind: values.copy() for kind, values in case.queries.items()}
+    made.queries[KINDS[0]][rows["queries"]] = 0
+    return made
+
+
+def test_rows_without_a_direction_are_left_out_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if they had never stood in the files: pool rows, an exemplar of several, a model's only one, queries."""
+    fitted, test, _ = write(tmp_path / "clean")
+    gone = {
+        "pool": [3, 4, 800],
+        "exemplars": [1, 3],
+        "queries": [0, 5],
+    }  # exemplar 1 is the only one of model 1
+    assert test.chunks[1] == (1, 2) and test.chunks[2] == (2, 5)
+    broken = spoilt(test, gone)
+    first = replace(fitted, pool=broken.pool).write(tmp_path / "bad", name="val_x")
+    second = broken.write(tmp_path / "bad", name="test_x")
+    files = ["--pool", str(first["pool"]), "--fit", str(first["test"]), "--test", str(second["test"])]
+    assert run(files, tmp_path / "refused") == 2
+    assert "with --bad-rows drop such rows are left out" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists() or not list((tmp_path / "refused").iterdir())
+    assert run(files, tmp_path / "out", "--bad-rows", "drop", "--soft-scores") == 0
+    told = capsys.readouterr()
+    assert f"pool of {ROWS - 3} (" in told.out
+    assert f"3 of {ROWS} rows of the pool have no direction and are left out" in told.err
+    assert f"2 of {sum(SIZES)} exemplars of test_x have no direction" in told.err
+
+    forms = json.loads((tmp_path / "out" / "calibrator.json").read_text())["forms"]
+    published = [forms["published_whole_pool"][name] for name in ("tau", "bias")]
+    rest = np.delete(unit(test.pool, None), gone["pool"], axis=0)
+    exemplars = unit(test.exemplars, None)
+    rows = pq.read_table(tmp_path / "out" / "calibration.parquet").to_pylist()
+    for kind in KINDS:
+        losses = []
+        for number, (query, model) in enumerate(
+            zip(unit(test.queries[kind], None), test.models[kind], strict=True)
+        ):
+            own = [row for row in range(*test.chunks[model]) if row not in gone["exemplars"]]
+            if not own or (kind == KINDS[0] and number in gone["queries"]):
+                continue
+            share = dense_shares(exemplars[own] @ query, rest @ query, *published)
+            losses.append(-np.log(share[: len(own)]).mean())
+        found = next(
+            row for row in rows
+            if (row["prompt_kind"], row["form"], row["kind"], row["metric"])
+            == (kind, "published_whole_pool", "all", "negative_log_likelihood")
+        )  # fmt: skip
+        assert found["n_queries"] == len(losses) and found["value"] == pytest.approx(
+            np.mean(losses), abs=1e-3
+        )
+    shown = pq.read_table(tmp_path / "out" / "soft_scores.parquet")["candidate_id"].unique().to_pylist()
+    assert not {f"{row}.jpg" for row in gone["pool"]} & set(shown)
+
+
+def test_whole_blocks_of_the_pool_may_be_left_out(tmp_path: Path) -> None:
+    _, test = cases()
+    pool = test.pool.copy()
+    pool[:200], test.pool = np.nan, test.pool[200:]
+    paths = [
+        replace(test, pool=one).write(tmp_path / name) for name, one in (("bad", pool), ("good", test.pool))
+    ]
+    found = []
+    for number, path in enumerate(paths):
+        case, folder = read_test(path["test"]), tmp_path / f"folder{number}"
+        folder.mkdir()
+        how = {"mapper": UNTUNED, "labels": {"encoder": "e", "mapper": "m"}, "top_k": 5, "bins": 64}
+        kinds = ["style"] * len(SIZES)
+        ranked = soft_influence.rank(
+            open_pool(path["pool"]), case, kinds, folder, **how, bad_rows="drop", pool_block=100
+        )
+        found.append([one.ranks for one in ranked])
+    assert all(one.equals(other) for one, other in zip(*found, strict=True))
+
+
+def test_a_pool_without_any_direction_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, test, files = write(tmp_path)
+    np.save(tmp_path / "zeros.npy", 0 * test.pool)
+    assert run([*files, "--pool", str(tmp_path / "zeros.npy")], tmp_path / "out", "--bad-rows", "drop") == 2
+    assert f"none of {ROWS} rows has a direction" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -265,7 +354,7 @@ def test_the_forms_of_the_command_line_are_those_there_are() -> None:
         (["--calibrator", "odd.json"], ["odd.json", "'published'", "'tau'"]),
         (["--calibrator", "low.json"], ["low.json", "above 0"]),
         (["--calibrator", "good.json"], ["good.json", "--fit alone"]),
-        (["--pool", "nan.npy"], ["nan.npy", "row 1", "NaN", "direction\n"]),
+        (["--pool", "nan.npy"], ["nan.npy", "row 1", "NaN", "direction; with --bad-rows drop"]),
         (["--pool", "other.npy"], ["24 dimensions", "has 7", "one encoder"]),
         (["--test", "plain.pth"], ["plain.pth", "gpt", "--cases"]),
     ],

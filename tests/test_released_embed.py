@@ -297,6 +297,12 @@ def test_what_a_list_gets_wrong_is_told_with_its_line(tmp_path, capsys, text, wo
         ("--pool empty --out x.npy", "--out: x.npy, expected a file NAME.pth"),
         ("--pool empty --images d --out x.pth", "--images: d beside --pool"),
         ("--testcase t.json --out x.pth", "--images: missing"),
+        ("--testcase t.json --images d --out x.npy", "--out: x.npy, expected a file NAME.pth"),
+        ("--testcase t.json --images d --out empty", "--out: empty, expected a file NAME.pth"),
+        (
+            "--testcase t.json --images d --out x.pth --threads -2",
+            "--threads: -2, expected a number of at least 0",
+        ),
         ("--testcase t.json --images d --list l --out x.pth", "--list: l beside --testcase"),
     ],
 )

@@ -242,6 +242,13 @@ def test_checkpoints_that_are_no_mappers(content: Any, words: list[str], tmp_pat
     assert "\n" not in str(error.value)
 
 
+def test_of_a_networks_weights_a_message_names_a_few(tmp_path: Path) -> None:
+    path = tmp_path / "network.pth"
+    torch.save({f"layer{number}.weight": torch.ones(1) for number in range(100)}, path)
+    with pytest.raises(InputError, match=r"'layer15.weight'\] and 92 more, expected a dict with real_mapper"):
+        read_mapper(path)
+
+
 def edited(entries: list[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
     return [entries[0] | changes, *entries[1:]]
 

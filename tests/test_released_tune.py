@@ -103,6 +103,17 @@ def test_a_tuned_mapper_evaluates_to_what_was_chosen_and_gains(
     assert means(paths, "test", out, tmp_path / "t") > means(paths, "test", None, tmp_path / "u") + 0.03
 
 
+def test_one_validation_model_gives_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths, out = written(tmp_path), tmp_path / "x_tuned.pth"
+    alone = features(1, 2).write(tmp_path, name="alone")["test"]
+    assert run(paths | {"validation": alone}, out, "--starts", "identity", "--penalties", "0.01") == 0
+    assert (
+        "points of mAP, without an interval, since there is one validation model;" in capsys.readouterr().out
+    )
+    choice = json.loads((tmp_path / "x_tuned.choice.json").read_text())
+    assert choice["gain_low"] is None and choice["gain_high"] is None
+
+
 def test_where_nothing_helps_the_checkpoint_leaves_features_as_they_are(tmp_path: Path) -> None:
     paths, out = written(tmp_path, loud=0.0), tmp_path / "x_tuned.pth"
     assert run(paths, out, "--starts", "identity", "--learning-rate", "1e-12", "--epochs", "1") == 0

@@ -127,6 +127,16 @@ def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict
     assert claims.tuning(metrics(row()), [paired], "object", []) is None
 
 
+def test_tuning_judged_on_one_model_is_said_and_open() -> None:
+    paired = pair(
+        None, None, comparison="mapper", mapper="linear-both", against_condition="customized",
+        metric="mean_average_precision", k=None, n_models=1,
+    )  # fmt: skip
+    found = claims.tuning(metrics(row(), mappers=("untuned", "linear-both")), [paired], "object", [])
+    assert found is not None and found.verdict == claims.OPEN
+    assert "from 20.0\u202f% to 40.0\u202f%; with fewer than two models there is no interval" in found.text
+
+
 def test_what_too_few_models_agree_on_is_open_and_said() -> None:
     same = dict(n_models=5, p_value=0.0625)
     known = metrics(row(), row(condition="control", value=0.2))
@@ -167,7 +177,35 @@ def bins(*values: tuple[float, float, float, int]) -> list[dict[str, Any]]:
     return [same | dict(zip(names, value, strict=True)) for value in values]
 
 
-def test_confidence_is_weighed_by_candidates_and_never_called_shown() -> None:
+def excess(
+    low: float | None, high: float | None, level: float = 0.1, models: int = 10
+) -> list[dict[str, Any]]:
+    """The row of calibration that says how far the displayed influence is off."""
+    same = dict(encoder="e", mapper="untuned", split="test", kind="all", value=0.0, n_models=models)
+    return [same | dict(metric=f"displayed_excess_at_{level:g}", ci_low=low, ci_high=high)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "models", "verdict", "said"),
+    [
+        (-0.01, 0.07, 10, claims.SHOWN, "All of it is within 25.0\u202f% of the mean statement"),
+        (0.01, 0.2, 10, claims.OPEN, "Whether the truth is within 25.0\u202f%"),
+        (0.08, 0.2, 10, claims.AGAINST, "so it cannot"),
+        (-0.3, -0.08, 10, claims.AGAINST, "\u221230.00 to \u22128.00 points, over the 10 models"),
+        (0.08, 0.2, 4, claims.OPEN, "So few are too few"),
+        (None, None, 1, claims.OPEN, "no interval"),
+    ],
+)
+def test_the_displayed_influence_is_taken_at_its_word_only_where_the_interval_says_so(
+    low: float | None, high: float | None, models: int, verdict: str, said: str
+) -> None:
+    rows = bins((0.1, 0.3, 0.25, 50))  # a quarter of the statement is 7.5 points
+    given = [*excess(-0.9, 0.9, 0.01), *excess(low, high, models=models)]
+    found = displayed_claim.claim(rows, given, "e", "untuned", distractors=9)
+    assert found is not None and found.verdict == verdict and said in found.text
+
+
+def test_confidence_is_weighed_by_candidates_and_open_without_an_interval() -> None:
     rows = bins((0.0, 0.01, 0.9, 999), (0.1, 0.15, 0.05, 30), (0.9, 0.95, 0.85, 10))
     found = displayed_claim.claim(rows, [], "e", "untuned", distractors=100)
     assert found is not None and found.verdict == claims.OPEN
@@ -188,6 +226,8 @@ def test_the_claim_is_of_what_is_displayed() -> None:
     assert displayed_claim.claim(shares, [], "e", "untuned", distractors=9) is None
     found = displayed_claim.claim([*shares, *bins((0.1, 0.3, 0.2, 50))], [], "e", "untuned", distractors=9)
     assert found is not None and "(50 candidates)" in found.text and "too high by 10.00 points" in found.text
+    nothing = bins((0.0, None, None, 0), (0.1, None, None, 0))  # of a test split without sets
+    assert displayed_claim.claim(nothing, [], "e", "untuned", distractors=9) is None
 
 
 def none_rows(auc: float, low: float | None, high: float | None, **more: Any) -> list[dict[str, Any]]:

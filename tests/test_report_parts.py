@@ -155,6 +155,7 @@ def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> No
     assert influence.none_table([one for one in rows if one["form"] == "published"], known)[1] == []
     both = [one | dict(kind=kind) for one in rows for kind in ("all", "object", "style")]
     assert "in 2 of 2 lines of one kind" in influence.verdict(both, known)
+    assert influence.verdict([], known).startswith("The test split has no exemplar sets")
     rows[0] |= dict(value=7.0, ci_high=8.0)
     assert "in 0 of 1 lines" in influence.verdict(rows, known)
 

@@ -24,6 +24,8 @@ from attrib_core.calibration.subsets import hold_out
 
 EDGES = np.array([0.0, 1e-5, 1e-4, 1e-3, 1e-2, *np.arange(1, 11) / 10])
 """Bins of influence; nearly all candidates have next to none, so the first bins are by decades."""
+LEVELS = (0.1, 0.01, 0.001)
+"""Edges of bins; what is displayed is also judged over all candidates that are given one of these or more."""
 ALL = "all"
 SAID = 0.5
 """A query counts as answered with "none of these" where that has more than half of the mass."""
@@ -119,6 +121,8 @@ class Quality:
                                     "none of these" is then true
         mixture_expected_calibration_error, mixture_brier
                                     the same two of what is displayed, there
+        displayed_excess_at_0.1     mean of what is displayed less that of the truth, there, over the candidates
+                                    given 0.1 or more; so for each of LEVELS that any candidate is given
         none_auc                    chance that a query without its exemplars has more mass of "none of these" than
                                     one with them, any two of them; equal masses count one half
         none_mass, none_said        mass of "none of these" for queries with their exemplars in the pool, and
@@ -134,6 +138,7 @@ class Quality:
                     rows.append(self._row(name, kind, values[chosen], sets[chosen], labels))
             rows.append(self._calibration_error("", self._bins, kind, labels))
             rows.append(self._calibration_error("mixture_", self._displayed, kind, labels))
+            rows += self._excesses(kind, labels)
             rows.append(self._none_auc(kind, labels))
         return rows
 
@@ -174,6 +179,25 @@ class Quality:
         name = f"{prefix}expected_calibration_error"
         return self._line(name, kind, value, errors, round(queries.sum()), len(names), labels)
 
+    def _excesses(self, kind: str, labels: dict[str, Any]) -> list[dict[str, Any]]:
+        """Of the models alone that have candidates as high as a level, and of resamples that draw one of these."""
+        by_set = {name: bins for (of, name), bins in self._displayed.items() if kind in (of, ALL)}
+        names, rows = sorted(by_set), []
+        draws, sets = self._draws(names), self._all("none_mass")[2]
+        for level in LEVELS:
+            inside = slice(int(np.searchsorted(EDGES, level)), len(EDGES) - 1)
+            counts, stated, true = np.array([by_set[name][:, inside].sum(axis=1) for name in names]).T
+            high = counts > 0
+            if not high.any():
+                continue
+            drawn = draws[draws @ counts > 0]
+            resampled = (drawn @ (stated - true)) / (drawn @ counts)
+            value = float((stated - true).sum() / counts.sum())
+            queries = int(np.isin(sets, np.array(names)[high]).sum())
+            name = f"displayed_excess_at_{level:g}"
+            rows.append(self._line(name, kind, value, resampled, queries, int(high.sum()), labels))
+        return rows
+
     def _none_auc(self, kind: str, labels: dict[str, Any]) -> dict[str, Any]:
         none, kinds, sets = self._all("none_mass")
         without, _, _ = self._all("none_mass_held_out")
@@ -206,7 +230,7 @@ class Quality:
         labels: dict[str, Any],
     ) -> dict[str, Any]:
         low = high = float("nan")
-        if models > 1:  # no interpolation, since resamples may be infinite
+        if models > 1 and len(resampled):  # no interpolation, since resamples may be infinite
             low = float(np.quantile(resampled, 0.025, method="lower"))
             high = float(np.quantile(resampled, 0.975, method="higher"))
         return {

@@ -16,6 +16,8 @@ from attrib_core.store import places
 
 SPLIT_TOLERANCE = 1e-9
 SPLITS = ("train", "validation", "test")
+NEEDED = {"train": 2, "validation": 1}
+"""Sets that a mapper is trained and chosen on, at least: contrastive training needs two."""
 PART = {"pool_images": 1500, "exemplar_sets": 16}
 """Sizes of parts in small runs, where the config names none."""
 MOST_PARTS = 160
@@ -133,25 +135,44 @@ def between_keys(config: Config) -> None:
     trained_on = config.mapper.trained_on
     if len(set(trained_on)) < len(trained_on):
         raise InputError(f"mapper.trained_on: {trained_on}; each once: {list(dict.fromkeys(trained_on))}")
+    _long_enough(config)
 
 
-def short_splits(config: Config) -> list[str]:
-    """A line about each kind of sets that a mapper is trained on and that gives a split too few of them.
+def _long_enough(config: Config) -> None:
+    """Each kind of sets that a mapper is trained on gives train and validation as many sets as tuning needs.
 
-    Such a run fails, but not before all models are customized; numbers of sets are exact, so it is known now.
+    Numbers of sets are exact, so it is known before the first model, and not after the last.
     """
+    given = _by_split(config)
+    given["both"] = {name: given["object"][name] + given["style"][name] for name in SPLITS}
+    for kind in config.mapper.trained_on:
+        found, few = given[kind], [name for name, least in NEEDED.items() if given[kind][name] < least]
+        if few:
+            sets = {"both": "object_sets or exemplars.style_sets"}.get(kind, f"{kind}_sets")
+            raise InputError(
+                f"exemplars.splits: train has {found['train']} and validation {found['validation']} sets for"
+                f" mapper.trained_on {kind!r}, which needs {NEEDED['train']} and {NEEDED['validation']} or more; raise"
+                f" the share of {' and '.join(few)} or exemplars.{sets}"
+            )
+
+
+def untested(config: Config) -> list[str]:
+    """A line about each kind of sets of which the test split has none; such a run ends well and measures nothing."""
+    sets = {"object": config.exemplars.object_sets, "style": config.exemplars.style_sets}
+    return [
+        f"exemplars.splits: test has none of {sets[kind]} {kind} sets, and all headline numbers are of the test split"
+        for kind, given in _by_split(config).items()
+        if sets[kind] and not given["test"]
+    ]
+
+
+def _by_split(config: Config) -> dict[str, dict[str, int]]:
+    """How many sets of each kind each split gets."""
     shares = config.exemplars.splits.model_dump()
-    given = {
+    return {
         "object": splitting.counts(config.exemplars.object_sets, shares),
         "style": splitting.counts(config.exemplars.style_sets, shares),
     }
-    given["both"] = {name: given["object"][name] + given["style"][name] for name in SPLITS}
-    return [
-        f"exemplars.splits gives {given[kind]['train']} sets to train and {given[kind]['validation']} to validation for"
-        f" mapper.trained_on {kind!r}, which needs 2 and 1: tune will fail"
-        for kind in config.mapper.trained_on
-        if given[kind]["train"] < 2 or given[kind]["validation"] < 1
-    ]
 
 
 def _without(trained_on: Sequence[str], kind: str) -> list[str]:

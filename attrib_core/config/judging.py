@@ -39,8 +39,8 @@ class Mapper(Section):
     shared: bool = key(False, "whether one head maps real and synthesized pictures; else each have their own")
     trained_on: list[Literal["object", "style", "both"]] = key(
         ["object", "style"],
-        "kinds of exemplar sets, each with a mapper of its own that is trained and chosen on these alone;"
-        " every mapper ranks all queries",
+        "kinds of exemplar sets, each with a mapper of its own that is trained and chosen on these alone (at least"
+        " 2 in train and 1 in validation); every mapper ranks all queries",
         min_length=1,
     )
     temperature: float = key(0.1, "temperature of the contrastive loss", gt=0, le=10)

@@ -92,7 +92,13 @@ def load(
             self.script = script
 
         def forward(self, pictures: torch.Tensor) -> Any:
-            return _chosen(self.script(pictures), output)
+            try:
+                found = self.script(pictures)
+            except torch.jit.Error as error:  # what the program raises, with a trace of its own lines
+                reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+                shape = tuple(pictures.shape)
+                raise InputError(f"weights: {path} fails on pictures of shape {shape}: {reason}") from None
+            return _chosen(found, output)
 
     network = Output()
     prepare = Preparation(size, mean, std, resize, interpolation, fit)

@@ -38,11 +38,10 @@ def describe(chosen: Point, untuned: Point, material: Material, *, seed: int) ->
     """What was chosen and what it gained over the identity, with a bootstrap interval over the sets.
 
     The interval does not know that the best of many was taken, so it flatters; the test split
-    tells the truth.
+    tells the truth. Its ends are None where there is one validation set alone, of which every resample is the same.
     """
     gains = chosen.validation - untuned.validation
-    draws = keys.generator(seed, "mapper gain").integers(0, len(gains), (RESAMPLES, len(gains)))
-    low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
+    low, high = _interval(gains, seed)
     scores = f"validation mean average precision {chosen.value:.4f}, untuned {untuned.value:.4f}"
     identity = chosen is untuned
     if identity:
@@ -59,8 +58,8 @@ def describe(chosen: Point, untuned: Point, material: Material, *, seed: int) ->
         "validation_mean_average_precision": chosen.value,
         "untuned_validation_mean_average_precision": untuned.value,
         "gain": float(gains.mean()),
-        "gain_low": float(low),
-        "gain_high": float(high),
+        "gain_low": low,
+        "gain_high": high,
         "train_mean_average_precision": float(chosen.train.mean()),
         "untuned_train_mean_average_precision": float(untuned.train.mean()),
         "train_sets": len(material.train.names),
@@ -69,6 +68,14 @@ def describe(chosen: Point, untuned: Point, material: Material, *, seed: int) ->
         "validation_queries": len(material.validation.synth),
         "validation_distractors": len(material.distractors),
     }
+
+
+def _interval(gains: np.ndarray, seed: int) -> tuple[float, float] | tuple[None, None]:
+    if len(gains) < 2:
+        return None, None
+    draws = keys.generator(seed, "mapper gain").integers(0, len(gains), (RESAMPLES, len(gains)))
+    low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _trained(point: Point) -> str:

@@ -3,8 +3,9 @@
 Arithmetic is float32, or bfloat16 by choice. The bits of an embedding must not depend on its company. On a
 CPU they could: a library may sum in an order that hangs on the number of inputs, and on the place among them.
 The number is fixed by the size of an input; whether the place matters is tried when the network is loaded, with a
-batch of equal inputs. Where the results differ in a bit, the batch is halved until they do not, down to one
-input at a time. Batches are small: beyond some 100,000 pixels a core gains nothing by more.
+batch of equal inputs. Where the results differ in a bit, or the network refuses so many (one that was traced with a
+single picture may), the batch is halved until they do not, down to one input at a time. Batches are small: beyond
+some 100,000 pixels a core gains nothing by more.
 
 A GPU takes batches of `batch` inputs from pinned memory; there an input's place may change last bits. In batches
 of another size on a CPU, float32 features changed by less than 5e-6 of their length.
@@ -78,8 +79,11 @@ class NetworkEncoder:
         most = max(1, min(CPU_MOST, CPU_PIXELS // size))
         batch: int = 1 << (most.bit_length() - 1)
         while batch > 1:
-            found = self._run(np.stack([one] * batch)).view(np.uint32)
-            if (found == found[0]).all():
+            try:
+                found = self._run(np.stack([one] * batch)).view(np.uint32)
+            except (InputError, RuntimeError):
+                found = None  # of one picture alone `dim` is known to be had
+            if found is not None and (found == found[0]).all():
                 return batch
             batch //= 2
         return 1
@@ -125,6 +129,11 @@ class NetworkEncoder:
         reduced = torch.autocast(kind, torch.bfloat16, enabled=self._precision == "bfloat16")
         with torch.inference_mode(), cudnn, reduced:
             features: np.ndarray = self._network(tensor.to(self._device)).float().cpu().numpy()
+        if features.shape != (len(prepared), self.dim):
+            raise InputError(
+                f"encoder {self.identity.get('family')!r}: the network gave features of shape {features.shape} for"
+                f" {len(prepared)} {self.reads}, expected {(len(prepared), self.dim)}"
+            )
         return features
 
 

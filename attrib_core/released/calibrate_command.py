@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attrib_core.released.stored import Matrix
 
 FORMS = ("pool_aware", "published", "published_whole_pool")
+BAD_ROWS = ("refuse", "drop")
 
 
 def add(one: argparse.ArgumentParser) -> None:
@@ -82,6 +83,13 @@ def add(one: argparse.ArgumentParser) -> None:
         metavar="N",
         help="fit on at most so many queries of each model and prompt kind; default: all",
     )
+    one.add_argument(
+        "--bad-rows",
+        choices=BAD_ROWS,
+        default="refuse",
+        help="vectors that are not finite or zero: an error, or left out of the pool, of a model's exemplars and of"
+        " the queries; default: %(default)s",
+    )
     for name, default, text in (
         ("--top-k", 100, "candidates that stand singly, and those of a query that soft_scores lists"),
         ("--bins", 2048, "bins of the histogram of all others"),
@@ -124,12 +132,12 @@ def calibrate(arguments: argparse.Namespace) -> int:
         }
         arguments.out.mkdir(parents=True, exist_ok=True)
         scratch = Path(stack.enter_context(TemporaryDirectory(dir=arguments.out)))
+        searched = soft_influence.usable(pool, mapper, arguments.bad_rows)
+        place = (pool, searched, mapper, arguments)
         ranked = [
             one
             for number, (test, _) in enumerate(sides["fit"])
-            for one in _ranked(
-                pool, test, kinds["fit"][number], scratch / f"fit{number}", mapper, arguments, True
-            )
+            for one in _ranked(*place, test, kinds["fit"][number], scratch / f"fit{number}", True)
         ]
         fitted: dict[str, Fitted] = {}
         if ranked:
@@ -144,9 +152,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         rows: dict[str, list[dict[str, Any]]] = {"calibration": [], "reliability": []}
         labels = {"mapper": str(arguments.mapper or "untuned")}
         for number, (test, _) in enumerate(sides["test"]):
-            for one in _ranked(
-                pool, test, kinds["test"][number], scratch / f"test{number}", mapper, arguments, False
-            ):
+            for one in _ranked(*place, test, kinds["test"][number], scratch / f"test{number}", False):
                 judged = soft_influence.judge(fitted, one, save, **how)
                 names = labels | {"test": test.path.stem, "prompt_kind": one.prompt_kind}
                 rows["calibration"] += calibration.calibration_rows(judged, **names)
@@ -160,7 +166,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         )
         if "published" in description:
             calibrators.save(fitted["published"], arguments.out / "calibrator.pth")
-    print(f"pool of {pool.rows} ({arguments.pool}), mapper {labels['mapper']}; intervals over models")
+    print(f"pool of {searched} ({arguments.pool}), mapper {labels['mapper']}; intervals over models")
     for line in results.printed_calibration(rows["calibration"]):
         print(line)
     return 0
@@ -208,11 +214,12 @@ def _pairs(arguments: argparse.Namespace, side: str) -> list[tuple[Path, Path | 
 
 def _ranked(
     pool: Matrix,
+    searched: int,
+    mapper: Mapper,
+    arguments: argparse.Namespace,
     test: TestCase,
     kinds: list[str],
     folder: Path,
-    mapper: Mapper,
-    arguments: argparse.Namespace,
     fitting: bool,
 ) -> list[Ranked]:
     from attrib_core.released import soft_influence
@@ -230,6 +237,8 @@ def _ranked(
             bins=arguments.bins,
             most=arguments.fit_queries if fitting else None,
             seed=arguments.seed,
+            bad_rows=arguments.bad_rows,
+            distractors=searched,
         )
     )
 

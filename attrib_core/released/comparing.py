@@ -41,8 +41,13 @@ def read(folder: Path) -> pd.DataFrame:
 
 def described(folder: Path, side: pd.DataFrame) -> str:
     """Which evaluation it is: its folder, and its mapper where that is known."""
-    mapper = side["mapper"].iloc[0] if len(side) else None
+    mapper = mapper_of(side)
     return str(folder) if mapper is None else f"{folder}, mapper {mapper}"
+
+
+def mapper_of(side: pd.DataFrame) -> str | None:
+    """The mapper of an evaluation as `read` found it; None where that is not known."""
+    return side["mapper"].iloc[0] if "mapper" in side and len(side) else None
 
 
 def _noted(path: Path, column: str) -> str | None:
@@ -108,7 +113,8 @@ def compare(
             "test file, prompt kind and model" if match == "model" else "prompt kind and category (--cases)"
         )
         raise InputError(f"the two evaluations have no {what} in common, nothing to compare")
-    yield from rows
+    names = dict(zip(("mapper", "against_mapper"), map(mapper_of, (ours, theirs)), strict=True))
+    yield from (row | names for row in rows)
 
 
 def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -82,6 +82,11 @@ def embed(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """What can be told from the command line alone."""
+    check_pth(arguments.out)
+    if arguments.threads < -1:
+        raise InputError(
+            f"--threads: {arguments.threads}, expected a number of at least 0, or -1 for the default"
+        )
     if arguments.pool is None:
         if arguments.images is None:
             raise InputError("--images: missing, expected the folder that the paths of --testcase start from")
@@ -90,4 +95,3 @@ def _check(arguments: argparse.Namespace) -> None:
         return
     if arguments.images is not None:
         raise InputError(f"--images: {arguments.images} beside --pool, expected it with --testcase alone")
-    check_pth(arguments.out)

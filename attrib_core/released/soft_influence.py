@@ -6,6 +6,7 @@ The pass over the pool is that of the workflow (`ranking.rank_group`), and so ar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ from attrib_core.released.mappers import Mapper
 from attrib_core.released.stored import Matrix
 from attrib_core.released.vectors import prepare, read_all, read_rows, rows_at_once
 
+LOGGER = logging.getLogger(__name__)
+BAD_ROWS = ("refuse", "drop")
+REMEDY = "; with --bad-rows drop such rows are left out"
 KIND_OF = {"media": "object", "object": "style"}
 """Kind of the sets by the prompt kind that the published files have for this kind alone."""
 SPLIT = "released"  # of the tables between ranking and calibration, which are of one split
@@ -74,6 +78,21 @@ def _digests(test: TestCase) -> Iterator[tuple[str, str]]:
         yield _set_name(test, model), digest(vectors[start:stop])
 
 
+def usable(pool: Matrix, mapper: Mapper, bad_rows: str) -> int:
+    """How many rows of the pool are searched: with 'drop' those alone that have a direction, counted in one pass."""
+    if bad_rows == "refuse":
+        return pool.rows
+    blocks = pool.blocks(rows_at_once(pool.dim))
+    good = sum(int(prepare(one, mapper.real, pool.where, _how(bad_rows)).good.sum()) for one in blocks)
+    if not good:
+        raise InputError(f"{pool.where}: none of {pool.rows} rows has a direction, expected some")
+    if good < pool.rows:
+        LOGGER.info(
+            "%d of %d rows of the pool have no direction and are left out", pool.rows - good, pool.rows
+        )
+    return good
+
+
 def rank(
     pool: Matrix,
     test: TestCase,
@@ -86,6 +105,8 @@ def rank(
     bins: int,
     most: int | None = None,
     seed: int = 0,
+    bad_rows: str = "refuse",
+    distractors: int | None = None,
     query_group: int = QUERY_GROUP,
     pool_block: int = POOL_BLOCK,
 ) -> Iterator[Ranked]:
@@ -95,14 +116,20 @@ def rank(
     labels       'encoder' and 'mapper' as the tables name them
     top_k, bins  see `ranking.rank`
     most         at most so many queries of each model and prompt kind, drawn by the seed; None: all
+    bad_rows     what is made of rows that are not finite or have no length. 'refuse': an InputError; 'drop': they
+                 are left out of the pool, of the exemplars of their model and of the queries, and a model that
+                 no exemplar is left of goes with its queries
+    distractors  rows of the pool that are searched, see `usable`; None: counted here
     query_group  queries for which the pool streams past once; with pool_block it bounds the memory
 
-    Raises InputError where pool, test and mapper are not of one dimension, and for rows that are not
-    finite or have no length.
+    Raises InputError where pool, test and mapper are not of one dimension, for rows that are refused, and where
+    no query is left of a prompt kind.
     """
     check_dimensions(pool, test, mapper)
+    searched = usable(pool, mapper, bad_rows) if distractors is None else distractors
     names = [_set_name(test, model) for model in range(len(test.chunks))]
-    own = _exemplar_sets(test, mapper, names)
+    own = _exemplar_sets(test, mapper, names, bad_rows)
+    known = np.array([name in own for name in names])
     rows = [
         {"exemplar_set": name, "kind": kind, "split": SPLIT} for name, kind in zip(names, kinds, strict=True)
     ]
@@ -110,29 +137,43 @@ def rank(
     for number, queries in enumerate(test.queries):
         chosen = _drawn(test, queries, most, seed)
         path = folder / f"{test.path.stem}-{number}.parquet"
-        parts = []
+        parts, lost = [], 0
         with tables.writer(path, tables.schema("candidates")) as sink:
             for start in range(0, queries.features.rows, query_group):
                 stop = min(start + query_group, queries.features.rows)
                 wanted = np.flatnonzero(chosen[start:stop])
                 if not len(wanted):
                     continue
-                asked = read_rows(queries.features, mapper.synth, "refuse", start, stop, remedy="")
+                asked = read_rows(queries.features, mapper.synth, _how(bad_rows), start, stop, REMEDY)
+                kept = wanted[asked.good[wanted] & known[queries.models[start:stop][wanted]]]
+                lost += len(wanted) - len(kept)
+                if not len(wanted := kept):
+                    continue
+                place = np.cumsum(asked.good) - 1
                 sets = [names[model] for model in queries.models[start:stop][wanted]]
                 ids = [f"{test.path.stem}/{queries.prompt_kind}/{start + row}" for row in wanted]
                 what = f"blocks of the pool ({test.path.stem} {queries.prompt_kind}, queries {start + 1} to {stop})"
                 found = ranking.rank_group(
-                    streams.Block(ids, asked.side.unit[wanted]),
+                    streams.Block(ids, asked.side.unit[place[wanted]]),
                     [own[name] for name in sets],
-                    _blocks(pool, mapper, pool_block, what),
+                    _blocks(pool, mapper, pool_block, what, bad_rows),
                     labels=_labels(labels, ids, sets, queries.prompt_kind),
-                    distractors=pool.rows,
+                    distractors=searched,
                     top_k=top_k,
                     bins=bins,
                     query_block=QUERY_BLOCK,
                 )
                 parts.append(found.ranks)
                 sink.write(found.candidates)
+        if lost:
+            LOGGER.info(
+                "%d of %d queries (%s %s) have no direction, or no exemplar with one, and are left out",
+                lost, int(chosen.sum()), test.path.stem, queries.prompt_kind,
+            )  # fmt: skip
+        if not parts:
+            raise InputError(
+                f"{queries.features.where}: no row with a direction has an exemplar with one, expected some"
+            )
         yield Ranked(queries.prompt_kind, pa.concat_tables(parts), path, exemplars)
 
 
@@ -176,13 +217,30 @@ def _set_name(test: TestCase, model: int) -> str:
     return f"{test.path.stem}/{model:06d}"
 
 
-def _exemplar_sets(test: TestCase, mapper: Mapper, names: Sequence[str]) -> dict[str, ranking.ExemplarSet]:
-    points = exact.fixed_point(read_all(test.exemplars, mapper.real, "refuse", remedy="").side.unit)
-    ids = test.exemplar_paths or [f"{test.path.stem}/exemplar/{row}" for row in range(len(points))]
-    return {
-        name: ranking.ExemplarSet(list(ids[start:stop]), points[start:stop])
-        for name, (start, stop) in zip(names, test.chunks.tolist(), strict=True)
-    }
+def _how(bad_rows: str) -> str:
+    """`drop` as `vectors.prepare` says it, which tells such rows and leaves them out of what it gives."""
+    return "last" if bad_rows == "drop" else bad_rows
+
+
+def _exemplar_sets(
+    test: TestCase, mapper: Mapper, names: Sequence[str], bad_rows: str
+) -> dict[str, ranking.ExemplarSet]:
+    """The exemplars of each model that has any with a direction."""
+    found = read_all(test.exemplars, mapper.real, _how(bad_rows), REMEDY)
+    points = exact.fixed_point(found.side.unit)
+    if len(points) < test.exemplars.rows:
+        LOGGER.info(
+            "%d of %d exemplars of %s have no direction and are left out",
+            test.exemplars.rows - len(points), test.exemplars.rows, test.path.stem,
+        )  # fmt: skip
+    ids = test.exemplar_paths or [f"{test.path.stem}/exemplar/{row}" for row in range(test.exemplars.rows)]
+    place = np.cumsum(found.good) - 1
+    sets = {}
+    for name, (start, stop) in zip(names, test.chunks.tolist(), strict=True):
+        rows = start + np.flatnonzero(found.good[start:stop])
+        if len(rows):
+            sets[name] = ranking.ExemplarSet([ids[row] for row in rows.tolist()], points[place[rows]])
+    return sets
 
 
 def _drawn(test: TestCase, queries: Queries, most: int | None, seed: int) -> np.ndarray:
@@ -207,8 +265,9 @@ def _labels(
     return ranking.Labels(labels["encoder"], labels["mapper"], rows)
 
 
-def _blocks(pool: Matrix, mapper: Mapper, rows: int, what: str) -> Iterator[streams.Block]:
+def _blocks(pool: Matrix, mapper: Mapper, rows: int, what: str, bad_rows: str) -> Iterator[streams.Block]:
     for block in progress(pool.blocks(rows), total=-(-pool.rows // rows), what=what):
         names = block.names or [f"row {block.start + row:09d}" for row in range(len(block.vectors))]
-        unit = prepare(block, mapper.real, pool.where, "refuse", remedy="").side.unit
-        yield streams.Block(list(names), unit)
+        found = prepare(block, mapper.real, pool.where, _how(bad_rows), REMEDY)
+        if len(found.side.unit):
+            yield streams.Block([names[row] for row in np.flatnonzero(found.good).tolist()], found.side.unit)

@@ -21,6 +21,8 @@ from attrib_core import tables
 from attrib_core.errors import InputError
 from attrib_core.ranking.streams import check_file
 
+NAMED = 8
+"""Keys of a dictionary that a message names; a network's may be hundreds."""
 PLAIN = "only tensors, numbers, strings, lists, tuples and dictionaries are read"
 
 
@@ -121,7 +123,9 @@ def describe(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, dict):
-        return f"a dict with {sorted(map(str, value))}"
+        names = sorted(map(str, value))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return f"a dict with {names[:NAMED]}{more}"
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     return "missing" if value is None else f"a {type(value).__name__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,13 +109,18 @@ def tune(arguments: argparse.Namespace) -> int:
     for path in _write(found, values, arguments):
         print(f"wrote {path}")
     print(found.choice["verdict"])
-    low, high = found.choice["gain_low"], found.choice["gain_high"]
     print(
-        f"gain on validation {100 * found.choice['gain']:+.1f} points of mAP, 95 % interval over models"
-        f" {100 * low:+.1f} to {100 * high:+.1f}; the best of many was taken, so this flatters: abc evaluate on"
-        " test features tells the truth"
+        f"gain on validation {100 * found.choice['gain']:+.1f} points of mAP, {_interval(found.choice)}; the best of"
+        " many was taken, so this flatters: abc evaluate on test features tells the truth"
     )
     return 0
+
+
+def _interval(choice: Mapping[str, Any]) -> str:
+    low, high = choice["gain_low"], choice["gain_high"]
+    if low is None:
+        return "without an interval, since there is one validation model"
+    return f"95 % interval over models {100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:

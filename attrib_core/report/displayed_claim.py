@@ -6,10 +6,15 @@ import math
 from collections.abc import Sequence
 
 from attrib_core.report import words
-from attrib_core.report.claim import OPEN, Claim
+from attrib_core.report.claim import AGAINST, OPEN, SHOWN, Claim
 from attrib_core.report.data import Row
+from attrib_core.report.none_claim import FEWEST as FEWEST_MODELS
 
 FEWEST = 20  # candidates that a statement on calibration is made from
+LEVELS = (0.1, 0.01, 0.001)
+"""What a candidate is given at least, the highest where there are enough; as calibration judges them."""
+ENOUGH = 0.25
+"""Part of the mean statement that the truth may lie beside it, either way, for it to be taken at its word."""
 
 
 def claim(
@@ -26,7 +31,9 @@ def claim(
     `mapper` has its name in the run; `kinds` are the kinds of sets that the
     calibrator covers, where there are several of them. Compares means over all bins
     above 10 %, or above 1 % or 0.1 % where fewer than 20 candidates are given
-    more; and the likelihood of the shares with equal shares.
+    more; and the likelihood of the shares with equal shares. Shown where the whole
+    interval of the difference is within ENOUGH of the mean statement, against where it
+    is beside that; open where few models have such candidates.
     """
     place = (encoder, mapper, "test")
     rows = [
@@ -34,13 +41,14 @@ def claim(
         for row in reliability
         if (row["encoder"], row["mapper"], row["split"], row["judged"]) == (*place, "displayed")
     ]
-    if not rows:
+    if not any(row["n_candidates"] for row in rows):  # the test split has none of these sets
         return None
-    values = {
-        row["metric"]: row["value"]
+    judged = {
+        row["metric"]: row
         for row in calibration
         if (row["encoder"], row["mapper"], row["split"], row["kind"]) == (*place, "all")
     }
+    values = {metric: row["value"] for metric, row in judged.items()}
     text = ""
     if {"exemplar_mass", "tail_mass", "negative_log_likelihood"} <= set(values):
         gain = math.exp(math.log(distractors + 1) - values["negative_log_likelihood"])
@@ -52,7 +60,7 @@ def claim(
         )
     about = f" for {words.listing(kinds)} sets" if kinds else ""
     question = f"Can the displayed influence be taken at its word{about}?"
-    for least in (0.1, 0.01, 0.001):
+    for least in LEVELS:
         large = [row for row in rows if row["bin_low"] >= 0.999 * least and row["mean_influence"] is not None]
         number = sum(row["n_candidates"] for row in large)
         if number >= FEWEST:
@@ -66,13 +74,39 @@ def claim(
         for column in ("mean_influence", "exemplar_share")
     )
     side = "too high" if stated > true else "too low"
+    excess = judged.get(f"displayed_excess_at_{least:g}")
+    verdict, end = _judgement(excess, stated)
     text += (
         "What is displayed, the share less what “none of these” takes, is judged on images with their exemplars in the "
         f"pool and without them, as many as are assumed. Where a candidate is given {_least(least)} or more "
         f"({words.plural(number, 'candidate')}), the mean statement is {100 * stated:.2f}{words.THIN}% and the true "
-        f"share {100 * true:.2f}{words.THIN}%: {side} by {abs(100 * (stated - true)):.2f} points."
+        f"share {100 * true:.2f}{words.THIN}%: {side} by {abs(100 * (stated - true)):.2f} points. {end}"
     )
-    return Claim(question, OPEN, f"{text} These means have no interval, and they come from few models.")
+    return Claim(question, verdict, text)
+
+
+def _judgement(excess: Row | None, stated: float) -> tuple[str, str]:
+    """Verdict and last sentences, from the row of the difference; `stated` is the mean statement."""
+    if excess is None or excess["ci_low"] is None:
+        return OPEN, "With such candidates of fewer than two models there is no interval for the difference."
+    low, high, models = excess["ci_low"], excess["ci_high"], excess["n_models"]
+    text = (
+        f"The interval of the statement less the truth is {_points(low)} to {_points(high)} points, over the"
+        f" {words.plural(models, 'model')} that have such candidates."
+    )
+    if models < FEWEST_MODELS:
+        return OPEN, f"{text} So few are too few for it to decide."
+    near, part = ENOUGH * stated, words.percent(ENOUGH)
+    if -near <= low and high <= near:
+        return SHOWN, f"{text} All of it is within {part} of the mean statement, so it can on average."
+    if low > near or high < -near:
+        return AGAINST, f"{text} All of it is farther off than {part} of the mean statement, so it cannot."
+    return OPEN, f"{text} Whether the truth is within {part} of the mean statement is open."
+
+
+def _points(difference: float) -> str:
+    """A signed difference with the decimals of the means beside it."""
+    return f"{100 * difference:+.2f}".replace("-", "\u2212")
 
 
 def _least(share: float) -> str:

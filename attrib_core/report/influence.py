@@ -97,6 +97,8 @@ def verdict(rows: Sequence[Row], metrics: Metrics) -> str:
         for row in own:
             if row["metric"] == "negative_log_likelihood" and row["pool_share"] == 1.0:
                 groups.setdefault((encoder, mapper, kind), {})[form] = row
+    if not groups:
+        return "The test split has no exemplar sets, so nothing is judged."
     several = {(encoder, mapper) for encoder, mapper, kind in groups if kind != "all"}
     single = [place for place in groups if place[2] != "all" or place[:2] not in several]
     parts = []

@@ -17,7 +17,7 @@ class Choice:
     """Tuning of one mapper of one encoder: rows of its curve, and what was chosen by the validation split.
 
     Values are mean average precisions; `gain` has a bootstrap interval over the
-    validation sets. `kept` says that the identity was best. `penalty` is None
+    validation sets, None where there is one set alone. `kept` says that the identity was best. `penalty` is None
     where the start was taken as it is, without training.
     """
 
@@ -32,8 +32,8 @@ class Choice:
     value: float
     untuned: float
     gain: float
-    gain_low: float
-    gain_high: float
+    gain_low: float | None
+    gain_high: float | None
     train: float
     train_untuned: float
 

@@ -232,14 +232,15 @@ CALIBRATION = pa.schema(
             "negative_log_likelihood, impossible, expected_calibration_error, brier, exemplar_mass, tail_mass, given"
             " that the sources are in the pool; mixture_negative_log_likelihood, mixture_expected_calibration_error,"
             " mixture_brier: of what is displayed, where the share absent_share of queries has its exemplars taken"
-            " away; none_mass and none_said, and the same of queries without their exemplars (_held_out) and of"
-            " controls (_control); none_auc: chance that a query without its exemplars has more mass of none than"
-            " one with them",
+            " away; displayed_excess_at_0.1, 0.01, 0.001: there, mean displayed less mean true influence of the"
+            " candidates given so much or more, over the models that have such; none_mass and none_said, and the same"
+            " of queries without their exemplars (_held_out) and of controls (_control); none_auc: chance that a query"
+            " without its exemplars has more mass of none than one with them",
         ),
         column("value", FLOAT64, "mean over queries; infinite where the likelihood of one is 0"),
         column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
         column("ci_high", FLOAT64, "upper end"),
-        column("n_queries", INT64, "queries averaged"),
+        column("n_queries", INT64, "queries of these models"),
         column("n_models", INT64, "customized models behind them"),
     ]
 )

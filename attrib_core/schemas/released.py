@@ -40,6 +40,13 @@ ABC_COMPARISONS = pa.schema(
     [
         column("test", TEXT, "file of test features of the first system"),
         column("against_test", TEXT, "of the second"),
+        column(
+            "mapper",
+            TEXT,
+            "file of the first system's mapper, 'untuned' without one, null if unknown",
+            null=True,
+        ),
+        column("against_mapper", TEXT, "of the second's", null=True),
         _PROMPT_KIND,
         column("matched_by", TEXT, "'model': the same models, paired; 'category': others, within categories"),
         _METRIC,
