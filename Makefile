@@ -72,8 +72,9 @@ demo: install
 	@$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_FLAGS)
 	@echo "The report: $(CURDIR)/results/$$(sed -n 's/^run: *\([^ #]*\).*/\1/p' config.yaml)/report/index.html"
 
+# Each worker begins with tests that stand together, so that few fixtures of a file are made twice.
 test: install
-	@$(BIN)/python -m pytest -m 'not slow and not gpu' -n $(WORKERS) $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m 'not slow and not gpu' -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 # One process: the slow tests start a workflow, which fills the cores by itself.
 test-slow: install

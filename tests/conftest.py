@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import importlib  # noqa: E402
+import random  # noqa: E402
 import runpy  # noqa: E402
 import sys  # noqa: E402
 import textwrap  # noqa: E402
@@ -22,6 +23,16 @@ from typing import Any  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test or its fixtures draw without a seed of their own hangs on no test before them."""
+    random.seed(0)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 class Named(list[Any]):

@@ -89,7 +89,7 @@ def kill_group(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> 
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
     if number == signal.SIGKILL:
-        process.wait(timeout=60)
+        process.wait(timeout=600)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -161,7 +161,7 @@ def test_locks_of_another_user_that_cannot_be_written_still_lock(environment, mo
     assert device.claim(patience=0) == "0"
     monkeypatch.delenv(device.CLAIMED)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    out, _ = start("from attrib_core import device; print(device.claim())").communicate(timeout=60)
+    out, _ = start("from attrib_core import device; print(device.claim())").communicate(timeout=600)
     assert out.strip() == "1"
 
 

@@ -104,7 +104,7 @@ def test_a_disk_of_snakemake_that_fills_in_a_job_loses_nothing(small_disk: Path,
         assert run.wait_for(process, lambda: any(made.rglob("*.tsv")))  # the first of four jobs is done
         filler = fill(small_disk)
         with kept_full(small_disk):
-            assert process.wait(timeout=300) == 1
+            assert process.wait(timeout=600) == 1
     finally:
         run.kill_group(process)
     words = [line for line in run.printed(tmp_path).splitlines() if line.strip()][-1]

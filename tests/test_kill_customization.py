@@ -24,7 +24,7 @@ from tests.kill_job_fixtures import start
 
 SETS, STACK, KILLS = 24, 4, 10
 FILES_A_SET = 3  # delta, token, record
-PATIENCE = 120.0  # seconds until a job that makes no progress is a failure
+PATIENCE = 600.0  # seconds until a job that makes no progress is a failure
 
 
 def sets() -> list[ExemplarSet]:

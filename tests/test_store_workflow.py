@@ -21,6 +21,7 @@ QUICK: dict[str, Any] = {
     "mapper": {"trained_on": ["both"]},
     "synthesis": {"image_format": "jpeg", "quality": 80},
 }
+SAMPLE: dict[str, Any] = QUICK | {"synthesis": QUICK["synthesis"] | {"keep": "sample"}}
 MORE: dict[str, Any] = QUICK | {"exemplars": {"style_sets": 4}}
 
 
@@ -63,8 +64,7 @@ def call(folder: Path, run: str, *arguments: str, **changes: Any) -> dict[str, i
 def test_what_is_kept_changes_no_result_and_a_second_run_makes_nothing_dear(folder: Path) -> None:
     results = folder / "results"
     before = kept(results)
-    settings = QUICK | {"synthesis": QUICK["synthesis"] | {"keep": "sample"}}
-    call(folder, "sample", **settings)
+    call(folder, "sample", **SAMPLE)
     assert kept(results) == before, "nothing was trained, drawn or encoded for the second run"
     own, other = contents(results / "all"), contents(results / "sample")
     assert own.keys() == other.keys()
@@ -79,9 +79,9 @@ def test_what_is_kept_changes_no_result_and_a_second_run_makes_nothing_dear(fold
     assert (results / "sample/report/gallery.csv").read_text() == (
         results / "all/report/gallery.csv"
     ).read_text()
-    assert call(folder, "sample", "--dry-run", **settings) == {}, "pictures that are gone are not missed"
+    assert call(folder, "sample", "--dry-run", **SAMPLE) == {}, "pictures that are gone are not missed"
     encoders = {"pixel": {"family": "pixel", "size": 8}, "coarse": {"family": "pixel", "size": 4}}
-    assert call(folder, "sample", "--dry-run", **settings, encoders=encoders)["synthesize_part"] == 2
+    assert call(folder, "sample", "--dry-run", **SAMPLE, encoders=encoders)["synthesize_part"] == 2
 
 
 def test_a_set_more_costs_a_set_more(folder: Path) -> None:
@@ -101,11 +101,12 @@ def test_a_set_more_costs_a_set_more(folder: Path) -> None:
 
 def test_nothing_that_a_run_needs_is_removed(folder: Path) -> None:
     results = folder / "results"
+    call(folder, "sample", **SAMPLE)  # there already, where the tests above have run
+    call(folder, "all", **MORE)
     for name in ("all", "sample"):
-        if (results / name).is_dir():
-            needed = collecting.of_run(results / name)
-            assert main(["store", "gc", "--run", name, "--delete", "--results", str(results)]) == 0
-            assert needed == collecting.of_run(results / name)
+        needed = collecting.of_run(results / name)
+        assert main(["store", "gc", "--run", name, "--delete", "--results", str(results)]) == 0
+        assert needed == collecting.of_run(results / name)
     assert main(["store", "verify", "--results", str(results)]) == 0
     assert call(folder, "all", "--dry-run", **MORE) == {}
     shutil.rmtree(results / "all")
