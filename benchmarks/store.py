@@ -45,12 +45,12 @@ from attrib_core.customization.concepts import ExemplarSet
 from attrib_core.diffusion import deltas, description
 from attrib_core.embedding import part as embedding_part
 from attrib_core.pictures import png
-from attrib_core.store import parts, pieces, places
+from attrib_core.store import claims, parts, pieces, places
 from attrib_core.synthesis import part as synthesis
 from benchmarks.clocks import CLOCKS, now
 
 TOKEN, CATEGORY, SEED = "<new1>", "bird", 0
-STORE: list[tuple[ModuleType, str]] = [
+STORE: list[tuple[ModuleType | type, str]] = [
     (pieces, "write"),
     (pieces, "finished"),
     (pieces, "read"),
@@ -61,6 +61,8 @@ STORE: list[tuple[ModuleType, str]] = [
     (deltas, "write"),
     (stacks.whole, "write_bytes"),
     (embedding_part, "wanted"),
+    (claims.Claims, "take"),
+    (claims.Claims, "release"),
     (records, "save"),
 ]
 
@@ -237,15 +239,19 @@ def _stages(
                 asked = embedding_part.wanted(
                     path, ids="query_id", by=by, encoder=encoder, conditions=conditions
                 )
-                made = embedding_part.embed(
-                    path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{name}-{what}"
-                )
-                with tables.writer(output, embedding.schema(encoder)) as sink:
-                    for table in made:
-                        sink.write(table)
-                parts.settle(
-                    output, embedding_part.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run
-                )
+                with embedding_part.claimed(asked, run):
+                    made = embedding_part.embed(
+                        path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{name}-{what}"
+                    )
+                    with tables.writer(output, embedding.schema(encoder)) as sink:
+                        for table in made:
+                            sink.write(table)
+                    parts.settle(
+                        output,
+                        embedding_part.EMBEDDINGS,
+                        [(one.key, len(one.names)) for one in asked],
+                        run=run,
+                    )
                 _recorded(run, f"embed_{what}_part", output)
 
             yield f"embed {what}, {name}", embed

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,9 +132,10 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
         output = run / "embeddings.parquet"
         conditions = {"encoder": ENCODERS[name], "code": "x"}
         asked = part.wanted(pictures, by=PARTS[kind], conditions=conditions, **read)
-        written(output, part.embed(pictures, asked, **read, run=run, job="embed/x"))
-        spans = [(one.key, len(one.names)) for one in asked]
-        parts.settle(output, part.EMBEDDINGS, spans, run=run)
+        with part.claimed(asked, run) if hasattr(part, "claimed") else nullcontext():
+            written(output, part.embed(pictures, asked, **read, run=run, job="embed/x"))
+            spans = [(one.key, len(one.names)) for one in asked]
+            parts.settle(output, part.EMBEDDINGS, spans, run=run)
         given: dict[str, Any] = {"rule": "embed", "log": [str(run / "logs/x.log")], "input": [], "params": {}}
         records.save(SimpleNamespace(**given, output=[str(output)], wildcards={}))
 
