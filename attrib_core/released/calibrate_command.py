@@ -108,6 +108,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     check_folder(arguments.out)
+    _check_left(arguments)
     how: dict[str, Any] = dict(
         shown=arguments.top_k, absent_share=arguments.absent_share, pool_shares=arguments.pool_shares,
         bootstrap=arguments.bootstrap, seed=arguments.seed,
@@ -203,6 +204,22 @@ def _check(arguments: argparse.Namespace) -> None:
     except InputError as error:  # which names keys of the config
         key, _, rest = str(error).partition(":")
         raise InputError(f"--{key.rpartition('.')[2].replace('_', '-')}:{rest}") from None
+
+
+def _check_left(arguments: argparse.Namespace) -> None:
+    """No file of an earlier call stays beside tables that it does not belong to."""
+    anew = {
+        "soft_scores.parquet": arguments.soft_scores,
+        "calibrator.json": bool(arguments.fit),
+        "calibrator.pth": bool(arguments.fit) and "published" in arguments.forms,
+    }
+    given = arguments.calibrator and arguments.calibrator.absolute()
+    for name, written in anew.items():
+        path = arguments.out / name
+        if path.exists() and not written and path.absolute() != given:
+            raise InputError(
+                f"--out: {path} is of an earlier call, and this one writes none; give another folder, or remove it"
+            )
 
 
 def _pairs(arguments: argparse.Namespace, side: str) -> list[tuple[Path, Path | None]]:

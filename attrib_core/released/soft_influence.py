@@ -80,10 +80,11 @@ def _digests(test: TestCase) -> Iterator[tuple[str, str]]:
 
 def usable(pool: Matrix, mapper: Mapper, bad_rows: str) -> int:
     """How many rows of the pool are searched: with 'drop' those alone that have a direction, counted in one pass."""
-    if bad_rows == "refuse":
+    how = _how(bad_rows)
+    if how == "refuse":
         return pool.rows
     blocks = pool.blocks(rows_at_once(pool.dim))
-    good = sum(int(prepare(one, mapper.real, pool.where, _how(bad_rows)).good.sum()) for one in blocks)
+    good = sum(int(prepare(one, mapper.real, pool.where, how).good.sum()) for one in blocks)
     if not good:
         raise InputError(f"{pool.where}: none of {pool.rows} rows has a direction, expected some")
     if good < pool.rows:
@@ -219,6 +220,8 @@ def _set_name(test: TestCase, model: int) -> str:
 
 def _how(bad_rows: str) -> str:
     """`drop` as `vectors.prepare` says it, which tells such rows and leaves them out of what it gives."""
+    if bad_rows not in BAD_ROWS:
+        raise InputError(f"--bad-rows: {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}")
     return "last" if bad_rows == "drop" else bad_rows
 
 
