@@ -13,10 +13,12 @@ from attrib_core.syntax import Module, Statement, Target, parse
 PACKAGE = "attrib_core"
 UNCOUNTED = frozenset({f"{PACKAGE}.jobs", f"{PACKAGE}.errors"})
 """Modules that surround the work and never touch a result."""
+BY_CONFIG = frozenset({f"{PACKAGE}.families"})
+"""Modules that import others by names of the config, which each rule names for its fingerprint."""
 BY_LITERAL = {f"{PACKAGE}.schemas": "SCHEMAS"}
 """Dictionaries whose entries are asked for by a literal name: an entry counts where the code that
 is reached has its name as a string. So a new table, or a changed one, touches only its users."""
-DATA_SUFFIXES = frozenset({".csv", ".txt", ".json", ".yaml", ".html", ".css", ".js", ".svg"})
+DATA_SUFFIXES = frozenset({".csv", ".txt", ".json", ".toml", ".yaml", ".yml", ".html", ".css", ".js", ".svg"})
 
 
 class Walk:
@@ -135,6 +137,12 @@ class Walk:
             self._references(module, module.statement(node))
 
     def _references(self, module: Module, statement: Statement) -> None:
+        if statement.blind and module.name not in BY_CONFIG:
+            raise InputError(
+                f"{module.path}, line {min(statement.blind)}: imports a module by a name that is put together, which no"
+                f" fingerprint can follow, so that its changes would go unnoticed; write the name in full, such as"
+                f" {PACKAGE + '.pictures'!r}, or make the module a family that the config names"
+            )
         self._literals |= statement.literals
         self._data_files(module, statement)
         for name in sorted(statement.modules):

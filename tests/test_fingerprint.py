@@ -214,6 +214,34 @@ def test_a_named_family_counts_as_a_whole_and_others_do_not(project):
 @pytest.mark.parametrize(
     "use",
     [
+        "import importlib\nname = 'more'\nimportlib.import_module(f'attrib_core.{name}')",
+        "import importlib\ndef f(name):\n    return importlib.import_module('attrib_core.' + name)",
+        "from importlib import import_module\nimport_module('.more', 'attrib_core')",
+        "from importlib import import_module\nimport_module(package='attrib_core', name='.more')",
+        "x = lambda name: __import__(name)",
+    ],
+)
+def test_an_import_that_cannot_be_followed_is_an_error(project, use):
+    (project.root / "attrib_core/used.py").write_text(f"{use}\n")
+    (project.root / "script.py").write_text("from attrib_core import used\nused.f\n")
+    line = use.count("\n") + 1
+    with pytest.raises(
+        InputError, match=rf"used.py, line {line}: imports a module by a name that is put together"
+    ):
+        project.print()
+
+
+def test_an_import_by_a_computed_name_that_nothing_reaches_is_no_error(project):
+    (project.root / "attrib_core/used.py").write_text(
+        "def f():\n    return 1\ndef g(name):\n    __import__(name)\n"
+    )
+    (project.root / "script.py").write_text("from attrib_core import used\nused.f()\n")
+    assert project.print()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
         "from attrib_core import more\nmore.value()",
         "import attrib_core.more\nattrib_core.more.value()",
         "import attrib_core.more as more\nmore.value()",

@@ -65,7 +65,7 @@ def test_modules_are_imported_by_name_only_where_the_fingerprint_knows() -> None
     """A module that code loads by a name it makes up is hidden from the fingerprint."""
     hidden = re.compile(r"import_module|__import__|runpy|resolve_name|\bexec\(|(?<![.\w])eval\(")
     found = {name for name in reruns.modules() if hidden.search((ROOT / name).read_text("utf-8"))}
-    assert found <= {"attrib_core/families.py"}
+    assert found <= {"attrib_core/families.py", "attrib_core/syntax/__init__.py"}  # the latter looks for such
 
 
 def mismatches(rows: list[table.Row]) -> list[str]:

@@ -21,6 +21,7 @@ __all__ = ["Module", "Statement", "Target", "parse"]
 IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 SPOKEN_CALLS = frozenset({"InputError"})
 """Calls whose arguments are words for the user, and which end the job."""
+IMPORTING_CALLS = frozenset({"import_module", "__import__"})
 SPOKEN_KEYWORDS = frozenset({"description"})
 SPEAKERS = frozenset({"LOGGER"})
 SPOKEN_POSITION = {"column": 2}
@@ -39,6 +40,8 @@ class Statement:
     modules: frozenset[str]
     """Dotted names of all modules that the statement imports when it runs."""
     literals: frozenset[str]
+    blind: frozenset[int] = frozenset()
+    """Lines that import a module by a name that is not written there in full."""
 
 
 @dataclass
@@ -109,6 +112,7 @@ class _Reader:
         self._imports: dict[str, Target] = {}
         self._modules: set[str] = set()
         self._literals: set[str] = set()
+        self._blind: set[int] = set()
         self._scopes: list[set[str]] = []
 
     def read(self, node: ast.AST) -> Statement:
@@ -119,6 +123,7 @@ class _Reader:
             self._imports,
             frozenset(self._modules),
             frozenset(self._literals),
+            frozenset(self._blind),
         )
 
     def _text(self, node: object) -> str:
@@ -199,6 +204,8 @@ class _Reader:
         called = node.func.id if isinstance(node.func, ast.Name) else ""
         if called in SPOKEN_CALLS:
             return f"{function}()"
+        if _is_blind(node):
+            self._blind.add(node.lineno)
         silent = SPOKEN_POSITION.get(called)
         positional = [self._text(argument) for number, argument in enumerate(node.args) if number != silent]
         keywords = [
@@ -207,6 +214,18 @@ class _Reader:
             if keyword.arg not in SPOKEN_KEYWORDS
         ]
         return f"{function}({','.join(positional + keywords)})"
+
+
+def _is_blind(node: ast.Call) -> bool:
+    """Whether a call imports a module whose full name is no literal."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called not in IMPORTING_CALLS:
+        return False
+    named = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
+    match [*node.args, *named][:1]:
+        case [ast.Constant(value=str(name))]:
+            return name.startswith(".")
+    return True
 
 
 def _is_spoken(node: object) -> bool:
