@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import time
 from pathlib import Path
 
 from attrib_core import keys, whole
@@ -19,6 +20,9 @@ from attrib_core.errors import InputError
 REMEMBERED = 8_000_000
 """Bytes from which on a digest is worth a file; smaller ones take milliseconds."""
 MEMORY = "ATTRIB_DIGESTS"
+TICK, COARSE_TICK = 50_000_000, 2_500_000_000
+"""Nanoseconds after which a file that is written has another time: by the system's clock, and where times are whole
+seconds."""
 _read: dict[tuple[int, int, int, int], str] = {}
 
 
@@ -60,13 +64,18 @@ def once(path: Path) -> str:
     """SHA-256 of a file's bytes, read once in a process while nothing shows that they changed.
 
     Known again by device, inode, size and time of change, whatever its name: what was written, then given a
-    second name and recorded, is read for all three once.
+    second name and recorded, is read for all three once. Not so what was written just now: other bytes, in the file
+    or in a new one of its inode, could have the same time.
     """
     status = path.stat()
     seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if seen not in _read:
-        _read[seen] = keys.file_digest(path)
-    return _read[seen]
+    if seen in _read:
+        return _read[seen]
+    age = time.time_ns() - status.st_mtime_ns
+    digest = keys.file_digest(path)
+    if age > (TICK if status.st_mtime_ns % 1_000_000_000 else COARSE_TICK):
+        _read[seen] = digest
+    return digest
 
 
 def memory() -> Path:

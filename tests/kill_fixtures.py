@@ -154,12 +154,12 @@ def _complete(folder: Path, path: Path) -> bool:
     return (state / "metadata" / name).exists() and not (state / "incomplete" / name).exists()
 
 
-def contents(folder: Path) -> dict[str, Any]:
+def contents(folder: Path, results: Path = RESULTS) -> dict[str, Any]:
     """All that a run says, by path, without what was measured on the way."""
     found: dict[str, Any] = {}
-    deltas = (folder / RESULTS.parent / "store/deltas").iterdir()
-    for path in sorted([*(folder / RESULTS).rglob("*"), *deltas]):
-        name = path.relative_to(folder / RESULTS.parent).as_posix().removeprefix(f"{RESULTS.name}/")
+    deltas = (folder / results.parent / "store/deltas").iterdir()
+    for path in sorted([*(folder / results).rglob("*"), *deltas]):
+        name = path.relative_to(folder / results.parent).as_posix().removeprefix(f"{results.name}/")
         if (
             path.is_dir()
             or name.startswith(("logs/", "benchmarks/", "records/"))

@@ -124,3 +124,11 @@ def test_without_locks_everybody_makes_all(folder: Path) -> None:
 def test_places_of_keys_are_their_own(folder: Path) -> None:
     many = {claims._place(keys.content_key(number)) for number in range(10_000)}
     assert len(many) == 10_000 and max(many) < 2**63
+
+
+def test_an_error_of_who_makes_is_kept_and_ends_its_claims(folder: Path) -> None:
+    with pytest.raises(ValueError, match="a bad picture"):
+        for _ in claims.turns(folder, [[ONE, TWO]], lambda _: False, what="models"):
+            raise ValueError("a bad picture")
+    Holder(folder, ONE, TWO).end()
+    assert list(claims.turns(folder, [[ONE]], lambda _: False, what="models")) == [[ONE]]

@@ -29,7 +29,9 @@ def settle(path: Path, kind: str, spans: Iterable[Span], *, run: Path) -> None:
 
     `kind` is that in the store, "synthesized" or the like.
     """
-    pieces.hold(path, places.folder(run, kind), spans)
+    folder = places.folder(run, kind)
+    with places.moving(folder):
+        pieces.hold(path, folder, spans)
 
 
 def let_go(kind: str, *, run: Path, job: str) -> None:
@@ -39,6 +41,8 @@ def let_go(kind: str, *, run: Path, job: str) -> None:
     For a later job, whose own output needs them no more: where `job` itself is killed before Snakemake counts it as
     ended, its table is made again, of pieces that are still there.
     """
-    others = places.referred(run.parent, without=run)[kind]
-    pieces.drop(places.folder(run, kind), set(places.noted(run, job)) - others)
-    places.refer(run, job, kind, [])
+    folder = places.folder(run, kind)
+    with places.moving(folder):
+        others = places.referred(run.parent, without=run)[kind]
+        pieces.drop(folder, set(places.noted(run, job)) - others)
+        places.forget(run, job, kind)

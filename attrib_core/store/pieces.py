@@ -23,6 +23,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ HELD = "part-"
 KEYS = ".keys"
 TOGETHER = 32
 """Pieces of one record at most: it then fits a block of the disk, so that copies of it take no more than records."""
+LOOKS = 10
+"""Looks for a piece that jobs of other runs move meanwhile; a record names a file that is there at any time."""
 NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 
 
@@ -82,9 +85,9 @@ def _parsed(text: str) -> Any:
 def finished(folder: Path, key: str) -> Piece | None:
     """A piece that is there and holds the bytes that were written; None where it must be made.
 
-    Looked for twice: its file may have been removed in favour of another between the looks at both.
+    Looked for again where its file was removed in favour of another between the looks at both.
     """
-    for _ in range(2):
+    for _ in range(LOOKS):
         piece = found(folder, key)
         if piece is None:
             return None
@@ -166,7 +169,8 @@ def _move(
     if not _linked(part, target):
         moving = {key: rows for key, rows in moving.items() if finished(folder, key) is None}
         if not moving:
-            target.with_suffix(KEYS).unlink()
+            if not target.exists():  # else a copy that pieces are in
+                target.with_suffix(KEYS).unlink()
             return
         with whole.written(target, name_too=False) as temporary:
             shutil.copyfile(part, temporary)
@@ -194,12 +198,12 @@ def remove_unused(file: Path) -> bool:
 
 
 def drop(folder: Path, dropped: Iterable[str]) -> None:
-    """Remove pieces that have a file of their own; those that a part holds stay."""
+    """Remove pieces that have a file of their own, or one that a killed drop has left; those that a part holds stay."""
     for key in dropped:
         piece = found(folder, key)
-        if piece is not None and piece.file.stem == key:
+        if piece is None or piece.file.stem == key:
             (folder / f"{key}.json").unlink(missing_ok=True)
-            piece.file.unlink(missing_ok=True)
+            (folder / f"{key}.parquet").unlink(missing_ok=True)
 
 
 def _only_here(file: Path, key: str) -> bool:
@@ -214,8 +218,9 @@ def _linked(part: Path, target: Path) -> bool:
     """Give a file a second name, in place of what has it; False where the file system has no links."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        if target.exists() and target.samefile(part):
-            return True
+        with suppress(FileNotFoundError):
+            if target.samefile(part):
+                return True
         temporary.unlink(missing_ok=True)
         os.link(part, temporary)
     except OSError as error:
@@ -235,11 +240,17 @@ def _write_records(folder: Path, records: Mapping[str, Piece]) -> None:
     while pending:
         first, *others = pending[:TOGETHER]
         temporary = folder / f".{first}.json.{os.getpid()}.tmp"
-        temporary.write_text(_record({key: records[key] for key in (first, *others)}), "utf-8")
-        whole.flush(temporary)
-        linked = itertools.takewhile(functools.partial(_linked, temporary), map(names.__getitem__, others))
-        pending = pending[1 + sum(1 for _ in linked) :]
-        temporary.replace(names[first])
+        try:
+            temporary.write_text(_record({key: records[key] for key in (first, *others)}), "utf-8")
+            whole.flush(temporary)
+            linked = itertools.takewhile(
+                functools.partial(_linked, temporary), map(names.__getitem__, others)
+            )
+            pending = pending[1 + sum(1 for _ in linked) :]
+            temporary.replace(names[first])
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
     whole.flush(folder)
 
 

@@ -2,6 +2,7 @@
 
     results/store/<kind>/<key>...               deltas, prior pictures, synthesized pictures, embeddings
     results/store/lock                          shared by who works, held alone by who removes
+    results/store/<kind>.moves                  held for moments by who moves or drops pieces, or notes keys
     results/<run>/refers/<rule>/<job>.json      the keys that a job's output, finished or in work, hangs on
     results/<run>/refers/jobs.json              the jobs of the run's config, when Snakemake last began
 
@@ -21,11 +22,13 @@ from pathlib import Path
 
 from attrib_core import tables
 from attrib_core.errors import InputError
+from attrib_core.store.claims import NO_LOCKS
 
 STORE = "store"
 REFERS = "refers"
 JOBS = "jobs.json"
 LOCK = "lock"
+MOVES = ".moves"
 
 
 def root(run: Path) -> Path:
@@ -47,13 +50,20 @@ def relative(kind: str) -> Path:
 def refer(run: Path, job: str, kind: str, keys: Iterable[str]) -> None:
     """Note that a job, "customize_part/0000" or "prior", hangs on keys of a kind, in place of what it noted before.
 
-    A note that says so already is let be.
+    A note that says so already is let be. What a job looks for after its note is not dropped any more: a drop that
+    did not see the note has ended.
     """
     path, note = run / REFERS / f"{job}.json", {"kind": kind, "keys": sorted(set(keys))}
     with suppress(FileNotFoundError, ValueError):
         if json.loads(path.read_text("utf-8")) == note:
             return
-    tables.write_json(path, note)
+    with moving(folder(run, kind)):
+        tables.write_json(path, note)
+
+
+def forget(run: Path, job: str, kind: str) -> None:
+    """Note that a job hangs on no keys of a kind any more; for who has `moving`."""
+    tables.write_json(run / REFERS / f"{job}.json", {"kind": kind, "keys": []})
 
 
 def note_jobs(run: Path, jobs: Iterable[str]) -> None:
@@ -122,7 +132,23 @@ def in_use(run: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH)
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
+
+
+@contextmanager
+def moving(kept: Path) -> Iterator[None]:
+    """Inside, no other job moves or drops pieces of a folder of the store: it could remove a file that another has
+    just given to a part, or a piece that another is about to use.
+
+    For moments, not nested: waits for who does, who waits for nobody. Where there are no locks nothing is held.
+    """
+    with _opened(kept.with_name(kept.name + MOVES)) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
                 raise
         yield
 
