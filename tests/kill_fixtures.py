@@ -97,13 +97,20 @@ def _files(folder: Path) -> list[Path]:
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
+def _stat(path: Path) -> os.stat_result | None:
+    """None for a file that Snakemake has removed meanwhile, as it does with logs before their job runs again."""
+    with suppress(FileNotFoundError):
+        return path.stat()
+    return None
+
+
 def jobs_begun(folder: Path, since: int) -> list[str]:
     """Rules of the jobs whose logs were begun after a time in nanoseconds."""
     logs = folder / RESULTS / "logs"
     return [
         path.relative_to(logs).parts[0].removesuffix(".log")
         for path in _files(logs)
-        if path.suffix == ".log" and path.stat().st_mtime_ns > since
+        if path.suffix == ".log" and (status := _stat(path)) is not None and status.st_mtime_ns > since
     ]
 
 
@@ -132,7 +139,8 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
         for path in _files(results)
         if path.suffix in (".parquet", ".json", ".safetensors") and _complete(folder, path)
     ]
-    found = {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
+    statuses = {str(path): _stat(path) for path in kept}
+    found = {name: (one.st_ino, one.st_mtime_ns) for name, one in statuses.items() if one is not None}
     # a piece moves from a file of its own to that of its part, but says when it was made
     for record in (results.parent / "store").glob("*/*.json"):
         if record.parent.name != "deltas" and (piece := pieces.found(record.parent, record.stem)):
