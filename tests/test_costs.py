@@ -62,6 +62,7 @@ def test_numbers_that_hang_on_switches() -> None:
     assert found.customized == 3 * 2 * 4 * 2
 
 
+@pytest.mark.slow
 def test_the_jobs_are_those_that_snakemake_plans(tmp_path: Path) -> None:
     """Rule, output, log and benchmark file of each; every rule of the workflow has its jobs here."""
     dry = snakemake(tmp_path, TINY, "--dry-run").stdout

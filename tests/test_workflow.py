@@ -106,6 +106,7 @@ def test_a_dry_run_counts_the_jobs(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("results/**/*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_run_begins_anew_where_results_were_removed_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / ".snakemake" / "incomplete").mkdir(parents=True)
     (tmp_path / records.METADATA).symlink_to(Path("..") / records.HOME)
@@ -213,6 +214,7 @@ def test_memory_and_minutes_of_every_rule_grow_with_each_attempt() -> None:
         assert [name for name, part in rules.items() if f" {resource}=growing(" not in part] == []
 
 
+@pytest.mark.slow
 def test_the_linter_of_snakemake_finds_nothing(tmp_path: Path) -> None:
     result = snakemake(tmp_path, TINY, "--lint")
     assert result.returncode == 0, tail(result)
@@ -230,6 +232,7 @@ def test_snakemake_makes_its_report(
         assert words in text
 
 
+@pytest.mark.slow
 def test_a_run_that_came_without_the_notes_of_snakemake_is_told_about(tmp_path: Path) -> None:
     """One finished job of which the records know and Snakemake does not."""
     made = tmp_path / "results/tiny/base_model.json"
