@@ -35,9 +35,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from attrib_core import calibration, keys, tables
-from attrib_core.calibration import discrimination
-from attrib_core.calibration.published import BETA
+from attrib_core.attribution.calibration import auc, calibrate
+from attrib_core.attribution.calibration.published_fit import BETA
+from attrib_core.common import hashing
+from attrib_core.storage import tables
 
 NOISE, SPREAD, OWN, SHIFT, LOST, ABSENT = 0.08, 0.05, 0.10, 0.42, 0.1, 0.5
 TOP, BINS = 100, 2048
@@ -49,13 +50,13 @@ class Softplus(NamedTuple):
 
     fitted: Any
 
-    def shares(self, one: calibration.Evidence) -> np.ndarray:
+    def shares(self, one: calibrate.Evidence) -> np.ndarray:
         u = np.exp(one.gap / self.fitted.tau)
         weight = np.logaddexp(0.0, BETA * (u + self.fitted.bias)) / BETA
         share: np.ndarray = weight / one.total(one.count * weight)[one.query]
         return share
 
-    def none(self, one: calibration.Evidence) -> np.ndarray:
+    def none(self, one: calibrate.Evidence) -> np.ndarray:
         return np.zeros(len(one.queries))
 
 
@@ -84,8 +85,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _fit(evidence: list[calibration.Evidence]) -> dict[str, Any]:
-    found = {name: calibration.fit_form(name, evidence, ABSENT).calibrator for name in calibration.FORMS}
+def _fit(evidence: list[calibrate.Evidence]) -> dict[str, Any]:
+    found = {name: calibrate.fit_form(name, evidence, ABSENT).calibrator for name in calibrate.FORMS}
     return {
         "published": found["published"],
         "published, softplus": Softplus(found["published"]),
@@ -103,13 +104,13 @@ def _synthetic(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield names | {"method": BEST} | best
 
 
-def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibration.Evidence, dict[str, Any]]:
+def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibrate.Evidence, dict[str, Any]]:
     """Evidence of drawn queries, and what the true posterior reaches on them."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("own", "top", "mean", "count")}
     names = ("nll", "mixture", "none", "wrong", "absent", "present")
     losses: dict[str, list[float]] = {name: [] for name in names}
     for number in range(queries):
-        rng = keys.generator(seed, "calibration benchmark", split, size, number)
+        rng = hashing.generator(seed, "calibration benchmark", split, size, number)
         centre = 0.1 + SPREAD * rng.standard_normal()
         others = centre + NOISE * rng.standard_normal(size)
         if rng.random() < LOST:
@@ -130,7 +131,7 @@ def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibration.
     query = np.concatenate([np.repeat(np.arange(queries), [len(value) for value in part]) for part in parts])
     highest = np.full(queries, -np.inf)
     np.maximum.at(highest, query, similarity)
-    evidence = calibration.Evidence(
+    evidence = calibrate.Evidence(
         queries=[f"{split}{i}" for i in range(queries)],
         kinds=["object"] * queries,
         sets=[f"{split}{i // 4:05d}" for i in range(queries)],
@@ -145,7 +146,7 @@ def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibration.
         siblings=np.zeros(queries, int),
     )
     absent, present = (np.array(losses.pop(name)) for name in ("absent", "present"))
-    pairs = discrimination.wins(present, absent, np.zeros(queries, int), 1)
+    pairs = auc.wins(present, absent, np.zeros(queries, int), 1)
     found = {name: float(np.mean(value)) for name, value in losses.items()}
     found["pairs"] = float(pairs[0, 0]) / queries**2
     return evidence, found | {"low": None, "high": None, "ece": None, "displayed": None}
@@ -172,28 +173,28 @@ def _truth(own: float, others: np.ndarray, centre: float, losses: dict[str, list
 
 
 def _of_run(run: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    exemplars = tables.read(run / "exemplars.parquet", "exemplars", calibration.EXEMPLAR_COLUMNS)
+    exemplars = tables.read(run / "exemplars.parquet", "exemplars", calibrate.EXEMPLAR_COLUMNS)
     for path in sorted(run.glob("ranks/*/*.parquet")):
         encoder, mapper = path.parent.name, path.stem
-        ranks = tables.read(path, "ranks", calibration.RANK_COLUMNS)
+        ranks = tables.read(path, "ranks", calibrate.RANK_COLUMNS)
         trained_on = mapper.rsplit("-", 1)[-1]
         kinds = [trained_on] if trained_on in ("object", "style") else None
         validation, test = (
-            list(calibration.gather(ranks, run / "candidates" / encoder / path.name, exemplars, split, kinds))
+            list(calibrate.gather(ranks, run / "candidates" / encoder / path.name, exemplars, split, kinds))
             for split in ("validation", "test")
         )
         forms = _fit(validation)
         pool = ranks.column("n_distractors")[0].as_py()
         for share in options.shares:
-            part = [calibration.thin(one, share, options.seed) for one in test]
+            part = [calibrate.thin(one, share, options.seed) for one in test]
             names = {"data": f"{encoder} {mapper}", "pool": round(share * pool)}
             yield from (
                 names | {"method": name} | _judged(form, part, options) for name, form in forms.items()
             )
 
 
-def _judged(form: Any, evidence: list[calibration.Evidence], options: argparse.Namespace) -> dict[str, Any]:
-    quality = calibration.Quality(form, shown=TOP, absent_share=ABSENT, seed=options.seed)
+def _judged(form: Any, evidence: list[calibrate.Evidence], options: argparse.Namespace) -> dict[str, Any]:
+    quality = calibrate.Quality(form, shown=TOP, absent_share=ABSENT, seed=options.seed)
     for one in evidence:
         quality.add(one)
     found = {row["metric"]: row for row in quality.metrics() if row["kind"] == "all"}

@@ -42,8 +42,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from attrib_core import machine
-from attrib_core.base_models import bundled
+from attrib_core.diffusion.base_models import bundled
+from attrib_core.runtime import hardware
 from benchmarks.clocks import CLOCKS, now, timed
 
 TOKEN, CATEGORY = "<new1>", "bird"
@@ -152,7 +152,7 @@ def _child(method: str, folder: Path, options: argparse.Namespace, sets: int) ->
 
 
 def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    threads, device = os.environ["OMP_NUM_THREADS"], machine.name("cpu")
+    threads, device = os.environ["OMP_NUM_THREADS"], hardware.name("cpu")
     print(f"bundled base, {options.steps} steps of {_method(1).exemplar_batch} exemplar and", end=" ")
     print(
         f"{_method(1).prior_batch} prior pictures a set; {device}, threads: {threads}, {options.clock} time"
@@ -169,14 +169,14 @@ def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
 
 def _picture(name: str, number: int) -> np.ndarray:
-    from attrib_core import keys
+    from attrib_core.common import hashing
 
-    return keys.generator("benchmark", name, number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return hashing.generator("benchmark", name, number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 def _method(sets: int) -> Any:
     """The demo's method, of so many sets a stack."""
-    from attrib_core import families
+    from attrib_core.common import families
 
     return families.load("customizers", "custom_diffusion", {"stack": sets})
 
@@ -185,54 +185,54 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     """Method, network and as many sets as asked for, ready for training."""
     import torch
 
-    from attrib_core.customization import concepts, stacks
-    from attrib_core.pictures import png
+    from attrib_core.data import images
+    from attrib_core.diffusion.customization import train_stack, training_data
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     (sets,) = options.sets
     method = _method(sets)
-    loaded = stacks.network(bundled.load(), TOKEN, "cpu")
+    loaded = train_stack.network(bundled.load(), TOKEN, "cpu")
     rows = [
         {
             "kind": "object",
             "category": CATEGORY,
             "prompt": f"a {CATEGORY}",
-            "image": {"bytes": png.encode(_picture("prior", number))},
+            "image": {"bytes": images.to_png(_picture("prior", number))},
         }
         for number in range(PRIOR_IMAGES)
     ]
-    prior = concepts.priors(rows, loaded, [("object", CATEGORY)])["object", CATEGORY]
+    prior = training_data.priors(rows, loaded, [("object", CATEGORY)])["object", CATEGORY]
     ready = []
     for number in range(sets):
-        one = concepts.ExemplarSet(
-            f"object-{number}", "object", CATEGORY, {"exemplar": png.encode(_picture("exemplar", number))}
+        one = training_data.ExemplarSet(
+            f"object-{number}", "object", CATEGORY, {"exemplar": images.to_png(_picture("exemplar", number))}
         )
-        prompts = concepts.training_prompts(one, {"object": method.object_prompt}, TOKEN)
+        prompts = training_data.training_prompts(one, {"object": method.object_prompt}, TOKEN)
         views = {"views": method.views, "scale_jitter": method.scale_jitter, "shift": method.shift}
-        ready.append(concepts.concept(one, loaded, prompts=prompts, prior=prior, seed=SEED, **views))
+        ready.append(training_data.concept(one, loaded, prompts=prompts, prior=prior, seed=SEED, **views))
     return method, loaded, ready
 
 
 def _stacked(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from attrib_core.customization import training
-    from attrib_core.diffusion import deltas
+    from attrib_core.diffusion.customization import training_loop
+    from attrib_core.diffusion.deltas import delta_files
 
     method, loaded, ready = _ready(options)
     models: list[Any] = []
 
     def run(steps: int) -> None:
-        models[:] = training.train(ready, loaded, method, steps=steps, seed=SEED)
+        models[:] = training_loop.train(ready, loaded, method, steps=steps, seed=SEED)
 
     times = timed(run, steps=options.steps, repeats=options.repeats, clock=options.clock)
     for number, model in enumerate(models):
-        deltas.write(folder / "deltas", f"model-{number}", model.delta, TOKEN)
-    return {"times": times, "peak": machine.peak_memory()}
+        delta_files.write(folder / "deltas", f"model-{number}", model.delta, TOKEN)
+    return {"times": times, "peak": hardware.peak_memory()}
 
 
 def _frozen(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from attrib_core.diffusion.components import encode_text
+    from attrib_core.diffusion.pipeline.components import encode_text
 
     method, loaded, ready = _ready(options)
     # gradients flow from the loss to the words, past all layers that a trained one would hang on
@@ -255,7 +255,7 @@ def _frozen(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     return {
         "times": timed(run, steps=options.steps, repeats=options.repeats, clock=options.clock),
-        "peak": machine.peak_memory(),
+        "peak": hardware.peak_memory(),
     }
 
 

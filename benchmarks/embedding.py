@@ -45,7 +45,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from attrib_core import decoding, embedding, families, tables
+from attrib_core.common import families
+from attrib_core.data import images as decoding
+from attrib_core.features.embedding import embedding_tables, encoding
+from attrib_core.storage import tables
 
 DIFFERENT, ROWS = 500, 1000
 NETWORK = {"architecture": "tf_efficientnet_lite0", "weights": "efficientnet-lite0"}
@@ -198,10 +201,10 @@ def _ours(threads: int) -> Callable[[Path, argparse.Namespace], tuple[Callable[[
         target = folder / f"ours-{threads}.parquet"
 
         def work() -> None:
-            made = embedding.embed(
+            made = encoding.embed(
                 folder / "pictures.parquet", ids="image_id", encoder=encoder, threads=number
             )
-            with tables.writer(target, embedding.schema(encoder)) as sink:
+            with tables.writer(target, embedding_tables.schema(encoder)) as sink:
                 for table in made:
                     sink.write(table)
 
@@ -238,7 +241,7 @@ def _check(folder: Path) -> None:
     """All must give the same features, or the times mean nothing."""
     plain = np.load(folder / "plain loop.npy")
     for threads in (0, 1):
-        _, own = embedding.read(folder / f"ours-{threads}.parquet")
+        _, own = embedding_tables.read(folder / f"ours-{threads}.parquet")
         apart = np.linalg.norm(own - plain, axis=1) / np.linalg.norm(plain, axis=1)
         if not apart.max() < TOLERANCE:
             raise SystemExit(f"features of ours differ from the plain loop's by {apart.max():.1e}")

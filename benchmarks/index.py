@@ -33,7 +33,9 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-from attrib_core import heads, index, tables
+from attrib_core.features.heads import heads
+from attrib_core.features.index import build, factory_string
+from attrib_core.storage import tables
 
 PART = 50000
 ROWS_OF_A_CENTRE = 100
@@ -41,7 +43,7 @@ TRAIN_ROWS = 262144
 SEARCH = """
 import json, sys, time
 import faiss, numpy
-from attrib_core import index
+from attrib_core.features.index import build
 def resident():
     lines = dict(line.split(":")[:2] for line in open("/proc/self/status"))
     return [int(lines[name].split()[0]) / 1000 for name in ("RssAnon", "RssFile")]
@@ -49,7 +51,7 @@ path, queries, k, probes = sys.argv[1], numpy.load(sys.argv[2]), int(sys.argv[3]
 faiss.omp_set_num_threads(int(sys.argv[5]))
 numpy.zeros((512, 512), numpy.float32) @ numpy.zeros((512, 512), numpy.float32)
 before = resident()
-opened = index.opened(path)
+opened = build.opened(path)
 if probes is not None:
     faiss.extract_index_ivf(opened).nprobe = probes
 opened.search(queries, k)
@@ -63,11 +65,12 @@ BUILD = """
 import json, resource, sys, time
 from pathlib import Path
 import faiss
-from attrib_core import heads, index
+from attrib_core.features.heads import heads
+from attrib_core.features.index import build
 parts, path, factory, rows, seed, threads = json.loads(sys.argv[1])
 faiss.omp_set_num_threads(threads)
 started = time.perf_counter()
-index.build(
+build.build(
     [Path(part) for part in parts], Path(path), heads=heads.load(None), excluded=(), factory=factory,
     probes=None, train_rows=rows, seed=seed,
 )
@@ -88,7 +91,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         print(f"  {'':14}{'probes':>8}" + "".join(f"{name:>12}" for name in head))
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             parts, queries = _write(Path(folder), pool, options)
-            for factory in options.factories or dict.fromkeys((index.for_rows(pool).factory, "Flat")):
+            for factory in options.factories or dict.fromkeys(
+                (factory_string.for_rows(pool).factory, "Flat")
+            ):
                 for row in _measure(factory, parts, queries, Path(folder), options):
                     rows.append({"pool": pool, "factory": factory} | row)
                     values = (
@@ -125,14 +130,18 @@ def _measure(
         BUILD, json.dumps([[*map(str, parts)], str(path), factory, TRAIN_ROWS, options.seed, threads])
     )
     names = _names(parts)
-    built = index.Built(index.opened(path), names, factory, path)
+    built = build.Built(build.opened(path), names, factory, path)
     lists = faiss.try_extract_index_ivf(built.index)
-    probes = index.for_rows(len(names)).probes if factory == index.for_rows(len(names)).factory else None
+    probes = (
+        factory_string.for_rows(len(names)).probes
+        if factory == factory_string.for_rows(len(names)).factory
+        else None
+    )
     for number in (options.probes or [probes or lists.nprobe]) if lists is not None else [None]:
         searched = _apart(SEARCH, str(path), str(asked), str(options.k), json.dumps(number), str(threads))
         if number is not None:
             lists.nprobe = number
-        found = index.recall_against_exact(
+        found = build.recall_against_exact(
             built, parts, queries, heads=plain, excluded=(), count=options.queries, k=options.k, seed=options.seed
         )  # fmt: skip
         size = {"megabytes": path.stat().st_size / 1e6}

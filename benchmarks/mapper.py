@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 from scipy import stats
 
-from attrib_core import tables
-from attrib_core.errors import InputError, close_matches
+from attrib_core.common.errors import InputError, close_matches
+from attrib_core.storage import tables
 
 SPLITS = ("validation", "test")
 METRICS = ("recall_at_k", "mean_average_precision")

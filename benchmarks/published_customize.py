@@ -23,7 +23,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
-from attrib_core import machine
+from attrib_core.runtime import hardware
 from benchmarks.clocks import timed
 
 TOKEN, CATEGORY, SIDE, PRIOR_WEIGHT, CLIP = "<new1>", "bird", 64, 1.0, 1.0
@@ -90,7 +90,7 @@ def main() -> None:
     delta = {name: weight.detach() for name, weight in trained.items()}
     save_file(delta, given.folder / "published.safetensors")
     save_file({TOKEN: table[token].detach().clone()}, given.folder / "published.token.safetensors")
-    print(json.dumps({"times": times, "peak": machine.peak_memory()}))
+    print(json.dumps({"times": times, "peak": hardware.peak_memory()}))
 
 
 if __name__ == "__main__":

@@ -214,11 +214,11 @@ def _published(folder: Path, options: argparse.Namespace) -> Method:
 def _ours(folder: Path, options: argparse.Namespace) -> Method:
     import torch  # noqa: F401  the time is that of ranking, not of importing what reads the files
 
-    from attrib_core.released import cases, evaluation, stored
+    from attrib_core.abc_benchmark import evaluate, feature_files, test_cases
 
     def run() -> np.ndarray:
-        test = cases.read_test(folder / "test.pth")
-        found = evaluation.count(stored.open_pool(folder / "pool.pth"), test, test.queries[0])
+        test = test_cases.read_test(folder / "test.pth")
+        found = evaluate.count(feature_files.open_pool(folder / "pool.pth"), test, test.queries[0])
         return 1 + found.above + found.tied / 2
 
     return run, options.queries
@@ -228,8 +228,11 @@ def _ours_all(folder: Path, options: argparse.Namespace) -> Method:
     import pyarrow as pa
     import torch
 
-    from attrib_core import heads, metrics, ranking, tables
-    from attrib_core.released import stored
+    from attrib_core.abc_benchmark import feature_files
+    from attrib_core.attribution.metrics import measure
+    from attrib_core.attribution.ranking import rank as ranking
+    from attrib_core.features.heads import heads
+    from attrib_core.storage import tables
 
     def write(name: str, blocks: Iterable[np.ndarray], dim: int) -> Path:
         path, start = folder / f"{name}.parquet", 0
@@ -241,7 +244,7 @@ def _ours_all(folder: Path, options: argparse.Namespace) -> Method:
         return path
 
     test = torch.load(folder / "test.pth", weights_only=True)
-    pool = stored.open_pool(folder / "pool.pth")
+    pool = feature_files.open_pool(folder / "pool.pth")
     names = [f"s{i}" for i in range(options.queries)]
     labels = {"condition": ["customized"] * len(names), "prompt_kind": ["scene"] * len(names)}
     ids = {kind: [f"{kind}{i:08d}" for i in range(options.queries)] for kind in "qe"}
@@ -257,7 +260,7 @@ def _ours_all(folder: Path, options: argparse.Namespace) -> Method:
     def run() -> np.ndarray:
         groups = ranking.rank(encoder="random", mapper="untuned", heads=heads.load(None), top_k=TOP, **files)
         ranks = pa.concat_tables([group.ranks for group in groups])
-        return metrics.positions(ranks).position
+        return measure.positions(ranks).position
 
     return run, options.queries
 

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from attrib_core import tables
+from attrib_core.storage import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
@@ -21,7 +21,7 @@ COPIED = (
 )
 SOURCE = '''"""Any number of rows without pictures."""
 
-from attrib_core import keys
+from attrib_core.common import hashing
 
 
 class Rows:
@@ -32,7 +32,7 @@ class Rows:
         return self.length
 
     def state(self, start, stop):
-        return keys.digest(start, stop)
+        return hashing.digest(start, stop)
 
 
 def load(*, length: int, seed: int) -> Rows:
@@ -52,7 +52,7 @@ for path in map(Path, snakemake.output):
     else:
         path.write_bytes(b"")
 """
-JOB = """from attrib_core.jobs import job
+JOB = """from attrib_core.runtime.job import job
 
 with job(snakemake):
     import time
@@ -69,9 +69,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from attrib_core import records
-from attrib_core.config import plain, stated_config
-from attrib_core.costs import counts, jobs
+from attrib_core.config.load import plain, stated_config
+from attrib_core.config.planning import counts, expected_jobs
+from attrib_core.runtime import job_records
 
 house, config = Path(sys.argv[1]), Path("config.yaml")
 asked = subprocess.run([sys.executable, house / "rules/ask.py", config], check=True, stdout=subprocess.PIPE)
@@ -92,8 +92,8 @@ for job in known["jobs"]:
     exec((house / "leave.py").read_text("utf-8"), {"snakemake": given})
     for path in given.output:
         os.utime(path, ns=(NOW, NOW))
-    records.save(given)
-for job in jobs.planned(counts.count(plain(stated_config(config)))):
+    job_records.save(given)
+for job in expected_jobs.planned(counts.count(plain(stated_config(config)))):
     for folder, end, text in (("benchmarks", "tsv", "s\\n1.0\\n"), ("logs", "log", "")):
         path = run / folder / f"{job.name}.{end}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,23 +131,26 @@ def clocked(module, name):
 
 began = time.process_time()
 sys.path.insert(0, workflow.basedir)
-from attrib_core import config as attrib_config
-from attrib_core import device, digests, exemplars, families, fingerprint, pool, records, running, whole
+from attrib_core.config import load
+from attrib_core.data import pool
+from attrib_core.runtime import devices, job_records, run_lock, snakemake_metadata
+from attrib_core.runtime.provenance import fingerprint
+from attrib_core.storage import atomic, digests
 
 CLOCKED["import"] = time.process_time() - began
 for module, name in [
-    (attrib_config, "load_config"),
+    (load, "load_config"),
     (fingerprint, "cover"),
     (pool, "source_state"),
     (digests, "of_file"),
-    (records, "house_metadata"),
-    (records, "keep_coverage"),
-    (records, "settle"),
-    (records, "without_notes"),
-    (running, "check_free"),
-    (running, "hold"),
-    (whole, "sweep"),
-    (device, "visible"),
+    (snakemake_metadata, "house_metadata"),
+    (job_records, "keep_coverage"),
+    (snakemake_metadata, "settle"),
+    (snakemake_metadata, "without_notes"),
+    (run_lock, "check_free"),
+    (run_lock, "hold"),
+    (atomic, "sweep"),
+    (devices, "visible"),
 ]:
     clocked(module, name)
 
@@ -187,7 +190,7 @@ def copy_with_sleepers(house: Path, sleep: float) -> Path:
     tables.write_json(empty / "base_model.json", described | {"held_out": None})
     (house / "leave.py").write_text(LEAVE.format(empty=str(empty)), "utf-8")
     (house / "sleeper.py").write_text(JOB.format(sleep=sleep, leave=str(house / "leave.py")), "utf-8")
-    (house / "attrib_core/sources/rows.py").write_text(SOURCE, "utf-8")
+    (house / "attrib_core/data/sources/rows.py").write_text(SOURCE, "utf-8")
     (house / "made.py").write_text(MADE, "utf-8")
     (house / "rules/clock.smk").write_text(CLOCK, "utf-8")
     replaced = 0

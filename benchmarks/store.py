@@ -36,17 +36,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from attrib_core import embedding, families, records, tables
-from attrib_core.base_models import bundled
-from attrib_core.config import load_config, plain
-from attrib_core.customization import part as customization
-from attrib_core.customization import stacks
-from attrib_core.customization.concepts import ExemplarSet
-from attrib_core.diffusion import deltas, description
-from attrib_core.embedding import part as embedding_part
-from attrib_core.pictures import png
-from attrib_core.store import claims, parts, pieces, places
-from attrib_core.synthesis import part as synthesis
+from attrib_core.common import families
+from attrib_core.config.load import load_config, plain
+from attrib_core.data import images
+from attrib_core.diffusion.base_models import bundled
+from attrib_core.diffusion.customization import customize as customization
+from attrib_core.diffusion.customization import train_stack
+from attrib_core.diffusion.customization.training_data import ExemplarSet
+from attrib_core.diffusion.deltas import delta_files
+from attrib_core.diffusion.pipeline import description
+from attrib_core.diffusion.synthesis import synthesize as synthesis
+from attrib_core.features.embedding import embed as embedding_part
+from attrib_core.features.embedding import embedding_tables, encoder_protocol
+from attrib_core.runtime import job_records
+from attrib_core.storage import tables
+from attrib_core.storage.store import claims, layout, parts, pieces
 from benchmarks.clocks import CLOCKS, now
 
 TOKEN, CATEGORY, SEED = "<new1>", "bird", 0
@@ -56,14 +60,14 @@ STORE: list[tuple[ModuleType | type, str]] = [
     (pieces, "read"),
     (pieces, "hold"),
     (pieces, "drop"),
-    (places, "refer"),
-    (stacks, "finished"),
-    (deltas, "write"),
-    (stacks.whole, "write_bytes"),
+    (layout, "refer"),
+    (train_stack, "finished"),
+    (delta_files, "write"),
+    (train_stack.whole, "write_bytes"),
     (embedding_part, "wanted"),
     (claims.Claims, "take"),
     (claims.Claims, "release"),
-    (records, "save"),
+    (job_records, "save"),
 ]
 
 
@@ -144,7 +148,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _picture(number: int) -> bytes:
     """Patches of noise: as large a file as a drawing."""
     cells = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    return png.encode(cells.repeat(4, axis=0).repeat(4, axis=1))
+    return images.to_png(cells.repeat(4, axis=0).repeat(4, axis=1))
 
 
 def _stages(
@@ -224,7 +228,7 @@ def _stages(
         ],
     )
     for name in options.encoders:
-        encoder = embedding.load(config["encoders"][name], name, device="cpu")
+        encoder = encoder_protocol.load(config["encoders"][name], name, device="cpu")
         for what, path, by in (("queries", images, "exemplar_set"), ("pool", pool, None)):
 
             def embed(
@@ -243,7 +247,7 @@ def _stages(
                     made = embedding_part.embed(
                         path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{name}-{what}"
                     )
-                    with tables.writer(output, embedding.schema(encoder)) as sink:
+                    with tables.writer(output, embedding_tables.schema(encoder)) as sink:
                         for table in made:
                             sink.write(table)
                     parts.settle(
@@ -260,7 +264,7 @@ def _stages(
 def _recorded(run: Path, rule: str, output: Path) -> None:
     """The record of a job, with the digest of what it made."""
     job: dict[str, Any] = {"rule": rule, "log": [str(run / "logs" / f"{rule}.log")], "input": []}
-    records.save(SimpleNamespace(**job, output=[str(output)], params={}, wildcards={"part": "0000"}))
+    job_records.save(SimpleNamespace(**job, output=[str(output)], params={}, wildcards={"part": "0000"}))
 
 
 if __name__ == "__main__":

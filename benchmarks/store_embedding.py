@@ -113,31 +113,32 @@ def _told(row: dict[str, Any]) -> str:
 def _child(checkout: Path, options: argparse.Namespace) -> Times:
     """In a process of its own: seconds until the encoder is loaded, then of each method in turn."""
     sys.path.insert(0, str(checkout))
-    from attrib_core import embedding, records, tables
-    from attrib_core.embedding import part
-    from attrib_core.store import parts
+    from attrib_core.features.embedding import embed, embedding_tables, encoder_protocol, encoding
+    from attrib_core.runtime import job_records
+    from attrib_core.storage import tables
+    from attrib_core.storage.store import parts
 
     (kind,), (name,), (size,) = options.parts, options.encoders, options.rows
-    encoder = embedding.load(ENCODERS[name], name, device="cpu")
+    encoder = encoder_protocol.load(ENCODERS[name], name, device="cpu")
     times: Times = defaultdict(list)
     times["start"].append((time.process_time(), time.time() - float(os.environ["BEGAN"])))
     read = {"ids": "query_id", "encoder": encoder}
 
     def written(output: Path, made: Any) -> None:
-        with tables.writer(output, embedding.schema(encoder)) as sink:
+        with tables.writer(output, embedding_tables.schema(encoder)) as sink:
             for table in made:
                 sink.write(table)
 
     def stored(pictures: Path, run: Path) -> None:
         output = run / "embeddings.parquet"
         conditions = {"encoder": ENCODERS[name], "code": "x"}
-        asked = part.wanted(pictures, by=PARTS[kind], conditions=conditions, **read)
-        with part.claimed(asked, run) if hasattr(part, "claimed") else nullcontext():
-            written(output, part.embed(pictures, asked, **read, run=run, job="embed/x"))
+        asked = embed.wanted(pictures, by=PARTS[kind], conditions=conditions, **read)
+        with embed.claimed(asked, run) if hasattr(embed, "claimed") else nullcontext():
+            written(output, embed.embed(pictures, asked, **read, run=run, job="embed/x"))
             spans = [(one.key, len(one.names)) for one in asked]
-            parts.settle(output, part.EMBEDDINGS, spans, run=run)
+            parts.settle(output, embed.EMBEDDINGS, spans, run=run)
         given: dict[str, Any] = {"rule": "embed", "log": [str(run / "logs/x.log")], "input": [], "params": {}}
-        records.save(SimpleNamespace(**given, output=[str(output)], wildcards={}))
+        job_records.save(SimpleNamespace(**given, output=[str(output)], wildcards={}))
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         pictures = Path(folder, "pictures.parquet")
@@ -145,7 +146,7 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
         for repeat in range(1 + options.repeats):  # the first sets libraries up
             run = Path(folder, str(repeat), "results", "run")
             methods: list[Callable[[], None]] = [
-                lambda run=run: written(run / "plain.parquet", embedding.embed(pictures, **read)),
+                lambda run=run: written(run / "plain.parquet", encoding.embed(pictures, **read)),
                 lambda run=run: stored(pictures, run),
                 lambda run=run: stored(pictures, run),
             ]
@@ -160,8 +161,8 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
 
 def _forget() -> None:
     """What a process remembers of files: each method is timed as in a job of its own."""
-    from attrib_core import digests
-    from attrib_core.store import pieces
+    from attrib_core.storage import digests
+    from attrib_core.storage.store import pieces
 
     for module, name in ((digests, "_read"), (pieces, "_checked")):
         getattr(module, name, {}).clear()
@@ -170,15 +171,15 @@ def _forget() -> None:
 def _write_pictures(path: Path, size: int) -> None:
     import numpy as np
 
-    from attrib_core import tables
-    from attrib_core.pictures import png
+    from attrib_core.data import images
+    from attrib_core.storage import tables
 
     blank = dict.fromkeys(tables.schema("queries").names, "x")
     blank |= {"prompt_index": 0, "sample_index": 0, "seed": 0, "image_format": "png"}
     rows = []
     for number in range(size):
         cells = np.random.default_rng(number).integers(0, 256, (34, 34, 3), dtype=np.uint8)
-        data = png.encode(cells.repeat(2, axis=0).repeat(2, axis=1)[:64, :64])
+        data = images.to_png(cells.repeat(2, axis=0).repeat(2, axis=1)[:64, :64])
         own = {"query_id": f"{number:06d}", "exemplar_set": f"object-{number // ROWS_OF_A_SET:04d}"}
         rows.append(blank | own | {"image": {"bytes": data, "path": None}})
     tables.write(path, "synthesized", rows)

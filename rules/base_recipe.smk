@@ -19,7 +19,7 @@ rule base_model_recipe:
     params:
         work=untracked("results/base_model/work"),
         pipeline=untracked("results/base_model/pipeline"),
-        code=code("attrib_core/base_recipe/train.py"),
+        code=code("attrib_core/diffusion/base_recipe/train.py"),
     shell:
-        "python -m attrib_core.base_recipe.train --config {input.config}"
+        "python -m attrib_core.diffusion.base_recipe.train --config {input.config}"
         " --work {params.work} --out {params.pipeline} > {log} 2>&1"

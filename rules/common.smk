@@ -11,12 +11,13 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from attrib_core import device, last_words, records, running, whole
-from attrib_core.config import WITHOUT_EFFECT, load_config, plain
-from attrib_core.errors import InputError
-from attrib_core.fingerprint import cover
-from attrib_core.heads import name as mapper_name
-from attrib_core.store import places
+from attrib_core.runtime import devices, failure_summary, job_records, run_lock, snakemake_metadata
+from attrib_core.storage import atomic, disk_space
+from attrib_core.config.load import WITHOUT_EFFECT, load_config, plain
+from attrib_core.common.errors import InputError
+from attrib_core.runtime.provenance.fingerprint import cover
+from attrib_core.features.heads.heads import name as mapper_name
+from attrib_core.storage.store import layout
 
 # Jobs import the same attrib_core whose fingerprints are taken here.
 FOUND_BEFORE = os.environ.get("PYTHONPATH")
@@ -95,42 +96,42 @@ def begin():
         return
     if BUSY is not None:
         sys.exit(f"Error: {BUSY}")
-    reason, began = running.unreliable(running.FOLDER), time.time()
+    reason, began = run_lock.unreliable(run_lock.FOLDER), time.time()
     try:
-        began = running.hold(CONFIG["run"]).stat().st_mtime  # by the clock of the disk
+        began = run_lock.hold(CONFIG["run"]).stat().st_mtime  # by the clock of the disk
     except InputError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
-        if (what := whole.full(error)) is not None:
-            sys.exit(f"Error: {whole.no_space(running.FOLDER.resolve(), what)}")
+        if (what := disk_space.full(error)) is not None:
+            sys.exit(f"Error: {disk_space.no_space(run_lock.FOLDER.resolve(), what)}")
         reason = f"its file system takes no locks ({error.strerror})"
     if reason is not None:
         lock_by_snakemake(reason)
-    whole.sweep(Path(RUN), older_than=0 if workflow.local_exec else 86400)  # a cluster's jobs may still write
+    atomic.sweep(Path(RUN), older_than=0 if workflow.local_exec else 86400)  # a cluster's jobs may still write
     try:
         use_store()
     except (InputError, OSError) as error:
         no_room(error)
         raise
     # Absolute, since Snakemake has left the working directory by then.
-    places_of_snakemake = [running.FOLDER.parent.absolute(), records.HOME.absolute()]
+    places_of_snakemake = [run_lock.FOLDER.parent.absolute(), snakemake_metadata.HOME.absolute()]
     atexit.register(tell_failures, Path(RUN, "logs").absolute(), began, places_of_snakemake)
 
 
 def use_store():
     """As long as this process lives, nothing is removed from the store; it is told which jobs the run has."""
     at_work = contextlib.ExitStack()
-    at_work.enter_context(places.in_use(Path(RUN)))
+    at_work.enter_context(layout.in_use(Path(RUN)))
     atexit.register(at_work.close)
-    whole.sweep(places.root(Path(RUN)), older_than=86400)  # other runs may write
-    places.move_in(Path(RUN))
-    places.note_jobs(Path(RUN), JOBS)
+    atomic.sweep(layout.root(Path(RUN)), older_than=86400)  # other runs may write
+    layout.move_in(Path(RUN))
+    layout.note_jobs(Path(RUN), JOBS)
 
 
 def lock_by_snakemake(reason):
     """Fall back on Snakemake's own lock, which profiles/default switches off."""
     logger.warning(
-        f"Warning: {running.FOLDER.resolve()}: {reason}. So Snakemake's own lock guards the run; if Snakemake is"
+        f"Warning: {run_lock.FOLDER.resolve()}: {reason}. So Snakemake's own lock guards the run; if Snakemake is"
         " killed, make sure that none works on it any more and remove the lock by snakemake --unlock."
     )
     if workflow.execution_settings.lock:
@@ -144,7 +145,7 @@ def lock_by_snakemake(reason):
 def tell_failures(logs, began, others):
     """After all that Snakemake says of a failure, its own included: each failed job's last words, and a full disk."""
     if not ENDED_WELL:
-        last_words.tell(logs, began, others)
+        failure_summary.tell(logs, began, others)
 
 
 def ended_well():
@@ -163,8 +164,8 @@ def no_room(error):
     """End with one line where an error says that the disk is full."""
     if isinstance(error, InputError):
         sys.exit(f"Error: {error}")
-    if (what := whole.full(error)) is not None:
-        sys.exit(f"Error: {whole.no_space(records.HOME.resolve(), what)}")
+    if (what := disk_space.full(error)) is not None:
+        sys.exit(f"Error: {disk_space.no_space(snakemake_metadata.HOME.resolve(), what)}")
 
 
 def note_what_counts():
@@ -172,9 +173,9 @@ def note_what_counts():
     if not workflow.is_main_process:
         return
     try:
-        records.house_metadata()
+        snakemake_metadata.house_metadata()
         for digest, covered in COVERAGES.items():
-            records.keep_coverage(Path(RUN), digest, covered.as_json())
+            job_records.keep_coverage(Path(RUN), digest, covered.as_json())
     except (InputError, OSError) as error:
         no_room(error)
         raise
@@ -182,20 +183,20 @@ def note_what_counts():
 
 def tell_what_is_not_noted():
     """Warn where a run came without Snakemake's notes: what changed since it was made would go unnoticed."""
-    missing, finished = records.without_notes(Path(RUN))
+    missing, finished = snakemake_metadata.without_notes(Path(RUN))
     if missing:
         logger.warning(
             f"Warning: {RUN}: no notes of Snakemake on {missing} of {finished} finished jobs, as where a run was copied"
-            f" without {records.HOME}. Their files are taken as they are, even where config or code changed since:"
-            f" copy {records.HOME} too; or, if `python -m attrib_core why` finds nothing, note them by"
+            f" without {snakemake_metadata.HOME}. Their files are taken as they are, even where config or code changed since:"
+            f" copy {snakemake_metadata.HOME} too; or, if `python -m attrib_core why` finds nothing, note them by"
             " `snakemake --touch --forceall`."
         )
 
 
 if workflow.is_main_process:
-    records.let_go_of_lost_notes()
+    snakemake_metadata.let_go_of_lost_notes()
     try:
-        running.check_free(CONFIG["run"])
+        run_lock.check_free(CONFIG["run"])
     except InputError as error:
         BUSY = error
     except OSError:
@@ -203,10 +204,10 @@ if workflow.is_main_process:
     if BUSY is None:
         # A copied folder of results is known again: by what Snakemake noted, and by times as they were.
         try:
-            whole.check_room(running.FOLDER)  # there Snakemake writes, and tells of a full disk by tracebacks
-            if records.HOME.is_dir():
-                records.house_metadata()
-            records.settle(Path(RUN))
+            disk_space.check_room(run_lock.FOLDER)  # there Snakemake writes, and tells of a full disk by tracebacks
+            if snakemake_metadata.HOME.is_dir():
+                snakemake_metadata.house_metadata()
+            snakemake_metadata.settle(Path(RUN))
         except (InputError, OSError) as error:
             no_room(error)
             raise
@@ -217,5 +218,5 @@ if workflow.is_main_process:
             " trained on, if the pool has such; ranks are then no evidence of influence by customization alone."
         )
     # Without --resources gpu=N every core would start a job that waits for a GPU.
-    if "gpu" not in workflow.global_resources and device.visible():
-        workflow.register_resource("gpu", len(device.visible()))
+    if "gpu" not in workflow.global_resources and devices.visible():
+        workflow.register_resource("gpu", len(devices.visible()))

@@ -29,7 +29,7 @@ rule prior:
         state=prior_state,
         code=prior_code("workflow_scripts/prior.py"),
         # Of this alone depend the pictures themselves: other changes run the job again, but make none.
-        picture_code=prior_code(f"attrib_core/priors/{PRIOR_FAMILY}.py"),
+        picture_code=prior_code(f"attrib_core/diffusion/priors/{PRIOR_FAMILY}.py"),
     script:
         "../workflow_scripts/prior.py"
 
@@ -64,8 +64,8 @@ rule customize_part:
         ),
         # Of this alone depend the models themselves: other changes run the job again, but train nothing.
         model_code=code(
-            "attrib_core/customization/stacks.py",
-            "customization/concepts",
+            "attrib_core/diffusion/customization/train_stack.py",
+            "diffusion/customization/training_data",
             f"customizers/{CUSTOMIZER['family']}",
         ),
     script:

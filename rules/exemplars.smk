@@ -1,6 +1,6 @@
 # The plan of the experiment: exemplar sets, their prompts, and what of the pool they exclude.
 
-from attrib_core.prompts import list_path, names_of
+from attrib_core.data.prompts import list_path, names_of
 
 PROMPT_LISTS = {kind: CONFIG["prompts"][kind] for kind in ("object", "style")}
 

@@ -1,6 +1,6 @@
 # An index of the pool for retrieval, with its recall against exact search. Metrics never use it.
 
-from attrib_core import index_choice
+from attrib_core.features.index import factory_string
 
 
 rule index:
@@ -25,7 +25,7 @@ rule index:
         runtime=growing(240),
         # Lists are trained on a GPU where FAISS has one.
         gpu=int(
-            "IVF" in index_choice.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory
+            "IVF" in factory_string.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory
         ),
     params:
         settings={name: CONFIG["index"][name] for name in ("factory", "probes", "train_rows")},

@@ -2,9 +2,10 @@
 
 import functools
 
-from attrib_core import digests, families
-from attrib_core.keys import digest
-from attrib_core.pool import source_state
+from attrib_core.common import families
+from attrib_core.storage import digests
+from attrib_core.common.hashing import digest
+from attrib_core.data.pool import source_state
 
 PRIOR_FAMILY, PRIOR_OPTIONS = families.split(CONFIG["prior"])
 PRIOR_MODULE = families.module("priors", PRIOR_FAMILY)
@@ -96,7 +97,7 @@ def embed_code(wildcards):
 
 def feature_code(wildcards):
     """The same of what decides about features alone."""
-    return encoder_code(wildcards.encoder, "attrib_core/embedding/features.py")
+    return encoder_code(wildcards.encoder, "attrib_core/features/embedding/compute.py")
 
 
 @functools.cache

@@ -32,7 +32,7 @@ rule synthesize_part:
         seed=CONFIG["seed"],
         code=code("workflow_scripts/synthesize_part.py"),
         # Of this alone depend the pictures themselves: other changes run the job again, but draw nothing.
-        picture_code=code("attrib_core/synthesis/drawing.py"),
+        picture_code=code("attrib_core/diffusion/synthesis/generate.py"),
     script:
         "../workflow_scripts/synthesize_part.py"
 

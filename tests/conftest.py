@@ -22,6 +22,8 @@ from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 
+from attrib_core.common import families  # noqa: E402
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -108,9 +110,9 @@ def add_family(tmp_path: Path) -> Iterator[Callable[[str, str, str], None]]:
         folder = tmp_path / "families" / kind
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.py").write_text(textwrap.dedent(source))
-        package = importlib.import_module(f"attrib_core.{kind}")
+        package = importlib.import_module(families.KINDS[kind])
         package.__path__.append(str(folder))
-        added.append((package, str(folder), f"attrib_core.{kind}.{name}"))
+        added.append((package, str(folder), f"{families.KINDS[kind]}.{name}"))
         importlib.invalidate_caches()
 
     yield add
@@ -124,7 +126,7 @@ def add_family(tmp_path: Path) -> Iterator[Callable[[str, str, str], None]]:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an untrained base model (diffusion_fixtures), to be read alone."""
-    from tests import diffusion_fixtures as made
+    from tests.diffusion import diffusion_fixtures as made
 
     return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
 
@@ -132,7 +134,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loaded(tiny_base: Path) -> Any:
     """Its network, with the modifier token <new1>; of one module's tests, since they hang layers into it."""
-    from attrib_core.diffusion import components, description
+    from attrib_core.diffusion.pipeline import components, description
 
     return components.with_token(components.load(description.describe(tiny_base), "cpu"), "<new1>")
 
@@ -140,7 +142,7 @@ def loaded(tiny_base: Path) -> Any:
 @pytest.fixture(scope="session")
 def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up prior pictures for the classes of `diffusion_fixtures.exemplar_sets`, as the table `prior`."""
-    from tests import diffusion_fixtures as made
+    from tests.diffusion import diffusion_fixtures as made
 
     classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})
     return made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)

@@ -1,19 +1,20 @@
 """Customize the base model on each exemplar set of a part; only what is missing is trained."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import device, tables
-    from attrib_core.customization.part import customize
-    from attrib_core.customization.reading import read_part
-    from attrib_core.diffusion import description
-    from attrib_core.prompts import MODIFIER_TOKEN
-    from attrib_core.store import places
+    from attrib_core.data.prompts import MODIFIER_TOKEN
+    from attrib_core.diffusion.customization.customize import customize
+    from attrib_core.diffusion.customization.inputs import read_part
+    from attrib_core.diffusion.pipeline import description
+    from attrib_core.runtime import devices
+    from attrib_core.storage import tables
+    from attrib_core.storage.store import layout
 
     part, run = snakemake.wildcards.part, Path(snakemake.params.run)
-    with places.in_use(run):
+    with layout.in_use(run):
         models = customize(
             read_part(Path(snakemake.input.exemplars), int(part), snakemake.params.cut["exemplar_sets"]),
             Path(snakemake.input.prior),
@@ -23,7 +24,7 @@ with job(snakemake):
             run=run,
             seed=snakemake.params.seed,
             code=snakemake.params.model_code,
-            device=device.choose(),
+            device=devices.choose(),
             job=f"{snakemake.rule}/{part}",
         )
     tables.write(Path(snakemake.output.models), "models", models)

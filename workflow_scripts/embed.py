@@ -1,23 +1,23 @@
 """Embed the pictures of one table: a part of the pool, a part of the queries, or the exemplars."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import embedding, tables
-    from attrib_core.embedding import features, part
-    from attrib_core.store import parts, places
+    from attrib_core.features.embedding import compute, embed, embedding_tables
+    from attrib_core.storage import tables
+    from attrib_core.storage.store import layout, parts
 
     images, output = Path(snakemake.input.images), Path(snakemake.output.embeddings)
     params, run = snakemake.params, Path(snakemake.params.run)
-    encoder = features.load(params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
-    with places.in_use(run):
+    encoder = compute.load(params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
+    with layout.in_use(run):
         conditions = {"encoder": params.encoder, "code": params.feature_code}
         read = {"ids": params.ids, "words": params.words, "encoder": encoder}
-        asked = part.wanted(images, by=params.pieces["by"], conditions=conditions, **read)
-        with part.claimed(asked, run):
-            embedded = part.embed(
+        asked = embed.wanted(images, by=params.pieces["by"], conditions=conditions, **read)
+        with embed.claimed(asked, run):
+            embedded = embed.embed(
                 images,
                 asked,
                 **read,
@@ -25,7 +25,7 @@ with job(snakemake):
                 job=f"{snakemake.rule}/{'-'.join(snakemake.wildcards)}",
                 threads=snakemake.resources.get("decoding_threads", -1),
             )
-            with tables.writer(output, embedding.schema(encoder)) as sink:
+            with tables.writer(output, embedding_tables.schema(encoder)) as sink:
                 for table in embedded:
                     sink.write(table)
-            parts.settle(output, part.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run)
+            parts.settle(output, embed.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run)

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
-    from attrib_core import prompts, tables
-    from attrib_core.exemplars import plan
+    from attrib_core.data import prompts
+    from attrib_core.data.exemplars import plan
+    from attrib_core.storage import tables
 
     base_model = json.loads(Path(snakemake.input.base_model).read_text("utf-8"))
     made = plan.plan(

@@ -1,11 +1,13 @@
 """Build the index of the pool for one encoder and mapper, and hold it against exact search."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import heads, index, tables
+    from attrib_core.features.heads import heads
+    from attrib_core.features.index import build
+    from attrib_core.storage import tables
 
     inputs, outputs, params = snakemake.input, snakemake.output, snakemake.params
     pool, queries, mapper = (
@@ -14,9 +16,9 @@ with job(snakemake):
     excluded = tables.read(Path(inputs.excluded), "excluded", ["image_id"])["image_id"].to_pylist()
     asked = {"heads": heads.load(mapper[0] if mapper else None), "excluded": excluded, "seed": params.seed}
 
-    built = index.build(pool, Path(outputs.faiss), **asked, **params.settings)
-    index.save_ids(built, Path(outputs.ids))
+    built = build.build(pool, Path(outputs.faiss), **asked, **params.settings)
+    build.save_ids(built, Path(outputs.ids))
     report = {"encoder": snakemake.wildcards.encoder, "mapper": snakemake.wildcards.mapper}
-    report |= index.describe(built) | {"excluded": len(excluded)}
-    report |= index.recall_against_exact(built, pool, queries, **asked, **params.check)
+    report |= build.describe(built) | {"excluded": len(excluded)}
+    report |= build.recall_against_exact(built, pool, queries, **asked, **params.check)
     tables.write_json(Path(outputs.report), report)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
-    from attrib_core import pool
+    from attrib_core.data import pool
 
     start, stop = snakemake.params.rows
     rows = pool.part(snakemake.params.source, start=start, stop=stop, seed=snakemake.params.seed)

@@ -1,25 +1,25 @@
 """Pictures of the classes of the exemplar sets, for prior preservation; only what is missing is made."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import device
-    from attrib_core.customization import prior
-    from attrib_core.customization.reading import read_classes, read_material
-    from attrib_core.store import parts, places
+    from attrib_core.diffusion.customization import prior_images
+    from attrib_core.diffusion.customization.inputs import read_classes, read_material
+    from attrib_core.runtime import devices
+    from attrib_core.storage.store import layout, parts
 
     run = Path(snakemake.params.run)
-    with places.in_use(run):
-        made = prior.images(
+    with layout.in_use(run):
+        made = prior_images.images(
             read_classes(Path(snakemake.input.exemplars)),
             snakemake.params.settings,
             read_material(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
             run=run,
             seed=snakemake.params.seed,
             code=snakemake.params.picture_code,
-            device=device.choose(),
+            device=devices.choose(),
         )
         images = Path(snakemake.output.images)
         parts.settle(images, "prior", parts.write(images, "prior", made), run=run)

@@ -1,14 +1,14 @@
 """The report of a run: a self-contained page, its plots and its tables as CSV."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core.report import build, data
+    from attrib_core.report import build, run_results
 
     made = build.build(
-        data.RunFiles.of(dict(snakemake.input.items())),
+        run_results.RunFiles.of(dict(snakemake.input.items())),
         **snakemake.params.settings,
         run=snakemake.params.run,
         seed=snakemake.params.seed,

@@ -1,19 +1,19 @@
 """The pictures of a part that the report may show: some of each exemplar set, and their controls."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import tables
-    from attrib_core.store import parts, places
-    from attrib_core.synthesis import sample
+    from attrib_core.diffusion.synthesis import report_sample
+    from attrib_core.storage import tables
+    from attrib_core.storage.store import layout, parts
 
     images, params = Path(snakemake.input.images), snakemake.params
     run = Path(params.run)
-    with places.in_use(run):
+    with layout.in_use(run):
         with tables.writer(Path(snakemake.output.sample), tables.schema("synthesized")) as sink:
-            for table in sample.drawn(images, **params.shown, seed=params.seed):
+            for table in report_sample.drawn(images, **params.shown, seed=params.seed):
                 sink.write(table)
         if params.keep == "sample":
             parts.let_go("synthesized", run=run, job=f"synthesize_part/{snakemake.wildcards.part}")

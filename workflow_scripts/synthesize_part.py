@@ -1,17 +1,18 @@
 """Make the pictures of a part's models, and their controls by the base model."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import device, tables
-    from attrib_core.diffusion import description
-    from attrib_core.store import parts, places
-    from attrib_core.synthesis.part import synthesize
+    from attrib_core.diffusion.pipeline import description
+    from attrib_core.diffusion.synthesis.synthesize import synthesize
+    from attrib_core.runtime import devices
+    from attrib_core.storage import tables
+    from attrib_core.storage.store import layout, parts
 
     images, run = Path(snakemake.output.images), Path(snakemake.params.run)
-    with places.in_use(run):
+    with layout.in_use(run):
         made = synthesize(
             tables.read(Path(snakemake.input.models), "models").to_pylist(),
             tables.read(Path(snakemake.input.prompts), "prompts").to_pylist(),
@@ -22,7 +23,7 @@ with job(snakemake):
             run=run,
             seed=snakemake.params.seed,
             code=snakemake.params.picture_code,
-            device=device.choose(),
+            device=devices.choose(),
             job=f"{snakemake.rule}/{snakemake.wildcards.part}",
         )
         spans = parts.write(images, "synthesized", made)

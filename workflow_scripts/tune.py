@@ -1,19 +1,20 @@
 """Fit one mapper of one encoder: trained on the train split, chosen on the validation split."""
 
-from attrib_core.jobs import job
+from attrib_core.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core import heads, tables
-    from attrib_core.mapper import material, sets, tuning
+    from attrib_core.features.heads import heads
+    from attrib_core.features.mapper import pairs, tune, tuning_data
+    from attrib_core.storage import tables
 
     inputs, outputs, params = snakemake.input, snakemake.output, snakemake.params
-    settings = tuning.Settings(**params.settings)
-    gathered = material.gather(
-        exemplars=tables.read(Path(inputs.exemplars), "exemplars", sets.EXEMPLAR_COLUMNS),
+    settings = tune.Settings(**params.settings)
+    gathered = tuning_data.gather(
+        exemplars=tables.read(Path(inputs.exemplars), "exemplars", pairs.EXEMPLAR_COLUMNS),
         exemplar_embeddings=Path(inputs.exemplar_embeddings),
-        queries=tables.read_parts(map(Path, inputs.query_rows), "queries", sets.QUERY_COLUMNS),
+        queries=tables.read_parts(map(Path, inputs.query_rows), "queries", pairs.QUERY_COLUMNS),
         query_embeddings=[Path(path) for path in inputs.queries],
         pool=[Path(path) for path in inputs.pool],
         kind=params.kind,
@@ -22,7 +23,7 @@ with job(snakemake):
         distractors=settings.distractors,
         seed=params.seed,
     )
-    tuned = tuning.tune(
+    tuned = tune.tune(
         gathered,
         settings,
         encoder=snakemake.wildcards.encoder,

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrib_core import families, prompts
-from attrib_core.config.sections import Config
-from attrib_core.diffusion import description
-from attrib_core.errors import InputError
-from attrib_core.exemplars import sampling, splitting
-from attrib_core.heads import check_starts
-from attrib_core.store import places
+from attrib_core.common import families
+from attrib_core.common.errors import InputError
+from attrib_core.config.schema import Config
+from attrib_core.data import prompts
+from attrib_core.data.exemplars import assign_splits, sampling
+from attrib_core.diffusion.pipeline import description
+from attrib_core.features.heads.heads import check_starts
+from attrib_core.storage.store import layout
 
 SPLIT_TOLERANCE = 1e-9
 SPLITS = ("train", "validation", "test")
@@ -78,7 +79,7 @@ def _doubled(size: int, items: int) -> int:
 
 def between_keys(config: Config) -> None:
     """What the model alone cannot say; InputError names the keys."""
-    if config.run == places.STORE:
+    if config.run == layout.STORE:
         raise InputError(f"run: {config.run!r} is the name of the store of all runs; choose another")
     exemplars = config.exemplars
     splits = exemplars.splits
@@ -170,8 +171,8 @@ def _by_split(config: Config) -> dict[str, dict[str, int]]:
     """How many sets of each kind each split gets."""
     shares = config.exemplars.splits.model_dump()
     return {
-        "object": splitting.counts(config.exemplars.object_sets, shares),
-        "style": splitting.counts(config.exemplars.style_sets, shares),
+        "object": assign_splits.counts(config.exemplars.object_sets, shares),
+        "style": assign_splits.counts(config.exemplars.style_sets, shares),
     }
 
 

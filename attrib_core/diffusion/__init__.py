@@ -1,1 +1,1 @@
-"""What base models, customization and synthesis share: a diffusers pipeline, many models at a time."""
+"""Diffusion models: the base pipeline, customization, synthesis, and the files of deltas."""

@@ -1,1 +1,1 @@
-"""The report of a run: one self-contained HTML page, its plots and its tables as CSV."""
+"""Stage `report`: one self-contained HTML page, its plots, and its tables as CSV."""

@@ -8,25 +8,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attrib_core import tables as stored
-from attrib_core import whole
-from attrib_core.errors import InputError
-from attrib_core.report import (
-    claims,
-    curves,
-    data,
-    features,
-    finer,
+from attrib_core.attribution.metrics import best_features, metrics_table
+from attrib_core.attribution.metrics.metrics_table import KINDS, SPLITS, UNTUNED, Row
+from attrib_core.common.errors import InputError
+from attrib_core.report import formatting, page, run_results
+from attrib_core.report.claims import findings
+from attrib_core.report.plots import curves, panels
+from attrib_core.report.run_results import Facts, RunFiles
+from attrib_core.report.sections import (
+    feature_choice,
     gallery,
     influence,
-    mapper_choice,
-    page,
-    panels,
+    mapper_selection,
+    subgroups,
     tables,
-    times,
-    words,
+    timings,
 )
-from attrib_core.report.data import KINDS, SPLITS, UNTUNED, Facts, Row, RunFiles
+from attrib_core.storage import atomic
+from attrib_core.storage import tables as stored
 
 CSV_FILES = {
     "headline.csv": "the headline table of every split",
@@ -72,14 +71,14 @@ def build(
     those of the config section `report`. Raises InputError for a file that is
     missing, unreadable or at odds with another.
     """
-    metrics = data.read_metrics(files.metrics, encoders, mappers)
-    comparisons = data.measured(stored.read(files.comparisons, "comparisons"))
-    matched = data.measured(stored.read(files.matched, "matched"))
-    strata = data.measured(stored.read(files.strata, "strata"))
-    calibration = data.measured(stored.read_parts(files.calibration, "calibration"))
-    reliability = data.measured(stored.read_parts(files.reliability, "reliability"))
-    facts = data.read_facts(files)
-    best = {kind: features.best(metrics, kind) for kind in metrics.kinds}
+    metrics = metrics_table.read_metrics(files.metrics, encoders, mappers)
+    comparisons = metrics_table.measured(stored.read(files.comparisons, "comparisons"))
+    matched = metrics_table.measured(stored.read(files.matched, "matched"))
+    strata = metrics_table.measured(stored.read(files.strata, "strata"))
+    calibration = metrics_table.measured(stored.read_parts(files.calibration, "calibration"))
+    reliability = metrics_table.measured(stored.read_parts(files.reliability, "reliability"))
+    facts = run_results.read_facts(files)
+    best = {kind: best_features.best(metrics, kind) for kind in metrics.kinds}
     soft_scores = {
         kind: _table_of(files.soft_scores, encoder, metrics.real(mapper, kind))
         for kind, (encoder, mapper) in best.items()
@@ -92,11 +91,13 @@ def build(
         retrievals=retrievals,
     )
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
-    choices = mapper_choice.read(files.curves, files.choices, encoders, metrics.heads)
+    choices = mapper_selection.read(files.curves, files.choices, encoders, metrics.heads)
     forms = influence.forms(calibration)
     drawn = panels.draw(metrics, measured, influence.panels(reliability), choices)
-    kept = features.kept(metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept})
-    found_claims = claims.all_claims(
+    kept = feature_choice.kept(
+        metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept}
+    )
+    found_claims = findings.all_claims(
         metrics,
         comparisons,
         influence.of_form(reliability, forms[0]),
@@ -105,21 +106,21 @@ def build(
         kept=kept,
         distractors=facts.distractors,
     )
-    stages = times.stage_times(benchmarks, jobs)
+    stages = timings.stage_times(benchmarks, jobs)
     context = dict(
         run=run, seed=seed, facts=facts, encoders=list(encoders), heads=list(metrics.heads),
-        looks=[UNTUNED, *metrics.tuned], tuned_means=features.meaning(metrics),
-        head_names=features.names(metrics.heads),
-        columns=tables.columns(metrics), versions=times.versions(), base_model=_base_model(facts, sections),
+        looks=[UNTUNED, *metrics.tuned], tuned_means=feature_choice.meaning(metrics),
+        head_names=feature_choice.names(metrics.heads),
+        columns=tables.columns(metrics), versions=timings.versions(), base_model=_base_model(facts, sections),
         kinds=_kinds(facts), splits=SPLITS, split_table=_split_table(facts), settings=_settings(sections),
         claims=found_claims, kept=[f"{kind} sets with {encoder} features" for encoder, kind in kept],
         headline={split: tables.headline(metrics, split) for split in ("test", "validation", "train")},
         breakdown=tables.breakdown(metrics),
-        breakdown_metrics=[(name, words.metric(name, k)) for name, k in tables.breakdown_columns(metrics)],
+        breakdown_metrics=[(name, formatting.metric(name, k)) for name, k in tables.breakdown_columns(metrics)],
         across=tables.across(metrics), gallery=shown,
-        matches=finer.matches(matched, metrics),
-        match_notes=finer.match_notes(matched, metrics),
-        strata=finer.strata(strata, metrics), strata_by=finer.HEADINGS,
+        matches=subgroups.matches(matched, metrics),
+        match_notes=subgroups.match_notes(matched, metrics),
+        strata=subgroups.strata(strata, metrics), strata_by=subgroups.HEADINGS,
         shown_features=_shown_features(best),
         calibration=influence.table(calibration, metrics), calibration_verdict=influence.verdict(calibration, metrics),
         calibration_none=influence.none_table(calibration, metrics),
@@ -134,7 +135,7 @@ def build(
         "breakdown.csv": tables.breakdown_rows(metrics),
         "comparisons.csv": comparisons,
         "matched.csv": matched,
-        "strata.csv": finer.strata_rows(strata),
+        "strata.csv": subgroups.strata_rows(strata),
         "recall_curve.csv": drawn.recall_rows,
         "calibration.csv": calibration,
         "gallery.csv": tables.retrieval_rows(sets),
@@ -148,8 +149,8 @@ def save(report: Report, html: Path) -> None:
     for name, rows in report.tables.items():
         tables.write_csv(html.parent / name, rows)
     for name, text in report.plots.items():
-        whole.write_text(html.parent / name, text)
-    whole.write_text(html, report.html)
+        atomic.write_text(html.parent / name, text)
+    atomic.write_text(html, report.html)
 
 
 def _shown_features(best: Mapping[str, tuple[str, str]]) -> list[str]:
@@ -205,6 +206,6 @@ def _indices(paths: Iterable[Path]) -> list[Row]:
     names = ("factory", "rows", "queries", "k", "recall_at_k")
     rows = []
     for path in paths:
-        found = data.read_json(path)
+        found = metrics_table.read_json(path)
         rows.append({name: found[name] for name in names} | dict(encoder=path.parent.name, mapper=path.stem))
     return rows

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from attrib_core.report import legend, words
-from attrib_core.report.thumbnails import SIDE
+from attrib_core.report import formatting
+from attrib_core.report.plots import legend
+from attrib_core.report.sections.thumbnails import SIDE
 
 CONTENTS = (
     ("shown", "What it shows"),
@@ -43,15 +44,15 @@ def render(context: Mapping[str, Any]) -> str:
         loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters |= {
-        "count": words.count,
-        "percent": words.percent,
-        "seconds": words.seconds,
-        "memory": words.memory,
-        "plain": words.plain,
-        "points": words.points,
-        "listing": words.listing,
-        "plural": words.plural,
-        "mapper": words.mapper,
+        "count": formatting.count,
+        "percent": formatting.percent,
+        "seconds": formatting.seconds,
+        "memory": formatting.memory,
+        "plain": formatting.plain,
+        "points": formatting.points,
+        "listing": formatting.listing,
+        "plural": formatting.plural,
+        "mapper": formatting.mapper,
         "groups": _groups,
     }
     fixed = dict(

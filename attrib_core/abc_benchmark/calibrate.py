@@ -1,0 +1,283 @@
+"""Soft influence of test cases in the published layout: ranked, fitted, judged and listed.
+
+The pass over the pool is that of the workflow (`ranking.rank_group`), and so are the fit and the judgement
+(`calibration`): here pool, exemplars and queries only come from other files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from attrib_core.abc_benchmark import test_cases
+from attrib_core.abc_benchmark.evaluate import check_dimensions
+from attrib_core.abc_benchmark.feature_files import Matrix
+from attrib_core.abc_benchmark.mapper_files import Mapper
+from attrib_core.abc_benchmark.test_cases import Queries, TestCase, categories, digest
+from attrib_core.abc_benchmark.unit_vectors import prepare, read_all, read_rows, rows_at_once
+from attrib_core.attribution.calibration import calibrate
+from attrib_core.attribution.calibration.calibrate import Evidence, Fitted
+from attrib_core.attribution.ranking import embedding_stream, fixed_point
+from attrib_core.attribution.ranking import rank as ranking
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError
+from attrib_core.runtime.progress import progress
+from attrib_core.storage import tables
+
+LOGGER = logging.getLogger(__name__)
+BAD_ROWS = ("refuse", "drop")
+REMEDY = "; with --bad-rows drop such rows are left out"
+KIND_OF = {"media": "object", "object": "style"}
+"""Kind of the sets by the prompt kind that the published files have for this kind alone."""
+SPLIT = "released"  # of the tables between ranking and calibration, which are of one split
+QUERY_BLOCK, POOL_BLOCK, QUERY_GROUP = 512, 16384, 4096
+
+
+class Ranked(NamedTuple):
+    """The queries of one prompt kind of a test case as calibration reads them."""
+
+    prompt_kind: str
+    ranks: pa.Table
+    candidates: Path
+    exemplars: pa.Table
+
+    def evidence(self) -> Iterator[Evidence]:
+        """Some hundred queries at a time."""
+        return calibrate.gather(self.ranks, self.candidates, self.exemplars, SPLIT)
+
+
+def kinds_of(test: TestCase, path: Path | None) -> list[str]:
+    """The kind of each model, 'object' or 'style': of its JSON, where styles have no category, else by the
+    prompt kinds of the file. Raises InputError where these do not tell."""
+    if path is not None:
+        return ["style" if name is None else "object" for name in categories(test, path)]
+    prompts = [one.prompt_kind for one in test.queries]
+    found = {KIND_OF[name] for name in prompts if name in KIND_OF}
+    if len(found) != 1:
+        raise InputError(
+            f"{test.path}: prompt kinds {', '.join(prompts)} do not tell objects from styles; expected 'media'"
+            " (objects) or 'object' (styles) among them, or the file's JSON (--cases, --fit-cases)"
+        )
+    return [found.pop()] * len(test.chunks)
+
+
+def check_apart(fitted: Sequence[TestCase], judged: Sequence[TestCase]) -> None:
+    """InputError where a model that is to be judged on has the exemplars of one that is fitted on."""
+    known, others = ((one for test in tests for one in _digests(test)) for tests in (fitted, judged))
+    lest = "the calibrators are judged on what they were fitted on"
+    if fitted:
+        test_cases.check_apart(known, others, option="--test", of="--fit", lest=lest)
+
+
+def _digests(test: TestCase) -> Iterator[tuple[str, str]]:
+    blocks = test.exemplars.blocks(rows_at_once(test.exemplars.dim))
+    vectors = np.concatenate([block.vectors.astype(np.float32) for block in blocks])
+    for model, (start, stop) in enumerate(test.chunks.tolist()):
+        yield _set_name(test, model), digest(vectors[start:stop])
+
+
+def usable(pool: Matrix, mapper: Mapper, bad_rows: str) -> int:
+    """How many rows of the pool are searched: with 'drop' those alone that have a direction, counted in one pass."""
+    how = _how(bad_rows)
+    if how == "refuse":
+        return pool.rows
+    blocks = pool.blocks(rows_at_once(pool.dim))
+    good = sum(int(prepare(one, mapper.real, pool.where, how).good.sum()) for one in blocks)
+    if not good:
+        raise InputError(f"{pool.where}: none of {pool.rows} rows has a direction, expected some")
+    if good < pool.rows:
+        LOGGER.info(
+            "%d of %d rows of the pool have no direction and are left out", pool.rows - good, pool.rows
+        )
+    return good
+
+
+def rank(
+    pool: Matrix,
+    test: TestCase,
+    kinds: Sequence[str],
+    folder: Path,
+    *,
+    mapper: Mapper,
+    labels: Mapping[str, str],
+    top_k: int,
+    bins: int,
+    most: int | None = None,
+    seed: int = 0,
+    bad_rows: str = "refuse",
+    distractors: int | None = None,
+    query_group: int = QUERY_GROUP,
+    pool_block: int = POOL_BLOCK,
+) -> Iterator[Ranked]:
+    """Rank the prompt kinds of a test case one after the other; candidates go into files in a folder.
+
+    kinds        of each model, see `kinds_of`
+    labels       'encoder' and 'mapper' as the tables name them
+    top_k, bins  see `ranking.rank`
+    most         at most so many queries of each model and prompt kind, drawn by the seed; None: all
+    bad_rows     what is made of rows that are not finite or have no length. 'refuse': an InputError; 'drop': they
+                 are left out of the pool, of the exemplars of their model and of the queries, and a model that
+                 no exemplar is left of goes with its queries
+    distractors  rows of the pool that are searched, see `usable`; None: counted here
+    query_group  queries for which the pool streams past once; with pool_block it bounds the memory
+
+    Raises InputError where pool, test and mapper are not of one dimension, for rows that are refused, and where
+    no query is left of a prompt kind.
+    """
+    check_dimensions(pool, test, mapper)
+    searched = usable(pool, mapper, bad_rows) if distractors is None else distractors
+    names = [_set_name(test, model) for model in range(len(test.chunks))]
+    own = _exemplar_sets(test, mapper, names, bad_rows)
+    known = np.array([name in own for name in names])
+    rows = [
+        {"exemplar_set": name, "kind": kind, "split": SPLIT} for name, kind in zip(names, kinds, strict=True)
+    ]
+    exemplars = pa.Table.from_pylist(rows)
+    for number, queries in enumerate(test.queries):
+        chosen = _drawn(test, queries, most, seed)
+        path = folder / f"{test.path.stem}-{number}.parquet"
+        parts, lost = [], 0
+        with tables.writer(path, tables.schema("candidates")) as sink:
+            for start in range(0, queries.features.rows, query_group):
+                stop = min(start + query_group, queries.features.rows)
+                wanted = np.flatnonzero(chosen[start:stop])
+                if not len(wanted):
+                    continue
+                asked = read_rows(queries.features, mapper.synth, _how(bad_rows), start, stop, REMEDY)
+                kept = wanted[asked.good[wanted] & known[queries.models[start:stop][wanted]]]
+                lost += len(wanted) - len(kept)
+                if not len(wanted := kept):
+                    continue
+                place = np.cumsum(asked.good) - 1
+                sets = [names[model] for model in queries.models[start:stop][wanted]]
+                ids = [f"{test.path.stem}/{queries.prompt_kind}/{start + row}" for row in wanted]
+                what = f"blocks of the pool ({test.path.stem} {queries.prompt_kind}, queries {start + 1} to {stop})"
+                found = ranking.rank_group(
+                    embedding_stream.Block(ids, asked.side.unit[place[wanted]]),
+                    [own[name] for name in sets],
+                    _blocks(pool, mapper, pool_block, what, bad_rows),
+                    labels=_labels(labels, ids, sets, queries.prompt_kind),
+                    distractors=searched,
+                    top_k=top_k,
+                    bins=bins,
+                    query_block=QUERY_BLOCK,
+                )
+                parts.append(found.ranks)
+                sink.write(found.candidates)
+        if lost:
+            LOGGER.info(
+                "%d of %d queries (%s %s) have no direction, or no exemplar with one, and are left out",
+                lost, int(chosen.sum()), test.path.stem, queries.prompt_kind,
+            )  # fmt: skip
+        if not parts:
+            raise InputError(
+                f"{queries.features.where}: no row with a direction has an exemplar with one, expected some"
+            )
+        yield Ranked(queries.prompt_kind, pa.concat_tables(parts), path, exemplars)
+
+
+def fit(ranked: Sequence[Ranked], forms: Sequence[str], absent_share: float) -> dict[str, Fitted]:
+    """Forms fitted on all queries alike."""
+    return calibrate.fit_forms([piece for one in ranked for piece in one.evidence()], forms, absent_share)
+
+
+def judge(
+    fitted: Mapping[str, Fitted], ranked: Ranked, save: Callable[[pa.Table], None] | None, **options: Any
+) -> calibrate.Judged:
+    """Judge calibrators on the queries of one prompt kind, and give the soft scores of the first to `save`.
+
+    The options are those of `calibration.judge`.
+    """
+    first = next(iter(fitted.values())).calibrator
+    names = {name: ranked.ranks.column(name)[0].as_py() for name in ("encoder", "mapper")}
+
+    def queries() -> Iterator[Evidence]:
+        for one in ranked.evidence():
+            if save is not None:
+                save(calibrate.soft_scores(one, first, shown=options["shown"], **names))
+            yield one
+
+    return calibrate.judge(fitted, queries(), **options)
+
+
+def fitted_on(ranked: Sequence[Ranked]) -> dict[str, Any]:
+    """What calibrators were fitted on, for their file."""
+    kinds = {row["exemplar_set"]: row["kind"] for one in ranked for row in one.exemplars.to_pylist()}
+    sets = {name for one in ranked for name in one.ranks["exemplar_set"].unique().to_pylist()}
+    return {
+        "kinds": sorted({kinds[name] for name in sets}),
+        "queries": sum(len(one.ranks["query_id"].unique()) for one in ranked),
+        "exemplar_sets": len(sets),
+        "distractors": ranked[0].ranks["n_distractors"][0].as_py(),
+    }
+
+
+def _set_name(test: TestCase, model: int) -> str:
+    return f"{test.path.stem}/{model:06d}"
+
+
+def _how(bad_rows: str) -> str:
+    """`drop` as `vectors.prepare` says it, which tells such rows and leaves them out of what it gives."""
+    if bad_rows not in BAD_ROWS:
+        raise InputError(f"--bad-rows: {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}")
+    return "last" if bad_rows == "drop" else bad_rows
+
+
+def _exemplar_sets(
+    test: TestCase, mapper: Mapper, names: Sequence[str], bad_rows: str
+) -> dict[str, ranking.ExemplarSet]:
+    """The exemplars of each model that has any with a direction."""
+    found = read_all(test.exemplars, mapper.real, _how(bad_rows), REMEDY)
+    points = fixed_point.fixed_point(found.side.unit)
+    if len(points) < test.exemplars.rows:
+        LOGGER.info(
+            "%d of %d exemplars of %s have no direction and are left out",
+            test.exemplars.rows - len(points), test.exemplars.rows, test.path.stem,
+        )  # fmt: skip
+    ids = test.exemplar_paths or [f"{test.path.stem}/exemplar/{row}" for row in range(test.exemplars.rows)]
+    place = np.cumsum(found.good) - 1
+    sets = {}
+    for name, (start, stop) in zip(names, test.chunks.tolist(), strict=True):
+        rows = start + np.flatnonzero(found.good[start:stop])
+        if len(rows):
+            sets[name] = ranking.ExemplarSet([ids[row] for row in rows.tolist()], points[place[rows]])
+    return sets
+
+
+def _drawn(test: TestCase, queries: Queries, most: int | None, seed: int) -> np.ndarray:
+    """Which queries are taken, (rows,) bool; what is drawn of a model does not hang on the others."""
+    chosen = np.ones(len(queries.models), bool)
+    if most is None:
+        return chosen
+    for model in np.unique(queries.models).tolist():
+        rows = np.flatnonzero(queries.models == model)
+        generator = hashing.generator(seed, "queries to fit on", test.path.stem, queries.prompt_kind, model)
+        chosen[generator.permutation(rows)[most:]] = False
+    return chosen
+
+
+def _labels(
+    labels: Mapping[str, str], ids: Sequence[str], sets: Sequence[str], prompt_kind: str
+) -> ranking.Labels:
+    rows = {
+        name: dict(query_id=name, exemplar_set=own, condition=calibrate.CONDITION, prompt_kind=prompt_kind)
+        for name, own in zip(ids, sets, strict=True)
+    }
+    return ranking.Labels(labels["encoder"], labels["mapper"], rows)
+
+
+def _blocks(
+    pool: Matrix, mapper: Mapper, rows: int, what: str, bad_rows: str
+) -> Iterator[embedding_stream.Block]:
+    for block in progress(pool.blocks(rows), total=-(-pool.rows // rows), what=what):
+        names = block.names or [f"row {block.start + row:09d}" for row in range(len(block.vectors))]
+        found = prepare(block, mapper.real, pool.where, _how(bad_rows), REMEDY)
+        if len(found.side.unit):
+            yield embedding_stream.Block(
+                [names[row] for row in np.flatnonzero(found.good).tolist()], found.side.unit
+            )

@@ -1,0 +1,85 @@
+"""Calibrators on disk: the published checkpoint, and what `abc calibrate` and a run's `calibrate` write.
+
+A published checkpoint is a state dict of two numbers, `inv_tau` and `bias`; the bias of the form is
+`published.GAIN` times the second.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from attrib_core.abc_benchmark import export_run
+from attrib_core.abc_benchmark.feature_files import describe, load_plain
+from attrib_core.attribution.calibration.calibrators import FORMS, Fitted, of_description
+from attrib_core.attribution.calibration.published_fit import GAIN
+from attrib_core.attribution.calibration.published_form import TEXT, Calibrator
+from attrib_core.common.errors import InputError
+
+RELEASED = "released"
+"""What the form of a published checkpoint is called."""
+
+
+def read(path: Path, absent_share: float) -> dict[str, Fitted]:
+    """The fitted forms of a file, by name: of a checkpoint (`.pth`, `.pt`) or a `calibrator.json`.
+
+    `absent_share` is what "none of these" assumes. Raises InputError, with file and key, for anything else.
+    """
+    path = Path(path)
+    if path.suffix in (".pth", ".pt"):
+        return {RELEASED: _checkpoint(path)}
+    if path.suffix == ".json":
+        return _json(path, absent_share)
+    raise InputError(
+        f"--calibrator: {path} is a file {path.suffix!r}, expected .pth (a published checkpoint) or .json"
+    )
+
+
+def save(published: Fitted, path: Path) -> None:
+    """Write the fit of the form `published` as a published checkpoint."""
+    import torch
+
+    numbers = published.description["checkpoint"]
+    export_run.save({key: torch.tensor(numbers[key]) for key in ("inv_tau", "bias")}, path)
+
+
+def _checkpoint(path: Path) -> Fitted:
+    content = load_plain(path, in_place=True)
+    if not isinstance(content, dict) or set(content) != {"inv_tau", "bias"}:
+        raise InputError(f"{path}: is {describe(content)}, expected a state dict with inv_tau and bias")
+    inverse, bias = (_number(path, key, content[key]) for key in ("inv_tau", "bias"))
+    if inverse <= 0:
+        raise InputError(f"{path}: inv_tau is {inverse:g}, expected more than 0")
+    found = Calibrator(1.0 / inverse, bias * GAIN)
+    return Fitted(found, {"form": TEXT, **found._asdict(), "checkpoint": {"inv_tau": inverse, "bias": bias}})
+
+
+def _number(path: Path, key: str, value: Any) -> float:
+    number = math.nan
+    if hasattr(value, "numel") and value.numel() == 1:
+        number = float(value)
+    if not math.isfinite(number):
+        raise InputError(f"{path}: {key} is {describe(value)}, expected a tensor of one finite number")
+    return number
+
+
+def _json(path: Path, absent_share: float) -> dict[str, Fitted]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected a calibrator.json") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON: {error}") from None
+    forms = content.get("forms") if isinstance(content, dict) else None
+    if not isinstance(forms, dict) or not any(name in FORMS for name in forms):
+        raise InputError(f"{path}: no forms of {', '.join(FORMS)}, expected a calibrator.json")
+    try:
+        return {
+            name: Fitted(of_description(name, about, absent_share), about)
+            for name, about in forms.items()
+            if name in FORMS
+        }
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,182 @@
+"""Two evaluations held against each other, from their tables `per_query`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attrib_core.abc_benchmark.result_tables import SHORT
+from attrib_core.attribution.metrics import bootstrap, sign_flip_test
+from attrib_core.attribution.metrics.matched_comparison import Models, difference
+from attrib_core.attribution.metrics.summary import MEDIAN, average, check_resamples, resampled
+from attrib_core.common.errors import InputError
+
+MATCH = ("model", "category")
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The table `per_query` that `abc evaluate` wrote to a folder, with its `ties` and `mapper`.
+
+    These two are null where the folder holds no readable `metrics.parquet` beside it.
+    """
+    path = Path(folder) / "per_query.parquet"
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected what abc evaluate --out {folder} writes") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
+    missing = {"test", "prompt_kind", "model_index", "average_precision"} - set(table.column_names)
+    if missing:
+        raise InputError(f"{path}: missing columns {sorted(missing)}, expected what abc evaluate writes")
+    noted = {name: _noted(Path(folder) / "metrics.parquet", name) for name in ("ties", "mapper")}
+    return table.to_pandas().assign(**noted)
+
+
+def described(folder: Path, side: pd.DataFrame) -> str:
+    """Which evaluation it is: its folder, and its mapper where that is known."""
+    mapper = mapper_of(side)
+    return str(folder) if mapper is None else f"{folder}, mapper {mapper}"
+
+
+def mapper_of(side: pd.DataFrame) -> str | None:
+    """The mapper of an evaluation as `read` found it; None where that is not known."""
+    return side["mapper"].iloc[0] if "mapper" in side and len(side) else None
+
+
+def _noted(path: Path, column: str) -> str | None:
+    try:
+        return str(pq.read_table(path, columns=[column])[column][0].as_py())
+    except (OSError, pa.ArrowException, IndexError):
+        return None
+
+
+def check_alike(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """InputError where values of the two differ by how they were made, and not by the systems.
+
+    Tie policies must be the same, and so must the exemplars of each model that both have.
+    """
+    ties = [side["ties"].iloc[0] if "ties" in side and len(side) else None for side in (ours, theirs)]
+    if None not in ties and ties[0] != ties[1]:
+        raise InputError(
+            f"ties: the first evaluation counts ties as {ties[0]!r}, the second as {ties[1]!r}; run abc evaluate"
+            " again with the same --ties"
+        )
+    if "n_exemplars" not in ours or "n_exemplars" not in theirs:
+        return
+    model = ["test", "prompt_kind", "model_index"]
+    counts = [side.groupby(model)["n_exemplars"].first() for side in (ours, theirs)]
+    first, second = counts[0].align(counts[1], join="inner")
+    if len(unlike := first.index[first != second]):
+        test, kind, index = unlike[0]
+        raise InputError(
+            f"model {index} of {test} ({kind}) has {first[unlike[0]]} exemplars in the first evaluation and"
+            f" {second[unlike[0]]} in the second; the two are of other test files"
+        )
+
+
+def compare(
+    ours: pd.DataFrame, theirs: pd.DataFrame, *, match: str = "model", resamples: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table `abc_comparisons`, for each test file and prompt kind.
+
+    match  'model': two systems on the same test files, by their models; 'category': two groups of
+           other models, such as seen and unseen classes, within categories
+
+    Raises InputError where the two have nothing in common, and as `check_alike` does.
+    """
+    check_resamples(resamples)
+    if match not in MATCH:
+        raise InputError(f"--match: {match!r}, expected one of {', '.join(MATCH)}")
+    if match == "model":
+        check_alike(ours, theirs)
+    rows = list(
+        _paired(ours, theirs, resamples, seed)
+        if match == "model"
+        else _matched(ours, theirs, resamples, seed)
+    )
+    if not rows and match == "category":
+        for name, side in (("first", ours), ("second", theirs)):
+            if "category" not in side or not side["category"].notna().any():
+                raise InputError(
+                    f"--match category: the {name} evaluation ({', '.join(dict.fromkeys(side['test']))}) has no"
+                    " categories; run its abc evaluate again with --cases, the JSON of each test file"
+                )
+    if not rows:
+        what = (
+            "test file, prompt kind and model" if match == "model" else "prompt kind and category (--cases)"
+        )
+        raise InputError(f"the two evaluations have no {what} in common, nothing to compare")
+    names = dict(zip(("mapper", "against_mapper"), map(mapper_of, (ours, theirs)), strict=True))
+    yield from (row | names for row in rows)
+
+
+def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    for (test, kind), mine in ours.groupby(["test", "prompt_kind"], sort=False):
+        other = theirs[(theirs["test"] == test) & (theirs["prompt_kind"] == kind)]
+        common = np.intersect1d(mine["model_index"], other["model_index"])
+        if not len(common):
+            continue
+        mine, other = (side[side["model_index"].isin(common)] for side in (mine, other))
+        names = [f"{model:06d}" for model in common]
+        draws = bootstrap.resamples(names, resamples, seed)
+        sets = [np.searchsorted(common, side["model_index"]) for side in (mine, other)]
+        for metric, k, name in _metrics(ours, theirs):
+            a, b = mine[name].to_numpy(), other[name].to_numpy()
+            low, high, p = np.nan, np.nan, np.nan
+            if len(common) > 1:
+                differences = resampled(metric, a, sets[0], draws) - resampled(metric, b, sets[1], draws)
+                low, high = bootstrap.interval(differences)
+                added = sign_flip_test.of_models(metric, a, sets[0], b, sets[1], len(common))
+                p = sign_flip_test.p_value(added, names, times=resamples, seed=seed)
+            value, against = average(metric, a), average(metric, b)
+            yield {
+                "test": test, "against_test": test, "prompt_kind": kind, "matched_by": "model",
+                "metric": metric, "k": k, "value": value, "against_value": against,
+                "difference": value - against, "ci_low": low, "ci_high": high, "p_value": p,
+                "n_models": len(common), "n_against": len(common),
+            }  # fmt: skip
+
+
+def _matched(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    tests = [", ".join(dict.fromkeys(side["test"])) for side in (ours, theirs)]
+    for kind in dict.fromkeys(ours["prompt_kind"]):
+        sides = [side[(side["prompt_kind"] == kind) & side["category"].notna()] for side in (ours, theirs)]
+        for metric, k, name in _metrics(ours, theirs):
+            found = None
+            if metric != MEDIAN and all(map(len, sides)):
+                found = difference(*(_models(side, name) for side in sides), resamples=resamples, seed=seed)
+            if found is not None:
+                yield {
+                    "test": tests[0], "against_test": tests[1], "prompt_kind": kind, "matched_by": "category",
+                    "metric": metric, "k": k, "value": found.ours, "against_value": found.theirs,
+                    "difference": found.ours - found.theirs, "ci_low": found.ci_low,
+                    "ci_high": found.ci_high, "p_value": found.p_value, "n_models": found.n_ours,
+                    "n_against": found.n_theirs,
+                }  # fmt: skip
+
+
+def _models(side: pd.DataFrame, name: str) -> Models:
+    by_model = side.groupby(["test", "model_index"], sort=True)
+    names = [f"{test} {model:06d}" for test, model in by_model.groups]
+    return Models(
+        np.array(names), by_model[name].mean().to_numpy(), by_model["category"].first().to_numpy(str)
+    )
+
+
+def _metrics(ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[tuple[str, int | None, str]]:
+    """(metric, k, column) of what both tables have."""
+    common = [name for name in ours.columns if name in set(theirs.columns)]
+    for metric, column in SHORT.items():
+        start = column.partition("{")[0]
+        for name in common:
+            if name == column:
+                yield metric, None, name
+            elif start != column and name.startswith(start):
+                yield metric, int(name.removeprefix(start)), name

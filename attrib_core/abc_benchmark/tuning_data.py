@@ -1,0 +1,124 @@
+"""What a mapper is tuned on, from files of the published layout: features of two splits, and a pool.
+
+A model is a set: its exemplars, and its synthesized images of all prompt kinds. A model without any is
+left out. Of the pool only the rows drawn are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from attrib_core.abc_benchmark.evaluate import check_dimensions
+from attrib_core.abc_benchmark.feature_files import Matrix
+from attrib_core.abc_benchmark.mapper_files import UNTUNED
+from attrib_core.abc_benchmark.test_cases import TestCase, check_apart, digest
+from attrib_core.abc_benchmark.unit_vectors import rows_at_once
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError
+from attrib_core.features.mapper import tuning_data
+from attrib_core.features.mapper.pairs import Sets
+from attrib_core.features.mapper.tuning_data import Material
+
+LOGGER = logging.getLogger(__name__)
+
+
+def gather(
+    pool: Matrix,
+    train: Sequence[TestCase],
+    validation: Sequence[TestCase],
+    *,
+    validation_distractors: int,
+    distractors: int,
+    seed: int,
+) -> Material:
+    """Both splits in memory, and a sample of the pool: distractors for validation, negatives for training.
+
+    Neither the order of the files nor the blocks in which they are read matter. Raises InputError for
+    features of different dimensions, fewer than two train models, a model of validation that is also
+    in train, vectors that are zero or not finite, and a pool that is too small.
+    """
+    for test in (*train, *validation):
+        check_dimensions(pool, test, UNTUNED)
+    learned, chosen_on = (
+        _sets(sorted(tests, key=lambda one: one.path.stem)) for tests in (train, validation)
+    )
+    if len(learned.names) < 2:
+        files = ", ".join(str(one.path) for one in train)
+        raise InputError(
+            f"--train: {len(learned.names)} model with synthesized images in {files}; contrastive training needs 2"
+            " or more"
+        )
+    _check_apart(learned, chosen_on)
+    count = tuning_data.drawn(validation_distractors, distractors)
+    drawn = sample(pool, count=count, key=(seed, "mapper pool"))
+    LOGGER.info(
+        "%d models to train on (%d images), %d to choose by (%d images), %d of %d distractors",
+        len(learned.names), len(learned.synth), len(chosen_on.names), len(chosen_on.synth), len(drawn), pool.rows,
+    )  # fmt: skip
+    return Material(learned, chosen_on, *tuning_data.divided(drawn, validation_distractors, distractors))
+
+
+def sample(pool: Matrix, *, count: int, key: Sequence[object], block: int | None = None) -> np.ndarray:
+    """So many random rows of a matrix (all, where there are fewer), (count, dim) float32, read in blocks."""
+    chosen = hashing.generator(*key).choice(pool.rows, min(count, pool.rows), replace=False)
+    order = np.argsort(chosen)
+    rising = chosen[order]
+    values = np.empty((len(chosen), pool.dim), np.float32)
+    for one in pool.blocks(block or rows_at_once(pool.dim)):
+        first, last = np.searchsorted(rising, (one.start, one.start + len(one.vectors)))
+        rows = rising[first:last] - one.start
+        values[order[first:last]] = one.vectors[rows]
+        _check(values[order[first:last]], pool.where, rising[first:last])
+    return values
+
+
+def _sets(tests: Sequence[TestCase]) -> Sets:
+    names: list[str] = []
+    groups: dict[str, list[np.ndarray]] = {"real": [], "real_set": [], "synth": [], "synth_set": []}
+    for test in tests:
+        asked = np.concatenate([queries.models for queries in test.queries])
+        kept = np.unique(asked)
+        number = np.full(len(test.chunks), -1)
+        number[kept] = np.arange(len(kept)) + len(names)
+        rows = [np.arange(*test.chunks[model]) for model in kept]
+        names += [f"{test.path.stem}/{model}" for model in kept]
+        groups["real"].append(_read(test.exemplars)[np.concatenate(rows)])
+        groups["real_set"].append(np.repeat(number[kept], [len(one) for one in rows]))
+        groups["synth"] += [_read(queries.features) for queries in test.queries]
+        groups["synth_set"].append(number[asked])
+    return Sets(tuple(names), **{name: np.concatenate(parts) for name, parts in groups.items()})
+
+
+def _read(matrix: Matrix) -> np.ndarray:
+    values = np.empty((matrix.rows, matrix.dim), np.float32)
+    for block in matrix.blocks(rows_at_once(matrix.dim)):
+        rows = np.arange(block.start, block.start + len(block.vectors))
+        values[rows] = block.vectors
+        _check(block.vectors, matrix.where, rows)
+    return values
+
+
+def _check(vectors: np.ndarray, where: str, rows: np.ndarray) -> None:
+    bad = np.flatnonzero(~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)))
+    if len(bad):
+        raise InputError(
+            f"{where}: row {rows[bad[0]]} is zero or not finite, expected a finite vector with a direction"
+        )
+
+
+def _check_apart(train: Sets, validation: Sets) -> None:
+    """InputError where a model stands in both splits; single exemplars that do are told."""
+    lest = "the choice is made on what was learned"
+    check_apart(_models(train), _models(validation), option="--validation", of="--train", lest=lest)
+    common = len({row.tobytes() for row in train.real} & {row.tobytes() for row in validation.real})
+    if common:
+        LOGGER.info("note: %d exemplars stand in both splits, in different models", common)
+
+
+def _models(sets: Sets) -> Iterator[tuple[str, str]]:
+    """Each model and a digest of its exemplars, whatever their order."""
+    for number, name in enumerate(sets.names):
+        yield name, digest(sets.real[sets.real_set == number])

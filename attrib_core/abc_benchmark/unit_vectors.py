@@ -1,0 +1,119 @@
+"""Features as the ranking wants them: mapped, of unit length, roughly and exactly; bad rows told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from attrib_core.abc_benchmark.feature_files import Block, Matrix
+from attrib_core.abc_benchmark.mapper_files import Head
+from attrib_core.attribution.ranking.float32_counts import Side
+from attrib_core.common.errors import InputError
+
+BAD_ROWS = ("refuse", "last")
+ROWS = 2048
+"""Rows that are made exact at once; bounds the memory of float64 copies."""
+SHORTEST, LONGEST = 2.0**-60, 2.0**60
+"""Lengths between which scaling in float32 neither overflows nor loses digits."""
+BLOCK_BYTES = 1 << 26
+
+
+class Vectors(NamedTuple):
+    """Some rows of a matrix.
+
+    good   (rows,) whether the row has a direction: finite, and not zero, after the mapper too
+    side   the good rows alone, in order
+    """
+
+    good: np.ndarray
+    side: Side
+
+
+def rows_at_once(dim: int) -> int:
+    """Rows of a block of 64 MB in float32, so that memory does not hang on the dimension."""
+    return max(256, min(1 << 15, BLOCK_BYTES // (4 * dim)))
+
+
+REMEDY = "; with --bad-rows last such rows are ranked last"
+
+
+def prepare(block: Block, head: Head, where: str, bad_rows: str, remedy: str = REMEDY) -> Vectors:
+    """Map the rows of a block and bring them to unit length.
+
+    bad_rows  'refuse': InputError, naming the first row that is not finite or has no length;
+              'last': such rows are told by `good`
+    remedy    end of the message of that error
+    """
+    raw = block.vectors
+    lengths = np.empty(len(raw))
+    mapped = np.empty((len(raw), head.layers[-1].weight.shape[0]), np.float32) if head.layers else None
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        for start in range(0, len(raw), ROWS):
+            some = head(raw[start : start + ROWS])
+            length = np.sqrt(np.einsum("ij,ij->i", some, some))
+            lengths[start : start + ROWS] = length
+            if mapped is not None:
+                mapped[start : start + ROWS] = some / length[:, None]
+    good = np.isfinite(lengths) & (lengths > 0)
+    if not good.all():
+        if bad_rows == "refuse":
+            raise InputError(_complaint(block, int(np.argmin(good)), lengths, where) + remedy)
+        raw, lengths = raw[good], lengths[good]
+        mapped = None if mapped is None else mapped[good]
+    unit = _scaled(raw, lengths) if mapped is None else mapped
+    return Vectors(good, Side(unit, _points(raw, head)))
+
+
+def _scaled(raw: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """raw / length in float32; in float64 first where the factor would leave float32."""
+    if len(lengths) and lengths.min() > SHORTEST and lengths.max() < LONGEST:
+        scaled: np.ndarray = raw * (1.0 / lengths).astype(np.float32)[:, None]
+        return scaled
+    return (raw / lengths[:, None]).astype(np.float32)
+
+
+def _points(raw: np.ndarray, head: Head) -> Callable[[np.ndarray], np.ndarray]:
+    """Unit vectors in float64 of the rows asked for."""
+
+    def points(rows: np.ndarray) -> np.ndarray:
+        mapped = head(raw[rows])
+        mapped /= np.sqrt(np.einsum("ij,ij->i", mapped, mapped))[:, None]
+        return mapped
+
+    return points
+
+
+def read_all(matrix: Matrix, head: Head, bad_rows: str, remedy: str = REMEDY) -> Vectors:
+    """A matrix that fits in memory, whole."""
+    return read_rows(matrix, head, bad_rows, 0, matrix.rows, remedy)
+
+
+def read_rows(
+    matrix: Matrix, head: Head, bad_rows: str, start: int, stop: int, remedy: str = REMEDY
+) -> Vectors:
+    """Rows start to stop - 1 of a matrix, read through its blocks."""
+    step = rows_at_once(matrix.dim)
+    kept, names = [], []
+    for block in matrix.blocks(step):
+        first, last = max(start - block.start, 0), min(stop - block.start, len(block.vectors))
+        if first < last:
+            kept.append(block.vectors[first:last])
+            names += list(block.names[first:last]) if block.names is not None else []
+    whole = np.concatenate(kept) if len(kept) > 1 else kept[0]
+    return prepare(Block(start, whole, names or None), head, matrix.where, bad_rows, remedy)
+
+
+def _complaint(block: Block, row: int, lengths: np.ndarray, where: str) -> str:
+    name = f" ({block.names[row]!r})" if block.names is not None else ""
+    raw = block.vectors[row]
+    if not np.isfinite(raw).all():
+        value = raw[~np.isfinite(raw)][0]
+        found = f"has {'NaN' if math.isnan(value) else 'an infinite number'}"
+    elif not raw.any():
+        found = "has only zeros"
+    else:
+        found = "has no length after the mapper" if lengths[row] == 0 else "is too large"
+    return f"{where}: row {block.start + row}{name} {found}, expected a finite vector with a direction"

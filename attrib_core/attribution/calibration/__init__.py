@@ -1,0 +1,1 @@
+"""Stage `calibrate`: turn similarities into soft influence scores, and evaluate them."""

@@ -1,0 +1,121 @@
+"""Two groups of different models compared as if they showed the same things.
+
+Seen and unseen classes of the published benchmark are no matched pair: most unseen ones are animals,
+which are easier or harder than vehicles whether they were seen or not. So models are compared within
+strata (their coarse category), and the strata that have models of both groups are averaged with
+weights that both groups share: n m / (n + m) for n and m models, which gives most weight to where
+the comparison is most precise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attrib_core.attribution.metrics import bootstrap
+from attrib_core.attribution.metrics.query_groups import System
+from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, of_sets
+
+
+class Models(NamedTuple):
+    """One value a model (its queries averaged), its name and its stratum, each (models,)."""
+
+    names: np.ndarray
+    values: np.ndarray
+    strata: np.ndarray
+
+
+class Difference(NamedTuple):
+    """Two groups over the strata that both have; interval and p-value of the difference ours - theirs."""
+
+    ours: float
+    theirs: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    n_ours: int
+    n_theirs: int
+    n_strata: int
+
+
+def matched(
+    measured: Sequence[System], *, resamples: int, seed: int, alike: Sequence[Sequence[str]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table `matched`: unseen against seen categories, within like categories.
+
+    alike  groups of categories that are strata together; any other is one by itself. Where a category is
+           either seen or unseen, only categories that are alike can be matched
+
+    Nothing is yielded where no stratum has models of both; median_rank, which is no mean, is left out.
+    """
+    check_resamples(resamples)
+    strata = {name: ", ".join(group) for group in alike for name in group}
+    for one in measured:
+        if "category" not in one.labels:
+            continue
+        groups = dict(one.groups())
+        for group, members in groups.items():
+            seen = groups.get(group._replace(seen="seen"))
+            if group.seen != "unseen" or seen is None:
+                continue
+            labels = group._asdict()
+            del labels["seen"]
+            for key in one.values:
+                sides = [of_models(one, key, some, strata) for some in (members, seen)]
+                found = difference(*sides, resamples=resamples, seed=seed) if key[0] != MEDIAN else None
+                if found is not None:
+                    yield {
+                        "encoder": one.encoder, "mapper": one.mapper, **labels, "metric": key[0], "k": key[1],
+                        "value": found.ours, "against_value": found.theirs,
+                        "difference": found.ours - found.theirs, "ci_low": found.ci_low,
+                        "ci_high": found.ci_high, "p_value": found.p_value, "n_models": found.n_ours,
+                        "n_against": found.n_theirs, "n_strata": found.n_strata,
+                    }  # fmt: skip
+
+
+def of_models(
+    one: System, key: tuple[str, int | None], members: np.ndarray, strata: Mapping[str, str]
+) -> Models:
+    """A metric's mean over the given queries of each model, with the stratum of its category."""
+    sets, names = of_sets(one, members)
+    values = np.bincount(sets, weights=one.values[key][members]) / np.bincount(sets)
+    first = np.unique(sets, return_index=True)[1]
+    categories = one.labels["category"][members][first].tolist()
+    return Models(np.array(names), values, np.array([strata.get(name, name) for name in categories]))
+
+
+def difference(ours: Models, theirs: Models, *, resamples: int, seed: int) -> Difference | None:
+    """Compare two groups of models; None where no stratum has models of both.
+
+    A resample draws models of each group anew; a stratum that it leaves without models of either is
+    out of that resample, and the others keep their weights.
+    """
+    shared = np.intersect1d(ours.strata, theirs.strata)
+    if not len(shared):
+        return None
+    ours, theirs = _only(ours, shared), _only(theirs, shared)
+    belongs = [(side.strata[:, None] == shared).astype(float) for side in (ours, theirs)]
+    n, m = (one.sum(axis=0) for one in belongs)
+    weights = n * m / (n + m)
+    sides = zip((ours, theirs), belongs, (", ours", ", theirs"), strict=True)
+    means, counts = [], []
+    for side, one, name in sides:
+        drawn = bootstrap.resamples(side.names.tolist(), resamples, seed, salt=name)
+        draws = np.concatenate([np.ones((1, len(side.names))), drawn])
+        counts.append(draws @ one)
+        means.append((draws * side.values) @ one / np.maximum(counts[-1], 1))
+    share = weights * (counts[0] > 0) * (counts[1] > 0)
+    total = share.sum(axis=1)
+    a, b = ((share * mean).sum(axis=1) / np.where(total > 0, total, np.nan) for mean in means)
+    low, high, p = np.nan, np.nan, np.nan
+    differences = (a - b)[1:][total[1:] > 0]
+    if len(ours.names) > 1 and len(theirs.names) > 1 and len(differences):
+        (low, high), p = bootstrap.interval(differences), bootstrap.p_value(differences)
+    return Difference(float(a[0]), float(b[0]), low, high, p, len(ours.names), len(theirs.names), len(shared))
+
+
+def _only(models: Models, shared: np.ndarray) -> Models:
+    kept = np.isin(models.strata, shared)
+    return Models(*(part[kept] for part in models))

@@ -1,0 +1,116 @@
+"""One system's queries with their metrics, and the groups that tables average over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from attrib_core.attribution.metrics import ceiling_and_chance
+from attrib_core.attribution.metrics.per_query import per_query, positions
+from attrib_core.common.errors import InputError
+
+EXEMPLAR_COLUMNS = ("exemplar_set", "kind", "split", "seen")
+RANK_COLUMNS = (
+    "encoder", "mapper", "query_id", "exemplar_set", "condition", "prompt_kind", "exemplar_id",
+    "n_above", "n_tied", "n_siblings_above", "n_distractors",
+)  # fmt: skip
+SEEN = {"all": (True, False), "seen": (True,), "unseen": (False,)}
+
+
+class Group(NamedTuple):
+    """What a row of `metrics` averages over, beside encoder and mapper."""
+
+    condition: str
+    split: str
+    kind: str
+    seen: str
+    prompt_kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """All queries that one encoder and mapper ranked; every array is (queries,), in the order of names.
+
+    values, ceiling, chance are by (metric, k); chance lacks median_rank, which is no mean.
+    """
+
+    encoder: str
+    mapper: str
+    # exemplar_set, condition, prompt_kind, kind, split, and category where it is known: str; seen: bool
+    labels: dict[str, np.ndarray]
+    exemplars: np.ndarray
+    candidates: np.ndarray
+    values: dict[tuple[str, int | None], np.ndarray]
+    ceiling: dict[tuple[str, int | None], np.ndarray]
+    chance: dict[tuple[str, int | None], np.ndarray]
+
+    def groups(self) -> Iterator[tuple[Group, np.ndarray]]:
+        """Every group that has queries, with the indices of its queries, in a fixed order."""
+        fine = ("condition", "split", "kind", "prompt_kind")
+        for condition, split, kind, prompt_kind in _combinations([self.labels[name] for name in fine]):
+            chosen = np.ones(len(self.exemplars), bool)
+            for name, value in zip(fine, (condition, split, kind, prompt_kind), strict=True):
+                chosen &= (self.labels[name] == value) | (value == "all")
+            for seen, values in SEEN.items():
+                members = np.flatnonzero(chosen & np.isin(self.labels["seen"], values))
+                if len(members):
+                    yield Group(condition, split, kind, seen, prompt_kind), members
+
+
+def _combinations(columns: list[np.ndarray]) -> list[tuple[str, ...]]:
+    """The distinct combinations of labels, and those with 'all' in place of the last one."""
+    found = set(zip(*(column.tolist() for column in columns), strict=True))
+    return sorted(found | {(*combination[:-1], "all") for combination in found})
+
+
+def system(ranks: pa.Table, exemplars: pa.Table, ks: Sequence[int], ties: str, where: str) -> System:
+    """The queries of one table `ranks` with their metrics.
+
+    `exemplars` has the columns EXEMPLAR_COLUMNS, and `category` where its groups are wanted. Raises
+    InputError for an empty table, more than one encoder or mapper, or an exemplar set that `exemplars`
+    lacks; `where` names the file.
+    """
+    if not len(ranks):
+        raise InputError(f"{where}: no rows, expected ranks of at least one query")
+    (encoder,), (mapper,) = (_only(ranks, name, where) for name in ("encoder", "mapper"))
+    ranking = positions(ranks, ties)
+    first = np.zeros(len(ranking.queries), np.intp)
+    first[ranking.query[::-1]] = np.arange(len(ranks))[
+        ::-1
+    ]  # a row of each query: labels are the same in all
+    labels = {name: _strings(ranks, name)[first] for name in ("exemplar_set", "condition", "prompt_kind")}
+    labels |= _set_labels(labels["exemplar_set"], exemplars, where)
+    n = ranking.exemplars()
+    candidates = n + ranks.column("n_distractors").to_numpy()[first]
+    values = per_query(ranking, ks)
+    return System(
+        encoder, mapper, labels, n, candidates, values,
+        ceiling_and_chance.ceilings(list(values), n), ceiling_and_chance.chances(list(values), n, candidates),
+    )  # fmt: skip
+
+
+def _set_labels(names: np.ndarray, exemplars: pa.Table, where: str) -> dict[str, np.ndarray]:
+    columns = [*EXEMPLAR_COLUMNS, *({"category"} & set(exemplars.column_names))]
+    known = {row["exemplar_set"]: row for row in exemplars.select(columns).to_pylist()}
+    distinct, index = np.unique(names, return_inverse=True)
+    missing = [name for name in distinct if name not in known]
+    if missing:
+        raise InputError(f"{where}: exemplar set {missing[0]!r} is not in the table of exemplars")
+    rows = [known[name] for name in distinct]
+    return {name: np.array([row[name] for row in rows])[index] for name in columns[1:]}
+
+
+def _strings(table: pa.Table, name: str) -> np.ndarray:
+    strings: np.ndarray = table.column(name).to_numpy(zero_copy_only=False).astype(np.str_)
+    return strings
+
+
+def _only(ranks: pa.Table, name: str, where: str) -> list[str]:
+    found = sorted(ranks.column(name).unique().to_pylist())
+    if len(found) != 1:
+        raise InputError(f"{where}: column {name!r} has values {found}, expected one")
+    return found

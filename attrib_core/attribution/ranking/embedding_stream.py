@@ -1,0 +1,115 @@
+"""Embeddings from disk: read in blocks, checked, projected to unit length, made exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from attrib_core.attribution.ranking import fixed_point
+from attrib_core.common.errors import InputError
+from attrib_core.storage import tables
+
+
+class Projection(Protocol):
+    """One side of `attrib_core.features.heads.heads.Heads`: (rows, dim) to (rows, dim') float32 of unit length."""
+
+    def __call__(self, x: np.ndarray, /, *, ids: Sequence[str]) -> np.ndarray: ...
+
+
+class Block(NamedTuple):
+    """Some rows of embeddings: their names and their unit vectors (rows, dim) float32."""
+
+    ids: list[str]
+    unit: np.ndarray
+
+
+def read(
+    paths: Sequence[Path], project: Projection, *, rows: int, without: pa.Array | None = None
+) -> Iterator[Block]:
+    """Stream the projected vectors of embedding files, at most `rows` at a time.
+
+    Rows whose image_id is in `without` are left out. Raises InputError for an unreadable file, a file
+    of another dimension than the first, and for a vector that is not finite or has no length, by file
+    and row.
+    """
+    dim: int | None = None
+    for path in map(Path, paths):
+        dim = check_file(path, dim)
+        for batch in tables.iterate([path], ["image_id", "embedding"], rows):
+            names = batch.column("image_id")
+            vectors = tables.vectors(batch.column("embedding"))
+            if without is not None:
+                kept = pc.invert(pc.is_in(names, value_set=without)).to_numpy(zero_copy_only=False)
+                names, vectors = names.filter(pa.array(kept)), vectors[kept]
+            if len(names):
+                ids = names.to_pylist()
+                yield Block(ids, _projected(vectors, ids, project, path))
+
+
+def read_all(paths: Sequence[Path], project: Projection) -> Block:
+    """All projected vectors of embedding files; for data that fits in memory."""
+    blocks = list(read(paths, project, rows=tables.ROW_GROUP))
+    if not blocks:
+        raise InputError(f"{', '.join(map(str, paths)) or 'embeddings'}: no rows, expected at least one")
+    return Block([name for block in blocks for name in block.ids], np.concatenate([b.unit for b in blocks]))
+
+
+def regroup(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
+    """The same rows in blocks of exactly `rows`, but for the last one."""
+    ids: list[str] = []
+    parts: list[np.ndarray] = []
+    for block in blocks:
+        ids += block.ids
+        parts.append(block.unit)
+        while len(ids) >= rows:
+            whole = np.concatenate(parts)
+            yield Block(ids[:rows], whole[:rows])
+            ids, parts = ids[rows:], [whole[rows:]]
+    if ids:
+        yield Block(ids, np.concatenate(parts))
+
+
+def check_file(path: Path, dim: int | None) -> int:
+    try:
+        schema = pq.read_schema(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected a Parquet file of embeddings") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable Parquet file of embeddings: {error}") from None
+    kind = schema.field("embedding").type if "embedding" in schema.names else pa.null()
+    if not (
+        "image_id" in schema.names
+        and pa.types.is_fixed_size_list(kind)
+        and kind.value_type.equals(pa.float32())
+    ):
+        expected = "image_id and embedding (float32 lists of one size)"
+        raise InputError(f"{path}: has columns {schema.names}, expected {expected}")
+    if dim is not None and kind.list_size != dim:
+        raise InputError(f"{path}: embeddings of {kind.list_size} dimensions, the files before have {dim}")
+    return int(kind.list_size)
+
+
+def _projected(vectors: np.ndarray, ids: list[str], project: Projection, path: Path) -> np.ndarray:
+    finite = np.isfinite(vectors).all(axis=1)
+    _refuse(finite, ids, path, "a component that is not finite, expected numbers")
+    _refuse((vectors != 0).any(axis=1), ids, path, "only zeros, expected a vector with a direction")
+    try:
+        unit = project(vectors, ids=ids)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    length = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))
+    whole = (length > fixed_point.SHORTEST) & (length < fixed_point.LONGEST)  # false for NaN as well
+    _refuse(whole, ids, path, "no unit length after the mapper, expected a finite vector with a direction")
+    return unit
+
+
+def _refuse(good: np.ndarray, ids: list[str], path: Path, what: str) -> None:
+    if not good.all():
+        row = int(np.argmin(good))
+        raise InputError(f"{path}: embedding of {ids[row]!r} has {what}")

@@ -1,0 +1,1 @@
+"""Attribute one image with the encoder, mapper and calibrator of a finished run."""

@@ -1,0 +1,171 @@
+"""A finished run as attribution reads it: which features it has, its encoders, heads and calibrators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attrib_core.attribution.calibration.calibrators import Form, of_description
+from attrib_core.attribution.metrics import best_features
+from attrib_core.attribution.metrics.metrics_table import UNTUNED, Metrics, read_json, read_metrics
+from attrib_core.common.errors import InputError, close_matches
+from attrib_core.features.embedding import compute as encoders
+from attrib_core.features.embedding import embedding_tables, encoder_protocol
+from attrib_core.features.heads import heads as mapped
+from attrib_core.runtime import job_records
+from attrib_core.storage import tables
+
+FINISHED = "report/index.html"
+"""The last file that a run makes."""
+
+
+class Features(NamedTuple):
+    """What a picture is judged by: a kind of sets, and encoder and mapper by their names in the run."""
+
+    kind: str
+    encoder: str
+    mapper: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a finished run, and its measured values."""
+
+    folder: Path
+    metrics: Metrics
+
+    def pictures(self) -> list[Path]:
+        """The parts of the pool."""
+        return sorted((self.folder / "pool").glob("part-*.parquet"))
+
+    def pool(self, encoder: str) -> list[Path]:
+        """The embeddings of the pool, part by part."""
+        return [self.folder / "embeddings" / encoder / "pool" / path.name for path in self.pictures()]
+
+    def exemplar_rows(self) -> frozenset[str]:
+        """image_id of the exemplars in the pool."""
+        rows = tables.read(self.folder / "exemplars.parquet", "exemplars", ["image_id"])
+        return frozenset(rows["image_id"].to_pylist())
+
+    def excluded_rows(self) -> frozenset[str]:
+        """image_id of the rows of the pool that are no distractors: exemplars and what is like them."""
+        rows = tables.read(self.folder / "excluded.parquet", "excluded", ["image_id"])
+        return frozenset(rows["image_id"].to_pylist())
+
+    def heads(self, features: Features) -> mapped.Heads:
+        """The heads of a mapper; of the untuned features none."""
+        if features.mapper == UNTUNED:
+            return mapped.load(None)
+        return mapped.load(self.folder / "mappers" / features.encoder / f"{features.mapper}.safetensors")
+
+    def top_k(self, features: Features) -> int:
+        """How many candidates of a query the run keeps by name."""
+        return int(self._of("rank", features)["settings"]["top_k"])
+
+    def bins(self, features: Features) -> int:
+        """Bins of the histogram of all others."""
+        return int(self._of("rank", features)["settings"]["bins"])
+
+    def form(self, features: Features) -> str:
+        """The form of the calibrator by which the run's soft scores are made: the first of its config."""
+        return str(self._of("calibrate", features)["settings"]["forms"][0])
+
+    def calibration(self, features: Features) -> Path:
+        """The folder of a calibrator."""
+        return self.folder / "calibration" / features.encoder / features.mapper
+
+    def fitted_on(self, features: Features) -> dict[str, Any]:
+        """What the calibrator was fitted on."""
+        return dict(read_json(self.calibration(features) / "calibrator.json")["fitted_on"])
+
+    def calibrator(self, features: Features) -> Form:
+        """The calibrator by which the run's soft scores are made."""
+        path, name = self.calibration(features) / "calibrator.json", self.form(features)
+        described = read_json(path).get("forms", {}).get(name, {})
+        try:
+            return of_description(name, described, described.get("absent_share", 0.5))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    def encoder(self, name: str) -> encoder_protocol.Encoder:
+        """The encoder, loaded by its section of the run's config, if it is the one that made the embeddings.
+
+        Raises InputError where its identity (options, checksums of weights) is another.
+        """
+        parts = self.pool(name)
+        number = parts[0].stem.removeprefix("part-")
+        section = self._job("embed_pool_part", {"encoder": name, "part": number})["encoder"]
+        encoder = encoders.load(section, f"encoders.{name}")
+        own = json.loads(json.dumps(encoder.identity))
+        for path in parts:
+            if not path.is_file():
+                raise InputError(f"{path}: no such file; the run is not finished, call snakemake again")
+            if (odd := _difference(embedding_tables.identity(path), own)) is not None:
+                raise InputError(
+                    f"{path}: made by another encoder {name!r} than the one that is loaded here: {odd};"
+                    " expected the same weights and options"
+                )
+        return encoder
+
+    def _of(self, rule: str, features: Features) -> Mapping[str, Any]:
+        return self._job(rule, {"encoder": features.encoder, "mapper": features.mapper})
+
+    def _job(self, rule: str, wildcards: Mapping[str, str]) -> Mapping[str, Any]:
+        return _params(self.folder, rule, wildcards)
+
+
+def opened(folder: Path) -> Run:
+    """A finished run; InputError for a folder that is none."""
+    if not folder.is_dir():
+        raise InputError(f"--run: {folder}: no such folder; expected that of a finished run: results/NAME")
+    if not (folder / FINISHED).is_file():
+        raise InputError(f"--run: {folder / FINISHED} is not there; expected a finished run (see status)")
+    params = _params(folder, "report", {})
+    return Run(folder, read_metrics(folder / "metrics.parquet", params["encoders"], params["mappers"]))
+
+
+def chosen(run: Run, *, kind: str | None, encoder: str | None, mapper: str | None) -> list[Features]:
+    """The features to judge by, for the kind that is asked or for one kind after the other.
+
+    What is not given is what did best on the validation sets of the kind (`report.features.best`): the
+    encoder among all, the mapper for that encoder. Raises InputError for a name that the run lacks, and
+    for a mapper of another kind.
+    """
+    known = run.metrics
+    for option, value, names in (
+        ("kind", kind, known.kinds),
+        ("encoder", encoder, known.encoders),
+        ("mapper", mapper, known.mappers),
+    ):
+        if value is not None and value not in names:
+            raise InputError(f"--{option}: {value!r} is none of {run.folder}, {close_matches(value, names)}")
+    served = known.kinds if mapper is None else best_features.kinds_of(known, mapper)
+    if kind is not None and kind not in served:
+        raise InputError(f"--mapper: {mapper!r} is for {' and '.join(served)} sets, not for --kind {kind}")
+    found = []
+    for one in [kind] if kind is not None else served:
+        best = encoder or best_features.best(known, one)[0]
+        own = mapper or known.real(best_features.best(replace(known, encoders=(best,)), one)[1], one)
+        found.append(Features(one, best, own or UNTUNED))
+    return found
+
+
+def _params(folder: Path, rule: str, wildcards: Mapping[str, str]) -> Mapping[str, Any]:
+    """What a finished job of the run was given."""
+    path = job_records.place(folder, rule, wildcards)
+    if (record := job_records.read(path)) is None:
+        raise InputError(f"--run: {path} is not there or not readable; expected a finished run (see status)")
+    return record.params
+
+
+def _difference(stored: Any, loaded: Any, key: str = "identity") -> str | None:
+    """Where two identities differ first, in words; None where they are equal."""
+    if isinstance(stored, dict) and isinstance(loaded, dict):
+        for name in sorted({*stored, *loaded}):
+            if (odd := _difference(stored.get(name), loaded.get(name), f"{key}.{name}")) is not None:
+                return odd
+        return None
+    return None if stored == loaded else f"{key} {stored!r} in the file, {loaded!r} here"

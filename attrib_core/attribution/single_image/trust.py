@@ -1,0 +1,48 @@
+"""How far an answer can be trusted, in one sentence of what the run measured of its calibrator."""
+
+from __future__ import annotations
+
+from attrib_core.attribution.single_image.finished_run import Features, Run
+from attrib_core.storage import tables
+
+
+def sentence(run: Run, features: Features) -> str:
+    """What the calibrator was fitted on, how it did on images of the test split, and what is outside of that."""
+    fitted = run.fitted_on(features)
+    tested = _tested(run, features)
+    judged = ""
+    if tested:
+        judged = (
+            f"; on {tested['images']} images of models that it was not fitted on, an image's own exemplars got"
+            f" {percent(tested['exemplar_mass'])} of the influence on average"
+        )
+        if "none_auc" in tested:
+            judged += (
+                ", and “none of these” told an image with its exemplars in the pool from one without in"
+                f" {percent(tested['none_auc'])} of pairs, where a guess is right in {percent(0.5)}"
+            )
+    return (
+        f"These shares were calibrated on {fitted['queries']} images of {fitted['exemplar_sets']} models that the run"
+        f" customized on exemplars of this pool ({' and '.join(fitted['kinds'])} sets){judged}; an image of another"
+        " generator is outside of what was measured, and no share is proof."
+    )
+
+
+def _tested(run: Run, features: Features) -> dict[str, float]:
+    """Measured values of the test split for the form in use, on the whole pool, and how many images; {} for none."""
+    rows = tables.read(run.calibration(features) / "calibration.parquet", "calibration").to_pylist()
+    rows = [
+        row
+        for row in rows
+        if (row["form"], row["split"], row["kind"]) == (run.form(features), "test", features.kind)
+        and row["pool_share"] == 1.0
+        and row["value"] is not None
+    ]
+    values = {row["metric"]: float(row["value"]) for row in rows}
+    images = max((int(row["n_queries"]) for row in rows), default=0)
+    return {**values, "images": images} if "exemplar_mass" in values else {}
+
+
+def percent(share: float) -> str:
+    """A share as percent with one decimal."""
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,193 @@
+"""`python -m attrib_core abc tune`: a mapper from released features, as a checkpoint that is released so."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrib_core.cli import abc_options
+from attrib_core.cli.console import told
+from attrib_core.cli.out_paths import check_pth
+from attrib_core.common.errors import InputError
+from attrib_core.common.validation import validated
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from attrib_core.abc_benchmark.test_cases import TestCase
+    from attrib_core.features.mapper.tune import Tuning
+
+WITHOUT = ("trained_on",)
+"""Keys of the section that are no options: the files say what is trained on."""
+CHANNEL_STARTS = ["identity"]
+"""What --starts is with --head channel where it is not given: such a head can begin nowhere else."""
+SPLITS = {"train": "learned from", "validation": "by which start, penalty and epoch are chosen"}
+
+
+def add(one: argparse.ArgumentParser, mapper: type[BaseModel]) -> None:
+    """Add the options; those of training are the keys of `mapper`, that section of the config."""
+    abc_options.add_pool(one)
+    for split, purpose in SPLITS.items():
+        one.add_argument(
+            f"--{split}",
+            type=Path,
+            required=True,
+            nargs="+",
+            metavar="F",
+            help=f"features of the models {purpose}: .pth, as abc embed writes them from a JSON of test cases",
+        )
+        one.add_argument(
+            f"--{split}-cases",
+            type=Path,
+            nargs="+",
+            metavar="F",
+            help="JSON of each of them, to be held against it",
+        )
+    for name, field in mapper.model_fields.items():
+        if name not in WITHOUT:
+            one.add_argument(_option(name), **_keywords(field) | _unlike(name, field))
+    one.add_argument(
+        "--seed", type=int, default=0, help="of pairs, distractors and mlps; default: %(default)s"
+    )
+    one.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="F",
+        help="checkpoint, NAME_tuned.pth; NAME_tuned.curve.parquet and NAME_tuned.choice.json are written beside it",
+    )
+    one.set_defaults(run=tune, section=mapper)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _keywords(field: FieldInfo) -> dict[str, Any]:
+    """How argparse reads a key; its bounds are checked with the others."""
+    many = typing.get_origin(field.annotation) is list
+    kind = typing.get_args(field.annotation)[0] if many else field.annotation
+    if hasattr(kind, "__metadata__"):  # Annotated, with the bounds
+        kind = typing.get_args(kind)[0]
+    told = " ".join(map(str, field.default)) if many else str(field.default).lower()
+    found: dict[str, Any] = {"default": field.default, "help": f"{field.description}; default: {told}"}
+    if kind is bool:
+        return found | {"action": argparse.BooleanOptionalAction}
+    if many:
+        found["nargs"] = "+"
+    if typing.get_origin(kind) is typing.Literal:
+        return found | {"choices": typing.get_args(kind)}
+    return found | {"type": kind, "metavar": "X" if kind is float else "N"}
+
+
+def _unlike(name: str, field: FieldInfo) -> dict[str, Any]:
+    """What of an option is not as the config has it: the default of --starts hangs on --head."""
+    if name != "starts":
+        return {}
+    told = f"default: {' '.join(field.default)}; with --head channel {' '.join(CHANNEL_STARTS)}"
+    return {"default": None, "help": f"{field.description}; {told}"}
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    """Read, train, choose, write and say what was chosen."""
+    from attrib_core.abc_benchmark import feature_files
+
+    try:
+        values = _settings(arguments)
+        check_pth(arguments.out)
+        with told("abc tune"):
+            pool = feature_files.open_pool(arguments.pool)
+            train, validation = (_tests(split, arguments) for split in SPLITS)
+            found = _tuned(pool, train, validation, values, arguments.seed)
+    except InputError as error:
+        raise InputError(re.sub(r"\bmapper\.([a-z_]+)", lambda key: _option(key[1]), str(error))) from None
+    for path in _write(found, values, arguments):
+        print(f"wrote {path}")
+    print(found.choice["verdict"])
+    print(
+        f"gain on validation {100 * found.choice['gain']:+.1f} points of mAP, {_interval(found.choice)}; the best of"
+        " many was taken, so this flatters: abc evaluate on test features tells the truth"
+    )
+    return 0
+
+
+def _interval(choice: Mapping[str, Any]) -> str:
+    low, high = choice["gain_low"], choice["gain_high"]
+    if low is None:
+        return "without an interval, since there is one validation model"
+    return f"95 % interval over models {100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    from attrib_core.features.heads.heads import check_starts
+
+    section = arguments.section
+    given = {name: getattr(arguments, name) for name in section.model_fields if name not in WITHOUT}
+    if given["starts"] is None:
+        channel = given["head"] == "channel"
+        given["starts"] = CHANNEL_STARTS if channel else section.model_fields["starts"].default
+    checked: dict[str, Any] = validated(section, given, "mapper").model_dump(
+        mode="json", exclude=set(WITHOUT)
+    )
+    check_starts(checked["head"], checked["starts"])
+    if arguments.seed < 0:
+        raise InputError(f"--seed: {arguments.seed}, expected at least 0")
+    return checked
+
+
+def _tests(split: str, arguments: argparse.Namespace) -> list[TestCase]:
+    from attrib_core.abc_benchmark import test_cases
+
+    paths, about = getattr(arguments, split), getattr(arguments, f"{split}_cases")
+    abc_options.check_names(f"--{split}", paths)
+    abc_options.check_cases(f"--{split}-cases", about, f"--{split}", paths)
+    tests = [test_cases.read_test(path) for path in paths]
+    for test, path in zip(tests, about or [], strict=False):
+        test_cases.categories(test, path)
+    return tests
+
+
+def _tuned(pool: Any, train: Any, validation: Any, values: dict[str, Any], seed: int) -> Tuning:
+    from dataclasses import fields
+
+    from attrib_core.abc_benchmark import tuning_data as gathering
+    from attrib_core.features.heads import heads
+    from attrib_core.features.mapper import tune as tuning
+
+    material = gathering.gather(
+        pool,
+        train,
+        validation,
+        validation_distractors=values["validation_distractors"],
+        distractors=values["distractors"],
+        seed=seed,
+    )
+    return tuning.tune(
+        material,
+        tuning.Settings(**{field.name: values[field.name] for field in fields(tuning.Settings)}),
+        encoder="released",
+        mapper=heads.name(values["head"], shared=values["shared"], kind="released"),
+        **{name: values[name] for name in ("penalties", "starts", "shrinkages")},
+        seed=seed,
+    )
+
+
+def _write(found: Tuning, values: dict[str, Any], arguments: argparse.Namespace) -> list[Path]:
+    """Curve and choice, then the checkpoint: where that stands, the others do."""
+    from attrib_core.abc_benchmark import export_run, mapper_export
+    from attrib_core.storage import tables
+
+    out: Path = arguments.out
+    curve, choice = (out.with_name(f"{out.stem}.{end}") for end in ("curve.parquet", "choice.json"))
+    files = {"pool": str(arguments.pool)} | {
+        split: list(map(str, getattr(arguments, split))) for split in SPLITS
+    }
+    tables.write(curve, "mapper_curve", found.curve)
+    tables.write_json(choice, found.choice | {"settings": values, "seed": arguments.seed, "files": files})
+    export_run.save(mapper_export.checkpoint(found.heads), out)
+    return [curve, choice, out]

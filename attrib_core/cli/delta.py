@@ -1,0 +1,125 @@
+"""`python -m attrib_core delta import | export | describe`: deltas of others, and deltas for others."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrib_core.common.errors import InputError
+
+if TYPE_CHECKING:
+    from attrib_core.diffusion.deltas.exchange import Base
+
+LAYOUTS = ("lora", "unet", "published", "custom-diffusion", "diffusers")
+BUNDLED = "bundled"
+
+
+def add(commands: Any) -> None:
+    """Add `delta` and its subcommands to those of the command line."""
+    top = commands.add_parser("delta", help="import, export or describe what customization changed")
+    inner = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = inner.add_parser("import", help="a delta of another trainer into this project's form, checked")
+    _source(one)
+    _base(one, required=True)
+    one.add_argument("--name", help="name of the files that are written; default: that of the file")
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for them")
+    one.set_defaults(run=import_delta)
+
+    one = inner.add_parser("export", help="a delta in a layout that other tools open")
+    _source(one)
+    _base(one, required=True)
+    one.add_argument(
+        "--layout", choices=LAYOUTS, default="lora",
+        help="lora: for load_lora_weights and most tools; unet: safetensors of UNet keys; published: as the published"
+        " deltas; custom-diffusion: delta.bin; diffusers: its Custom Diffusion files; default: %(default)s",
+    )  # fmt: skip
+    one.add_argument(
+        "--rank", type=int, metavar="N", help="largest rank of a LoRA's matrices; default: no limit"
+    )
+    one.add_argument(
+        "--share", type=float, default=1.0, metavar="S",
+        help="share of the sum of singular values that a LoRA keeps; 0.6 is usual; default: 1, all of it",
+    )  # fmt: skip
+    one.add_argument(
+        "--without-biases", action="store_true", help="leave biases out, which a LoRA cannot hold"
+    )
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    one.set_defaults(run=export_delta)
+
+    one = inner.add_parser("describe", help="method, sizes and norms of a delta")
+    _source(one)
+    _base(one, required=False)
+    one.set_defaults(run=describe_delta)
+
+
+def _source(one: argparse.ArgumentParser) -> None:
+    one.add_argument("delta", type=Path, metavar="FILE", help="delta in any layout: .safetensors, .pt, .bin")
+    one.add_argument(
+        "--token-file", type=Path, nargs="+", default=[], metavar="F",
+        help="files of its tokens, where they have their own, such as '<new1>.bin'",
+    )  # fmt: skip
+
+
+def _base(one: argparse.ArgumentParser, *, required: bool) -> None:
+    one.add_argument(
+        "--base", required=required, metavar="DIR",
+        help=f"base model, a folder in diffusers layout, or {BUNDLED!r}" + ("" if required else "; not needed"),
+    )  # fmt: skip
+
+
+def _opened(given: str) -> Base:
+    from attrib_core.common import families
+    from attrib_core.diffusion.deltas import exchange
+
+    if given == BUNDLED:
+        return exchange.open_base(families.load("base_models", BUNDLED, {}).path)
+    return exchange.open_base(Path(given).expanduser())
+
+
+def import_delta(arguments: argparse.Namespace) -> int:
+    """Read, check against the base model, write; name the files."""
+    from attrib_core.diffusion.deltas import exchange
+
+    name = arguments.name or arguments.delta.stem
+    paths, contents = exchange.imported(
+        arguments.delta, arguments.token_file, _opened(arguments.base), arguments.out, name
+    )
+    print(f"{arguments.delta}: {exchange.method(contents)}")
+    for path in paths:
+        print(f"wrote {path}")
+    return 0
+
+
+def export_delta(arguments: argparse.Namespace) -> int:
+    """Read, check, write in the layout that is asked for; name the files."""
+    from attrib_core.diffusion.deltas import exchange, layouts
+
+    if arguments.layout != "lora" and (arguments.rank is not None or arguments.share != 1):
+        raise InputError(f"--rank and --share are for --layout lora, not {arguments.layout!r}")
+    base = _opened(arguments.base)
+    contents = layouts.read(arguments.delta, arguments.token_file)
+    exchange.check(contents, base, arguments.delta)
+    for path in exchange.exported(
+        contents, base, arguments.layout, arguments.out,
+        rank=arguments.rank, share=arguments.share, biases=not arguments.without_biases,
+    ):  # fmt: skip
+        print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    return 0
+
+
+def describe_delta(arguments: argparse.Namespace) -> int:
+    """Print what a delta is."""
+    from attrib_core.diffusion.deltas import exchange, layouts
+
+    contents = layouts.read(arguments.delta, arguments.token_file)
+    base = None
+    if arguments.base is not None:
+        base = _opened(arguments.base)
+        exchange.check(contents, base, arguments.delta)
+    size = sum(path.stat().st_size for path in (arguments.delta, *arguments.token_file))
+    print(arguments.delta)
+    for line in exchange.described(contents, size, base):
+        print(f"  {line}")
+    return 0

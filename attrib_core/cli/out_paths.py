@@ -1,0 +1,30 @@
+"""Where results may go: looked at before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrib_core.common.errors import InputError
+
+
+def check_folder(path: Path) -> None:
+    """InputError where --out is no folder and can be none, before anything is computed."""
+    found = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not found.is_dir():
+        raise InputError(f"--out: {found} is a file, expected a folder or the name of a new one")
+    try:  # by trying, since the mode of a folder does not tell: its file system may be read-only
+        TemporaryDirectory(dir=found).cleanup()
+    except OSError as error:
+        raise InputError(
+            f"--out: {path} cannot be written ({error.strerror}), expected a folder to write to"
+        ) from None
+
+
+def check_pth(path: Path) -> None:
+    """InputError where --out cannot become a file NAME.pth."""
+    if path.suffix != ".pth":
+        raise InputError(f"--out: {path}, expected a file NAME.pth")
+    if path.is_dir():
+        raise InputError(f"--out: {path} is a folder, expected a file NAME.pth")
+    check_folder(path.parent)

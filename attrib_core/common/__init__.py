@@ -1,0 +1,1 @@
+"""What every wing uses: errors, validation, families of plug-ins, content hashes, the hub's cache."""

@@ -1,0 +1,70 @@
+"""Values that a user wrote, held against a pydantic model; what is wrong becomes one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+from attrib_core.common.errors import InputError, close_matches
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+_SUBJECT = re.compile(r"^(Input|String|Dictionary|List|Tuple|Value) ")
+
+
+def validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
+    """The values as an instance of the model.
+
+    They are read as JSON would be, strictly: a string is no number and a bool is no integer,
+    while a list serves for a tuple and an integer for a float. `where` is put before the keys.
+    Raises InputError for the first thing that is wrong: key, value, and what would be right.
+    """
+    text = json.dumps(_plain(values), default=str)
+    try:
+        return model.model_validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        raise InputError(_line(model, error, where)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Plain values, where "1e-5" is a number: PyYAML takes it for a string, YAML 1.2 does not."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
+
+
+def _line(model: type[pydantic.BaseModel], error: pydantic.ValidationError, where: str) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"] if part != "[key]"]
+    path = ".".join(([where] if where else []) + location) or "config"
+    kind, value = first["type"], first["input"]
+    if kind == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        return f"{path}: no such key (value {value!r}), {close_matches(location[-1], known)}"
+    if kind == "missing":
+        return f"{path}: this key is needed, and it is missing"
+    if kind == "value_error":
+        return f"{path}: {value!r}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{path}: {value!r} is wrong, it {_SUBJECT.sub('', first['msg'])}"
+
+
+def _keys_at(model: type[pydantic.BaseModel], location: list[str]) -> list[str]:
+    """The keys that the model knows at a location of nested models and dictionaries."""
+    inner: Any = model
+    for part in location:
+        if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
+            inner = inner.model_fields[part].annotation
+        elif typing.get_origin(inner) is dict:
+            inner = typing.get_args(inner)[1]
+    if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
+        return list(inner.model_fields)
+    return []

@@ -1,0 +1,110 @@
+"""How many of each thing a config asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attrib_core.common import families
+from attrib_core.diffusion.customization.method import Customizer
+from attrib_core.features.heads import heads
+
+KINDS = ("object", "style")
+UNTUNED = "untuned"
+Range = tuple[int, int]
+"""The least and the most; equal where the config alone decides."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The numbers of a run.
+
+    sets, set_steps: exemplar sets, and optimizer steps of one of them, by kind. step_pictures: pictures that a
+    set's optimizer step sends through the network. prior: pictures made for the prior; how many classes
+    the exemplars have shows only when they are drawn. sampled: synthesized pictures that the report may
+    show. mappers: `untuned` and those that are trained.
+    """
+
+    sets: Mapping[str, int]
+    set_steps: Mapping[str, int]
+    step_pictures: int
+    exemplars: Range
+    prior: Range
+    customized: int
+    control: int
+    pool: int
+    encoders: tuple[str, ...]
+    mappers: tuple[str, ...]
+    pool_parts: int
+    set_parts: int
+    sampled: int
+
+    @property
+    def models(self) -> int:
+        """Customized models: one an exemplar set."""
+        return sum(self.sets.values())
+
+    @property
+    def training_steps(self) -> int:
+        """Optimizer steps of all models together."""
+        return sum(self.sets[kind] * self.set_steps[kind] for kind in KINDS)
+
+    @property
+    def images(self) -> int:
+        """Synthesized pictures: customized ones and the control's. Each is a query."""
+        return self.customized + self.control
+
+    @property
+    def embedded(self) -> Range:
+        """Pictures that each encoder embeds: pool, exemplars and queries."""
+        low, high = self.exemplars
+        return self.pool + self.images + low, self.pool + self.images + high
+
+
+def draws(config: Mapping[str, Any], stage: str) -> int:
+    """Denoising steps of a picture of `prior` or `synthesize`; 1 for prior pictures that are not drawn."""
+    section = config["prior" if stage == "prior" else "synthesis"]
+    return int(section.get("steps", 1))
+
+
+def count(config: Mapping[str, Any]) -> Counts:
+    """The numbers that a checked config, as plain values, asks for."""
+    exemplars, prompts, parts = config["exemplars"], config["prompts"], config["parts"]
+    family, options = families.split(config["customizer"])
+    method: Customizer = families.load("customizers", family, options, where="customizer")
+    sets = {kind: exemplars[f"{kind}_sets"] for kind in KINDS}
+    low, high = exemplars["style_set_size"]
+    asked = prompts["prompts_each"] * sum(sets[kind] * len(prompts[kind]) for kind in KINDS)
+    pictures = method.accumulation * (method.exemplar_batch + method.prior_batch)
+    # style sets are one class; object sets are of one category at least, and of one each at most
+    present = bool(sets["style"])
+    classes = (bool(sets["object"]) + present, sets["object"] + present)
+    each = config["prior"]["images"] if method.prior_batch else 0
+    return Counts(
+        sets=sets,
+        set_steps={kind: method.steps_of(kind) for kind in KINDS},
+        step_pictures=pictures,
+        exemplars=(sets["object"] + low * sets["style"], sets["object"] + high * sets["style"]),
+        prior=(classes[0] * each, classes[1] * each),
+        customized=asked * prompts["samples_each"],
+        control=asked * prompts["control_samples_each"],
+        pool=config["pool"]["images"],
+        encoders=tuple(config["encoders"]),
+        mappers=(UNTUNED, *_heads(config["mapper"])),
+        pool_parts=math.ceil(config["pool"]["images"] / parts["pool_images"]),
+        set_parts=math.ceil(sum(sets.values()) / parts["exemplar_sets"]),
+        sampled=sum(sets[kind] * _sampled(config, kind) for kind in KINDS),
+    )
+
+
+def _heads(mapper: Mapping[str, Any]) -> list[str]:
+    return [heads.name(mapper["head"], shared=mapper["shared"], kind=kind) for kind in mapper["trained_on"]]
+
+
+def _sampled(config: Mapping[str, Any], kind: str) -> int:
+    """Pictures of a set's sample: customized ones of prompts that have a control, and those controls."""
+    prompts = config["prompts"]
+    compared = min(prompts["samples_each"], prompts["control_samples_each"])
+    return 2 * min(config["report"]["samples"], len(prompts[kind]) * prompts["prompts_each"] * compared)

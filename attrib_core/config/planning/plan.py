@@ -1,0 +1,220 @@
+"""What a run of a config will take, before anything of it runs: models, pictures, bytes, device-hours."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attrib_core.config.planning import base_model_facts, counts, expected_jobs, rates, sizes
+from attrib_core.config.planning.base_model_facts import Base
+from attrib_core.config.planning.counts import KINDS, Counts
+from attrib_core.config.planning.rates import Rate, Rates
+from attrib_core.config.planning.sizes import Size
+from attrib_core.diffusion.synthesis import image_formats
+
+MODEL_STAGES = ("prior", "customize", "synthesize")
+
+UNCOUNTED = ("base model", "exemplars", "measure", "calibrate", "report")  # mostly tables of words
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's work in words, how many units of its rate that is at least and at most, and what is known."""
+
+    name: str
+    work: str
+    units: tuple[float, float]
+    rate: Rate | None
+    size: Size | None
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """Time on the rate's device, the least and the most; None without a rate."""
+        if self.rate is None:
+            return None
+        return self.units[0] * self.rate.amount, self.units[1] * self.rate.amount
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers, stages and a line for each figure that is missing."""
+
+    run: str
+    counts: Counts
+    base: Base | None
+    stages: tuple[Stage, ...]
+    missing: tuple[str, ...]
+    sources: tuple[str, ...]
+    pictures: str
+    note: str = ""
+
+
+def planned(config: Mapping[str, Any], *, run: Path | None = None) -> Plan:
+    """The plan of a checked config, as plain values; rates are those of a run first, where one is named."""
+    number = counts.count(config)
+    base, reason = base_model_facts.tried(config["base_model"])
+    known = rates.reference(config, base)
+    if run is not None:
+        known = rates.of_run(run, number, config, base).over(known)
+    size, missing = sizes.sized(config, number, base, known, sizes.widths(config, run))
+    missing = [*([f"shapes of the base model: {reason}"] if base is None else []), *missing]
+    stages = tuple(_stages(config, number, known, size))
+    sizeless = [stage.name for stage in stages if stage.size is None and stage.name in UNCOUNTED]
+    missing.append(f"bytes of {', '.join(sizeless)}: not counted")
+    without = [stage.name for stage in stages if stage.rate is None]
+    if without:
+        told = "in that run" if run else "before; a run of one's own tells: --rates results/<run>"
+        missing.append(f"time of {', '.join(without)}: nothing of the kind was measured {told}")
+    used = [stage.rate for stage in stages if stage.rate]
+    if any(stage in size for stage in MODEL_STAGES) and "image" in known.bytes:
+        used.append(known.bytes["image"])
+    sources = tuple(_sources(used, base))
+    return Plan(config["run"], number, base, stages, tuple(missing), sources, _pictures(config), known.note)
+
+
+def _pictures(config: Mapping[str, Any]) -> str:
+    section = config["synthesis"]
+    kept = "all are kept" if section["keep"] == "all" else "a sample is kept, the others go once embedded"
+    return f"{image_formats.encoding(section['image_format'], section['quality'])}, {kept}"
+
+
+def _stages(
+    config: Mapping[str, Any], number: Counts, known: Rates, size: Mapping[str, Size]
+) -> Iterator[Stage]:
+    steps, draws = (counts.draws(config, stage) for stage in ("prior", "synthesize"))
+    drawn_prior = f", {steps} steps" if "steps" in config["prior"] else f" from {config['prior']['family']}"
+    pictures = number.training_steps * number.step_pictures
+    drawn = number.images * draws
+    counted = {
+        "pool": (f"{number.pool:,} pictures", (number.pool, number.pool)),
+        "prior": (
+            f"{_between(number.prior)} pictures{drawn_prior}",
+            (number.prior[0] * steps, number.prior[1] * steps),
+        ),
+        "customize": (
+            f"{number.models:,} models, {number.training_steps:,} steps of {number.step_pictures} pictures",
+            (pictures, pictures),
+        ),
+        "synthesize": (f"{number.images:,} pictures, {draws} steps", (drawn, drawn)),
+    }
+    counted |= {
+        f"embed {name}": (f"{_between(number.embedded)} pictures", number.embedded)
+        for name in number.encoders
+    }
+    of_stage = Counter(job.stage for job in expected_jobs.planned(number))
+    for name in expected_jobs.stages(number):
+        count = of_stage[name]
+        work, units = counted.get(name, (f"{count:,} job{'s' * (count != 1)}", (count, count)))
+        yield Stage(name, work, units, known.seconds.get(name), size.get(name))
+
+
+def _sources(used: list[Rate], base: Base | None) -> Iterator[str]:
+    """A line for each measurement that was taken; what is the publication's says so."""
+    for rate in dict.fromkeys((rate.source, rate.published) for rate in used):
+        line = rate[0]
+        if rate[1]:
+            line = f"the publication's figure, none of ours: {line}"
+            if base is None:
+                line += "; it holds if the base model is Stable Diffusion v1 at 512 pixels, which could not be seen"
+        yield line
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan as one reads it."""
+    number = plan.counts
+    kinds = ", ".join(f"{number.sets[kind]:,} of {kind}s" for kind in KINDS if number.sets[kind])
+    steps = ", ".join(f"{number.set_steps[kind]} each of {kind}s" for kind in KINDS if number.sets[kind])
+    yield f"run: results/{plan.run}"
+    yield f"exemplar sets: {number.models:,} ({kinds}), of {_between(number.exemplars)} exemplars"
+    yield f"models: {number.models:,}"
+    yield f"training steps: {number.training_steps:,} ({steps})"
+    yield f"pictures: {plan.pictures}"
+    yield f"images: {number.images:,} ({number.customized:,} customized, {number.control:,} of the control)"
+    yield f"pool: {number.pool:,} pictures"
+    yield f"embeddings: {_between(number.embedded)} by each of {', '.join(number.encoders)}"
+    if plan.base is not None:
+        name = plan.base.kind or "a network without a name here"
+        yield f"base model: {name}, {plan.base.resolution} pixels"
+    yield ""
+    table = [("stage", "work", "bytes", "device-hours", "on")]
+    table += [
+        (
+            stage.name,
+            stage.work,
+            _bytes(stage.size),
+            _time(stage.seconds),
+            stage.rate.device if stage.rate else "",
+        )
+        for stage in plan.stages
+    ]
+    length = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, length, strict=True)).rstrip()
+    yield ""
+    yield f"bytes in all, of what is known: {_bytes(_all(plan))}"
+    for device, (least, most) in _devices(plan).items():
+        yield f"time in all on {device}, of what is known: {_time((least, most))}"
+    for source in plan.sources:
+        yield f"rate: {source}"
+    if plan.note:
+        yield f"note: {plan.note}"
+    for line in plan.missing:
+        yield f"not known: {line}"
+
+
+def _all(plan: Plan) -> Size:
+    known = [stage.size for stage in plan.stages if stage.size]
+    least = sum(0 if size.most_only else size.bytes[0] for size in known)
+    return Size((least, sum(size.bytes[1] for size in known)))
+
+
+def _devices(plan: Plan) -> dict[str, tuple[float, float]]:
+    found: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    for stage in plan.stages:
+        if stage.rate and stage.seconds:
+            least, most = found[stage.rate.device]
+            found[stage.rate.device] = (least + stage.seconds[0], most + stage.seconds[1])
+    return dict(found)
+
+
+def _between(number: tuple[int, int]) -> str:
+    return f"{number[0]:,}" if number[0] == number[1] else f"{number[0]:,} to {number[1]:,}"
+
+
+def _bytes(size: Size | None) -> str:
+    if size is None:
+        return "not known"
+    least, most = (megabytes(one) for one in size.bytes)
+    if size.most_only:  # the most of what may be less: its own least says nothing
+        return f"at most {most}"
+    return most if least == most else f"{least} to {most}"
+
+
+def megabytes(amount: int) -> str:
+    """Bytes as one reads them: "450 B", "9.1 MB", "2.4 TB"; three digits."""
+    for unit, least in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if amount >= least * 0.9995:
+            return f"{_three(amount / least)} {unit}"
+    return f"{amount} B"
+
+
+def _time(seconds: tuple[float, float] | None) -> str:
+    if seconds is None:
+        return "not known"
+    least, most = (hours(one) for one in seconds)
+    return most if least == most else f"{least} to {most}"
+
+
+def hours(seconds: float) -> str:
+    """Device-hours as one reads them: "<0.001 h", "0.137 h", "1,490 h"."""
+    return "<0.001 h" if seconds < 3.6 else f"{_three(seconds / 3600)} h"
+
+
+def _three(value: float) -> str:
+    """Three digits, as many behind the point as that leaves: "0.00123", "12.3", "1,230"."""
+    if value >= 100:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.3g}"

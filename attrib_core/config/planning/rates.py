@@ -1,0 +1,208 @@
+"""What a unit of work took where it was measured: in a run of one's own, or before, in `reference.toml`.
+
+Units, by stage: pool: a row; prior, synthesize: a picture and denoising step; customize: a picture and
+training step; embed: a picture by an encoder; others: a job. `image` is the file of a synthesized
+picture. Nothing is guessed: without a measurement there is no rate.
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from attrib_core.common import families
+from attrib_core.common.errors import InputError
+from attrib_core.config.planning import expected_jobs
+from attrib_core.config.planning.base_model_facts import STABLE_DIFFUSION, Base
+from attrib_core.config.planning.counts import Counts, draws
+from attrib_core.diffusion.synthesis import image_formats
+from attrib_core.storage import tables
+
+REFERENCE = Path(__file__).parent / "reference.toml"
+COUNTED = (
+    "pool",
+    "prior",
+    "synthesize",
+)  # by rows of their tables; other stages by jobs, embeddings too by rows
+PRIOR_FORMAT = "png"
+ON_DEVICE = ("prior", "synthesize")  # and customize: the network of the base model
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds or bytes of one unit; `device` took the time. published: not ours, but the publication's figure."""
+
+    amount: float
+    source: str
+    device: str = ""
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Rates by stage; those of an encoder under "embed <name>". note: what was left out, and why."""
+
+    seconds: Mapping[str, Rate]
+    bytes: Mapping[str, Rate]
+    note: str = ""
+
+    def over(self, other: Rates) -> Rates:
+        """These, and the other's where these have none."""
+        return Rates({**other.seconds, **self.seconds}, {**other.bytes, **self.bytes}, self.note)
+
+
+def reference(config: Mapping[str, Any], base: Base | None, *, path: Path = REFERENCE) -> Rates:
+    """The rates measured before that hold for a config.
+
+    With a base model that cannot be opened, those for Stable Diffusion v1 are there too: most
+    folders that a config names hold it, and who prints them must say so.
+    """
+    entries = tomllib.loads(path.read_text("utf-8"))["rates"]
+    kind = STABLE_DIFFUSION if base is None else base.kind
+    sections = {
+        "pool": config["pool"]["source"],
+        "prior": config["prior"],
+        "customize": config["customizer"],
+        "synthesize": config["synthesis"],
+        "image": config["synthesis"],
+    }
+    seconds: dict[str, Rate] = {}
+    sizes: dict[str, Rate] = {}
+    for stage, section in sections.items():
+        for entry in entries:
+            if entry["stage"] == stage and _holds(entry["when"], {**section, "base": kind}):
+                (seconds if "seconds" in entry else sizes)[stage] = _rate(entry)
+    for name, section in config["encoders"].items():
+        found = _encoder([entry for entry in entries if entry["stage"] == "embed"], section, kind)
+        if found is not None:
+            seconds[f"embed {name}"] = found
+    return Rates(seconds, sizes)
+
+
+def _encoder(
+    entries: Iterable[Mapping[str, Any]], section: Mapping[str, Any], base: str | None
+) -> Rate | None:
+    """Of an encoder: its own rate, or the sum of those of its parts; None where one of them has none."""
+    members = families.members("encoders", section)
+    parts = members[1:] or members
+    found = []
+    for family, options in parts:
+        own = [
+            entry for entry in entries if _holds(entry["when"], {**options, "family": family, "base": base})
+        ]
+        if not own:
+            return None
+        found.append(_rate(own[0]))
+    return Rate(sum(rate.amount for rate in found), found[0].source, found[0].device)
+
+
+def _holds(when: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+    """Whether a config says what a rate asks for; "null" stands for None, which TOML lacks."""
+    return all(said.get(key) == (None if value == "null" else value) for key, value in when.items())
+
+
+def _rate(entry: Mapping[str, Any]) -> Rate:
+    amount = entry["seconds"] if "seconds" in entry else entry["bytes"]
+    return Rate(amount, entry["source"], entry.get("device", ""), entry.get("published", False))
+
+
+def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | None) -> Rates:
+    """The rates of a run, finished or not, as if its settings were those of `config`.
+
+    Times are those of Snakemake's benchmark files, start-up of the jobs included, of the jobs
+    whose file is there; customization's are those of the table `models`. A job that found its
+    work half done, from before a kill, counts with the time of its last start. Where the run's base model is not
+    `base`, what hangs on it is left out.
+
+    Raises InputError for a folder that holds no run.
+    """
+    if not (run / "benchmarks").is_dir():
+        raise InputError(f"{run}: no run with measured times; expected a folder like results/demo")
+    work: dict[str, float] = defaultdict(float)
+    spent: dict[str, float] = defaultdict(float)
+    size: dict[str, int] = defaultdict(int)
+    rows: dict[str, int] = defaultdict(int)
+    device = _device(run, counts)
+    wanted = image_formats.encoding(config["synthesis"]["image_format"], config["synthesis"]["quality"])
+    for job in expected_jobs.planned(counts):
+        output = run / job.output
+        took = seconds_of(run, job)
+        if took is None or not output.is_file() or job.rule == "customize_part":
+            continue
+        stage, number = job.stage, 1
+        if stage in COUNTED or job.rule.startswith("embed_"):
+            number = pq.read_metadata(output).num_rows
+            if stage != "synthesize":  # of which this is the table without the pictures
+                size[stage] += output.stat().st_size
+                rows[stage] += number
+        if stage in ON_DEVICE:
+            number *= draws(config, stage)
+        if job.rule == "sample_part" and _encoding(output) == wanted:
+            size["image"] += output.stat().st_size
+            rows["image"] += pq.read_metadata(output).num_rows
+        work[stage] += number
+        spent[stage] += took
+    source = f"measured in {run}"
+    seconds = {
+        stage: Rate(spent[stage] / done, source, device if stage in ON_DEVICE else "that run's machine")
+        for stage, done in work.items()
+        if done
+    }
+    sizes = {name: Rate(size[name] / number, source) for name, number in rows.items() if number}
+    if "steps" in config["prior"] and "prior" in sizes and wanted == PRIOR_FORMAT:
+        sizes.setdefault("image", sizes["prior"])  # drawn by the same network
+    if trained := _customize(run, counts):
+        seconds["customize"] = Rate(trained, source, device)
+    if base is None or not (run / "base_model.json").is_file() or not base.is_that_of(run):
+        bound = ("prior", "customize", "synthesize", "embed")
+        seconds = {stage: rate for stage, rate in seconds.items() if not stage.startswith(bound)}
+        for name in ("image", *(["prior"] if "steps" in config["prior"] else [])):
+            sizes.pop(name, None)
+        note = f"{run} is not known to be of this base model: its rates of {', '.join(bound)} are left out"
+        return Rates(seconds, sizes, note)
+    return Rates(seconds, sizes)
+
+
+def _encoding(sample: Path) -> str | None:
+    """How the pictures of a sample are encoded; None where there are none."""
+    found: list[str] = tables.read(sample, "synthesized", ["image_format"])["image_format"].to_pylist()
+    return found[0] if found else None
+
+
+def seconds_of(run: Path, job: expected_jobs.Job) -> float | None:
+    """Wall time of a job by its benchmark file; None where there is none, or none was measured."""
+    try:
+        with (run / "benchmarks" / f"{job.name}.tsv").open(encoding="utf-8", newline="") as stream:
+            return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _models(run: Path, counts: Counts) -> list[dict[str, Any]]:
+    paths = [run / job.output for job in expected_jobs.planned(counts) if job.rule == "customize_part"]
+    columns = ["steps", "seconds", "device_name", "threads"]
+    there = [path for path in paths if path.is_file()]
+    return tables.read_parts(there, "models", columns).to_pylist() if there else []
+
+
+def _customize(run: Path, counts: Counts) -> float | None:
+    """Seconds of a picture and training step, over all models that are listed."""
+    models = _models(run, counts)
+    steps = sum(row["steps"] for row in models)
+    return sum(row["seconds"] for row in models) / (steps * counts.step_pictures) if steps else None
+
+
+def _device(run: Path, counts: Counts) -> str:
+    """What most models were trained on; pictures are drawn there too."""
+    names = [(row["device_name"], row["threads"]) for row in _models(run, counts)]
+    if not names:
+        return "that run's machine"
+    name, threads = max(set(names), key=names.count)
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''} a job"

@@ -1,0 +1,66 @@
+"""Shapes of a base model from the headers of its files: nothing is loaded, no torch is needed."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrib_core.common.errors import InputError
+
+Shape = tuple[int, ...]
+LENGTH = struct.Struct("<Q")
+LARGEST_HEADER = 100_000_000  # the format's own limit
+ALIGNED, FLOAT32 = 8, 4
+
+
+def shapes(path: Path) -> dict[str, Shape]:
+    """Shapes of the tensors of a safetensors file, by key. Raises InputError for a file that is none.
+
+    The file begins with the length of its header in 8 bytes, the header is JSON.
+    """
+    try:
+        with path.open("rb") as stream:
+            (length,) = LENGTH.unpack(stream.read(LENGTH.size))
+            if length > LARGEST_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            entries = json.loads(stream.read(length))
+        return {key: tuple(entry["shape"]) for key, entry in entries.items() if key != "__metadata__"}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected weights as safetensors") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise InputError(f"{path}: not readable as safetensors: {error}") from None
+
+
+def unet_shapes(folder: Path) -> dict[str, Shape]:
+    """Shapes of the UNet's weights of a folder in diffusers layout, from all its files.
+
+    Files of a variant, like fp16, are taken where there are no others.
+    """
+    paths = sorted((folder / "unet").glob("diffusion_pytorch_model*.safetensors"))
+    paths = [path for path in paths if "." not in path.stem] or paths
+    if not paths:
+        raise InputError(f"{folder / 'unet'}: no diffusion_pytorch_model*.safetensors")
+    found: dict[str, Shape] = {}
+    for path in paths:
+        found |= shapes(path)
+    return found
+
+
+def parameters(tensors: Mapping[str, Shape]) -> int:
+    """How many numbers some tensors hold."""
+    return sum(math.prod(shape) for shape in tensors.values())
+
+
+def file_bytes(tensors: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> int:
+    """Bytes of a safetensors file that holds float32 tensors of these shapes, header and metadata included."""
+    entries: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    offset = 0
+    for key, shape in sorted(tensors.items()):
+        end = offset + FLOAT32 * math.prod(shape)
+        entries[key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    header = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
+    return LENGTH.size + math.ceil(header / ALIGNED) * ALIGNED + offset

@@ -1,0 +1,176 @@
+"""Bytes that a run of a config will write, stage by stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from attrib_core.common import families
+from attrib_core.common.errors import InputError
+from attrib_core.config.planning import rates as rates_of
+from attrib_core.config.planning import safetensors_headers
+from attrib_core.config.planning.base_model_facts import Base
+from attrib_core.config.planning.counts import UNTUNED, Counts, Range
+from attrib_core.config.planning.rates import Rates
+from attrib_core.data.prompts import MODIFIER_TOKEN
+from attrib_core.diffusion.customization.method import Customizer
+from attrib_core.features.index import factory_string
+
+FLOAT32, FLOAT64 = 4, 8
+TOKEN_KEYS = ("clip_l", "clip_g")  # of two text encoders, as `diffusion.token_file` writes them
+RANK_NUMBERS = 36  # bytes of the numbers of a row of `ranks`: three int64, a float32, two int32
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of a stage's files, the least and the most. most_only: compression makes it less, how much is not known."""
+
+    bytes: Range
+    most_only: bool = False
+
+
+def delta_bytes(config: Mapping[str, Any], base: Base) -> int | None:
+    """Bytes of a model's two files; None where the method does not say what a delta holds."""
+    family, options = families.split(config["customizer"])
+    method: Customizer = families.load("customizers", family, options, where="customizer")
+    held = method.delta_shapes(base.unet)
+    if held is None:
+        return None
+    return safetensors_headers.file_bytes(held) + token_bytes(base.widths, method.tokens)
+
+
+def token_bytes(widths: Sequence[int], tokens: int) -> int:
+    """Bytes of the file of a token that has so many vectors in each text encoder, of these widths."""
+    if len(widths) == 1:
+        return safetensors_headers.file_bytes(
+            {MODIFIER_TOKEN: (*widths,) if tokens == 1 else (tokens, *widths)}
+        )
+    held = {name: (tokens, width) for name, width in zip(TOKEN_KEYS, widths, strict=True)}
+    return safetensors_headers.file_bytes(held, {"modifier_token": MODIFIER_TOKEN})
+
+
+def picture_bytes(config: Mapping[str, Any]) -> float | None:
+    """Bytes of a picture of the pool, where its source can say them; InputError where it cannot be opened."""
+    family, options = families.split(config["pool"]["source"])
+    source = families.load("sources", family, options, where="pool.source", seed=config["seed"])
+    mean = getattr(source, "mean_bytes", None)
+    found: float | None = mean(config["pool"]["images"]) if mean else None
+    return found
+
+
+def widths(config: Mapping[str, Any], run: Path | None) -> dict[str, int | None]:
+    """Features of each encoder: as its options say, else as a run's embeddings have them."""
+    found = {}
+    for name, section in config["encoders"].items():
+        width = families.dim(section, f"encoders.{name}")
+        path = run / "embeddings" / name / "exemplars.parquet" if run else None
+        if width is None and path and path.is_file():
+            width = pq.read_schema(path).field("embedding").type.list_size
+        found[name] = width
+    return found
+
+
+def sized(
+    config: Mapping[str, Any],
+    counts: Counts,
+    base: Base | None,
+    rates: Rates,
+    dims: Mapping[str, int | None],
+) -> tuple[dict[str, Size], list[str]]:
+    """Bytes by stage, encoders under "embed <name>", and a line for each figure that is missing."""
+    found: dict[str, Size] = {}
+    missing = []
+    try:
+        each = picture_bytes(config)
+        each = rates.bytes["pool"].amount if each is None and "pool" in rates.bytes else each
+        if each is None:
+            missing.append("bytes of the pool: what a picture takes was not measured for this source")
+        else:
+            found["pool"] = _flat(counts.pool * each)
+    except InputError as error:
+        missing.append(f"bytes of the pool: {error}")
+    if "image" in rates.bytes:
+        each = rates.bytes["image"].amount
+        # where only a sample is kept, a part at least is there until it is embedded
+        shares = (counts.images, counts.images)
+        if config["synthesis"]["keep"] == "sample":
+            shares = (math.ceil(counts.images / counts.set_parts), counts.images)
+        found["synthesize"] = _range(shares, each)
+        found["sample"] = _flat(counts.sampled * each)
+    else:
+        missing.append("bytes of synthesized pictures: not measured for this base model and format")
+    if counts.prior[1]:
+        drawn = "steps" in config["prior"] and config["synthesis"]["image_format"] == rates_of.PRIOR_FORMAT
+        prior = rates.bytes.get("prior") or (rates.bytes.get("image") if drawn else None)
+        if prior is not None:
+            found["prior"] = _range(counts.prior, prior.amount)
+        else:
+            missing.append(
+                f"bytes of prior pictures: what one of {config['prior']['family']} takes was not measured"
+            )
+    if base is None:
+        missing.append("bytes of deltas: the base model's shapes decide")
+    elif (delta := delta_bytes(config, base)) is None:
+        missing.append("bytes of deltas: the customizer does not say what they hold")
+    else:
+        found["customize"] = _flat(counts.models * delta)
+    unknown = [name for name, dim in dims.items() if dim is None]
+    if unknown:
+        missing.append(
+            f"bytes of embeddings, mappers and indices of {', '.join(unknown)}: how many features such a network"
+            " gives shows where it is opened; a run with this encoder knows (--rates RUN)"
+        )
+    for name, dim in dims.items():
+        if dim is not None:
+            measured = rates.bytes.get(f"embed {name}")
+            each = measured.amount if measured else FLOAT32 * dim
+            found[f"embed {name}"] = _range(counts.embedded, each, most_only=measured is None)
+    if not unknown:
+        known = [dim for dim in dims.values() if dim is not None]
+        heads = len(counts.mappers) - (UNTUNED in counts.mappers)
+        least, most = (sum(_head_numbers(config["mapper"], dim, end) for dim in known) for end in (0, 1))
+        found["tune"] = Size((2 * FLOAT32 * heads * least, 2 * FLOAT32 * heads * most))
+        factory = factory_string.resolve(config["index"]["factory"], None, counts.pool).factory
+        if factory == "Flat":
+            stored = counts.pool * FLOAT32 * sum(known) * len(counts.mappers)
+            found["index"] = Size((stored, stored), most_only=True)
+        else:
+            missing.append(f"bytes of indices: FAISS alone knows what {factory!r} takes")
+    found["rank"] = _ranks(config, counts)
+    return found, missing
+
+
+def _ranks(config: Mapping[str, Any], counts: Counts) -> Size:
+    """Numbers of the tables of ranks and candidates, not compressed; names come on top and compress well."""
+    ranking, prompts = config["ranking"], config["prompts"]
+    histogram = 2 * FLOAT64 * ranking["bins"]
+    kept = counts.images * (FLOAT32 * ranking["top_k"] + histogram)
+    asked = {kind: prompts["prompts_each"] * len(prompts[kind]) for kind in counts.sets}
+    samples = prompts["samples_each"] + prompts["control_samples_each"]
+    largest = config["exemplars"]["style_set_size"][1]
+    rows = samples * (
+        counts.sets["object"] * asked["object"] + counts.sets["style"] * asked["style"] * largest
+    )
+    most = (kept + rows * RANK_NUMBERS) * len(counts.encoders) * len(counts.mappers)
+    return Size((most, most), most_only=True)
+
+
+def _head_numbers(mapper: Mapping[str, Any], dim: int, end: int) -> int:
+    """Numbers of one head, the least (0) or the most (1): an mlp that starts from whitened features has more."""
+    hidden = mapper["hidden"]
+    whitens = set(mapper["starts"]) != {"identity"}
+    of_mlp = 2 * dim * hidden + hidden + dim + (dim * dim if end and whitens else 0)
+    return {"linear": dim * dim + dim, "channel": dim, "mlp": of_mlp}[mapper["head"]]
+
+
+def _flat(amount: float) -> Size:
+    return Size((round(amount), round(amount)))
+
+
+def _range(items: Range, each: float, *, most_only: bool = False) -> Size:
+    return Size((round(items[0] * each), round(items[1] * each)), most_only)

@@ -1,0 +1,104 @@
+"""The config, section by section: meaning, type, default and bounds of each key.
+
+The defaults are the demo, so an empty config runs it; `config.yaml` shows the same values
+and `docs/config.md` is generated from here.
+"""
+
+from __future__ import annotations
+
+from attrib_core.config.fields import NAME, Family, Name, Section, family, key
+from attrib_core.config.schema_evaluation import Calibration, Index, Mapper, Metrics, Ranking, Report
+from attrib_core.config.schema_generation import Exemplars, Parts, Pool, Prompts, Splits, Synthesis
+
+__all__ = [
+    "WITHOUT_EFFECT",
+    "Calibration",
+    "Config",
+    "Exemplars",
+    "Family",
+    "Index",
+    "Mapper",
+    "Metrics",
+    "Parts",
+    "Pool",
+    "Prompts",
+    "Ranking",
+    "Report",
+    "Section",
+    "Splits",
+    "Synthesis",
+]
+
+EFFICIENTNET = {
+    "family": "timm",
+    "architecture": "tf_efficientnet_lite0",
+    "weights": "efficientnet-lite0",
+}
+
+
+WITHOUT_EFFECT = {
+    "run": "names the folder of the run, so that another name is another run",
+    "parts.pool_images": "cuts the pool into jobs: the parts are other files, with the same rows in all",
+    "parts.exemplar_sets": "cuts the exemplar sets into jobs: the parts are other files, with the same rows in all",
+    "parts.decoding_threads": "how many threads decode pictures ahead of an encoder",
+    "synthesis.batch": "how many pictures are computed at once",
+    "synthesis.keep": "whether pictures stay once everything that reads them is made",
+    "ranking.query_block": "rows of one matrix product of exact sums",
+    "ranking.pool_block": "columns of one matrix product of exact sums",
+    "ranking.query_group": "queries for which the pool is read once",
+}
+"""Keys that decide how a run is done and nothing about its results, each with the reason."""
+
+
+class Config(Section):
+    """A run, from pool to report."""
+
+    run: str = key("demo", "name of the run; everything of it stands in `results/<run>`", pattern=NAME)
+    seed: int = key(2306, "seed that every random number of the run hangs on", ge=0)
+    parts: Parts = key(Parts(), "how the work is cut into jobs")
+    pool: Pool = key(Pool(), "the pictures that attribution searches")
+    exemplars: Exemplars = key(Exemplars(), "the ground truth")
+    prompts: Prompts = key(Prompts(), "what is asked of each customized model")
+    base_model: Family = key(
+        family("bundled"),
+        "the model that is customized: a family of `attrib_core/diffusion/base_models` and its options",
+    )
+    customizer: Family = key(
+        family("custom_diffusion"),
+        "how a model is customized: a family of `attrib_core/diffusion/customizers` and its options",
+    )
+    prior: Family = key(
+        family("generated"),
+        "pictures of the classes for prior preservation, where `customizer.prior_batch` is not 0: a family of"
+        " `attrib_core/diffusion/priors` and its options",
+    )
+    synthesis: Synthesis = key(Synthesis(), "how pictures are made")
+    encoders: dict[Name, Family] = key(
+        {
+            "pixel": family("pixel", size=16),
+            "layout": family(
+                "fusion",
+                parts={
+                    "colours": {"family": "pixel", "size": 16},
+                    "shapes": EFFICIENTNET | {"stages": [2], "cells": 4},
+                },
+            ),
+            "look": family(
+                "fusion",
+                parts={
+                    "palette": {"family": "palette"},
+                    "places": {"family": "pixel", "size": 8, "centred": False},
+                    "texture": EFFICIENTNET | {"stages": [1, 3], "deviation": True},
+                },
+            ),
+        },
+        "encoders by a name of your own: each a family of `attrib_core/features/encoders` and its options, or `preset` and"
+        " what differs from it",
+        min_length=1,
+    )
+    index: Index = key(Index(), "indices of the pool for retrieval")
+    mapper: Mapper = key(Mapper(), "heads on frozen encoders")
+    ranking: Ranking = key(Ranking(), "exact ranks")
+    metrics: Metrics = key(Metrics(), "what the tables report")
+    calibration: Calibration = key(Calibration(), "soft influence scores")
+    report: Report = key(Report(), "the page of results")

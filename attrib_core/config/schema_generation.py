@@ -1,0 +1,115 @@
+"""Sections of the config on what is made: the pool, the exemplars, the prompts, the synthesized pictures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrib_core.config.fields import Family, Name, Positive, Section, family, key
+
+
+class Parts(Section):
+    """How the work is cut into jobs. Never changes a result."""
+
+    pool_images: int | None = key(
+        None, "rows of the pool in a job; null: 1,500, doubled until the pool is at most 160 jobs", ge=1
+    )
+    exemplar_sets: int | None = key(
+        None,
+        "exemplar sets in a job, a whole number of stacks (`customizer.stack`); null: 16, or a stack where that is"
+        " more, doubled until the sets are at most 160 jobs",
+        ge=1,
+    )
+    decoding_threads: int = key(
+        -1,
+        "threads of a job that decode pictures ahead of an encoder; -1: 4 where it computes on a GPU, none on a CPU",
+        ge=-1,
+        le=64,
+    )
+
+
+class Pool(Section):
+    """The pictures that attribution searches."""
+
+    images: int = key(2992, "rows asked of the source", ge=1)
+    source: Family = key(
+        family("openmoji", size=64, media_each=3, style_objects=12),
+        "where the pictures come from: a family of `attrib_core/data/sources` and its options",
+    )
+
+
+class Splits(Section):
+    """Shares of the exemplar sets; they sum to 1."""
+
+    train: float = key(0.5, "to train mappers", ge=0, le=1)
+    validation: float = key(0.2, "to choose among them and to fit calibrators", ge=0, le=1)
+    test: float = key(0.3, "to measure", ge=0, le=1)
+
+
+class Exemplars(Section):
+    """The ground truth: the pictures that models are customized on."""
+
+    object_sets: int = key(48, "exemplar sets of one picture of an object", ge=0)
+    style_sets: int = key(16, "exemplar sets of several pictures in one style", ge=0)
+    style_set_size: tuple[Positive, Positive] = key(
+        (4, 8), "smallest and largest number of pictures in a style set"
+    )
+    splits: Splits = key(Splits(), "shares of the exemplar sets")
+    unseen_categories: list[str] = key(
+        ["bird", "drink", "instrument", "vegetable"],
+        "categories whose exemplar sets are in the test split only",
+    )
+    near_duplicate_distance: int = key(
+        4,
+        "pool pictures within so many bits of an exemplar's perceptual hash are no distractors; -1: none for that",
+        ge=-1,
+        le=64,
+    )
+    held_out_only: bool = key(
+        True, "draw exemplars only from what the base model never saw, where the base model says what that is"
+    )
+
+
+SplitLists = dict[Literal["train", "validation", "test"], str]
+PromptList = str | SplitLists
+
+
+class Prompts(Section):
+    """What is asked of each customized model.
+
+    A list is a text file, a prompt template a line: a name of `attrib_core/data/prompts_data`, or a
+    path that ends in `.txt`.
+    """
+
+    object: dict[Name, PromptList] = key(
+        {"scene": "object_scene", "media": "object_media"},
+        "lists for object sets: prompt kind to list, or to a list for each split",
+    )
+    style: dict[Name, PromptList] = key(
+        {"theme": "style_theme", "object": "style_object"}, "lists for style sets, likewise"
+    )
+    prompts_each: int = key(4, "prompts of each list that a set gets", ge=1)
+    samples_each: int = key(2, "pictures that a customized model makes for a prompt", ge=1)
+    control_samples_each: int = key(
+        1, "pictures that the base model makes for a prompt without the token, the control", ge=1
+    )
+
+
+class Synthesis(Section):
+    """How customized models and the control make pictures."""
+
+    steps: int = key(12, "denoising steps", ge=1, le=1000)
+    guidance: float = key(3.0, "scale of classifier-free guidance; 1 is none", ge=1, le=50)
+    solver: Literal["ddim", "dpm++"] = key(
+        "ddim", "how steps are taken; dpm++: DPM-Solver++ of second order, good in 20 steps, with eta 0"
+    )
+    eta: float = key(0.0, "share of DDPM's noise that a DDIM step adds; 0 adds none", ge=0, le=1)
+    batch: int = key(64, "pictures computed at once; never changes a result", ge=1)
+    image_format: Literal["png", "webp", "webp_lossy", "jpeg"] = key(
+        "png", "how pictures are encoded: png and webp without loss, the others with it"
+    )
+    quality: int = key(90, "quality of webp_lossy and jpeg", ge=1, le=100)
+    keep: Literal["all", "sample"] = key(
+        "all",
+        "which pictures outlive their use; all: every one, once; sample: those that the report shows, so that"
+        " an encoder that is added later has them drawn anew. Never changes a result",
+    )

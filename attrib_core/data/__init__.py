@@ -1,0 +1,1 @@
+"""Where images come from: sources, the pool, the exemplars, and the prompts."""

@@ -1,0 +1,1 @@
+"""Draw the demo's images: objects on backgrounds, in styles and media."""

@@ -1,0 +1,1 @@
+"""Stage `exemplars`: draw exemplar sets from the pool, assign splits, exclude look-alikes."""

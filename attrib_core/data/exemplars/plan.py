@@ -1,0 +1,167 @@
+"""The plan of the experiment, drawn from the pool's parts: exemplars, splits, what is excluded."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from attrib_core.common.errors import InputError
+from attrib_core.data.exemplars import assign_splits, exclusion, sampling
+from attrib_core.data.exemplars.sampling import ExemplarSet
+from attrib_core.storage import tables
+
+LOGGER = logging.getLogger(__name__)
+ROWS_A_BATCH = 4096
+PICTURES_A_BATCH = 512
+WORDS = ("image_id", "caption", "subject", "category", "style", "perceptual_hash")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the stage decided. `exemplars` and `excluded` are rows of the tables of these names."""
+
+    exemplars: list[dict[str, Any]]
+    excluded: list[dict[str, str]]
+    captions: dict[str, str]
+    """Caption of each exemplar in the pool, by image_id."""
+    pool_rows: int
+    warnings: list[str]
+
+    @property
+    def summary(self) -> list[str]:
+        """Lines that say how many sets there are of which kind and split, and what was excluded why."""
+        one_each = {row["exemplar_set"]: row for row in self.exemplars}.values()
+        sets = Counter((row["kind"], row["split"]) for row in one_each)
+        parts = [f"{sets[kind, split]} {kind} {split}" for kind, split in sorted(sets)]
+        reasons = Counter(row["reason"] for row in self.excluded)
+        why = ", ".join(f"{reasons[reason]} {reason}" for reason in exclusion.REASONS)
+        return [
+            f"{len(one_each)} exemplar sets of {len(self.exemplars)} pictures: {', '.join(parts)}",
+            f"{len(self.excluded)} of {self.pool_rows} pictures of the pool are no distractors: {why}",
+        ]
+
+
+def plan(
+    parts: Sequence[Path],
+    *,
+    object_sets: int,
+    style_sets: int,
+    style_set_size: Sequence[int],
+    splits: Mapping[str, float],
+    unseen_categories: Sequence[str],
+    near_duplicate_distance: int,
+    held_out_only: bool,
+    held_out: Mapping[str, Any] | None,
+    source: str,
+    seed: int,
+) -> Plan:
+    """Choose exemplar sets from the pool's parts, split them, and find what they exclude.
+
+    The options are the config section `exemplars`. `held_out` has the lists `subjects` and
+    `styles` that the base model never saw of the pictures of its `source`, and is None where it
+    does not say. Where the pool comes from another `source`, the base has seen none of it, and
+    all may be exemplars. The parts stream through; only the candidates' words and the exemplars' pictures are held.
+
+    Raises InputError, naming the config key and both numbers, where the pool has too few
+    candidates or no distractor is left, and for an image_id that stands in the pool twice.
+    """
+    held = None if held_out is None else {kind: frozenset(held_out[kind]) for kind in ("subjects", "styles")}
+    elsewhere = held_out is not None and held_out.get("source") not in (None, source)
+    if elsewhere:
+        LOGGER.info("the base model learned from other pictures than those of source %r", source)
+    held_out_only &= not elsewhere
+    plain, styled = sampling.candidates(_once(_words(parts)), held, held_out_only=held_out_only)
+    sets = sampling.object_sets(plain, count=object_sets, unseen_categories=unseen_categories, seed=seed)
+    sets += sampling.style_sets(styled, count=style_sets, sizes=style_set_size, seed=seed)
+    if not sets:
+        raise InputError("exemplars.object_sets, exemplars.style_sets: both are 0; at least 1 set is needed")
+    split_of = assign_splits.assign(sets, splits, unseen_categories, seed=seed)
+
+    pool_rows, excluded = 0, []
+    for batch in _batches(_words(parts)):
+        pool_rows += len(batch)
+        excluded += exclusion.excluded(batch, sets, near_duplicate_distance=near_duplicate_distance)
+    if len(excluded) == pool_rows:
+        raise InputError(
+            f"pool.images: the pool has {pool_rows} pictures, and the exemplars leave none of them as a"
+            " distractor; ask for more pictures or for fewer sets"
+        )
+    chosen = {member.image_id for one in sets for member in one.members}
+    made = Plan(
+        exemplars=_rows(sets, split_of, _pictures(parts, chosen)),
+        excluded=excluded,
+        captions={member.image_id: member.caption for one in sets for member in one.members},
+        pool_rows=pool_rows,
+        warnings=[
+            *([] if elsewhere else sampling.outside(sets, held, held_out_only=held_out_only)),
+            *assign_splits.untrained(sets, split_of, unseen_categories),
+        ],
+    )
+    for line in made.summary:
+        LOGGER.info("%s", line)
+    for line in made.warnings:
+        LOGGER.warning("warning: %s", line)
+    return made
+
+
+def _rows(
+    sets: Sequence[ExemplarSet], split_of: Mapping[str, str], pictures: Mapping[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of the table `exemplars`, set after set."""
+    seen = assign_splits.seen(sets, split_of)
+    return [
+        {
+            "exemplar_id": exemplar_id,
+            "exemplar_set": one.name,
+            "image_id": member.image_id,
+            "image": pictures[member.image_id],
+            "caption": member.caption,
+            "kind": one.kind,
+            "category": one.category,
+            "subject": member.subject,
+            "style": one.style,
+            "split": split_of[one.name],
+            "seen": seen[one.name],
+        }
+        for one in sets
+        for exemplar_id, member in zip(exclusion.exemplar_ids(one), one.members, strict=True)
+    ]
+
+
+def _words(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for batch in tables.iterate(parts, WORDS, ROWS_A_BATCH):
+        yield from batch.to_pylist()
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    remaining = iter(rows)
+    while batch := list(itertools.islice(remaining, ROWS_A_BATCH)):
+        yield batch
+
+
+def _once(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows as they come; InputError where an image_id comes again."""
+    known: set[str] = set()
+    for row in rows:
+        if row["image_id"] in known:
+            raise InputError(f"pool: image_id {row['image_id']!r} stands in it twice; ids must be unique")
+        known.add(row["image_id"])
+        yield row
+
+
+def _pictures(parts: Sequence[Path], chosen: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The encoded pictures of the chosen rows, by image_id."""
+    wanted = pa.array(sorted(chosen), pa.string())
+    found: dict[str, dict[str, Any]] = {}
+    for batch in tables.iterate(parts, ("image_id", "image"), PICTURES_A_BATCH):
+        few = batch.filter(pc.is_in(batch.column("image_id"), value_set=wanted))
+        found |= {row["image_id"]: row["image"] for row in few.to_pylist()}
+    return found

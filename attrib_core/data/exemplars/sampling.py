@@ -1,0 +1,213 @@
+"""Which pictures make the exemplar sets: an order by keys, of which the first are taken.
+
+What stays the same: the order depends on the seed, on names and on the list of unseen categories
+alone. So the sets are the same for any part size and order of the pool; more object sets keep all
+earlier ones and add to their end; more style sets likewise; and pictures added to the pool change
+only the sets whose place they take. The numbers in the sets' names are their places.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError, close_matches
+from attrib_core.data.naming import slug
+
+STYLE_CATEGORY = "art"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture of the pool that may become an exemplar: its row without the pixels."""
+
+    image_id: str
+    caption: str
+    subject: str | None
+    category: str | None
+    style: str | None
+    perceptual_hash: int
+
+    @property
+    def shown(self) -> str:
+        """What two exemplars of a set must not share: the subject, or the picture where none is named."""
+        return self.subject if self.subject is not None else self.image_id
+
+
+@dataclass(frozen=True)
+class ExemplarSet:
+    """One customized model's exemplars, before their pixels are read."""
+
+    name: str
+    kind: str
+    category: str
+    style: str | None
+    members: tuple[Candidate, ...]
+    first_of_category: bool
+
+
+def candidates(
+    rows: Iterable[Mapping[str, Any]], held_out: Mapping[str, Collection[str]] | None, *, held_out_only: bool
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The pictures that may become exemplars, for object sets and for style sets.
+
+    An object's is plain and has a category; a style's has a style. With `held_out_only`, only
+    subjects and styles that the base model never saw, where it says so (`held_out` is not None).
+    """
+    plain, styled = [], []
+    for row in rows:
+        asked, kind = (row["subject"], "subjects") if row["style"] is None else (row["style"], "styles")
+        if held_out is not None and held_out_only and asked not in held_out[kind]:
+            continue
+        if row["style"] is not None:
+            styled.append(Candidate(**row))
+        elif row["category"] is not None:
+            plain.append(Candidate(**row))
+    return plain, styled
+
+
+def check_enough(
+    words: Iterable[Mapping[str, Any]],
+    held_out: Mapping[str, Any] | None,
+    *,
+    source: str,
+    object_sets: int,
+    style_sets: int,
+    style_set_size: Sequence[int],
+    unseen_categories: Sequence[str],
+    held_out_only: bool,
+) -> None:
+    """Raise now what the draw would raise once the pool is there, from what its rows will show.
+
+    `words` has image_id, subject, category and style of each row; pictures that the pool will reject count
+    here, so that passing is no promise. `held_out`, `source` and the options as `plan.plan` has them.
+    """
+    only = held_out_only and held_out is not None and held_out.get("source") in (None, source)
+    never_seen = {kind: frozenset((held_out or {}).get(kind, ())) for kind in ("subjects", "styles")}
+    subjects: dict[str, str] = {}
+    by_style: dict[str, set[str]] = defaultdict(set)
+    for row in words:
+        style, category = row["style"], row["category"]
+        shown = row["subject"] if row["subject"] is not None else row["image_id"]
+        if style is not None:
+            if not only or style in never_seen["styles"]:
+                by_style[style].add(shown)
+        elif category is not None and (not only or row["subject"] in never_seen["subjects"]):
+            subjects[shown] = category
+    _check_objects(object_sets, len(subjects), unseen_categories, set(subjects.values()))
+    low = style_set_size[0]
+    _check_styles(style_sets, sum(len(members) >= low for members in by_style.values()), low)
+
+
+def _check_objects(
+    count: int, subjects: int, unseen_categories: Sequence[str], categories: Collection[str]
+) -> None:
+    for category in unseen_categories if count else ():
+        if category not in categories:
+            raise InputError(
+                f"exemplars.unseen_categories: {category!r} is the category of no plain candidate,"
+                f" {close_matches(category, categories)}"
+            )
+    if subjects < count:
+        raise InputError(
+            f"exemplars.object_sets: {count} asked, but the pool has pictures of only {subjects} different"
+            " subjects that may be exemplars: with a category, no style, and, where exemplars.held_out_only"
+            " holds, never seen by the base model"
+        )
+
+
+def _check_styles(count: int, styles: int, low: int) -> None:
+    if styles < count:
+        raise InputError(
+            f"exemplars.style_sets: {count} asked, but the pool has only {styles} styles that may be exemplars"
+            f" and show {low} different objects (exemplars.style_set_size)"
+        )
+
+
+def object_sets(
+    plain: Sequence[Candidate], *, count: int, unseen_categories: Sequence[str], seed: int
+) -> list[ExemplarSet]:
+    """`count` sets of one plain picture each, of different subjects, spread over categories.
+
+    The categories take turns: all give their first subject before one gives its second. Unseen
+    categories are spaced evenly over each turn, so that few sets already have both.
+
+    Raises InputError for an unseen category that no candidate has, and for too few subjects.
+    """
+    subjects: dict[str, Candidate] = {}
+    for candidate in plain:
+        best = subjects.setdefault(candidate.shown, candidate)
+        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
+            subjects[candidate.shown] = candidate
+    by_category: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in subjects.values():
+        by_category[str(candidate.category)].append(candidate)
+    _check_objects(count, len(subjects), unseen_categories, by_category)
+    turns = []
+    for group in (sorted(set(by_category) - set(unseen_categories)), sorted(unseen_categories)):
+        ordered = sorted(group, key=lambda category: _order(seed, "category", category))
+        for place, category in enumerate(ordered):
+            members = sorted(by_category[category], key=lambda one: _order(seed, "subject", one.shown))
+            turns += [(turn, (place + 0.5) / len(ordered), category, one) for turn, one in enumerate(members)]
+    turns.sort(key=lambda turn: turn[:3])
+    return [
+        ExemplarSet(f"object-{number:03d}-{slug(one.shown)}", "object", category, None, (one,), turn == 0)
+        for number, (turn, _, category, one) in enumerate(turns[:count])
+    ]
+
+
+def style_sets(
+    styled: Sequence[Candidate], *, count: int, sizes: Sequence[int], seed: int
+) -> list[ExemplarSet]:
+    """`count` sets, each of different objects in one style, no style twice.
+
+    A set's size is drawn between the two `sizes`, both included; where a style has fewer objects
+    than the larger, it bounds the draw. Raises InputError for too few styles.
+    """
+    if len(sizes) != 2 or not 1 <= sizes[0] <= sizes[1]:
+        raise InputError(f"exemplars.style_set_size: {list(sizes)}; expected two numbers, 1 <= low <= high")
+    low, high = sizes
+    by_style: dict[str, dict[str, Candidate]] = defaultdict(dict)
+    for candidate in styled:
+        style = str(candidate.style)
+        best = by_style[style].setdefault(candidate.shown, candidate)
+        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
+            by_style[style][candidate.shown] = candidate
+    large_enough = [style for style, members in by_style.items() if len(members) >= low]
+    _check_styles(count, len(large_enough), low)
+    sets = []
+    for number, style in enumerate(sorted(large_enough, key=lambda style: _order(seed, "style", style))):
+        members = sorted(by_style[style].values(), key=lambda one: _order(seed, style, one.shown))
+        size = hashing.generator("style set size", seed, style).integers(low, min(high, len(members)) + 1)
+        name = f"style-{number:03d}-{slug(style)}"
+        sets.append(ExemplarSet(name, "style", STYLE_CATEGORY, style, tuple(members[:size]), number == 0))
+    return sets[:count]
+
+
+def outside(
+    sets: Iterable[ExemplarSet], held_out: Mapping[str, Collection[str]] | None, *, held_out_only: bool
+) -> list[str]:
+    """Warnings about exemplars that the base model may have seen in its own training."""
+    if held_out is None:
+        return ["the base model does not say what it held out: it may know some of the exemplars already"]
+    if held_out_only:
+        return []
+    known = [
+        one.name
+        for one in sets
+        if (one.kind == "object" and one.members[0].subject not in held_out["subjects"])
+        or (one.kind == "style" and one.style not in held_out["styles"])
+    ]
+    if not known:
+        return []
+    shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+    return [
+        f"exemplars.held_out_only is false: the base model has seen what {len(known)} sets show ({shown})"
+    ]
+
+
+def _order(seed: int, kind: str, name: str) -> str:
+    return hashing.digest("exemplar order", seed, kind, name)

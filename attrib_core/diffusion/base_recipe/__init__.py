@@ -1,0 +1,1 @@
+"""Train the bundled base model from scratch."""

@@ -1,0 +1,1 @@
+"""Families of customization methods: which weights are trained and how, one file each."""

@@ -1,0 +1,46 @@
+"""Custom Diffusion with the whole cross-attention: its choice `crossattn`, meant for hard subjects like faces.
+
+Queries and outputs are trained beside the keys and values, and the token; the gradient
+through the first text token is stopped in keys and values, which alone see text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attrib_core.diffusion.customization.method import Customizer, Shape, checked, chosen_shapes
+
+if TYPE_CHECKING:
+    from attrib_core.diffusion.customization.model_stack import Stack
+    from attrib_core.diffusion.pipeline.components import Components
+
+__all__ = ["CrossAttention", "checked", "load"]
+KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
+QUERIES_AND_OUTPUTS = ("attn2.to_q", "attn2.to_out.0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossAttention(Customizer):
+    """The method with its settings."""
+
+    def start(self, components: Components, nouns: Sequence[str], seed: int) -> Stack:
+        """A stack of models at step 0, one for each noun; tokens start as their nouns."""
+        from attrib_core.diffusion.customization.model_stack import Stack, stacked_layers
+
+        layers = stacked_layers(
+            components,
+            KEYS_AND_VALUES + QUERIES_AND_OUTPUTS,
+            len(nouns),
+            first_token_stopped=KEYS_AND_VALUES,
+        )
+        return Stack(self, components, nouns, layers)
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Keys and shapes of a delta, from those of the UNet's weights."""
+        return chosen_shapes(unet, KEYS_AND_VALUES + QUERIES_AND_OUTPUTS)
+
+
+load = CrossAttention
+"""The options of the family are the fields of the class."""

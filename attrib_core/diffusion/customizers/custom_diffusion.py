@@ -1,0 +1,47 @@
+"""Custom Diffusion: keys and values of the cross-attention, and one new token.
+
+Method of Kumari et al., "Multi-Concept Customization of Text-to-Image Diffusion"
+(CVPR 2023): trained are `to_k` and `to_v` of every cross-attention layer and the
+embedding of the modifier token, by AdamW. No gradient passes through the first
+text token. Prior preservation: pictures of the class, made by the base model
+itself, are trained on as well. Unlike the published code, weight decay never
+touches another row of the token table, and of several tokens all are trained.
+
+The defaults are for the bundled base model. `config/paper.yaml` has the published
+settings for Stable Diffusion v1.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attrib_core.diffusion.customization.method import Customizer, Shape, checked, chosen_shapes
+
+if TYPE_CHECKING:
+    from attrib_core.diffusion.customization.model_stack import Stack
+    from attrib_core.diffusion.pipeline.components import Components
+
+__all__ = ["CustomDiffusion", "checked", "load"]
+KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomDiffusion(Customizer):
+    """The method with its settings."""
+
+    def start(self, components: Components, nouns: Sequence[str], seed: int) -> Stack:
+        """A stack of models at step 0, one for each noun; tokens start as their nouns."""
+        from attrib_core.diffusion.customization.model_stack import Stack, stacked_layers
+
+        layers = stacked_layers(components, KEYS_AND_VALUES, len(nouns), first_token_stopped=KEYS_AND_VALUES)
+        return Stack(self, components, nouns, layers)
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Keys and shapes of a delta, from those of the UNet's weights."""
+        return chosen_shapes(unet, KEYS_AND_VALUES)
+
+
+load = CustomDiffusion
+"""The options of the family are the fields of the class."""

@@ -1,0 +1,1 @@
+"""Files of customized weights: write, read, apply, import and export them."""

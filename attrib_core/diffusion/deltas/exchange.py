@@ -1,0 +1,206 @@
+"""Deltas that others made or others want: checked against a base model, imported, exported, described."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_tensors
+
+from attrib_core.common.errors import InputError
+from attrib_core.diffusion.deltas import layouts, lora, low_rank, token_file
+from attrib_core.diffusion.deltas.delta_files import Delta
+from attrib_core.diffusion.deltas.layouts import Contents
+from attrib_core.diffusion.pipeline import description
+from attrib_core.diffusion.pipeline.unet_weights import UNetFiles
+from attrib_core.storage import atomic
+
+QUERY_AND_OUT = (".attn2.to_q.weight", ".attn2.to_out.0.weight", ".attn2.to_out.0.bias")
+KEY_AND_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is read of a base model: the weights of its UNet, and the widths of its token tables."""
+
+    weights: UNetFiles
+    widths: list[int]
+
+
+def open_base(folder: Path) -> Base:
+    """A folder in diffusers layout, of which tensors are read when asked for; InputError where it is none."""
+    return Base(UNetFiles(folder), description.text_widths(folder))
+
+
+def check(contents: Contents, base: Base, where: Path) -> None:
+    """InputError where a delta does not fit a base model, or differs from it in nothing."""
+    name = base.weights.folder
+    changed = not contents.weights
+    for key, value in contents.weights.items():
+        target = low_rank.plain_key(key)
+        shape = base.weights.shapes.get(target)
+        if shape is None:
+            raise InputError(
+                f"{where}: key {key!r} names no weight of the UNet of {name}; it is of another base model"
+            )
+        if low_rank.is_factor(key):
+            up = low_rank.pair(contents.weights, target, shape)[1]
+            changed = changed or bool(up.any())
+            continue
+        if value.shape != shape:
+            hint = ""
+            if value.shape[0] == shape[0] and value.ndim == 2:
+                hint = f": made for a text encoder of width {value.shape[1]}, that of {name} has {shape[1]}"
+            raise InputError(
+                f"{where}: key {key!r} has shape {tuple(value.shape)}, the base model has {shape}{hint}"
+            )
+        changed = changed or not torch.equal(value, base.weights[target])
+    if not changed:
+        raise InputError(f"{where}: every weight is that of {name}; nothing is customized")
+    for token, row in contents.tokens.items():
+        rows = [row] if token not in contents.second else [row, contents.second[token]]
+        if len(rows) != len(base.widths):
+            raise InputError(
+                f"{where}: token {token!r} has vectors for {len(rows)} text encoders, {name} has {len(base.widths)}"
+            )
+        for own, width in zip(rows, base.widths, strict=True):
+            if own.shape[-1] != width:
+                raise InputError(
+                    f"{where}: token {token!r} has {own.shape[-1]} values, the token table of {name} has {width}"
+                )
+
+
+def imported(
+    path: Path, token_files: Iterable[Path], base: Base, out: Path, name: str
+) -> tuple[list[Path], Contents]:
+    """Bring a delta of any layout into this project's form; the files written, and what they hold.
+
+    Written are `<name>.safetensors` and one file for each token, `<name>.token.safetensors`
+    for the first and `<name>.token-2.safetensors` and so on for others, all or none of a file.
+    Raises InputError as `layouts.read` and `check` do, and for a delta without a token.
+    """
+    contents = layouts.read(path, token_files)
+    check(contents, base, path)
+    if not contents.tokens:
+        raise InputError(f"{path}: holds no token; name its file with --token-file, such as '<new1>.bin'")
+    files = {f"{name}.safetensors": save_tensors(_contiguous(contents.weights))}
+    for number, (token, row) in enumerate(contents.tokens.items(), start=1):
+        suffix = "" if number == 1 else f"-{number}"
+        content = token_file.written(token, row, contents.second.get(token))
+        files[f"{name}.token{suffix}.safetensors"] = content
+    return _written(out, files), contents
+
+
+def exported(
+    contents: Contents,
+    base: Base,
+    layout: str,
+    out: Path,
+    *,
+    rank: int | None = None,
+    share: float = 1.0,
+    biases: bool = True,
+) -> list[Path]:
+    """Write a delta in another layout into a folder; the files written.
+
+    `rank` and `share` are for `lora`, see `lora.factors`; without `biases` those are left
+    out, which a LoRA cannot hold. Raises InputError for what the layout cannot hold.
+    """
+    held = (
+        contents.weights if biases else {k: v for k, v in contents.weights.items() if not k.endswith(".bias")}
+    )
+    if layout == "lora":
+        factors = lora.factors(Delta(held, torch.zeros(0)), base.weights, rank, share)
+        files = {"pytorch_lora_weights.safetensors": save_tensors(factors)} if factors else {}
+        return _written(out, files | layouts.for_tokens(contents.tokens, contents.second))
+    plain = low_rank.merged(held, base.weights)
+    files = layouts.files(layout, plain, contents.tokens, base.weights, contents.second)
+    return _written(out, files)
+
+
+def described(contents: Contents, size: int, base: Base | None) -> list[str]:
+    """Lines that say what a delta is: method, sizes, norms by layer kind, tokens. `size` is in bytes."""
+    weights = contents.weights
+    numbers = sum(value.numel() for value in weights.values())
+    lines = [
+        f"layout: {contents.layout}",
+        f"method: {method(contents)}",
+        f"size: {len(weights)} tensors, {numbers:,} numbers, {size / 1e6:.1f} MB",
+    ]
+    if any(low_rank.is_factor(key) for key in weights):
+        ranks = sorted({len(value) for key, value in weights.items() if key.endswith(low_rank.DOWN)})
+        lines.append(f"rank: {ranks[0]}" if len(ranks) == 1 else f"rank: {ranks[0]} to {ranks[-1]}")
+    kinds: dict[str, list[str]] = {}
+    for key in sorted({low_rank.plain_key(key) for key in weights}):
+        kinds.setdefault(_kind(key), []).append(key)
+    for kind, keys in kinds.items():
+        lines.append(f"{kind}: {len(keys)} layers, {_norms(keys, weights, base)}")
+    for rows, place in ((contents.tokens, ""), (contents.second, " in the second text encoder")):
+        for token, row in rows.items():
+            vectors = torch.atleast_2d(row)
+            each = ", ".join(f"{float(norm):.4g}" for norm in vectors.norm(dim=1))
+            lines.append(f"token {token}{place}: {len(vectors)} of {vectors.shape[1]} values, norm {each}")
+    return lines
+
+
+def method(contents: Contents) -> str:
+    """What made a delta, as far as its keys tell."""
+    keys = list(contents.weights)
+    if not keys:
+        return "textual inversion (a token alone)"
+    if all(low_rank.is_factor(key) for key in keys):
+        return "LoRA, or a compressed delta (factors of low rank)"
+    if all(key.endswith(KEY_AND_VALUE) for key in keys):
+        return "Custom Diffusion (keys and values of the cross-attention)"
+    if all(key.endswith(KEY_AND_VALUE + QUERY_AND_OUT) for key in keys):
+        return "Custom Diffusion, crossattn (all of the cross-attention)"
+    return "not told by its keys"
+
+
+def _kind(key: str) -> str:
+    """`down_blocks.0....attn2.to_k.weight` to `attn2.to_k.weight`."""
+    parts = key.split(".")
+    start = next((place for place, part in enumerate(parts) if part.startswith("attn")), 0)
+    return ".".join(parts[start:])
+
+
+def _norms(keys: Iterable[str], weights: Mapping[str, torch.Tensor], base: Base | None) -> str:
+    """Frobenius norm of weights, and of their change and its share where the base is known."""
+    changes: list[torch.Tensor] = []
+    wholes: list[torch.Tensor] = []
+    for key in keys:
+        if key in weights:
+            wholes.append(weights[key].norm())
+            changes += [(weights[key] - base.weights[key]).norm()] if base else []
+        else:
+            down, up = (weights[name] for name in low_rank.names(key))
+            changes.append((up @ down).norm())
+            wholes += [(base.weights[key] + up @ down).norm()] if base else []
+    parts = []
+    if wholes:
+        parts.append(f"norm {float(torch.stack(wholes).norm()):.4g}")
+    if changes:
+        parts.append(f"change {float(torch.stack(changes).norm()):.4g}")
+    if wholes and changes:
+        own = torch.stack(changes).norm() / torch.stack(wholes).norm()
+        parts.append(f"that is {100 * float(own):.3g} %")
+    return ", ".join(parts)
+
+
+def _contiguous(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.contiguous() for key, value in sorted(weights.items())}
+
+
+def _written(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files into a folder. A name may come from a file of others, as a token's, and must not lead out of it."""
+    for name in files:
+        if name != Path(name).name or "\0" in name:
+            raise InputError(f"{folder}: {name!r} is no name of a file in it")
+    try:
+        for name, content in files.items():
+            atomic.write_bytes(folder / name, content)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}; expected a folder to write into") from None
+    return [folder / name for name in files]

@@ -1,0 +1,237 @@
+"""The files in which deltas go about, read into one form and written from it.
+
+- `unet`: safetensors (or a pickled dictionary) of plain UNet keys, one vector a token beside
+  it: this project's own, and as `.pt` with `<new1>.bin` that of the published deltas;
+- `custom-diffusion`: `delta.bin` of the Custom Diffusion code, {unet: ..., modifier_token: ...};
+  its compressed form holds two factors u, v a weight; for SDXL, modifier_token_2 beside it;
+- `diffusers`: `pytorch_custom_diffusion_weights.bin` or `.safetensors`, keys of attention
+  processors. Stock diffusers writes it, and reads it without effect;
+- `lora`: two factors a weight in peft's keys, what `load_lora_weights` opens;
+- `token`: a token's vector alone, in either form of `token_file`.
+
+Pickled files are read as tensors only: what else they hold is refused, not run.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from attrib_core.common.errors import InputError
+from attrib_core.diffusion.deltas import low_rank, token_file
+
+LAYOUTS = ("unet", "custom-diffusion", "diffusers", "lora", "token")
+NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
+PROCESSOR = ".processor."
+MARK = "_custom_diffusion"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds: weights by plain UNet key or as factors, and the vectors of tokens.
+
+    second: vectors of the same tokens in the second text encoder; empty where there is none.
+    """
+
+    layout: str
+    weights: dict[str, torch.Tensor]
+    tokens: dict[str, torch.Tensor]
+    second: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
+    """A delta's file in any layout, and files of its tokens.
+
+    Raises InputError for a file that is missing, holds more than tensors, or is in no
+    known layout, and for a token that comes twice.
+    """
+    found = _contents(path, _load(path))
+    tokens, second = dict(found.tokens), dict(found.second)
+    for other in token_files:
+        inner = _contents(other, _load(other))
+        if inner.layout != "token":
+            raise InputError(f"{other}: is of the layout {inner.layout!r}, expected the vector of a token")
+        for token, row in inner.tokens.items():
+            if token in tokens:
+                raise InputError(f"{other}: token {token!r} comes twice")
+            tokens[token] = row
+        second |= inner.second
+    return Contents(found.layout, found.weights, tokens, second)
+
+
+def _load(path: Path) -> Any:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected the file of a delta") from None
+    if path.suffix == ".safetensors":
+        try:
+            return load_tensors(content)
+        except SafetensorError as error:
+            raise InputError(f"{path}: not readable as safetensors: {error}") from None
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # torch's own words advise to load it as code
+        raise InputError(f"{path}: not readable as tensors alone, which is all that is accepted") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise InputError(
+            f"{path}: not readable as tensors alone, which is all that is accepted: {reason}"
+        ) from None
+
+
+def _contents(path: Path, stored: Any) -> Contents:
+    if not isinstance(stored, Mapping) or not stored:
+        if isinstance(stored, Mapping) and path.suffix == ".safetensors":
+            return Contents("unet", {}, {})  # textual inversion changes no weight
+        raise InputError(f"{path}: holds a {type(stored).__name__}, expected a dictionary of tensors")
+    if "unet" in stored or "modifier_token" in stored:
+        weights = _unpacked(path, stored.get("unet", {}))
+        tokens, second = (_tokens(path, stored.get(f"modifier_token{end}", {})) for end in ("", "_2"))
+        if second and set(second) != set(tokens):
+            raise InputError(
+                f"{path}: modifier_token has {sorted(tokens)}, modifier_token_2 {sorted(second)}; expected the same"
+            )
+        return Contents("custom-diffusion", weights, tokens, second)
+    if token_file.is_double(stored):
+        first, other = token_file.pair(_tokens(path, stored), path)
+        token = token_file.name(path)
+        return Contents("token", {}, {token: first}, {token: other})
+    if any(MARK in key for key in stored):
+        # an attention layer that was not trained stands there as an empty dictionary
+        kept = {key: value for key, value in stored.items() if not isinstance(value, Mapping) or value}
+        return Contents("diffusers", _tensors(path, {_from_processor(k): v for k, v in kept.items()}), {})
+    if any(low_rank.is_factor(key) for key in stored):
+        return Contents("lora", _tensors(path, _scaled(path, stored)), {})
+    if all(isinstance(value, torch.Tensor) and "." not in key for key, value in stored.items()):
+        return Contents("token", {}, _tokens(path, stored))
+    if all(key.endswith((".weight", ".bias")) for key in stored):
+        return Contents("unet", _tensors(path, stored), {})
+    raise InputError(
+        f"{path}: key {next(iter(stored))!r} belongs to no known layout; known: {', '.join(LAYOUTS)}"
+    )
+
+
+def _unpacked(path: Path, stored: Any) -> dict[str, torch.Tensor]:
+    """The part `unet` of a delta.bin: whole weights, or u and v of a compressed one."""
+    if not isinstance(stored, Mapping):
+        raise InputError(f"{path}: key 'unet' holds a {type(stored).__name__}, expected a dictionary")
+    found: dict[str, Any] = {}
+    for key, value in stored.items():
+        if isinstance(value, Mapping) and set(value) == {"u", "v"}:
+            down, up = low_rank.names(key)
+            found |= {down: value["v"], up: value["u"]}
+        else:
+            found[key] = value
+    return _tensors(path, found)
+
+
+def _scaled(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Factors with their scale alpha / rank multiplied into B, where a file has `.alpha` keys."""
+    found = {key: value for key, value in stored.items() if not key.endswith(".alpha")}
+    for key, alpha in stored.items():
+        if key.endswith(".alpha"):
+            layer = key.removesuffix(".alpha")
+            try:
+                down, up = found[layer + low_rank.DOWN], found[layer + low_rank.UP]
+            except KeyError:
+                raise InputError(f"{path}: key {key!r} has no factors beside it") from None
+            found[layer + low_rank.UP] = up * (float(alpha) / len(down))
+    return found
+
+
+def _tensors(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    for key, value in stored.items():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            raise InputError(f"{path}: key {key!r} is no tensor of floating-point numbers")
+    return {key: value.float() for key, value in sorted(stored.items())}
+
+
+def _tokens(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    found = _tensors(path, stored)
+    for token, row in found.items():
+        if row.ndim not in (1, 2):
+            raise InputError(
+                f"{path}: {token!r} has shape {tuple(row.shape)}, expected a vector, or a few of them"
+            )
+    return found
+
+
+def _from_processor(key: str) -> str:
+    """`X.attn2.processor.to_k_custom_diffusion.weight` to `X.attn2.to_k.weight`."""
+    return key.replace(PROCESSOR, ".").replace(MARK, "")
+
+
+def _to_processor(key: str) -> str:
+    """`X.attn2.to_k.weight` to `X.attn2.processor.to_k_custom_diffusion.weight`."""
+    before, mark, after = key.partition(".attn2.")
+    layer, _, rest = after.partition(".")
+    if not mark or layer not in ("to_q", "to_k", "to_v", "to_out"):
+        raise InputError(
+            f"delta key {key!r}: the layout 'diffusers' holds cross-attention alone (attn2.to_q, to_k, to_v, to_out)"
+        )
+    return f"{before}{mark}processor.{layer}{MARK}.{rest}"
+
+
+def files(
+    layout: str,
+    weights: Mapping[str, torch.Tensor],
+    tokens: Mapping[str, torch.Tensor],
+    layers: Iterable[str],
+    second: Mapping[str, torch.Tensor] = NONE,
+) -> dict[str, bytes]:
+    """The files of a delta in a layout, by name: `published` is the one of the published deltas.
+
+    `weights` has plain keys. `layers` are all keys of the base model's UNet: diffusers' layout
+    names the attention that was not trained too. LoRA files are made by `lora`. Raises InputError
+    where there are vectors for a `second` text encoder and the layout has no place for them.
+    """
+    if second and layout in ("published", "diffusers"):
+        raise InputError(
+            f"layout {layout!r} holds one vector a token, this delta has one more for a second text encoder;"
+            " choose 'lora', 'unet' or 'custom-diffusion'"
+        )
+    pickled_tokens = {f"{token}.bin": _pickled({token: row}) for token, row in tokens.items()}
+    if layout == "custom-diffusion":
+        further = {"modifier_token_2": dict(second)} if second else {}
+        return {"delta.bin": _pickled({"unet": dict(weights), "modifier_token": dict(tokens)} | further)}
+    if layout == "published":
+        return {"pytorch_custom_diffusion_weights.pt": _pickled(dict(weights))} | pickled_tokens
+    if layout == "diffusers":
+        trained = {_to_processor(key): value for key, value in weights.items()}
+        owners = {key.partition(PROCESSOR)[0] for key in trained}
+        suffix = ".to_k.weight"
+        everywhere = sorted(key.removesuffix(suffix) for key in layers if key.endswith(suffix))
+        idle: dict[str, Any] = {f"{name}.processor": {} for name in everywhere if name not in owners}
+        return {"pytorch_custom_diffusion_weights.bin": _pickled(trained | idle)} | pickled_tokens
+    if layout == "unet":
+        plain = {key: value.contiguous() for key, value in sorted(weights.items())}
+        return {"delta.safetensors": save_tensors(plain)} | for_tokens(tokens, second)
+    raise ValueError(f"no layout {layout!r} to write")
+
+
+def for_tokens(
+    tokens: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor] = NONE
+) -> dict[str, bytes]:
+    """One safetensors file a token, see `token_file`."""
+    return {
+        f"{token}.safetensors": token_file.written(token, row, second.get(token))
+        for token, row in tokens.items()
+    }
+
+
+def _pickled(stored: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    torch.save(stored, stream)
+    return stream.getvalue()

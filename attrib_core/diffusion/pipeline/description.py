@@ -1,0 +1,208 @@
+"""A base model before it is loaded: where it stands and what its JSON files say.
+
+Standard library only, so that planning a run needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError
+
+HELD_OUT = "held_out.json"
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SUBFOLDERS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+XL = "StableDiffusionXLPipeline"
+TEXT_ENCODERS = {"StableDiffusionPipeline": ("text_encoder",), XL: ("text_encoder", "text_encoder_2")}
+"""The pipelines that may be customized, by the class that their index names, and their text encoders."""
+CLIP_WIDTH = 512
+"""Width and projection of a CLIP text encoder whose config leaves them out: the default of transformers."""
+SIZES = 6
+"""Numbers of a picture's origin that SDXL is told: its size, what was cut off, the size asked for."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A folder in diffusers layout, described.
+
+    `fingerprint` covers every byte of the folder, or is the commit of a model of a hub.
+    `resolution` is the side of a picture in pixels. `held_out` has the lists `subjects` and `styles` of what the
+    model never saw in training, and `source`, the source of pictures that they speak of
+    (null: any); it is None where the folder has no `held_out.json`.
+    """
+
+    path: Path
+    fingerprint: str
+    resolution: int
+    prediction_type: str
+    held_out: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `base_model.json`."""
+        return {
+            "path": str(self.path),
+            "fingerprint": self.fingerprint,
+            "resolution": self.resolution,
+            "prediction_type": self.prediction_type,
+            "held_out": self.held_out,
+        }
+
+
+def files(folder: Path) -> list[Path]:
+    """The files whose content makes the model: all below the folder, in order.
+
+    Raises InputError where the folder is no pipeline in diffusers layout or lacks weights.
+    """
+    stems = SUBFOLDERS | dict.fromkeys(TEXT_ENCODERS[pipeline(folder)], SUBFOLDERS["text_encoder"])
+    for name, stem in stems.items():
+        if not any((folder / name).glob(f"{stem}*.safetensors")):
+            raise InputError(
+                f"{folder / name / stem}.safetensors: no such file; the base model lacks the weights of its {name}"
+            )
+        for shards in sorted((folder / name).glob(f"{stem}.safetensors.index.json")):
+            for shard in sorted(set(_json(shards).get("weight_map", {}).values())):
+                if not (folder / name / shard).is_file():
+                    raise InputError(
+                        f"{folder / name / shard}: no such file, but {shards.name} names it; the base model lacks"
+                        f" weights of its {name}"
+                    )
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def pipeline(folder: Path) -> str:
+    """The pipeline that a folder holds, one of TEXT_ENCODERS; InputError where it is another, or none."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
+    kind: str = _json(index).get("_class_name", "")
+    if kind not in TEXT_ENCODERS:
+        raise InputError(f"{index}: _class_name is {kind!r}, expected one of {', '.join(TEXT_ENCODERS)}")
+    return kind
+
+
+def text_widths(folder: Path) -> list[int]:
+    """Widths of the token tables of a folder's text encoders, in their order."""
+    found = []
+    for name in TEXT_ENCODERS[pipeline(folder)]:
+        found.append(int(_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH)))
+    return found
+
+
+def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
+    """Read a folder's JSON files and digest its bytes; no weights are loaded.
+
+    A `fingerprint` that is known otherwise spares the digest. Raises InputError for a missing
+    file, a file that is not JSON, a key that it lacks, and parts that do not fit each other.
+    """
+    folder = folder.resolve()
+    files(folder)
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    prediction = scheduler.get("prediction_type", "epsilon")
+    if prediction not in PREDICTION_TYPES[:2]:
+        raise InputError(
+            f"{folder}/scheduler/scheduler_config.json: prediction_type is {prediction!r},"
+            " expected 'epsilon' or 'v_prediction'"
+        )
+    if pipeline(folder) == XL:
+        _check_xl(folder, _json(folder / "unet" / "config.json"))
+    return BaseModel(
+        path=folder,
+        fingerprint=hashing.folder_digest(folder) if fingerprint is None else fingerprint,
+        resolution=resolution(folder),
+        prediction_type=prediction,
+        held_out=held_out(folder / HELD_OUT),
+    )
+
+
+def resolution(folder: Path) -> int:
+    """Side of a picture in pixels: that of the latent, times 2 for each halving of the autoencoder."""
+    unet, vae = (_json(folder / part / "config.json") for part in ("unet", "vae"))
+    return _side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
+
+
+def read(path: Path) -> BaseModel:
+    """The description in a `base_model.json`."""
+    values = _json(path)
+    try:
+        return BaseModel(
+            path=Path(values["path"]),
+            fingerprint=values["fingerprint"],
+            resolution=values["resolution"],
+            prediction_type=values["prediction_type"],
+            held_out=values["held_out"],
+        )
+    except KeyError as error:
+        raise InputError(
+            f"{path}: no description of a base model, lacks {error}; run the rule base_model"
+        ) from None
+
+
+def held_out(path: Path) -> dict[str, Any] | None:
+    """What the base never saw, from its `held_out.json`; None where there is no such file.
+
+    Raises InputError for a file of another form.
+    """
+    if not path.exists():
+        return None
+    values = _json(path)
+    for name in ("subjects", "styles"):
+        entries = values.get(name)
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise InputError(f"{path}: key {name!r} is {entries!r}, expected a list of names")
+    source = values.get("source")
+    if source is not None and not isinstance(source, str):
+        raise InputError(f"{path}: key 'source' is {source!r}, expected the name of a source or null")
+    return {"subjects": values["subjects"], "styles": values["styles"], "source": source}
+
+
+def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
+    """InputError where the UNet takes something else than SDXL's text encoders and sizes say."""
+    where = f"{folder}/unet/config.json"
+    if unet.get("addition_embed_type") != "text_time":
+        raise InputError(
+            f"{where}: addition_embed_type is {unet.get('addition_embed_type')!r}, expected 'text_time', as of SDXL"
+        )
+    widths = text_widths(folder)
+    if unet.get("cross_attention_dim") != sum(widths):
+        raise InputError(
+            f"{where}: cross_attention_dim is {unet.get('cross_attention_dim')!r}, but the text encoders are"
+            f" {' + '.join(map(str, widths))} wide"
+        )
+    pooled = _json(folder / "text_encoder_2" / "config.json").get("projection_dim", CLIP_WIDTH)
+    needed = pooled + SIZES * unet.get("addition_time_embed_dim", 0)
+    if unet.get("projection_class_embeddings_input_dim") != needed:
+        raise InputError(
+            f"{where}: projection_class_embeddings_input_dim is"
+            f" {unet.get('projection_class_embeddings_input_dim')!r}, expected {needed}: the pooled text's {pooled}"
+            f" and {SIZES} times addition_time_embed_dim"
+        )
+
+
+def _side(unet: dict[str, Any], folder: Path) -> int:
+    """Side of the latent; diffusers allows a number or a pair."""
+    size = unet.get("sample_size")
+    if isinstance(size, list) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise InputError(
+            f"{folder}/unet/config.json: sample_size is {size!r}, expected one number (square pictures)"
+        )
+    return size
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; expected a part of a base model in diffusers layout"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
+    return values

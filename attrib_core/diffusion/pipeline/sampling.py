@@ -1,0 +1,98 @@
+"""Sampling with classifier-free guidance over stock schedulers, batch by batch.
+
+The stock pipeline makes pictures of one model; here each picture of a batch may
+belong to another (see `stacked`). Condition and no condition of a picture stand
+side by side in the batch, so that both meet the weights of its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+from attrib_core.common.errors import InputError
+from attrib_core.diffusion.pipeline.components import Components, predict
+from attrib_core.diffusion.pipeline.latents import decode_latents
+from attrib_core.diffusion.pipeline.prompt_encoding import Text, interleaved
+
+LARGEST_ETA = 1 - 1e-6
+"""At eta 1 and a timestep without signal, the root of what the noise leaves is that of 0, or by
+rounding of less; the stock scheduler then ends in NaN."""
+
+
+def initial_noise(components: Components, seeds: Sequence[int]) -> torch.Tensor:
+    """Standard normal latents, (seeds, channels, height, width), one generator a seed."""
+    drawn = [
+        np.random.default_rng(seed).standard_normal(components.latent_shape, dtype=np.float32)
+        for seed in seeds
+    ]
+    return torch.from_numpy(np.stack(drawn)).to(components.device)
+
+
+def step_noise(components: Components, seeds: Sequence[int], step: int) -> torch.Tensor:
+    """Standard normal noise of a step, shaped as the latents, by seed and number of the step."""
+    drawn = [
+        np.random.default_rng([seed, 1 + step]).standard_normal(components.latent_shape, dtype=np.float32)
+        for seed in seeds
+    ]
+    return torch.from_numpy(np.stack(drawn)).to(components.device)
+
+
+@torch.no_grad()
+def sample(
+    components: Components,
+    conditional: Text,
+    unconditional: Text,
+    noise: torch.Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    eta: float = 0.0,
+    seeds: Sequence[int] = (),
+    solver: str = "ddim",
+) -> np.ndarray:
+    """Pictures from noise, (n, side, side, 3) uint8.
+
+    conditional, unconditional: texts of n prompts. noise: (n, channels, height,
+    width). The prediction is that without condition plus `guidance` times the
+    difference of the two. With `eta` above 0 each step adds
+    noise of its own, by the `seeds` of the pictures. `solver` is "ddim" or "dpm++", DPM-Solver++
+    (Lu et al., 2022) of second order as diffusers has it, which takes no noise.
+    """
+    if eta > 0 and len(seeds) != len(noise):
+        raise ValueError(f"eta {eta}: {len(seeds)} seeds for {len(noise)} pictures")
+    eta = min(eta, LARGEST_ETA)
+    scheduler = _scheduler(components, solver, eta)
+    options = {"eta": eta} if solver == "ddim" else {}
+    scheduler.set_timesteps(steps, device=components.device)
+    context = interleaved(unconditional, conditional)
+    latents = noise * scheduler.init_noise_sigma
+    for number, timestep in enumerate(scheduler.timesteps):
+        rows = latents.repeat_interleave(2, dim=0).contiguous(memory_format=torch.channels_last)
+        predicted = predict(components, rows, timestep, context)
+        without, given = predicted.unflatten(0, (-1, 2)).unbind(1)
+        added = step_noise(components, seeds, number) if eta > 0 else None
+        latents = scheduler.step(
+            without + guidance * (given - without), timestep, latents, variance_noise=added, **options
+        ).prev_sample
+    return decode_latents(components, latents)
+
+
+def _scheduler(
+    components: Components, solver: str, eta: float
+) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    """The scheduler of a solver on the base model's own noise schedule."""
+    if solver == "ddim":
+        return components.scheduler
+    if solver != "dpm++":
+        raise InputError(f"synthesis.solver: {solver!r}, choose 'ddim' or 'dpm++'")
+    if eta > 0:
+        raise InputError(
+            f"synthesis.eta: {eta}, but solver 'dpm++' adds no noise; set eta to 0 or solver to 'ddim'"
+        )
+    return DPMSolverMultistepScheduler.from_config(
+        components.scheduler.config, algorithm_type="dpmsolver++", solver_order=2
+    )

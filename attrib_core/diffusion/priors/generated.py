@@ -1,0 +1,135 @@
+"""Prior pictures that the base model itself draws of a class.
+
+They keep what a customized model had to say on its class before. The published runs took
+pictures from a LAION service that is gone; its authors then advised these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError
+from attrib_core.data import images, prompts
+from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass, PriorSet, row
+from attrib_core.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from attrib_core.diffusion.pipeline.description import BaseModel
+
+READS = ("base_model",)
+PACKAGES = ("torch", "diffusers", "transformers")
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The options of `load`; `batch` is the number of pictures computed at once and changes none of them."""
+
+    images: int
+    steps: int
+    guidance: float
+    eta: float
+    lists: dict[str, str]
+    device: str
+    seed: int
+    batch: int = BATCH
+
+    def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
+        """The prompts and seeds of each class; it takes its prompts in an order by key, over and over."""
+        content = [_base(material).fingerprint, self.steps, self.guidance, self.eta]
+        return [PriorSet(one.kind, one.category, self._rows(one), content) for one in classes]
+
+    def _rows(self, one: PriorClass) -> list[dict[str, Any]]:
+        kind, category = one
+        asked = prompts.class_prompts(category, name=self.lists[kind])
+        order = sorted(
+            range(len(asked)), key=lambda index: hashing.digest("prior", self.seed, kind, category, index)
+        )
+        return [
+            row(
+                one,
+                number,
+                asked[order[number % len(order)]],
+                seed=hashing.seed("prior", self.seed, kind, category, number),
+            )
+            for number in range(self.images)
+        ]
+
+    def pictures(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+        """Drawn batch by batch; a last batch that is not full is filled with copies of its last row."""
+        import torch
+
+        from attrib_core.diffusion.pipeline import components, sampling
+
+        rows = [row for one in sets for row in one.rows]
+        if not rows:
+            return
+        loaded = components.load(_base(material), self.device)
+        nothing = components.without_prompt(loaded, self.batch)
+        starts = range(0, len(rows), self.batch)
+        for start in progress(starts, total=len(starts), what=f"batches of {self.batch} prior pictures"):
+            members = rows[start : start + self.batch]
+            filled = [*members, *[members[-1]] * (self.batch - len(members))]
+            seeds = [row["seed"] for row in filled]
+            with torch.no_grad():
+                drawn = sampling.sample(
+                    loaded,
+                    components.encode_text(
+                        loaded, components.tokenize(loaded, [row["prompt"] for row in filled])
+                    ),
+                    nothing,
+                    sampling.initial_noise(loaded, seeds),
+                    steps=self.steps,
+                    guidance=self.guidance,
+                    eta=self.eta,
+                    seeds=seeds,
+                )
+            yield from (images.to_png(picture) for picture in drawn[: len(members)])
+
+
+def _base(material: Material) -> BaseModel:
+    if material.base is None:
+        raise TypeError("the family 'generated' reads a base model, and the material has none")
+    return material.base
+
+
+def load(
+    *,
+    images: Annotated[int, Field(ge=1, description="prior pictures made for each class")] = 16,
+    steps: Annotated[int, Field(ge=1, le=1000, description="denoising steps")] = 12,
+    guidance: Annotated[float, Field(ge=1, description="scale of classifier-free guidance")] = 3.0,
+    eta: Annotated[float, Field(ge=0, le=1, description="noise of the steps, see `synthesis.eta`")] = 0.0,
+    object_prompts: Annotated[
+        str, Field(description="list of prompts, without token, for the classes of object sets")
+    ] = "object_prior",
+    style_prompts: Annotated[
+        str, Field(description="list of prompts, without token, for those of style sets")
+    ] = "style_prior",
+    device: str,
+    seed: int,
+) -> Generated:
+    """Pictures of each class, drawn by the base model from lists of prompts without the token."""
+    lists = {"object": object_prompts, "style": style_prompts}
+    return Generated(images, steps, guidance, eta, lists, device, seed)
+
+
+def checked(**options: Any) -> dict[str, Any]:
+    """The options once more, after a look at the lists of prompts."""
+    for kind in ("object", "style"):
+        name = f"{kind}_prompts"
+        try:
+            prompts.read_list(options[name], tokens=0)
+        except InputError as error:
+            raise InputError(f"{name}: {str(error).removeprefix('prompts: ')}") from None
+    return options
+
+
+def files(**options: Any) -> list[Path]:
+    """The lists of prompts."""
+    return [prompts.list_path(options[f"{kind}_prompts"]) for kind in ("object", "style")]

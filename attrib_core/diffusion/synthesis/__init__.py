@@ -1,0 +1,1 @@
+"""Stage `synthesize`: sample images from customized models, and from the base model as control."""

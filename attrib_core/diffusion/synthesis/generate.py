@@ -1,0 +1,122 @@
+"""Pictures from requests, in batches that mix models.
+
+The fingerprint of the code that this module reaches is part of the key under
+which a set's pictures are kept; so what does not touch a picture stays out of it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from attrib_core.common.errors import InputError
+from attrib_core.data import images
+from attrib_core.diffusion.deltas import delta_files
+from attrib_core.diffusion.deltas.delta_files import Delta
+from attrib_core.diffusion.pipeline import components, sampling
+from attrib_core.diffusion.pipeline.components import Components
+from attrib_core.diffusion.pipeline.description import BaseModel
+from attrib_core.diffusion.pipeline.prompt_encoding import Text
+from attrib_core.diffusion.synthesis.requests import Request
+from attrib_core.runtime.progress import progress
+
+
+def encoded(picture: np.ndarray, image_format: str, quality: int) -> bytes:
+    """A picture's file. `quality`, 1 to 100, is of the formats with loss; JPEG keeps half of the colours' detail."""
+    if image_format == "png":
+        return images.to_png(picture)
+    stream = io.BytesIO()
+    if image_format == "jpeg":
+        Image.fromarray(picture).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
+    else:
+        # of a lossless file `quality` would be the effort
+        options = {"lossless": True} if image_format == "webp" else {"quality": quality}
+        Image.fromarray(picture).save(stream, "WEBP", **options)
+    return stream.getvalue()
+
+
+def drawn(
+    missing: Sequence[tuple[Mapping[str, Any], Sequence[Request]]],
+    base: BaseModel,
+    run: Path,
+    *,
+    steps: int,
+    guidance: float,
+    batch: int,
+    device: str,
+    eta: float = 0.0,
+    solver: str = "ddim",
+) -> Iterator[np.ndarray]:
+    """The pictures of all missing requests in order; nothing is loaded before the first is asked for."""
+    if not missing:
+        return
+    token = missing[0][0]["modifier_token"]
+    tokens = len(torch.atleast_2d(_delta(missing[0][0], run).row))
+    loaded = components.with_token(components.load(base, device), token, tokens)
+    nothing = components.without_prompt(loaded, batch)
+    owners = {model["model_key"]: model for model, _ in missing}
+    held: dict[str, Delta] = {}
+    asked = [request for _, requests in missing for request in requests]
+    for request in asked:
+        owner = owners.get(request.model_key)
+        if owner is not None and owner["modifier_token"] != token:
+            raise InputError(f"models: modifier tokens {token!r} and {owner['modifier_token']!r} in one part")
+    starts = range(0, len(asked), batch)
+    for start in progress(starts, total=len(starts), what=f"batches of {batch} pictures"):
+        members = asked[start : start + batch]
+        filled = [*members, *[members[-1]] * (batch - len(members))]
+        needed = {request.model_key for request in filled} & set(owners)
+        held = {key: held.get(key) or _delta(owners[key], run) for key in sorted(needed)}
+        try:
+            pictures = _batch(
+                loaded, filled, held, nothing, steps=steps, guidance=guidance, eta=eta, solver=solver
+            )
+        except torch.cuda.OutOfMemoryError:
+            raise InputError(
+                f"synthesis.batch: {batch} pictures at a time do not fit the memory of {device};"
+                " choose a smaller number"
+            ) from None
+        yield from pictures[: len(members)]
+
+
+@torch.no_grad()
+def _batch(
+    loaded: Components,
+    filled: Sequence[Request],
+    held: Mapping[str, Delta],
+    nothing: Text,
+    *,
+    steps: int,
+    guidance: float,
+    eta: float,
+    solver: str,
+) -> np.ndarray:
+    """Pictures of a batch of requests, each by its own model."""
+    ids = components.tokenize(loaded, [request.prompt for request in filled])
+    seeds = [request.seed for request in filled]
+    noise = sampling.initial_noise(loaded, seeds)
+    with delta_files.applied(loaded, [held.get(request.model_key) for request in filled]):
+        asked = components.encode_text(loaded, ids)
+        return sampling.sample(
+            loaded,
+            asked,
+            nothing,
+            noise,
+            steps=steps,
+            guidance=guidance,
+            eta=eta,
+            seeds=seeds,
+            solver=solver,
+        )
+
+
+def _delta(model: Mapping[str, Any], run: Path) -> Delta:
+    return delta_files.read(
+        run / model["delta_path"], run / model["token_path"], model["modifier_token"], model["checksum"]
+    )

@@ -1,0 +1,80 @@
+"""Of each exemplar set the pictures that the report may show, with controls: by seed, spread over prompt kinds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from attrib_core.common import hashing
+from attrib_core.diffusion.synthesis.requests import CUSTOMIZED
+from attrib_core.storage import tables
+
+COLUMNS = ("query_id", "exemplar_set", "condition", "prompt_kind", "prompt_index", "sample_index")
+AT_ONCE = 64
+Row = Mapping[str, Any]
+
+
+def by_seed(names: Iterable[str], count: int, *parts: Any) -> list[str]:
+    """`count` of the names, drawn by a seed made of `parts`; the order of `names` does not matter."""
+    return sorted(sorted(names), key=lambda name: hashing.digest("gallery", *parts, name))[:count]
+
+
+def chosen(rows: Iterable[Row], *, samples: int, seed: int) -> dict[str, list[str]]:
+    """Query ids of `samples` images of the customized models by set, from rows with COLUMNS.
+
+    Drawn from the images of a prompt kind that have a control, or from all where none has.
+    """
+    by_set: dict[str, list[Row]] = {}
+    controls = set()
+    for row in rows:
+        if row["condition"] == CUSTOMIZED:
+            by_set.setdefault(row["exemplar_set"], []).append(row)
+        else:
+            controls.add(same_image(row))
+    found = {}
+    for name, own in by_set.items():
+        drawn = []
+        for kind in sorted({row["prompt_kind"] for row in own}):
+            of_kind = [row for row in own if row["prompt_kind"] == kind]
+            compared = [row for row in of_kind if same_image(row) in controls]
+            drawn.append(by_seed([row["query_id"] for row in compared or of_kind], samples, seed, name))
+        turns = [query for turn in itertools.zip_longest(*drawn) for query in turn if query is not None]
+        found[name] = turns[:samples]
+    return found
+
+
+def same_image(row: Row) -> tuple[Any, ...]:
+    """What an image and its control have in common."""
+    return tuple(row[name] for name in ("exemplar_set", "prompt_kind", "prompt_index", "sample_index"))
+
+
+def drawn(path: Path, *, samples: int, seed: int) -> Iterator[pa.Table]:
+    """Tables of the rows of a part of `synthesized` that are chosen, and of their controls, in the part's order."""
+    rows = tables.read(path, "synthesized", COLUMNS).to_pylist()
+    customized = {query for queries in chosen(rows, samples=samples, seed=seed).values() for query in queries}
+    images = {same_image(row) for row in rows if row["query_id"] in customized}
+    numbers = [
+        number
+        for number, row in enumerate(rows)
+        if row["query_id"] in customized or (row["condition"] != CUSTOMIZED and same_image(row) in images)
+    ]
+    schema = tables.schema("synthesized")
+    found = tables.rows_at(path, schema.names, numbers)
+    while some := [row for _, row in itertools.islice(found, AT_ONCE)]:
+        yield tables.from_rows(some, schema, str(path))
+
+
+def sampled(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of samples by set, each customized image with its control's row as `control`, None where it has none."""
+    controls = {same_image(row): row for row in rows if row["condition"] != CUSTOMIZED}
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["condition"] == CUSTOMIZED:
+            found.setdefault(row["exemplar_set"], []).append(
+                {**row, "control": controls.get(same_image(row))}
+            )
+    return found

@@ -1,0 +1,1 @@
+"""From images to vectors: encoders, embedding, mapper heads, the nearest-neighbour index."""

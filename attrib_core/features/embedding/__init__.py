@@ -1,0 +1,1 @@
+"""Stage `embed`: compute, store and stream the embeddings of image tables."""

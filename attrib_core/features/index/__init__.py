@@ -1,0 +1,1 @@
+"""Stage `index`: build a FAISS index of the pool and measure its recall against exact search."""

@@ -1,0 +1,1 @@
+"""What encoders with a network share: preprocessing, weights, batches."""

@@ -1,0 +1,92 @@
+"""How a picture enters a network: resampled, the middle cut out, normalised.
+
+The rules are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on Pillow
+pictures, which open_clip, timm and the published benchmark all use; the tests hold them equal.
+No torch is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from attrib_core.common.errors import InputError
+
+Channels = tuple[float, float, float]
+Interpolation = Literal["bicubic", "bilinear"]
+Fit = Literal["crop", "squash"]
+
+ResizeOption = Annotated[
+    int | None,
+    Field(
+        ge=16,
+        le=2048,
+        description="shorter side before the middle is cut out, pixels, at least `size`; null: `size`",
+    ),
+]
+InterpolationOption = Annotated[Interpolation, Field(description="how pixels are resampled")]
+FitOption = Annotated[
+    Fit,
+    Field(description="crop: the middle square is seen; squash: the whole picture, its sides made equal"),
+]
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From (height, width, 3) uint8 of any size to (size, size, 3) float32.
+
+    `mean` and `std` are of pixel values in [0, 1].
+    """
+
+    size: int
+    mean: Channels
+    std: Channels
+    resize: int | None = None
+    interpolation: Interpolation = "bicubic"
+    fit: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        if self.resize is not None and self.resize < self.size:
+            raise InputError(f"resize: {self.resize} is less than size, {self.size}; expected at least that")
+        if self.resize is not None and self.fit == "squash":
+            raise InputError("resize: is for fit: crop; with fit: squash leave it null")
+        if min(self.std) <= 0:
+            raise InputError(f"std: {list(self.std)}; expected numbers above 0")
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """The picture as the network sees it, channels last."""
+        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
+        values: np.ndarray = (self.pixels(picture).astype(np.float32) / np.float32(255) - mean) / std
+        return values
+
+    def pixels(self, picture: np.ndarray) -> np.ndarray:
+        """(size, size, 3) uint8: what is seen, before it is normalised.
+
+        The longer side is rounded down, and of an odd number of pixels too many half of them,
+        rounded to even, is cut off left and above.
+        """
+        image, how = Image.fromarray(picture), _FILTERS[self.interpolation]
+        if self.fit == "squash":
+            return np.asarray(image.resize((self.size, self.size), how))
+        short = self.resize or self.size
+        width, height = (int(short * side / min(image.size)) for side in image.size)
+        if (width, height) != image.size:
+            image = image.resize((width, height), how)
+        left, upper = (round((side - self.size) / 2) for side in (width, height))
+        return np.asarray(image.crop((left, upper, left + self.size, upper + self.size)))
+
+    def described(self) -> dict[str, Any]:
+        """For an encoder's identity: size, mean and std, and what is not the default."""
+        told: dict[str, Any] = {"size": self.size, "mean": list(self.mean), "std": list(self.std)}
+        if self.resize not in (None, self.size):
+            told["resize"] = self.resize
+        if self.interpolation != "bicubic":
+            told["interpolation"] = self.interpolation
+        if self.fit != "crop":
+            told["fit"] = self.fit
+        return told

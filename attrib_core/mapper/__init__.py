@@ -1,1 +1,0 @@
-"""Fitting the heads that map embeddings: sets, contrastive training, choice by validation."""

@@ -1,1 +1,0 @@
-"""What encoders that run a network share: how a picture enters, how weights are read, how batches run."""

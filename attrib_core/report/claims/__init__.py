@@ -1,0 +1,1 @@
+"""Findings of the report: question, value, interval, p-value and verdict."""

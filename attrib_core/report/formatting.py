@@ -1,0 +1,129 @@
+"""How the report writes numbers: one way for each kind, everywhere.
+
+Percent have one decimal and their interval stands in brackets; counts have
+thin spaces between thousands; times are in the largest fitting unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from attrib_core.attribution.metrics.metrics_table import TUNED, UNTUNED, trained_on
+
+THIN = "\u202f"
+NONE = "\u2013"
+
+
+def percent(value: float | None, unit: bool = True) -> str:
+    """A share in [0, 1] as percent with one decimal; small non-zero values as "< 0.1"."""
+    if value is None:
+        return NONE
+    sign = THIN + "%" if unit else ""
+    if 0 < abs(value) < 0.0005:
+        return f"<{THIN}0.1{sign}"
+    return f"{100 * value + 0.0:.1f}".replace("-", "\u2212") + sign
+
+
+def share(value: float | None) -> str:
+    """The same without the sign, for tables that say "percent" once."""
+    return percent(value, unit=False)
+
+
+def rank(value: float) -> str:
+    """A position in a ranking; below 100 with the halves that ties and even medians leave."""
+    return f"{value:,.{1 if value < 100 else 0}f}".replace(",", THIN).removesuffix(".0")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """A 95 % interval of shares, "[12.3, 45.6]", in percent without the sign."""
+    if low is None or high is None:
+        return ""
+    return f"[{share(low)}, {share(high)}]"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A share and its interval, "34.5 % [28.0, 41.2]"."""
+    return f"{percent(value)} {interval(low, high)}".strip()
+
+
+def points(value: float) -> str:
+    """A signed difference of shares in percentage points, "+7.1"."""
+    sign = "+" if value >= 0 else "\u2212"
+    return f"{sign}{abs(100 * value):.1f}"
+
+
+def count(value: int) -> str:
+    """An integer with thin spaces between thousands."""
+    return f"{value:,}".replace(",", THIN)
+
+
+def ratio(value: float) -> str:
+    """A multiple, two digits where it is small: "1.3", "12", "160"."""
+    if value < 10:
+        return f"{value:.1f}"
+    if value < 100:
+        return f"{value:.0f}"
+    return count(int(float(f"{value:.2g}")))
+
+
+def seconds(value: float) -> str:
+    """A duration in the largest unit that fits: "0.4 s", "5 min 12 s", "3 h 05 min"."""
+    if value < 9.95:
+        return f"{value:.1f}{THIN}s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole}{THIN}s"
+    if whole < 3600:
+        return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
+    return f"{whole // 3600}{THIN}h {whole % 3600 // 60:02d}{THIN}min"
+
+
+def memory(megabytes: float | None) -> str:
+    """An amount of memory: "1,270 MB", "<1 MB", nothing where it was not measured."""
+    if megabytes is None:
+        return ""
+    return f"<1{THIN}MB" if megabytes < 1 else f"{count(round(megabytes))}{THIN}MB"
+
+
+def plain(value: float) -> str:
+    """A number that is no share, three decimals."""
+    return "\u221e" if math.isinf(value) else f"{value:.3f}"
+
+
+def plural(number: int, noun: str, many: str | None = None) -> str:
+    """ "1 set", "12 sets"."""
+    return f"{count(number)} {noun if number == 1 else many or noun + 's'}"
+
+
+def listing(items: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def metric(name: str, k: int | None) -> str:
+    """What readers call a metric: "Recall@10", "mAP"."""
+    if name == "recall_at_k":
+        return f"Recall@{k}"
+    if name == "success_at_k":
+        return f"Success@{k}"
+    return {"mean_average_precision": "mAP", "median_rank": "Median rank"}.get(name, name.replace("_", " "))
+
+
+def mapper(name: str) -> str:
+    """ "untuned" and "tuned" stay; "linear-object" is the "object mapper", "linear-both" the "joint mapper",
+    "mlp-shared-both" the "shared mlp joint mapper"."""
+    if name in (UNTUNED, TUNED):
+        return name
+    kind = trained_on(name)
+    form = [word for word in reversed(name.removesuffix(kind).split("-")) if word not in ("", "linear")]
+    return " ".join([*form, "joint" if kind == "both" else kind, "mapper"])
+
+
+def features(encoder: str, name: str) -> str:
+    """ "the untuned pixel features", "the pixel features of the object mapper"."""
+    if name == UNTUNED:
+        return f"the untuned {encoder} features"
+    return f"the {encoder} features of the {mapper(name)}"

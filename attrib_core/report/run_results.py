@@ -1,0 +1,137 @@
+"""What the report knows of a run: counts and measured values, read without the pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from attrib_core.attribution.metrics.metrics_table import Row, read_json
+from attrib_core.common.errors import InputError
+from attrib_core.report.sections.timings import ModelCost, model_costs
+from attrib_core.storage import tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """The files of a run that the report reads; several paths where a stage writes several."""
+
+    pool: tuple[Path, ...]
+    rejects: tuple[Path, ...]
+    exemplars: Path
+    excluded: Path
+    base_model: Path
+    models: tuple[Path, ...]
+    queries: tuple[Path, ...]
+    sample: tuple[Path, ...]
+    curves: tuple[Path, ...]
+    choices: tuple[Path, ...]
+    indices: tuple[Path, ...]
+    ranks: tuple[Path, ...]
+    candidates: tuple[Path, ...]
+    metrics: Path
+    comparisons: Path
+    strata: Path
+    matched: Path
+    calibration: tuple[Path, ...]
+    reliability: tuple[Path, ...]
+    soft_scores: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, inputs: dict[str, Any]) -> RunFiles:
+        """From a rule's named inputs: a path, or a list of paths, a name."""
+        found: dict[str, Any] = {}
+        for field in fields(cls):
+            value = inputs[field.name]
+            several = field.type != "Path"
+            if several:
+                found[field.name] = tuple(
+                    Path(path) for path in ([value] if isinstance(value, str) else value)
+                )
+            else:
+                found[field.name] = Path(str(value))
+        return cls(**found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Counts of a run, and what made it."""
+
+    pool_rows: int
+    rejects: dict[str, int]
+    excluded: dict[str, int]
+    excluded_rows: int
+    distractors: int
+    sets: list[Row]
+    exemplars: int
+    queries: dict[str, int]
+    methods: list[str]
+    steps: list[int]
+    devices: list[str]
+    losses: tuple[float, float]
+    model_seconds: float
+    model_costs: list[ModelCost]
+    modifier_token: str
+    base: dict[str, Any]
+
+
+def rows_of(paths: Iterable[Path], name: str, columns: Sequence[str] | None = None) -> list[Row]:
+    """The rows of the parts of a small table, as dictionaries."""
+    rows: list[Row] = tables.read_parts(paths, name, columns).to_pylist()
+    return rows
+
+
+def count_rows(paths: Iterable[Path]) -> int:
+    """Rows of some Parquet files, from their footers."""
+    return sum(pq.read_metadata(path).num_rows for path in paths)
+
+
+def read_facts(files: RunFiles) -> Facts:
+    """Count what there is, without reading a picture."""
+    exemplars = tables.read(
+        files.exemplars, "exemplars", ["exemplar_set", "kind", "category", "style", "split", "seen"]
+    ).to_pylist()
+    sizes = Counter(row["exemplar_set"] for row in exemplars)
+    sets = {row["exemplar_set"]: row | dict(size=sizes[row["exemplar_set"]]) for row in exemplars}
+    excluded = tables.read(files.excluded, "excluded", ["image_id", "reason"])
+    models = rows_of(files.models, "models")
+    queries: Counter[str] = Counter()
+    for batch in tables.iterate(files.queries, ["condition"], 65536):
+        for entry in pc.value_counts(batch.column("condition")).to_pylist():
+            queries[entry["values"]] += entry["counts"]
+    return Facts(
+        pool_rows=count_rows(files.pool),
+        rejects=_counts(row["reason"] for row in rows_of(files.rejects, "rejects")),
+        excluded=_counts(excluded["reason"].to_pylist()),
+        excluded_rows=len(set(excluded["image_id"].to_pylist())),
+        distractors=_distractors(files.ranks[0]),
+        sets=list(sets.values()),
+        exemplars=len(exemplars),
+        queries=dict(queries),
+        methods=sorted({row["method"] for row in models}),
+        steps=sorted({row["steps"] for row in models}),
+        devices=sorted({row["device"] for row in models}),
+        losses=(min(row["loss"] for row in models), max(row["loss"] for row in models)),
+        model_seconds=sum(row["seconds"] for row in models) / len(models),
+        model_costs=model_costs(models),
+        modifier_token=models[0]["modifier_token"],
+        base=read_json(files.base_model),
+    )
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _distractors(path: Path) -> int:
+    """Size of the pool that was searched; the same for all queries."""
+    sizes = tables.read(path, "ranks", ["n_distractors"])["n_distractors"].unique().to_pylist()
+    if len(sizes) != 1:
+        raise InputError(f"{path}: n_distractors has the values {sizes[:3]}, expected one for all queries")
+    size: int = sizes[0]
+    return size

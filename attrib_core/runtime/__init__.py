@@ -1,0 +1,1 @@
+"""What surrounds the work: jobs, progress, devices, locks, records, provenance."""

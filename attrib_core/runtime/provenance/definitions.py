@@ -1,0 +1,238 @@
+"""A Python module as definitions, each with what it says and what it refers to.
+
+"What it says" is its syntax tree without positions, docstrings and whatever only speaks to the
+user; so formatting, comments and messages change nothing. "What it refers to" are the names in
+it, the modules that it imports and its literal strings.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attrib_core.runtime.provenance.bindings import Target, assigned, imported, stored, variables
+
+__all__ = ["Module", "Statement", "Target", "parse"]
+
+IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+SPOKEN_CALLS = frozenset({"InputError"})
+"""Calls whose arguments are words for the user, and which end the job."""
+IMPORTING_CALLS = frozenset({"import_module", "__import__"})
+SPOKEN_KEYWORDS = frozenset({"description"})
+SPEAKERS = frozenset({"LOGGER"})
+SPOKEN_POSITION = {"column": 2}
+"""The meaning of a column, in `schemas`."""
+
+
+@dataclass
+class Statement:
+    """One top-level statement (or an entry of a table of tables)."""
+
+    says: str
+    chains: frozenset[tuple[str, ...]]
+    """Names with the attributes read from them: ("np", "zeros")."""
+    imports: dict[str, Target]
+    """Names bound by imports inside the statement."""
+    modules: frozenset[str]
+    """Dotted names of all modules that the statement imports when it runs."""
+    literals: frozenset[str]
+    blind: frozenset[int] = frozenset()
+    """Lines that import a module by a name that is not written there in full."""
+
+
+@dataclass
+class Module:
+    """A parsed module; statements are read when they are reached."""
+
+    name: str
+    path: Path
+    imports: dict[str, Target] = field(default_factory=dict)
+    modules: set[str] = field(default_factory=set)
+    wildcards: set[str] = field(default_factory=set)
+    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    always: list[ast.stmt] = field(default_factory=list)
+    """What runs on import and binds no name of its own."""
+    is_package: bool = False
+    _read: dict[int, Statement] = field(default_factory=dict)
+
+    def statement(self, node: ast.AST) -> Statement:
+        """What a statement of this module says and refers to."""
+        if id(node) not in self._read:
+            self._read[id(node)] = _Reader(self.name, self.is_package).read(node)
+        return self._read[id(node)]
+
+
+def parse(name: str, path: Path) -> Module:
+    """The module of a file, from memory where the file did not change."""
+    return _parse(name, path, path.read_bytes())
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(name: str, path: Path, source: bytes) -> Module:
+    tree = ast.parse(source, filename=str(path))
+    module = Module(name, path, is_package=path.name == "__init__.py")
+    _sort_statements(module, tree.body)
+    for node in module.always:
+        inner = module.statement(node)
+        module.imports |= inner.imports
+    return module
+
+
+def _sort_statements(module: Module, body: list[ast.stmt]) -> None:
+    for node in body:
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                imports, modules, wildcards = imported(node, module.name, module.is_package)
+                module.imports |= imports
+                module.modules |= modules
+                module.wildcards |= wildcards
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                module.definitions.setdefault(node.name, []).append(node)
+            case ast.Assign() | ast.AnnAssign() | ast.AugAssign() if names := list(assigned(node)):
+                for name in names:
+                    module.definitions.setdefault(name, []).append(node)
+            case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+                _sort_statements(module, node.orelse)
+            case ast.Expr(value=ast.Constant()) | ast.Pass():
+                pass
+            case _:
+                module.always.append(node)
+
+
+class _Reader:
+    """Reads one statement: a canonical text of its tree, and its references on the way."""
+
+    def __init__(self, module: str, is_package: bool) -> None:
+        self._module, self._is_package = module, is_package
+        self._chains: set[tuple[str, ...]] = set()
+        self._imports: dict[str, Target] = {}
+        self._modules: set[str] = set()
+        self._literals: set[str] = set()
+        self._blind: set[int] = set()
+        self._scopes: list[set[str]] = []
+
+    def read(self, node: ast.AST) -> Statement:
+        says = self._text(node)
+        return Statement(
+            says,
+            frozenset(self._chains),
+            self._imports,
+            frozenset(self._modules),
+            frozenset(self._literals),
+            frozenset(self._blind),
+        )
+
+    def _text(self, node: object) -> str:
+        match node:
+            case ast.Attribute():
+                self._attribute(node)
+                return f"{self._text_quietly(node.value)}.{node.attr}"
+            case ast.Name():
+                self._refer(node.id)
+                return node.id
+            case ast.Constant():
+                if isinstance(node.value, str):
+                    self._literals.add(node.value)
+                return f"{type(node.value).__name__}:{node.value!r}"
+            case ast.Import() | ast.ImportFrom():
+                imports, modules, wildcards = imported(node, self._module, self._is_package)
+                self._imports |= imports
+                self._modules |= modules | wildcards
+                return f"import {sorted(imports.items(), key=str)} {sorted(wildcards)}"
+            case ast.Call():
+                return self._call(node)
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                self._text(node.generators[0].iter)  # the first iterable is read outside of the scope
+                targets = [name for part in node.generators for name in stored(part.target)]
+                with self._scope(set(targets)):
+                    return self._fields(node)
+            case ast.AST():
+                return self._fields(node)
+            case list():
+                return "".join(f"[{self._text(item)}]" for item in node if not _is_spoken(item))
+            case _:
+                return repr(node)
+
+    def _fields(self, node: ast.AST) -> str:
+        texts = []
+        for name, value in ast.iter_fields(node):
+            if name in IGNORED_FIELDS or value in (None, []):
+                continue
+            if name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                with self._scope(variables(node)):
+                    text = self._text(value)
+            else:
+                text = self._text(value)
+            texts += [f"{name}={text}"] if text else []
+        return f"{type(node).__name__}({','.join(texts)})"
+
+    @contextmanager
+    def _scope(self, names: set[str]) -> Iterator[None]:
+        self._scopes.append(names)
+        yield
+        self._scopes.pop()
+
+    def _attribute(self, node: ast.Attribute) -> None:
+        """Record `a.b.c` as one chain; what stands before another expression is read as such."""
+        attributes = [node.attr]
+        value = node.value
+        while isinstance(value, ast.Attribute):
+            attributes.append(value.attr)
+            value = value.value
+        if isinstance(value, ast.Name):
+            self._refer(value.id, *reversed(attributes))
+
+    def _refer(self, name: str, *attributes: str) -> None:
+        """Record a name, unless it is a variable of a function around it."""
+        if not any(name in scope for scope in self._scopes):
+            self._chains.add((name, *attributes))
+
+    def _text_quietly(self, node: ast.expr) -> str:
+        """The text of what stands before a dot, without recording its name as used alone."""
+        if isinstance(node, ast.Name):
+            return node.id
+        if isinstance(node, ast.Attribute):
+            return f"{self._text_quietly(node.value)}.{node.attr}"
+        return self._text(node)
+
+    def _call(self, node: ast.Call) -> str:
+        function = self._text(node.func)
+        called = node.func.id if isinstance(node.func, ast.Name) else ""
+        if called in SPOKEN_CALLS:
+            return f"{function}()"
+        if _is_blind(node):
+            self._blind.add(node.lineno)
+        silent = SPOKEN_POSITION.get(called)
+        positional = [self._text(argument) for number, argument in enumerate(node.args) if number != silent]
+        keywords = [
+            f"{keyword.arg}={self._text(keyword.value)}"
+            for keyword in node.keywords
+            if keyword.arg not in SPOKEN_KEYWORDS
+        ]
+        return f"{function}({','.join(positional + keywords)})"
+
+
+def _is_blind(node: ast.Call) -> bool:
+    """Whether a call imports a module whose full name is no literal."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called not in IMPORTING_CALLS:
+        return False
+    named = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
+    match [*node.args, *named][:1]:
+        case [ast.Constant(value=str(name))]:
+            return name.startswith(".")
+    return True
+
+
+def _is_spoken(node: object) -> bool:
+    """Statements that only document or report: strings that stand alone, `LOGGER.info(...)`."""
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.Pass():
+            return True
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
+            return name in SPEAKERS
+    return False

@@ -1,0 +1,1 @@
+"""Schemas of all tables, with the meaning and unit of each column."""

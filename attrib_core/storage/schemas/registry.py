@@ -1,0 +1,106 @@
+"""The tables that pass between stages: one pyarrow schema each, written down once.
+
+They stand in modules by subject; `docs/data.md` is generated from here. Image columns have the
+layout of the Hugging Face `Image` feature, so that `datasets` opens them. A new table is an entry
+of SCHEMAS and one of FILES; it touches only the stages that name it (see `fingerprint.BY_LITERAL`).
+"""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+from attrib_core.storage.schemas import abc_benchmark, attribution, generation
+from attrib_core.storage.schemas.abc_benchmark import abc_per_query_schema as abc_per_query_schema
+from attrib_core.storage.schemas.columns import IMAGE, TEXT, column
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "pool": generation.POOL,
+    "rejects": generation.REJECTS,
+    "exemplars": generation.EXEMPLARS,
+    "prompts": generation.PROMPTS,
+    "excluded": generation.EXCLUDED,
+    "prior": generation.PRIOR,
+    "models": generation.MODELS,
+    "synthesized": generation.SYNTHESIZED,
+    "queries": generation.QUERIES,
+    "mapper_curve": attribution.MAPPER_CURVE,
+    "index_ids": attribution.INDEX_IDS,
+    "ranks": attribution.RANKS,
+    "candidates": attribution.CANDIDATES,
+    "metrics": attribution.METRICS,
+    "comparisons": attribution.COMPARISONS,
+    "strata": attribution.STRATA,
+    "matched": attribution.MATCHED,
+    "soft_scores": attribution.SOFT_SCORES,
+    "calibration": attribution.CALIBRATION,
+    "reliability": attribution.RELIABILITY,
+    "attributions": attribution.ATTRIBUTIONS,
+    "abc_metrics": abc_benchmark.ABC_METRICS,
+    "abc_comparisons": abc_benchmark.ABC_COMPARISONS,
+    "abc_calibration": abc_benchmark.ABC_CALIBRATION,
+    "abc_reliability": abc_benchmark.ABC_RELIABILITY,
+}
+
+FILES: dict[str, str] = {
+    "pool": "pool/part-*.parquet",
+    "rejects": "pool/rejects-*.parquet",
+    "exemplars": "exemplars.parquet",
+    "prompts": "prompts.parquet",
+    "excluded": "excluded.parquet",
+    "prior": "prior/images.parquet",
+    "models": "models/part-*.parquet",
+    "synthesized": "synthesized/part-*.parquet, synthesized/sample-*.parquet",
+    "queries": "synthesized/queries-*.parquet",
+    "mapper_curve": "mappers/<encoder>/<mapper>.curve.parquet, NAME.curve.parquet of abc tune --out NAME.pth",
+    "index_ids": "indices/<encoder>/<mapper>.ids.parquet",
+    "ranks": "ranks/<encoder>/<mapper>.parquet",
+    "candidates": "candidates/<encoder>/<mapper>.parquet",
+    "metrics": "metrics.parquet",
+    "comparisons": "comparisons.parquet",
+    "strata": "strata.parquet",
+    "matched": "matched.parquet",
+    "soft_scores": "calibration/<encoder>/<mapper>/soft_scores.parquet, DIR/soft_scores.parquet of abc calibrate",
+    "calibration": "calibration/<encoder>/<mapper>/calibration.parquet",
+    "reliability": "calibration/<encoder>/<mapper>/reliability.parquet",
+    "attributions": "FILE of attribute IMAGE --out FILE, as Parquet or CSV",
+    "embeddings": "embeddings/<encoder>/{pool,queries}/part-*.parquet, embeddings/<encoder>/exemplars.parquet",
+    "abc_metrics": "DIR/metrics.parquet of abc evaluate --out DIR",
+    "abc_comparisons": "DIR/comparisons.parquet of abc compare --out DIR",
+    "abc_calibration": "DIR/calibration.parquet of abc calibrate --out DIR",
+    "abc_reliability": "DIR/reliability.parquet of abc calibrate --out DIR",
+    "abc_per_query": "DIR/per_query.parquet of abc evaluate --out DIR",
+}
+"""Where the files of each table stand, below the folder of the run."""
+
+
+def embedding_schema(dim: int) -> pa.Schema:
+    """Schema of a part of embeddings: image_id and a float32 vector of fixed length."""
+    vector = pa.list_(pa.field("item", pa.float32(), nullable=False), dim)
+    return pa.schema(
+        [
+            column("image_id", TEXT, "image_id, exemplar_id or query_id of the embedded picture"),
+            column("embedding", vector, "feature vector as the encoder gives it, not normalised"),
+        ]
+    )
+
+
+def schema(name: str) -> pa.Schema:
+    """The schema of a table by name; KeyError names the tables that exist."""
+    try:
+        found = SCHEMAS[name]
+    except KeyError:
+        raise KeyError(f"no table {name!r}; known: {', '.join(SCHEMAS)}") from None
+    return _with_features(found) if IMAGE in found.types else found
+
+
+def _with_features(plain: pa.Schema) -> pa.Schema:
+    """The schema with the file metadata by which Hugging Face `datasets` decodes its pictures."""
+    features = {
+        field.name: {"_type": "Image"}
+        if field.type.equals(IMAGE)
+        else {"_type": "Value", "dtype": str(field.type)}
+        for field in plain
+    }
+    return plain.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})

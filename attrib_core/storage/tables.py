@@ -1,0 +1,192 @@
+"""Read and write the tables that pass between stages; `schemas` says what they hold.
+
+Every writer here goes through `whole`: a table is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attrib_core.common.errors import InputError
+from attrib_core.storage import atomic
+from attrib_core.storage.schemas.registry import FILES, IMAGE, SCHEMAS, embedding_schema, schema
+
+__all__ = [
+    "FILES",
+    "IMAGE",
+    "SCHEMAS",
+    "conform",
+    "embedding_schema",
+    "embedding_table",
+    "from_rows",
+    "iterate",
+    "read",
+    "read_parts",
+    "rows_at",
+    "schema",
+    "vectors",
+    "write",
+    "write_json",
+    "writer",
+]
+
+ROW_GROUP = 8192
+
+
+def conform(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
+    """The table with the expected columns, types and metadata, in that order.
+
+    Raises InputError for a missing or extra column, another type, or a null
+    where none is allowed; `where` names the file in the message.
+    """
+    missing = set(expected.names) - set(table.column_names)
+    extra = set(table.column_names) - set(expected.names)
+    if missing or extra:
+        raise InputError(f"{where}: missing columns {sorted(missing)}, unexpected columns {sorted(extra)}")
+    table = table.select(expected.names)
+    for field in expected:
+        column = table.column(field.name)
+        if not column.type.equals(field.type):
+            raise InputError(f"{where}: column {field.name!r} is {column.type}, expected {field.type}")
+        if column.null_count and (not field.nullable or field.type.equals(IMAGE)):
+            raise InputError(f"{where}: column {field.name!r} has {column.null_count} nulls, expected none")
+    return pa.Table.from_arrays(table.columns, schema=expected)
+
+
+def from_rows(rows: Sequence[dict[str, Any]], expected: pa.Schema, where: str = "rows") -> pa.Table:
+    """A table from dictionaries; every column must be given in every row."""
+    for row in rows:
+        if set(row) != set(expected.names):
+            odd = sorted(set(row) ^ set(expected.names))
+            raise InputError(f"{where}: a row has missing or unexpected columns {odd}")
+    return conform(pa.Table.from_pylist(list(rows), schema=expected), expected, where)
+
+
+@contextmanager
+def writer(path: Path, expected: pa.Schema) -> Iterator[_PartWriter]:
+    """Write a Parquet file piece by piece; it appears under its name only when complete."""
+    with (
+        atomic.written(path) as temporary,
+        pq.ParquetWriter(temporary, expected, compression="zstd") as sink,
+    ):
+        yield _PartWriter(sink, expected, str(path))
+
+
+class _PartWriter:
+    def __init__(self, sink: pq.ParquetWriter, expected: pa.Schema, where: str) -> None:
+        self._sink, self._expected, self._where = sink, expected, where
+
+    def write(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
+        """Append rows: a table, or dictionaries with a value for every column."""
+        if not isinstance(rows, pa.Table):
+            rows = from_rows(rows, self._expected, self._where)
+        self._sink.write_table(conform(rows, self._expected, self._where), row_group_size=ROW_GROUP)
+
+
+def write(path: Path, name: str, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
+    """Write a whole table of a known name."""
+    with writer(path, schema(name)) as sink:
+        sink.write(rows)
+
+
+def read(path: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table of a known name and check it; only some columns where asked."""
+    expected = schema(name)
+    if columns:
+        expected = pa.schema([expected.field(column) for column in columns])
+    with _opened(Path(path), columns or ()) as file:
+        try:
+            table = file.read(columns=list(columns) if columns else None)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}: broken Parquet file of {name!r}: {_one_line(error)}") from None
+    return conform(table, expected, str(path))
+
+
+def read_parts(paths: Iterable[Path], name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the parts of a table, in the order given, as one."""
+    parts = [read(Path(path), name, columns) for path in paths]
+    if not parts:
+        raise InputError(f"no parts of table {name!r} were given")
+    return pa.concat_tables(parts)
+
+
+def iterate(paths: Iterable[Path], columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
+    """Stream columns of several parts in batches of at most `batch_size` rows."""
+    for path in paths:
+        with _opened(Path(path), columns) as file:
+            yield from file.iter_batches(batch_size=batch_size, columns=list(columns))
+
+
+def rows_at(
+    path: Path, columns: Sequence[str], places: Sequence[int], batch_size: int = 64
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a part by their numbers, which rise: (number, row). Row groups that hold none are not read."""
+    wanted, first = deque(places), 0
+    with _opened(Path(path), columns) as file:
+        for group in range(file.num_row_groups):
+            behind = first + file.metadata.row_group(group).num_rows
+            if wanted and wanted[0] < behind:
+                for batch in file.iter_batches(batch_size, row_groups=[group], columns=list(columns)):
+                    while wanted and wanted[0] < first + len(batch):
+                        number = wanted.popleft()
+                        yield number, batch.slice(number - first, 1).to_pylist()[0]
+                    first += len(batch)
+            first = behind
+    if wanted:
+        raise InputError(f"{path}: row {wanted[0]} asked, but it has {first}")
+
+
+def _opened(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    """A Parquet file that has these columns."""
+    try:
+        # With pre_buffer, pyarrow's default, all row groups stay in memory until the last is read.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such table; expected a Parquet file") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file: {_one_line(error)}") from None
+    missing = set(columns) - set(file.schema_arrow.names)
+    if missing:
+        raise InputError(f"{path}: missing columns {sorted(missing)}, it has {file.schema_arrow.names}")
+    return file
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def vectors(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of fixed-size float32 lists as (rows, dim); no copy where it is one chunk."""
+    if isinstance(column, pa.ChunkedArray):
+        if column.num_chunks == 1:
+            return vectors(column.chunk(0))
+        if column.num_chunks == 0:
+            return np.empty((0, column.type.list_size), dtype=np.float32)
+        return np.concatenate([vectors(chunk) for chunk in column.chunks])
+    flat: np.ndarray = column.flatten().to_numpy(zero_copy_only=True)
+    return flat.reshape(-1, column.type.list_size)
+
+
+def embedding_table(ids: Sequence[str], embeddings: np.ndarray) -> pa.Table:
+    """A part of embeddings from ids and (rows, dim) float32."""
+    rows, dim = embeddings.shape
+    if rows != len(ids):
+        raise ValueError(f"{len(ids)} ids for {rows} embeddings")
+    expected = embedding_schema(dim)
+    values = pa.array(np.ascontiguousarray(embeddings, dtype=np.float32).ravel())
+    column = pa.FixedSizeListArray.from_arrays(values, type=expected.field("embedding").type)
+    return pa.Table.from_arrays([pa.array(list(ids), pa.string()), column], schema=expected)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    atomic.write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")

@@ -1,0 +1,210 @@
+"""`abc calibrate`: input that does not fit, rows without a direction, files of an earlier call."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from attrib_core.abc_benchmark import calibrate
+from attrib_core.abc_benchmark.feature_files import open_pool
+from attrib_core.abc_benchmark.mapper_files import UNTUNED
+from attrib_core.abc_benchmark.test_cases import read_test
+from attrib_core.common.errors import InputError
+from tests.abc_benchmark.release_fixtures import KINDS, Release, unit
+from tests.abc_benchmark.test_calibrate import ROWS, SIZES, cases, run, write
+from tests.attribution.test_calibration import dense_shares
+
+
+def test_what_is_made_of_bad_rows_is_one_of_the_choices(tmp_path: Path) -> None:
+    _, _, files = write(tmp_path)
+    with pytest.raises(InputError, match="--bad-rows: 'last', expected one of refuse, drop"):
+        calibrate.usable(open_pool(Path(files[1])), UNTUNED, "last")
+
+
+def test_no_file_of_an_earlier_call_stays_beside_new_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, files = write(tmp_path)
+    judging, out = [*files[:2], *files[4:]], tmp_path / "out"
+    assert run(files, out, "--soft-scores", "--forms", "published") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    own = ["--calibrator", str(out / "calibrator.json")]
+    for given, options, left in (
+        (files, ["--forms", "published"], "soft_scores.parquet"),
+        (files, ["--soft-scores", "--forms", "pool_aware"], "calibrator.pth"),
+        (judging, ["--soft-scores", *own], "calibrator.pth"),
+    ):
+        assert run(given, out, *options) == 2
+        assert f"--out: {out / left} is of an earlier call" in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / "calibrator.pth").unlink()
+    assert run(judging, out, "--soft-scores", *own) == 0  # what judges is no leftover
+
+
+def spoilt(case: Release, rows: dict[str, list[int]]) -> Release:
+    """The case with vectors that have no direction among its pool, exemplars and queries of one prompt kind."""
+    made = replace(case, pool=case.pool.copy(), exemplars=case.exemplars.copy())
+    made.pool[rows["pool"][:2]], made.pool[rows["pool"][2:]] = np.nan, 0
+    made.exemplars[rows["exemplars"]] = np.inf
+    made.queries = {kind: values.copy() for kind, values in case.queries.items()}
+    made.queries[KINDS[0]][rows["queries"]] = 0
+    return made
+
+
+def test_rows_without_a_direction_are_left_out_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if they had never stood in the files: pool rows, an exemplar of several, a model's only one, queries."""
+    fitted, test, _ = write(tmp_path / "clean")
+    gone = {
+        "pool": [3, 4, 800],
+        "exemplars": [1, 3],
+        "queries": [0, 5],
+    }  # exemplar 1 is the only one of model 1
+    assert test.chunks[1] == (1, 2) and test.chunks[2] == (2, 5)
+    broken = spoilt(test, gone)
+    first = replace(fitted, pool=broken.pool).write(tmp_path / "bad", name="val_x")
+    second = broken.write(tmp_path / "bad", name="test_x")
+    files = ["--pool", str(first["pool"]), "--fit", str(first["test"]), "--test", str(second["test"])]
+    assert run(files, tmp_path / "refused") == 2
+    assert "with --bad-rows drop such rows are left out" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists() or not list((tmp_path / "refused").iterdir())
+    assert run(files, tmp_path / "out", "--bad-rows", "drop", "--soft-scores") == 0
+    told = capsys.readouterr()
+    assert f"pool of {ROWS - 3} (" in told.out
+    assert f"3 of {ROWS} rows of the pool have no direction and are left out" in told.err
+    assert f"2 of {sum(SIZES)} exemplars of test_x have no direction" in told.err
+
+    forms = json.loads((tmp_path / "out" / "calibrator.json").read_text())["forms"]
+    published = [forms["published_whole_pool"][name] for name in ("tau", "bias")]
+    rest = np.delete(unit(test.pool, None), gone["pool"], axis=0)
+    exemplars = unit(test.exemplars, None)
+    rows = pq.read_table(tmp_path / "out" / "calibration.parquet").to_pylist()
+    for kind in KINDS:
+        losses = []
+        for number, (query, model) in enumerate(
+            zip(unit(test.queries[kind], None), test.models[kind], strict=True)
+        ):
+            own = [row for row in range(*test.chunks[model]) if row not in gone["exemplars"]]
+            if not own or (kind == KINDS[0] and number in gone["queries"]):
+                continue
+            share = dense_shares(exemplars[own] @ query, rest @ query, *published)
+            losses.append(-np.log(share[: len(own)]).mean())
+        found = next(
+            row for row in rows
+            if (row["prompt_kind"], row["form"], row["kind"], row["metric"])
+            == (kind, "published_whole_pool", "all", "negative_log_likelihood")
+        )  # fmt: skip
+        assert found["n_queries"] == len(losses) and found["value"] == pytest.approx(
+            np.mean(losses), abs=1e-3
+        )
+    shown = pq.read_table(tmp_path / "out" / "soft_scores.parquet")["candidate_id"].unique().to_pylist()
+    assert not {f"{row}.jpg" for row in gone["pool"]} & set(shown)
+
+
+def test_whole_blocks_of_the_pool_may_be_left_out(tmp_path: Path) -> None:
+    _, test = cases()
+    pool = test.pool.copy()
+    pool[:200], test.pool = np.nan, test.pool[200:]
+    paths = [
+        replace(test, pool=one).write(tmp_path / name) for name, one in (("bad", pool), ("good", test.pool))
+    ]
+    found = []
+    for number, path in enumerate(paths):
+        case, folder = read_test(path["test"]), tmp_path / f"folder{number}"
+        folder.mkdir()
+        how = {"mapper": UNTUNED, "labels": {"encoder": "e", "mapper": "m"}, "top_k": 5, "bins": 64}
+        kinds = ["style"] * len(SIZES)
+        ranked = calibrate.rank(
+            open_pool(path["pool"]), case, kinds, folder, **how, bad_rows="drop", pool_block=100
+        )
+        found.append([one.ranks for one in ranked])
+    assert all(one.equals(other) for one, other in zip(*found, strict=True))
+
+
+def test_a_pool_without_any_direction_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, test, files = write(tmp_path)
+    np.save(tmp_path / "zeros.npy", 0 * test.pool)
+    assert run([*files, "--pool", str(tmp_path / "zeros.npy")], tmp_path / "out", "--bad-rows", "drop") == 2
+    assert f"none of {ROWS} rows has a direction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--forms", "published", "published"], ["--forms", "each once"]),
+        (["--absent-share", "1"], ["--absent-share: 1", "less than 1"]),
+        (["--pool-shares", "0"], ["--pool-shares", "above 0"]),
+        (["--bootstrap", "0"], ["--bootstrap: 0"]),
+        (["--top-k", "0"], ["--top-k: 0"]),
+        (["--bins", "1"], ["--bins: 1"]),
+        (["--fit-queries", "0"], ["--fit-queries: 0"]),
+        (["--cases", "a.json", "b.json"], ["--cases", "2 files", "1 of --test"]),
+        (["--fit-cases", "a.json", "b.json"], ["--fit-cases", "2 files", "1 of --fit"]),
+        (["--fit", "TEST"], ["'test_x'", "other models"]),
+        (["--calibrator", "none.json"], ["none.json", "no such file"]),
+        (["--calibrator", "none.txt"], ["none.txt", ".pth"]),
+        (["--calibrator", "state.pth"], ["state.pth", "inv_tau", "expected a state dict"]),
+        (["--calibrator", "cold.pth"], ["cold.pth: inv_tau is 0", "more than 0"]),
+        (["--calibrator", "wide.pth"], ["wide.pth: bias", "one finite number"]),
+        (["--calibrator", "odd.json"], ["odd.json", "'published'", "'tau'"]),
+        (["--calibrator", "low.json"], ["low.json", "above 0"]),
+        (["--calibrator", "good.json"], ["good.json", "--fit alone"]),
+        (["--pool", "nan.npy"], ["nan.npy", "row 1", "NaN", "direction; with --bad-rows drop"]),
+        (["--pool", "other.npy"], ["24 dimensions", "has 7", "one encoder"]),
+        (["--test", "plain.pth"], ["plain.pth", "gpt", "--cases"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_line(
+    options: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, test, files = write(tmp_path)
+    one = torch.tensor(1.0)
+    torch.save({"inv_tau": one}, tmp_path / "state.pth")
+    torch.save({"inv_tau": 0 * one, "bias": one}, tmp_path / "cold.pth")
+    torch.save({"inv_tau": one, "bias": torch.ones(2)}, tmp_path / "wide.pth")
+    for name, about in (
+        ("odd", {"bias": 1}),
+        ("low", {"tau": -1, "bias": 0}),
+        ("good", {"tau": 1, "bias": 0}),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"forms": {"published": about}}))
+    np.save(tmp_path / "nan.npy", np.where(np.arange(ROWS)[:, None] == 1, np.nan, test.pool))
+    np.save(tmp_path / "other.npy", np.ones((5, 7), np.float32))
+    content = test.content()
+    for key in ("synth_paths", "synth_ids", "synth_tensors"):
+        content[key] = {"gpt": content[key]["gpt"]}
+    torch.save(content, tmp_path / "plain.pth")
+    here = [str(tmp_path / one) if (tmp_path / one).is_file() or "none." in one else one for one in options]
+    here = [files[5] if one == "TEST" else one for one in here]
+    assert run(files, tmp_path / "out", *here) == 2
+    line = capsys.readouterr().err
+    messages = [text for text in line.splitlines() if not text.startswith("[abc calibrate]")]
+    assert len(messages) == 1 and all(word in line for word in words), line
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_the_models_of_the_fit_are_not_judged_under_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, files = write(tmp_path)
+    content = torch.load(files[3], weights_only=True)
+    content["exemplar_tensors"] = content["exemplar_tensors"].clone()
+    content["exemplar_tensors"][:2] += 1  # models 0 and 1 are others, model 2 is not
+    copy = tmp_path / "clip" / "test_copy.pth"
+    torch.save(content, copy)
+    assert run([*files[:5], str(copy)], tmp_path / "out") == 2
+    assert "test_copy/000002 has the exemplars of val_x/000002" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_fit_on_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, files = write(tmp_path)
+    assert run([*files[:2], *files[4:]], tmp_path / "out") == 2
+    assert "--fit: missing" in capsys.readouterr().err

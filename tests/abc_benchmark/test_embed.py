@@ -1,0 +1,321 @@
+"""`abc embed`: features of a JSON of test cases, read back by the evaluation, equal to the encoder's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attrib_core.abc_benchmark import export_run, test_cases
+from attrib_core.cli.main import main
+from attrib_core.common import families
+from tests.features.embedding_fixtures import noise_pictures, png
+
+
+def write_case(folder: Path) -> Path:
+    """Three models of 1, 2 and 3 exemplars and two schemes, one of them with the clobbered category."""
+    pictures = iter(noise_pictures(40, size=16))
+
+    def picture(path: str) -> str:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(png(next(pictures)))
+        return path
+
+    entries: list[dict[str, Any]] = [
+        {
+            "exemplar": [picture(f"dataset/exemplar/a/{number}-{one}.png") for one in range(number + 1)],
+            "synth": {
+                kind: [picture(f"dataset/synth/{kind}/{number}/{one}.png") for one in range(2)]
+                for kind in ("gpt", "media")
+            },
+            "class_id": f"n{number}",
+            "category": ["exemplar", "dog", None][number],
+        }
+        for number in range(3)
+    ]
+    path = folder / "test_case.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def embed(testcase: Path, out: Path, *more: str, encoder: str = "pixel") -> int:
+    options = ["--testcase", testcase, "--images", testcase.parent, "--encoder", encoder, "--out", out]
+    return main(["abc", "embed", *map(str, options), *more])
+
+
+def test_features_are_the_encoders_in_the_order_of_the_json(tmp_path, capsys):
+    import torch
+
+    testcase, out = write_case(tmp_path), tmp_path / "feats" / "test_case.pth"
+    assert embed(testcase, out, "--set", "size=4") == 0
+    assert "3 models, 6 exemplars, 48 features" in capsys.readouterr().out
+    encoder = families.load("encoders", "pixel", {"size": 4})
+    content = torch.load(out, weights_only=True)
+    from PIL import Image
+
+    def own(paths: list[str]) -> np.ndarray:
+        features: np.ndarray = encoder.encode(np.asarray(Image.open(tmp_path / path)) for path in paths)
+        return features
+
+    assert np.array_equal(content["exemplar_tensors"].numpy(), own(content["exemplar_paths"]))
+    assert content["exemplar_chunks"] == [(0, 1), (1, 3), (3, 6)]
+    for kind in ("gpt", "media"):
+        assert np.array_equal(content["synth_tensors"][kind].numpy(), own(content["synth_paths"][kind]))
+        assert content["synth_ids"][kind] == [0, 0, 1, 1, 2, 2]
+    assert content["categories"] == ["train", "dog", None] and content["class_ids"] == ["n0", "n1", "n2"]
+
+
+def test_the_evaluation_opens_what_was_made_and_threads_change_nothing(tmp_path):
+    testcase = write_case(tmp_path)
+    assert (
+        embed(testcase, tmp_path / "one.pth") == embed(testcase, tmp_path / "two.pth", "--threads", "3") == 0
+    )
+    assert (tmp_path / "one.pth").read_bytes() != b""
+    one, two = (test_cases.read_test(tmp_path / f"{name}.pth") for name in ("one", "two"))
+    assert test_cases.categories(one, testcase) == ["train", "dog", None]
+    for left, right in zip([one.exemplars, *(q.features for q in one.queries)],
+                           [two.exemplars, *(q.features for q in two.queries)], strict=True):  # fmt: skip
+        pairs = zip(left.blocks(100), right.blocks(100), strict=True)
+        assert all(np.array_equal(a.vectors, b.vectors) for a, b in pairs)
+
+
+def test_an_encoder_of_a_config_may_be_named(tmp_path):
+    (tmp_path / "c.yaml").write_text("encoders: {mine: {family: palette, bins: 2}}\n")
+    testcase, out = write_case(tmp_path), tmp_path / "x.pth"
+    assert embed(testcase, out, "--config", str(tmp_path / "c.yaml"), encoder="mine") == 0
+    assert test_cases.read_test(out).exemplars.dim == 14
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run: demo\n", "c.yaml has no encoders"),
+        ("encoders: {mine: {bins: 2}}\n", "'mine' of .*c.yaml names no family and no preset"),
+        ("encoders: [a\n", "c.yaml cannot be read"),
+        ("encoders: {mina: {family: pixel}}\n", "no 'mine', did you mean 'mina'"),
+    ],
+)
+def test_configs_without_that_encoder_are_told(tmp_path, capsys, text, words):
+    (tmp_path / "c.yaml").write_text(text)
+    given = ["--config", str(tmp_path / "c.yaml")]
+    assert embed(write_case(tmp_path), tmp_path / "x.pth", *given, encoder="mine") == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "more", "words"),
+    [
+        ("abc-clipp", [], "--encoder: no 'abc-clipp', did you mean 'abc-clip'"),
+        ("abc-moco", [], "--encoder.weights: preset 'abc-moco' needs the file https://"),
+        ("pixel", ["--set", "sise=4"], "--encoder.sise: no option of family 'pixel', did you mean 'size'"),
+        ("pixel", ["--set", "size"], "--set: 'size'; expected KEY=VALUE"),
+        ("abc-dino", ["--set", "weights=none.pth"], "--encoder: weights: no file 'none.pth'"),
+        (
+            "text",
+            ["--set", "base_model={family: bundled}"],
+            "--encoder: 'text' reads words, and",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, encoder, more, words):
+    out = tmp_path / "x.pth"
+    assert embed(write_case(tmp_path), out, *more, encoder=encoder) == 2
+    assert words in capsys.readouterr().err and not out.exists()
+
+
+def test_missing_and_broken_pictures_are_named_before_anything_is_written(tmp_path, capsys):
+    testcase, out = write_case(tmp_path), tmp_path / "x.pth"
+    broken = tmp_path / "dataset/synth/media/1/0.png"
+    broken.write_bytes(b"junk")
+    assert embed(testcase, out) == 2
+    assert f"{broken}: 4 bytes are no picture" in capsys.readouterr().err
+    broken.unlink()
+    assert embed(testcase, out) == 2
+    assert f"entry 1, media: no file {broken}; expected --images" in capsys.readouterr().err
+    assert not out.exists() and not list(tmp_path.glob("*.tmp"))
+
+
+# --- a pool
+
+POOL = ["00000/b.png", "00000/c.jpeg", "00001/a.PNG", "00001/deep/er.png", "z.png"]
+
+
+def write_pool(folder: Path) -> Path:
+    """Pictures in folders, written in another order than that of their paths, and what is no picture."""
+    own = noise_pictures(50, size=16)[-len(POOL) :]  # other pictures than those of the test case
+    for path, picture in zip(reversed(POOL), own, strict=True):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(png(picture))
+    (folder / "captions.txt").write_text("a\n")
+    (folder / ".hidden.png").write_bytes(b"junk")
+    return folder
+
+
+def embed_pool(folder: Path, out: Path, *more: str) -> int:
+    return main(
+        [
+            "abc",
+            "embed",
+            "--pool",
+            str(folder),
+            "--encoder",
+            "pixel",
+            "--out",
+            str(out),
+            "--set",
+            "size=4",
+            *more,
+        ]
+    )
+
+
+def own_features(folder: Path, paths: list[str]) -> np.ndarray:
+    from PIL import Image
+
+    encoder = families.load("encoders", "pixel", {"size": 4})
+    features: np.ndarray = encoder.encode(np.asarray(Image.open(folder / path)) for path in paths)
+    return features
+
+
+def test_a_pool_has_the_encoders_features_in_the_order_of_the_paths(tmp_path, capsys, monkeypatch):
+    import torch
+
+    from attrib_core.features.embedding import encoding
+
+    folder, out = write_pool(tmp_path / "laion"), tmp_path / "feats" / "laion_subset.pth"
+    assert embed_pool(folder, out) == 0
+    assert f"5 pictures, 48 features\nwrote {out}\n" in capsys.readouterr().out
+    content = torch.load(out, weights_only=True)
+    assert list(content) == ["feats", "paths"] and content["paths"] == POOL
+    assert content["feats"].dtype == torch.float32
+    assert np.array_equal(content["feats"].numpy(), own_features(folder, POOL))
+    assert [path.name for path in out.parent.iterdir()] == ["laion_subset.pth"]
+    monkeypatch.setattr(encoding, "CHUNK", 2)
+    assert embed_pool(folder, tmp_path / "cut.pth", "--threads", "2") == 0
+    assert (tmp_path / "cut.pth").stat().st_size > 0
+    cut = torch.load(tmp_path / "cut.pth", weights_only=True)
+    assert torch.equal(cut["feats"], content["feats"]) and cut["paths"] == POOL
+
+
+def test_a_list_chooses_the_pictures_of_a_pool_and_their_order(tmp_path):
+    import torch
+
+    folder = write_pool(tmp_path / "laion")
+    listed = tmp_path / "list.txt"
+    listed.write_text("z.png\r\n\n00001/deep/er.png\n00000/b.png\n")
+    assert embed_pool(folder, tmp_path / "x.pth", "--list", str(listed)) == 0
+    content = torch.load(tmp_path / "x.pth", weights_only=True)
+    assert content["paths"] == ["z.png", "00001/deep/er.png", "00000/b.png"]
+    assert np.array_equal(content["feats"].numpy(), own_features(folder, content["paths"]))
+
+
+def test_the_evaluation_ranks_among_a_pool_that_was_made_so(tmp_path):
+    """Recall among five distractors, counted by hand from the encoder's own features."""
+    import pyarrow.parquet as pq
+
+    folder, testcase = write_pool(tmp_path / "laion"), write_case(tmp_path)
+    pool, test, found = tmp_path / "laion_subset.pth", tmp_path / "test_case.pth", tmp_path / "found"
+    assert embed_pool(folder, pool) == embed(testcase, test, "--set", "size=4") == 0
+    options = ["--pool", str(pool), "--test", str(test), "--recall-ks", "1", "--out", str(found)]
+    assert main(["abc", "evaluate", *options]) == 0
+
+    def unit(root: Path, paths: list[str]) -> np.ndarray:
+        features = own_features(root, paths).astype(np.float64)
+        return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+    entries = json.loads(testcase.read_text())
+    expected = {}
+    for entry in entries:
+        for query in (path for paths in entry["synth"].values() for path in paths):
+            asked = unit(tmp_path, [query])[0]
+            own, others = (unit(*where) @ asked for where in ((tmp_path, entry["exemplar"]), (folder, POOL)))
+            expected[query] = 1 + int((others > own.max()).sum())
+    rows = pq.read_table(found / "per_query.parquet").to_pylist()
+    assert {row["query_path"]: row["best_rank"] for row in rows} == expected and len(expected) == 12
+
+
+def test_the_features_of_a_pool_are_not_held_in_memory(tmp_path):
+    import torch
+
+    rng = np.random.default_rng(1)
+    block = rng.standard_normal((1024, 256)).astype(np.float32)  # 1 MB
+    parts = (([f"{part}/{row}" for row in range(1024)], block + part) for part in range(32))
+    tracemalloc.start()
+    export_run.write_pool(parts, 256, tmp_path / "p.pth")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12e6, peak
+    content = torch.load(tmp_path / "p.pth", weights_only=True, mmap=True)
+    assert content["feats"].shape == (32 * 1024, 256) and content["paths"][-1] == "31/1023"
+    assert np.array_equal(content["feats"][-1024:].numpy(), block + 31)
+
+
+def test_a_broken_picture_of_a_pool_is_named_and_nothing_is_left(tmp_path, capsys):
+    folder, out = write_pool(tmp_path / "laion"), tmp_path / "feats" / "x.pth"
+    out.parent.mkdir()
+    out.write_bytes(b"as before")
+    (folder / "00001/a.PNG").write_bytes(b"junk")
+    assert embed_pool(folder, out) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {folder}/00001/a.PNG: 4 bytes are no picture")
+    (folder / "00001/a.PNG").unlink()
+    (folder / "00001/a.PNG").symlink_to("nowhere.png")
+    assert embed_pool(folder, out) == 2
+    assert f"error: {folder}/00001/a.PNG: cannot be read" in capsys.readouterr().err.splitlines()[-1]
+    assert out.read_bytes() == b"as before" and list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("z.png\nno.png\n", "line 2: no file .*no.png; expected --pool"),
+        ("z.png\n\nz.png\n", "line 3: 'z.png' stands in line 1 too"),
+        ("/z.png\n", "line 1: '/z.png' is absolute"),
+        ("\n", "names 0 pictures"),
+        (None, "--list: .*list.txt cannot be read"),
+    ],
+)
+def test_what_a_list_gets_wrong_is_told_with_its_line(tmp_path, capsys, text, words):
+    listed, out = tmp_path / "list.txt", tmp_path / "x.pth"
+    if text is not None:
+        listed.write_text(text)
+    assert embed_pool(write_pool(tmp_path / "laion"), out, "--list", str(listed)) == 2
+    assert re.search(words, capsys.readouterr().err.splitlines()[-1]) and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--pool none --out x.pth", "--pool: none is no folder"),
+        ("--pool empty --out x.pth", "--pool: 0 pictures below empty; expected files .bmp"),
+        ("--pool empty --out x.npy", "--out: x.npy, expected a file NAME.pth"),
+        ("--pool empty --images d --out x.pth", "--images: d beside --pool"),
+        ("--testcase t.json --out x.pth", "--images: missing"),
+        ("--testcase t.json --images d --out x.npy", "--out: x.npy, expected a file NAME.pth"),
+        ("--testcase t.json --images d --out empty", "--out: empty, expected a file NAME.pth"),
+        (
+            "--testcase t.json --images d --out x.pth --threads -2",
+            "--threads: -2, expected a number of at least 0",
+        ),
+        ("--testcase t.json --images d --list l --out x.pth", "--list: l beside --testcase"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert main(["abc", "embed", "--encoder", "pixel", *options.split()]) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize("what", [[], ["--pool", "p", "--testcase", "t.json", "--images", "i"]])
+def test_one_of_pool_and_test_case_is_asked_for(what, capsys):
+    with pytest.raises(SystemExit):
+        main(["abc", "embed", "--encoder", "pixel", "--out", "x.pth", *what])
+    assert "--pool" in capsys.readouterr().err

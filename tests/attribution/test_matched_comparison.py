@@ -1,0 +1,231 @@
+"""Finer groups, matched comparisons, and two evaluations held against each other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from attrib_core.abc_benchmark import compare
+from attrib_core.attribution.metrics import measure
+from attrib_core.attribution.metrics.matched_comparison import Models, difference
+from attrib_core.attribution.metrics.strata import sizes
+from attrib_core.cli.main import main
+from attrib_core.common.errors import InputError
+from attrib_core.storage import tables
+from tests.abc_benchmark.release_fixtures import mappers, release
+from tests.abc_benchmark.test_evaluate import run
+from tests.attribution.test_metrics import world_of_systems
+
+
+def systems(gain: float = 0.1) -> list[measure.System]:
+    named, exemplars = world_of_systems(gain)
+    categories = [
+        ("bird", "tool", "fruit", "bird")[int(name[1:]) % 4]
+        for name in exemplars.column("exemplar_set").to_pylist()
+    ]
+    return measure.systems(named, exemplars.append_column("category", pa.array(categories)), recall_ks=[5])
+
+
+def test_strata_average_their_own_queries() -> None:
+    measured = systems()
+    rows = list(measure.strata(measured, resamples=20, seed=1))
+    tables.from_rows(rows, tables.schema("strata"))
+    assert {(row["group_by"], row["group"]) for row in rows} == {
+        ("category", "bird"), ("category", "tool"), ("category", "fruit"),
+    }  # fmt: skip
+    for row in rows:
+        one = next(system for system in measured if system.mapper == row["mapper"])
+        chosen = one.labels["category"] == row["group"]
+        for name in ("condition", "split", "kind"):
+            chosen = chosen & (one.labels[name] == row[name])
+        if row["prompt_kind"] != "all":
+            chosen = chosen & (one.labels["prompt_kind"] == row["prompt_kind"])
+        values = one.values[row["metric"], row["k"]][chosen]
+        assert row["n_queries"] == len(values)
+        assert row["value"] == pytest.approx(
+            np.median(values) if row["metric"] == "median_rank" else values.mean()
+        )
+
+
+def test_numbers_of_exemplars_fall_into_one_group_each() -> None:
+    found = sizes(np.array([1, 2, 4, 5, 8, 9, 16, 17, 32, 33, 67, 1000]))
+    assert found.tolist() == [
+        "1",
+        "2-4",
+        "2-4",
+        "5-8",
+        "5-8",
+        "9-16",
+        "9-16",
+        "17-32",
+        "17-32",
+        "33+",
+        "33+",
+        "33+",
+    ]
+
+
+def models(values: list[float], strata: list[str], name: str) -> Models:
+    return Models(
+        np.array([f"{name}{i:03d}" for i in range(len(values))]), np.array(values), np.array(strata)
+    )
+
+
+def test_a_matched_difference_is_the_weighted_mean_over_strata() -> None:
+    ours = models([1.0, 3.0, 5.0, 100.0], ["a", "a", "b", "only ours"], "o")
+    theirs = models([0.0, 4.0, 4.0, 7.0, -50.0], ["a", "b", "b", "b", "only theirs"], "t")
+    found = difference(ours, theirs, resamples=50, seed=1)
+    assert found is not None
+    weights = {"a": 2 * 1 / 3, "b": 1 * 3 / 4}
+    total = sum(weights.values())
+    assert found.ours == pytest.approx((weights["a"] * 2 + weights["b"] * 5) / total)
+    assert found.theirs == pytest.approx((weights["a"] * 0 + weights["b"] * 5) / total)
+    assert (found.n_ours, found.n_theirs, found.n_strata) == (3, 4, 2)
+    assert found.ci_low <= found.ours - found.theirs <= found.ci_high
+    assert difference(ours, models([1.0], ["c"], "t"), resamples=5, seed=1) is None
+    one = difference(models([1.0], ["a"], "o"), theirs, resamples=5, seed=1)
+    assert one is not None and np.isnan(one.ci_low) and np.isnan(one.p_value)
+
+
+def test_matching_takes_away_a_difference_of_composition() -> None:
+    """Unseen models are mostly of an easy category: alike within it, they look better over all."""
+    covered, apparent = 0, 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        sides = []
+        for name, easy in (("o", 45), ("t", 15)):
+            strata = ["easy"] * easy + ["hard"] * (60 - easy)
+            values = [rng.normal(0.8 if stratum == "easy" else 0.3, 0.1) for stratum in strata]
+            sides.append(models(values, strata, name))
+        found = difference(*sides, resamples=300, seed=trial)
+        assert found is not None
+        covered += found.ci_low <= 0 <= found.ci_high
+        apparent += sides[0].values.mean() - sides[1].values.mean() > 0.15
+    assert apparent == 60 and covered >= 52
+
+
+def test_seen_and_unseen_are_matched_within_like_categories() -> None:
+    measured = systems()
+    rows = list(measure.matched(measured, resamples=30, seed=1))
+    tables.from_rows(rows, tables.schema("matched"))
+    assert rows and all(row["metric"] != "median_rank" for row in rows)
+    names, wanted = ("split", "kind", "prompt_kind", "metric"), ["test", "object", "all", "recall_at_k"]
+    row = next(row for row in rows if [row[name] for name in names] == wanted)
+    one = measured[0]
+    chosen = (
+        (one.labels["condition"] == row["condition"])
+        & (one.labels["split"] == "test")
+        & (one.labels["kind"] == "object")
+    )
+    frame = pd.DataFrame({
+        "set": one.labels["exemplar_set"][chosen], "seen": one.labels["seen"][chosen],
+        "category": one.labels["category"][chosen], "value": one.values["recall_at_k", 5][chosen],
+    })  # fmt: skip
+    by_model = (
+        frame.groupby(["category", "seen", "set"])["value"]
+        .mean()
+        .groupby(["category", "seen"])
+        .agg(["mean", "size"])
+    )
+    total, weights = 0.0, 0.0
+    for category in by_model.index.levels[0]:
+        if {True, False} <= set(by_model.loc[category].index):
+            seen, unseen = by_model.loc[category, True], by_model.loc[category, False]
+            weight = seen["size"] * unseen["size"] / (seen["size"] + unseen["size"])
+            total, weights = total + weight * (unseen["mean"] - seen["mean"]), weights + weight
+    assert row["difference"] == pytest.approx(total / weights)
+    wide = list(measure.matched(measured, resamples=30, seed=1, alike=[["bird", "tool", "fruit"]]))
+    assert {row["n_strata"] for row in wide} == {1}
+    named, exemplars = world_of_systems(0.1)
+    assert not list(measure.matched(measure.systems(named, exemplars, recall_ks=[5]), resamples=5, seed=1))
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> tuple[Path, Path]:
+    case = release(1, rows=300, dim=16, sizes=[1, 4, 12, 5, 1, 2])
+    paths = case.write(tmp_path)
+    _, checkpoint = mappers("linear", 16, tmp_path)
+    cases = ["--cases", str(paths["cases"])]
+    run(paths, tmp_path / "a", *cases)
+    run(paths, tmp_path / "b", *cases, "--mapper", str(checkpoint), "--recall-ks", "5", "10")
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_two_systems_are_compared_on_the_same_models(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["abc", "compare", *map(str, evaluated), "--out", str(tmp_path / "c")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"first: {evaluated[0]}, mapper untuned\nsecond: {evaluated[1]}, mapper {tmp_path / 'linear_tuned.pth'}\n"
+    )
+    assert "\ntest_case, gpt: 6 models\n" in said and "against" not in said
+    rows = tables.read(tmp_path / "c" / "comparisons.parquet", "abc_comparisons").to_pylist()
+    assert {(row["metric"], row["k"]) for row in rows} == {
+        ("recall_at_k", 5), ("recall_at_k", 10), ("capped_recall_at_k", 5), ("capped_recall_at_k", 10),
+        ("success_at_k", 5), ("success_at_k", 10), ("mean_average_precision", None), ("median_rank", None),
+    }  # fmt: skip
+    named = {(row["mapper"], row["against_mapper"]) for row in rows}
+    assert named == {("untuned", str(tmp_path / "linear_tuned.pth"))}
+    a, b = (pd.read_parquet(folder / "per_query.parquet") for folder in evaluated)
+    for row in rows:
+        if row["metric"] == "mean_average_precision":
+            mine, other = (
+                side[side["prompt_kind"] == row["prompt_kind"]]["average_precision"] for side in (a, b)
+            )
+            assert row["difference"] == pytest.approx(mine.mean() - other.mean())
+            assert row["ci_low"] <= row["difference"] <= row["ci_high"]
+    same: list[dict[str, Any]] = list(compare.compare(a, a, resamples=50, seed=1))
+    assert all(row["difference"] == 0 and row["p_value"] == 1 for row in same)
+    assert {(row["mapper"], row["against_mapper"]) for row in same} == {(None, None)}  # of tables alone
+
+
+def test_what_differs_by_how_it_was_made_is_not_compared(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "ties"
+    shutil.copytree(evaluated[1], other)
+    metrics_of = pd.read_parquet(other / "metrics.parquet")
+    metrics_of.assign(ties="above").to_parquet(other / "metrics.parquet")
+    capsys.readouterr()
+    assert main(["abc", "compare", str(evaluated[0]), str(other)]) == 2
+    assert "counts ties as 'half', the second as 'above'" in capsys.readouterr().err
+    a, b = (compare.read(folder) for folder in evaluated)
+    wrong = b.assign(n_exemplars=b["n_exemplars"].where(b["model_index"] != 3, 9))
+    with pytest.raises(
+        InputError, match=r"model 3 of test_case \(gpt\) has 5 exemplars in the first .* 9 in"
+    ):
+        list(compare.compare(a, wrong, resamples=5, seed=1))
+
+
+def test_evaluations_are_named_by_their_folders_and_by_their_mappers_where_known(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    table = pd.read_parquet(evaluated[1] / "per_query.parquet").assign(test="other")
+    table.to_parquet(bare / "per_query.parquet")
+    capsys.readouterr()
+    assert main(["abc", "compare", str(evaluated[0]), str(bare), "--match", "category"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [f"first: {evaluated[0]}, mapper untuned", f"second: {bare}"]
+    assert said[2] == "test_case against other, gpt: 4 and 4 models"  # the others have no category
+
+
+def test_other_models_are_compared_within_categories(evaluated: tuple[Path, Path]) -> None:
+    table = compare.read(evaluated[0])
+    ours, theirs = table[table["model_index"] < 3], table[table["model_index"] >= 3].assign(test="other")
+    rows = list(compare.compare(ours, theirs, match="category", resamples=50, seed=1))
+    assert {(row["test"], row["against_test"], row["n_models"]) for row in rows} == {
+        ("test_case", "other", 2)
+    }
+    for match, words in (("model", "in common"), ("category", r"second evaluation \(other\) .* --cases")):
+        with pytest.raises(InputError, match=words):
+            list(compare.compare(ours, theirs.assign(category=None), match=match, resamples=50, seed=1))

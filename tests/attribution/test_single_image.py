@@ -1,0 +1,253 @@
+"""Attribution of single pictures by a finished run: against plain NumPy, against the run's own soft scores."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.csv
+import pytest
+
+from attrib_core.attribution.calibration import calibrate
+from attrib_core.attribution.ranking import rank
+from attrib_core.attribution.single_image import attribute
+from attrib_core.attribution.single_image import finished_run as runs
+from attrib_core.cli.main import main
+from attrib_core.features.embedding import embedding_tables, encoding
+from attrib_core.features.encoders import pixel
+from attrib_core.features.heads import heads
+from attrib_core.runtime import job_records
+from attrib_core.storage import tables
+from tests.report.report_fixtures import write_run
+
+SECTION = {"family": "pixel", "size": 4}
+SETTINGS = {"top_k": 100, "bins": 64}
+MAPPERS = ("untuned", "linear-object")
+TOP = 100  # all that there is: nothing is in a histogram
+Made = tuple[Path, str, Path]
+
+
+def record(run: Path, rule: str, wildcards: dict[str, str], params: dict[str, Any]) -> None:
+    content = dict(rule=rule, wildcards=wildcards, params=params, inputs=[], outputs={})
+    tables.write_json(job_records.place(run, rule, wildcards), content)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A finished run of real pixel embeddings, a query of its test split, and the picture of that."""
+    run = tmp_path_factory.mktemp("attribution") / "made"
+    write_run(run, pool=40, object_sets=7, style_sets=4, prompts_each=1, samples_each=1, encoders=("pixel",))
+    encoder = pixel.load(size=4)
+    embedded = run / "embeddings/pixel"
+    files = [(path, f"pool/{path.name}", "image_id") for path in sorted(run.glob("pool/part-*"))]
+    files += [(path, f"queries/{path.name}", "query_id") for path in sorted(run.glob("synthesized/part-*"))]
+    for source, target, ids in [*files, (run / "exemplars.parquet", "exemplars.parquet", "exemplar_id")]:
+        with tables.writer(embedded / target, embedding_tables.schema(encoder)) as sink:
+            for table in encoding.embed(source, ids=ids, encoder=encoder):
+                sink.write(table)
+    rng = np.random.default_rng(3)
+    turned = [(np.eye(48) + 0.05 * rng.standard_normal((48, 48))).astype(np.float32) for _ in range(2)]
+    both = heads.Heads(*(heads.Linear(one, np.zeros(48, np.float32)) for one in turned))
+    path = run / "mappers/pixel/linear-object.safetensors"
+    heads.save(path, both, {})
+    for mapper, own in zip(MAPPERS, (heads.load(None), both), strict=True):
+        _rank_and_calibrate(run, mapper, own)
+    record(run, "report", {}, {"encoders": ["pixel"], "mappers": [*MAPPERS, "linear-style"]})
+    record(run, "embed_pool_part", {"encoder": "pixel", "part": "0000"}, {"encoder": SECTION})
+    (run / "report").mkdir()
+    (run / "report/index.html").write_text("<html></html>")
+    soft = tables.read(run / "calibration/pixel/linear-object/soft_scores.parquet", "soft_scores")
+    query = soft["query_id"][0].as_py()
+    for part in sorted(run.glob("synthesized/part-*")):
+        for row in tables.read(part, "synthesized").to_pylist():
+            if row["query_id"] == query:
+                (run / "asked.png").write_bytes(row["image"]["bytes"])
+    return run, query, run / "asked.png"
+
+
+def _rank_and_calibrate(run: Path, mapper: str, own: heads.Heads) -> None:
+    embedded = run / "embeddings/pixel"
+    parts = sorted(run.glob("synthesized/queries-*"))
+    ranked = list(
+        rank.rank(
+            encoder="pixel",
+            mapper=mapper,
+            heads=own,
+            pool=sorted(embedded.glob("pool/part-*")),
+            queries=sorted(embedded.glob("queries/part-*")),
+            exemplars=embedded / "exemplars.parquet",
+            excluded=tables.read(run / "excluded.parquet", "excluded", ["image_id"]),
+            query_rows=tables.read_parts(parts, "queries", rank.QUERY_COLUMNS),
+            exemplar_rows=tables.read(run / "exemplars.parquet", "exemplars", rank.EXEMPLAR_COLUMNS),
+            **SETTINGS,
+        )
+    )
+    candidates = run / f"candidates/pixel/{mapper}.parquet"
+    tables.write(candidates, "candidates", ranked[0].candidates)
+    folder = run / "calibration/pixel" / mapper
+    with tables.writer(folder / "soft_scores.parquet", tables.schema("soft_scores")) as sink:
+        done = calibrate.calibrate(
+            ranks=ranked[0].ranks,
+            candidates=candidates,
+            exemplars=tables.read(run / "exemplars.parquet", "exemplars", calibrate.EXEMPLAR_COLUMNS),
+            save=sink.write,
+            kinds=["object"] if mapper == "linear-object" else None,
+            shown=TOP,
+            forms=["pool_aware"],
+            bootstrap=10,
+        )
+    tables.write_json(folder / "calibrator.json", done.calibrator)
+    tables.write(folder / "calibration.parquet", "calibration", done.calibration)
+    wildcards = {"encoder": "pixel", "mapper": mapper}
+    record(run, "rank", wildcards, {"settings": SETTINGS})
+    record(run, "calibrate", wildcards, {"settings": {"forms": ["pool_aware"]}})
+
+
+def test_candidates_are_those_of_plain_cosines(made: Made) -> None:
+    folder, _, picture = made
+    run = runs.opened(folder)
+    features = runs.Features("object", "pixel", "linear-object")
+    vectors = attribute.embed([picture], run.encoder("pixel"))
+    rows, searched = attribute.attribute(run, features, vectors, [picture], top=20)
+    own = run.heads(features)
+    ids, pool = zip(*(embedding_tables.read(path) for path in run.pool("pixel")), strict=True)
+    names = np.array([name for some in ids for name in some])
+    assert own.real_head is not None and own.synth_head is not None
+    real, synth = np.concatenate(pool) @ own.real_head.weight.T, vectors[0] @ own.synth_head.weight.T
+    exemplars = set(tables.read(folder / "exemplars.parquet", "exemplars")["image_id"].to_pylist())
+    excluded = set(tables.read(folder / "excluded.parquet", "excluded")["image_id"].to_pylist())
+    kept = np.array([name in exemplars or name not in excluded for name in names])
+    lengths = np.linalg.norm(real, axis=1) * np.linalg.norm(synth)
+    cosines = (real @ synth / lengths)[kept]
+    order = np.argsort(-cosines)[:20]
+    assert [row["image_id"] for row in rows] == names[kept][order].tolist()
+    np.testing.assert_allclose([row["similarity"] for row in rows], cosines[order], atol=2e-6)
+    assert [row["rank"] for row in rows] == list(range(1, 21))
+    assert searched == (kept.sum() - len(exemplars), len(exemplars), (~kept).sum())
+    assert {row["is_exemplar"] for row in rows} == {True, False}
+    assert {row["attribution"] for row in rows} == {"OpenMoji, https://openmoji.org"}
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, mapper: str) -> None:
+    folder, query, picture = made
+    run = runs.opened(folder)
+    features = runs.Features("object", "pixel", mapper)
+    soft = tables.read(run.calibration(features) / "soft_scores.parquet", "soft_scores").to_pylist()
+    soft = [row for row in soft if row["query_id"] == query]
+    exemplars = tables.read(folder / "exemplars.parquet", "exemplars").to_pylist()
+    row_of = {row["exemplar_id"]: row["image_id"] for row in exemplars}
+    own = {row_of[row["candidate_id"]] for row in soft if row["is_exemplar"]}
+    vectors = attribute.embed([picture], run.encoder("pixel"))
+    without = run.excluded_rows() - own  # what this query was ranked against: its own exemplars alone
+    found = list(attribute.candidates(run, features, vectors, names=["asked"], without=without))
+    rows = attribute.shares(run, features, found[0], top=TOP).to_pylist()
+    expected = {row_of.get(row["candidate_id"], row["candidate_id"]): row for row in soft}
+    assert {row["candidate_id"] for row in rows} == set(expected) and own
+    for row in rows:
+        of_run = expected[row["candidate_id"]]
+        assert row["similarity"] == of_run["similarity"]
+        assert row["influence"] == pytest.approx(of_run["influence"], rel=1e-9)
+        assert row["none"] == pytest.approx(of_run["none"], rel=1e-9)
+
+
+def test_company_and_blocks_change_nothing(made: Made) -> None:
+    folder, _, picture = made
+    run = runs.opened(folder)
+    features = runs.Features("style", "pixel", "untuned")
+    vectors = np.repeat(attribute.embed([picture], run.encoder("pixel")), 3, axis=0)
+    vectors[1:] += np.random.default_rng(0).normal(0, 0.1, (2, 48)).astype(np.float32)
+    together = next(attribute.candidates(run, features, vectors, names=["a", "b", "c"], without=()))
+    cut = attribute.candidates(
+        run, features, vectors, names=["a", "b", "c"], without=(), query_group=2, pool_block=7
+    )
+    assert [row for table in cut for row in table.to_pylist()] == together.to_pylist()
+    shares = attribute.shares(run, features, together, top=5).to_pylist()
+    alone = attribute.shares(run, features, together.slice(1, 1), top=5).to_pylist()
+    assert [row for row in shares if row["query_id"] == "b"] == alone
+
+
+def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
+    made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, _, picture = made
+    call = [
+        "attribute",
+        str(picture),
+        str(picture),
+        "--run",
+        str(folder),
+        "--mapper",
+        "untuned",
+        "--top",
+        "3",
+    ]
+    assert main([*call, "--out", str(tmp_path / "a.parquet")]) == 0
+    out = capsys.readouterr().out
+    rows = tables.read(tmp_path / "a.parquet", "attributions").to_pylist()
+    assert len(rows) == 2 * 2 * 3  # kinds, pictures, candidates
+    assert rows[:3] == rows[3:6]
+    for row in rows:
+        assert row["image_id"] in out and row["caption"] in out
+    assert out.count("none of these") >= 4 and out.count("another generator is outside") == 2
+    assert main([*call, "--kind", "object", "--out", str(tmp_path / "a.csv")]) == 0
+    assert pyarrow.csv.read_csv(tmp_path / "a.csv").column("image_id").to_pylist() == [
+        row["image_id"] for row in rows[:6]
+    ]
+    assert main(["attribute", str(picture), "--run", str(folder), "--kind", "object"]) == 0
+    assert "encoder pixel, mapper " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--encoder", "pixle"], "--encoder: 'pixle' is none of"),
+        (["--encoder", "pixle"], "did you mean 'pixel'?"),
+        (["--mapper", "linear-objekt"], "did you mean 'linear-object'"),
+        (["--mapper", "linear-object", "--kind", "style"], "'linear-object' is for object sets, not"),
+        (["--top", "101"], "--top: 101, expected 1 to 100"),
+        (["--out", "a.txt"], "--out: a.txt, expected a name that ends in .parquet or .csv"),
+        (["--run", "nowhere"], "--run: nowhere: no such folder"),
+        (["--run", "{empty}"], "expected a finished run"),
+        (["{broken}"], "bytes are no picture that Pillow knows"),
+        (["missing.png"], "missing.png: No such file or directory; expected the file of a picture"),
+    ],
+)
+def test_mistakes_are_one_line(
+    made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], said: str
+) -> None:
+    folder, _, picture = made
+    broken, empty = tmp_path / "broken.png", tmp_path / "empty"
+    broken.write_bytes(b"nothing")
+    empty.mkdir()
+    given = [option.format(broken=broken, empty=empty) for option in options]
+    images = given if not given[0].startswith("--") else [str(picture)]
+    options = given if given[0].startswith("--") else []
+    assert main(["attribute", *images, "--run", str(folder), "--mapper", "untuned", *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_an_encoder_that_differs_from_the_stored_one_is_refused(made: Made, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    shutil.copytree(made[0], folder)
+    params = {"encoder": {**SECTION, "size": 5}}
+    record(folder, "embed_pool_part", {"encoder": "pixel", "part": "0000"}, params)
+    with pytest.raises(ValueError, match=r"identity\.dim 48 in the file, 75 here"):
+        runs.opened(folder).encoder("pixel")
+
+
+def test_words_are_asked_for_and_lose_the_token(made: Made) -> None:
+    class Lengths:
+        reads = "words"
+        dim = 1
+        identity = {"family": "lengths"}
+
+        def encode(self, inputs: Any) -> np.ndarray:
+            return np.array([[len(words)] for words in inputs], np.float32)
+
+    with pytest.raises(ValueError, match="--prompt: the encoder reads words alone"):
+        attribute.embed([made[2]], Lengths())
+    assert attribute.embed([made[2]], Lengths(), prompt="a <new1> cat").tolist() == [[len("a cat")]]

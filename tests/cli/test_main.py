@@ -1,0 +1,170 @@
+"""The command line: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attrib_core.cli.docs import documents
+from attrib_core.cli.main import main
+from attrib_core.config.schema import Config
+from attrib_core.storage import tables
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_check_sums_up_the_config(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("config.yaml: fine\n")
+    for words in (
+        "results/demo",
+        "2992 pictures of source 'openmoji'",
+        "64 sets (48 of objects, 16 of styles)",
+    ):
+        assert words in out
+    assert "1024 pictures" in out  # (48 + 16) sets x 2 prompt kinds x 4 prompts x 2 samples
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("pool: {imagess: 4}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "attrib_core", "check", "--config", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"error: {path}: pool.imagess: no such key (value 4), did you mean 'images'?\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "{encoders: {a: {family: timm, architecture: tf_efficientnet_lite9, weights: x}}}",
+            "'tf_efficientnet_lite4'",
+        ),
+        (
+            "{encoders: {a: {family: timm, architecture: tf_efficientnet_lite0, weights: /nope.safetensors}}}",
+            "encoders.a: weights: no file '/nope.safetensors'",
+        ),
+        ("{index: {factory: Foo}}", "index.factory: 'Foo' is no index that FAISS makes of the 768 features"),
+        ("{base_model: {family: folder, path: /nope}}", "base_model: /nope/model_index.json: no such file"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err and shown.err.count("\n") == 1 and shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}",
+            "validation 0 sets for mapper.trained_on 'object', which needs 2 and 1 or more; raise the share of"
+            " validation",
+        ),
+        (
+            "exemplars: {style_sets: 3, splits: {train: 0.4, validation: 0.3, test: 0.3}}",
+            "train has 1 and validation 1 sets for mapper.trained_on 'style', which needs 2 and 1 or more;"
+            " raise the share of train or exemplars.style_sets",
+        ),
+        (
+            "exemplars: {object_sets: 1, style_sets: 0}\nmapper: {trained_on: [both]}",
+            "raise the share of train and validation or exemplars.object_sets or exemplars.style_sets",
+        ),
+        ("exemplars: {style_sets: 3}\nmapper: {trained_on: [both]}", None),
+    ],
+)
+def test_splits_too_small_to_tune_on_are_an_error_at_once(tmp_path, capsys, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == (2 if said else 0)
+    shown = capsys.readouterr()
+    if said:
+        assert shown.err.startswith(f"error: {path}: exemplars.splits: train has ") and said in shown.err
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        (
+            "exemplars: {splits: {train: 0.8, validation: 0.2, test: 0.0}}",
+            ["48 object sets", "16 style sets"],
+        ),
+        ("exemplars: {style_sets: 1}\nmapper: {trained_on: [both]}", ["1 style sets"]),
+        ("exemplars: {style_sets: 0}\nmapper: {trained_on: [object]}", []),
+    ],
+)
+def test_check_warns_of_kinds_that_nothing_would_be_measured_of(tmp_path, capsys, text, warned):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning: exemplars.splits" in line]
+    assert [line.split("none of ")[1].split(",")[0] for line in lines] == warned
+
+
+def test_shares_that_the_splits_would_refuse_are_refused_by_check(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("exemplars: {splits: {train: 0.3333333, validation: 0.3333333, test: 0.3333333}}")
+    assert main(["check", "--config", str(path)]) == 2
+    assert "must sum to 1" in capsys.readouterr().err
+
+
+def test_the_generated_pages_are_fresh(capsys):
+    assert main(["docs", "--check", "--root", str(ROOT)]) == 0, capsys.readouterr().out
+
+
+def test_stale_pages_are_shown_and_mended(tmp_path, capsys):
+    assert main(["docs", "--root", str(tmp_path)]) == 0
+    assert main(["docs", "--root", str(tmp_path), "--check"]) == 0
+    page = tmp_path / "docs" / "config.md"
+    page.write_text(page.read_text().replace("name of the run", "title of the run"))
+    capsys.readouterr()
+    assert main(["docs", "--root", str(tmp_path), "--check"]) == 1
+    shown = capsys.readouterr()
+    assert "-| `run` | string | `demo` | title of the run" in shown.out
+    assert "+| `run` | string | `demo` | name of the run" in shown.out
+    assert "stale" in shown.err
+    assert "title of the run" in page.read_text()
+    assert main(["docs", "--root", str(tmp_path)]) == 0
+    assert "title of the run" not in page.read_text()
+
+
+def test_pages_name_every_key_column_and_family():
+    pages = documents()
+    config, data = pages["docs/config.md"], pages["docs/data.md"]
+    for section, field in Config.model_fields.items():
+        keys = getattr(field.annotation, "model_fields", {})
+        for name in keys if field.annotation.__name__ != "Family" else []:
+            assert f"`{section}.{name}" in config
+    for word in ("#### `openmoji`", "#### `pixel`", "`exemplars.splits.train`", "at least 0, at most 1"):
+        assert word in config
+    for name, schema in tables.SCHEMAS.items():
+        assert f"## `{name}`" in data
+        for field in schema:
+            assert f"| `{field.name}` |" in data
+    assert "string or null" in data and "| pixel |" in data
+
+
+def test_pages_are_the_same_on_every_run():
+    assert documents() == documents()
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["check", "--nothing"]])
+def test_wrong_commands_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""Bytes of picture files become upright 8-bit RGB by the documented rule, or one line says why not."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attrib_core.common.errors import InputError
+from attrib_core.data import images
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def decode(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
+    return images.to_rgb(encoded(image, kind, **options), where="pool.parquet: picture 'a'")
+
+
+def test_rgb_comes_back_as_it_was():
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    got = decode(Image.fromarray(picture))
+    assert got.dtype == np.uint8
+    assert np.array_equal(got, picture)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_gray_is_scaled_and_not_clipped(kind):
+    gray = np.array([[0, 128, 129], [32768, 65406, 65535]], dtype=np.uint16)
+    got = decode(Image.fromarray(gray), kind)
+    expected = np.rint(gray.astype(np.float64) * 255 / 65535)
+    assert np.array_equal(got, np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_the_transparent_number_of_sixteen_bit_gray_becomes_white():
+    gray = Image.fromarray(np.array([[0, 300, 301]], dtype=np.uint16))
+    assert decode(gray)[0, :, 0].tolist() == [0, 1, 1]
+    assert decode(gray, transparency=300)[0, :, 0].tolist() == [0, 255, 1]
+
+
+def test_sixteen_bit_colour_keeps_its_upper_bytes():
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)  # one pixel of 16-bit RGB
+    pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x01FF, 0x8000, 0xFFFF))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+    assert images.to_rgb(data, where="a").tolist() == [[[0x01, 0x80, 0xFF]]]
+
+
+def test_cmyk_by_the_plain_formula():
+    got = decode(Image.new("CMYK", (1, 1), (51, 102, 0, 51)), "TIFF")
+    assert np.abs(got[0, 0].astype(int) - [204 * 204 // 255, 153 * 204 // 255, 204]).max() <= 1
+
+
+def palette_image() -> Image.Image:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.putdata([0, 1])
+    return image
+
+
+def test_palette_is_looked_up_and_its_transparent_colour_becomes_white():
+    assert decode(palette_image()).tolist() == [[[10, 20, 30], [200, 100, 0]]]
+    assert decode(palette_image(), transparency=1).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_alpha_is_laid_over_white():
+    got = decode(Image.new("RGBA", (1, 1), (100, 0, 200, 51)))[0, 0].astype(float)
+    expected = np.array([100, 0, 200]) * 0.2 + 255 * 0.8
+    assert np.abs(got - expected).max() <= 1
+    assert decode(Image.new("LA", (1, 1), (0, 0))).tolist() == [[[255, 255, 255]]]
+
+
+def test_black_and_white_and_gray():
+    assert decode(Image.new("1", (1, 1), 1)).tolist() == [[[255, 255, 255]]]
+    assert decode(Image.new("L", (1, 1), 77)).tolist() == [[[77, 77, 77]]]
+
+
+def test_exif_orientation_is_applied():
+    picture = np.zeros((2, 3, 3), dtype=np.uint8)
+    picture[0, 0] = 255  # a white corner, which a quarter turn clockwise moves to the upper right
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    got = decode(Image.fromarray(picture), exif=exif)
+    assert got.shape == (3, 2, 3)
+    assert got[0, 1].tolist() == [255, 255, 255] and got.sum() == 3 * 255
+
+
+def test_first_frame_of_several():
+    frames = [Image.new("RGB", (2, 2), color) for color in ("red", "blue")]
+    got = decode(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    assert got[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("F", "TIFF"), ("I", "TIFF"), ("LAB", "TIFF")])
+def test_pixels_without_a_known_white_are_refused(mode, kind):
+    image = Image.new("RGB", (2, 2)).convert("L").convert(mode) if mode != "LAB" else Image.new("LAB", (2, 2))
+    with pytest.raises(InputError, match=rf"^pool.parquet: picture 'a': pixels of mode '{mode}'"):
+        decode(image, kind)
+
+
+def test_what_is_no_picture_or_a_damaged_one_is_named():
+    with pytest.raises(InputError, match="^x: 5 bytes are no picture"):
+        images.to_rgb(b"hello", where="x")
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
+    with pytest.raises(InputError, match="^x: the picture is damaged"):
+        images.to_rgb(whole[: len(whole) // 2], where="x")
+
+
+def test_a_picture_with_too_many_pixels_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match="^x: more than 10 pixels"):
+        images.to_rgb(encoded(Image.new("L", (4, 4))), where="x")
+    with pytest.raises(InputError, match="^x: more than 10 pixels"):
+        images.to_rgb(encoded(Image.new("L", (40, 40))), where="x")

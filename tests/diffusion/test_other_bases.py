@@ -1,0 +1,306 @@
+"""Stable Diffusion 2 and SDXL: every method trains them stacked as alone, and the stock pipeline draws the same."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+from PIL import Image
+
+from attrib_core.common import families
+from attrib_core.common.errors import InputError
+from attrib_core.config import preflight
+from attrib_core.diffusion.customization import customize, inputs, training_data, training_loop
+from attrib_core.diffusion.customization.method import Customizer
+from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass
+from attrib_core.diffusion.customization.training_data import Concept
+from attrib_core.diffusion.deltas import delta_files
+from attrib_core.diffusion.pipeline import components, description, framing, sampling
+from attrib_core.diffusion.pipeline.components import Components
+from attrib_core.diffusion.synthesis import synthesize as synthesis
+from tests.diffusion import diffusion_families_fixtures as other
+from tests.diffusion import diffusion_fixtures as made
+from tests.diffusion.customization_reference import apart
+
+TOKEN = "<new1>"
+METHODS = families.names("customizers")
+OPTIONS: dict[str, Any] = {
+    "steps": 2, "style_steps": 2, "learning_rate": 0.003, "exemplar_batch": 2, "prior_batch": 1, "stack": 2,
+    "views": 2,
+}  # fmt: skip
+SAVED = {"sd2": other.save_sd2, "sdxl": other.save_xl}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("bases")
+    return {name: save(place / name) for name, save in SAVED.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded(folders: dict[str, Path]) -> dict[str, Components]:
+    return {
+        name: components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
+        for name, folder in folders.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def ready(loaded: dict[str, Components], prior_file: Path) -> dict[str, list[Concept]]:
+    return {name: prepared(one, prior_file) for name, one in loaded.items()}
+
+
+def prepared(one: Components, prior_file: Path) -> list[Concept]:
+    sets = made.exemplar_sets()[:3]
+    classes = sorted({(each.kind, each.category) for each in sets})
+    found = training_data.priors(inputs.read_prior(prior_file, classes), one, classes)
+    return [
+        training_data.concept(
+            each, one, prompts=[f"a {TOKEN} {each.noun}"], prior=found[each.kind, each.category], views=2,
+            scale_jitter=0.1, shift=0.08, seed=1,
+        )
+        for each in sets
+    ]  # fmt: skip
+
+
+def method(family: str, **changes: Any) -> Customizer:
+    found: Customizer = families.load("customizers", family, OPTIONS | changes)
+    return found
+
+
+def trained(
+    chosen: Sequence[Concept], one: Components, how: Customizer, **named: Any
+) -> list[training_loop.Trained]:
+    found = training_loop.train(chosen, one, how, steps=how.steps, seed=5, **named)
+    assert all(isinstance(model, training_loop.Trained) for model in found)
+    return found  # type: ignore[return-value]
+
+
+def flat(delta: delta_files.Delta) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in (*delta.weights.values(), *delta.rows)])
+
+
+@pytest.mark.parametrize("family", METHODS)
+@pytest.mark.parametrize("base", SAVED)
+def test_stacked_equals_alone(
+    base: str, family: str, ready: dict[str, list[Concept]], loaded: dict[str, Components]
+) -> None:
+    one, sets, how = loaded[base], ready[base], method(family)
+    first = trained(sets[:2], one, how)
+    turned = trained([sets[2], sets[0]], one, how)
+    assert torch.equal(flat(first[0].delta), flat(turned[1].delta)) and first[0].loss == turned[1].loss
+    single = trained(sets[:1], one, how, width=1)[0]
+    begun = how.start(one, [sets[0].noun], 5).delta(0)
+    assert apart(flat(first[0].delta), flat(single.delta), flat(begun)) < 2e-4
+    assert [row.shape for row in first[0].delta.rows] == [(one.table.shape[1],) for one in one.encoders]
+    for own, start in zip(first[0].delta.rows, begun.rows, strict=True):
+        assert (own - start).abs().max() > how.learning_rate / 2
+
+
+def plainly(concept: Concept, one: Components, how: Customizer) -> tuple[dict[str, torch.Tensor], list[Any]]:
+    """Custom Diffusion of SDXL on one set: hooks on stock modules, torch's own clipping and AdamW."""
+    unet = copy.deepcopy(one.unet)
+    rows, encoders = [], []
+    for encoder in one.encoders:
+        model = copy.deepcopy(encoder.model)
+        noun = encoder.tokenizer(concept.noun, add_special_tokens=False).input_ids
+        row = torch.nn.Parameter(encoder.table[noun].mean(dim=0))
+        model.resize_token_embeddings(len(encoder.tokenizer))
+        model.get_input_embeddings().register_forward_hook(
+            lambda _, given, out, row=row, token=encoder.token: torch.where(
+                (given[0] == token)[..., None], row, out
+            )
+        )
+        rows.append(row)
+        encoders.append(model)
+    weights = {}
+    for name, layer in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            layer.register_forward_hook(lambda _, __, out: torch.cat([out[:, :1].detach(), out[:, 1:]], 1))
+            weights[f"{name}.weight"] = layer.weight.requires_grad_()
+    parameters = [*weights.values(), *rows]
+    optimizer = torch.optim.AdamW(parameters, how.learning_rate, weight_decay=how.weight_decay)
+    for step in range(how.steps):
+        drawn = training_loop.draw(
+            concept, step, exemplar_batch=how.exemplar_batch, prior_batch=1, timestep_power=how.timestep_power,
+            horizon=1000, seed=5,
+        )  # fmt: skip
+        ids = drawn.ids.split(24, dim=1)
+        said = [model(own, output_hidden_states=True) for model, own in zip(encoders, ids, strict=True)]
+        given = concept.prior
+        assert given is not None and given.text.pooled is not None
+        states = torch.cat([each.hidden_states[-2] for each in said], dim=2)
+        pooled = torch.cat([said[1].text_embeds, given.text.pooled[drawn.prior]])
+        noisy = one.scheduler.add_noise(drawn.latents, drawn.noise, drawn.timesteps)
+        added = {"text_embeds": pooled, "time_ids": torch.tensor([[32, 32, 0, 0, 32, 32]] * 3)}
+        context = torch.cat([states, given.text.states[drawn.prior]])
+        errors = (
+            unet(noisy, drawn.timesteps, context, added_cond_kwargs=added).sample - drawn.noise
+        ).square()
+        optimizer.zero_grad()
+        (errors[:2].mean() + how.prior_weight * errors[2:].mean()).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, how.gradient_clip)
+        optimizer.step()
+    return {key: value.detach() for key, value in weights.items()}, [row.detach() for row in rows]
+
+
+def test_sdxl_equals_its_plain_form(ready: dict[str, list[Concept]], loaded: dict[str, Components]) -> None:
+    one, concept, how = loaded["sdxl"], ready["sdxl"][0], method("custom_diffusion", steps=3)
+    delta = trained([concept], one, how)[0].delta
+    weights, rows = plainly(concept, one, how)
+    begun = how.start(one, [concept.noun], 5).delta(0)
+    assert set(delta.weights) == set(weights)
+    pairs = [(delta.weights[key], weights[key], begun.weights[key]) for key in weights]
+    for found, expected, start in [*pairs, *zip(delta.rows, rows, begun.rows, strict=True)]:
+        assert apart(found, expected, start) < 2e-4
+
+
+def test_options_of_training_hold_for_sdxl(
+    ready: dict[str, list[Concept]], loaded: dict[str, Components]
+) -> None:
+    one, sets = loaded["sdxl"], ready["sdxl"][:2]
+    plain, spare, coarse = (
+        trained(sets, one, method("custom_diffusion", **changes))[0]
+        for changes in ({}, {"checkpointing": True}, {"precision": "bfloat16"})
+    )
+    assert torch.equal(flat(plain.delta), flat(spare.delta))
+    assert coarse.loss == pytest.approx(plain.loss, rel=1e-2) and coarse.loss != plain.loss
+
+
+def test_prior_pictures_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Path]) -> None:
+    base = description.describe(folders["sdxl"])
+    source = families.load("priors", "generated", {"images": 3, "steps": 2}, device="cpu", seed=2)
+    (asked,) = source.planned([PriorClass("object", "fruit")], Material(base=base))
+    one_by_two = replace(source, batch=2)
+    whole, last = (
+        list(one_by_two.pictures([replace(asked, rows=rows)], Material(base=base)))
+        for rows in (asked.rows, asked.rows[2:])
+    )
+    assert last == whole[2:] and last[0] != whole[0]
+
+
+def test_what_sdxl_is_told_of_a_picture(loaded: dict[str, Components]) -> None:
+    """Its size, what is cut off once its shorter side is 32, and the side asked for; and it matters."""
+    assert framing.sizes_of(64, 64, 32) == (64, 64, 0, 0, 32, 32)
+    assert framing.sizes_of(100, 200, 32) == (100, 200, 0, 16, 32, 32)
+    assert framing.sizes_of(300, 100, 32) == (300, 100, 32, 0, 32, 32)
+    wide = replace(made.exemplar_sets()[0], pictures={"wide": made.png(1, 64)})
+    one = loaded["sdxl"]
+    found = training_data.concept(
+        wide, one, prompts=[TOKEN], prior=None, views=3, scale_jitter=0.1, shift=0.1, seed=1
+    )
+    assert found.sizes.tolist() == [[64, 64, 0, 0, 32, 32]] * 3
+    text = components.without_prompt(one, 1)
+    assert not text.states.any() and text.pooled is not None and not text.pooled.any()
+    noise = sampling.initial_noise(one, [1])
+    with torch.no_grad():
+        plain, small = (
+            components.predict(one, noise, torch.tensor(500), text, sizes)
+            for sizes in (None, found.sizes[:1])
+        )
+    assert (plain - small).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("base", "family", "tokens"),
+    [
+        ("sd2", "custom_diffusion", 1),
+        *(("sdxl", family, 1) for family in METHODS),
+        ("sdxl", "textual_inversion", 2),
+    ],
+)
+def test_the_stock_pipeline_draws_the_same(
+    base: str, family: str, tokens: int, folders: dict[str, Path], prior_file: Path, tmp_path: Path
+) -> None:
+    described, sets = description.describe(folders[base]), made.exemplar_sets()[:2]
+    settings = {"family": family, **OPTIONS, "tokens": tokens}
+    named = {"settings": settings, "modifier_token": TOKEN, "seed": 4, "code": "code", "device": "cpu"}
+    rows = customize.customize(sets, prior_file, described, run=tmp_path / "run", **named)
+    again = customize.customize(sets, prior_file, described, run=tmp_path / "run", **named)
+    assert rows == again
+    prompts = made.prompt_rows(sets)[::2]
+    tables = synthesis.synthesize(
+        rows, prompts, described, steps=3, guidance=3.0, batch=3, image_format="png", quality=90, samples_each=1,
+        control_samples_each=1, run=tmp_path / "run", seed=9, code="code", device="cpu",
+    )  # fmt: skip
+    shown = [row for _, table in tables for row in table.to_pylist()]
+    for row in rows[1:]:
+        pipe = DiffusionPipeline.from_pretrained(folders[base])
+        # latents have no bounds to clip to; that DDIM does so by default is one of its own, for pixels
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+        pipe.set_progress_bar_config(disable=True)
+        found = {}
+        for condition in ("control", "customized"):
+            own = next(
+                one
+                for one in shown
+                if (one["exemplar_set"], one["condition"]) == (row["exemplar_set"], condition)
+            )
+            if condition == "customized":  # raises where nothing has changed
+                run = tmp_path / "run"
+                delta_files.load_into(pipe, run / row["delta_path"], run / row["token_path"], TOKEN)
+            fresh = components.load(described, "cpu")
+            expected = pipe(
+                own["prompt"], latents=sampling.initial_noise(fresh, [own["seed"]]), num_inference_steps=3,
+                guidance_scale=3.0, output_type="np",
+            ).images[0]  # fmt: skip
+            found[condition] = np.asarray(Image.open(io.BytesIO(own["image"]["bytes"]))).astype(int)
+            difference = np.abs(found[condition] - (expected * 255).round())
+            assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+        assert (found["control"] != found["customized"]).any()
+
+
+def test_bases_that_are_no_sdxl(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["sdxl"], tmp_path / "xl"))
+
+    def changed(file: str, **values: Any) -> None:
+        path = folder / file
+        before = path.read_text()
+        path.write_text(json.dumps(json.loads(before) | values))
+        with pytest.raises(InputError) as caught:
+            components.load(description.describe(folder), "cpu")
+        messages.append(str(caught.value).removeprefix(f"{folder}/"))
+        path.write_text(before)
+
+    messages: list[str] = []
+    changed("model_index.json", _class_name="FluxPipeline")
+    changed("unet/config.json", addition_embed_type=None)
+    changed("unet/config.json", cross_attention_dim=40)
+    changed("unet/config.json", projection_class_embeddings_input_dim=64)
+    changed("vae/config.json", latents_mean=[0.0] * 4)
+    changed("tokenizer_2/tokenizer_config.json", model_max_length=20)
+    assert messages[0].startswith("model_index.json: _class_name is 'FluxPipeline', expected one of Stable")
+    assert messages[1] == "unet/config.json: addition_embed_type is None, expected 'text_time', as of SDXL"
+    assert (
+        messages[2] == "unet/config.json: cross_attention_dim is 40, but the text encoders are 24 + 40 wide"
+    )
+    assert "projection_class_embeddings_input_dim is 64, expected 72" in messages[3]
+    assert messages[4].startswith("vae/config.json: latents_mean is set")
+    assert "its tokenizers read [24, 20] tokens, expected as many in each" in messages[5]
+    (folder / "text_encoder_2" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="lacks the weights of its text_encoder_2"):
+        description.describe(folder)
+
+
+def test_check_names_both_text_encoders(folders: dict[str, Path]) -> None:
+    line = next(preflight.opened({"base_model": {"family": "folder", "path": str(folders["sdxl"])}}))
+    assert line.startswith("base model: 32 pixels, epsilon, text 24 + 40 wide, fingerprint")
+
+
+def test_a_delta_for_one_text_encoder_does_not_serve_two(loaded: dict[str, Components]) -> None:
+    row = torch.zeros(24)
+    with (
+        pytest.raises(InputError, match="there for 1 text encoders, the base model has 2"),
+        delta_files.applied(loaded["sdxl"], [delta_files.Delta({}, row)]),
+    ):
+        pass

@@ -1,0 +1,564 @@
+"""Synthesis: held against the stock pipeline, and what must not change a picture."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_file
+
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError
+from attrib_core.data import images
+from attrib_core.diffusion.deltas import delta_files
+from attrib_core.diffusion.deltas.delta_files import Delta
+from attrib_core.diffusion.pipeline import components, description, sampling
+from attrib_core.diffusion.pipeline.components import Components
+from attrib_core.diffusion.pipeline.latents import decode_latents
+from attrib_core.diffusion.synthesis import generate, report_sample, requests
+from attrib_core.diffusion.synthesis import synthesize as part
+from attrib_core.features.embedding import encoder_protocol, encoding
+from attrib_core.report.sections.thumbnails import thumbnail
+from attrib_core.storage import tables
+from attrib_core.storage.store import claims, layout, pieces
+from tests.diffusion import diffusion_fixtures as made
+from tests.storage.claims_fixtures import Holder
+
+TOKEN = "<new1>"
+SETS = made.exemplar_sets()[2:]
+OPTIONS: dict[str, Any] = {
+    "steps": 3,
+    "guidance": 3.0,
+    "batch": 5,
+    "image_format": "png",
+    "quality": 90,
+    "samples_each": 2,
+    "control_samples_each": 2,
+}
+
+
+def delta(loaded: Components, number: int) -> Delta:
+    """A made-up delta: keys and values far from the base model's."""
+    generator = torch.Generator().manual_seed(number)
+    weights = {
+        key: value + 0.5 * torch.randn(value.shape, generator=generator)
+        for key, value in loaded.unet.state_dict().items()
+        if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+    return Delta(weights, torch.randn(loaded.table.shape[1], generator=generator))
+
+
+@pytest.fixture
+def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
+    """Rows of the table `models` for three sets, with their files in `tmp_path`."""
+    (tmp_path / "run").mkdir()
+    rows = []
+    for number, one in enumerate(SETS):
+        checksum = delta_files.write(
+            tmp_path / "store" / "deltas", f"key-{number}", delta(loaded, number), TOKEN
+        )
+        delta_path, token_path = delta_files.paths(Path("../store/deltas"), f"key-{number}")
+        rows.append(
+            {
+                "model_key": f"key-{number}",
+                "exemplar_set": one.name,
+                "method": "custom_diffusion",
+                "base_model": loaded.base.fingerprint,
+                "modifier_token": TOKEN,
+                "delta_path": str(delta_path),
+                "token_path": str(token_path),
+                "checksum": checksum,
+                "steps": 1,
+                "loss": 0.0,
+                "seconds": 0.0,
+                "peak_memory": 1,
+                "threads": 1,
+                "device": "cpu",
+                "device_name": "AMD EPYC",
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
+    """The stage in a run's folder of the test, its parts as one table; pictures are not kept unless asked."""
+
+    def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
+        prompts = changes.pop("prompts", made.prompt_rows(SETS))
+        base = changes.pop("base", loaded.base)
+        given = {**OPTIONS, "run": tmp_path / "run", **changes}
+        made_tables = part.synthesize(models, prompts, base, **given, seed=9, code="code", device="cpu")
+        found = pa.concat_tables(table for _, table in made_tables)
+        if not keep:
+            for piece in tmp_path.glob("store/synthesized/*"):
+                piece.unlink()
+        return found
+
+    return run
+
+
+def pixels(table: pa.Table) -> np.ndarray:
+    return np.stack(
+        [np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in table["image"].to_pylist()]
+    )
+
+
+def stock(
+    pipe: StableDiffusionPipeline,
+    loaded: Components,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    scheduler: type = DDIMScheduler,
+) -> np.ndarray:
+    """Pictures by the stock pipeline from the same latents."""
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    shown = pipe(
+        list(prompts),
+        latents=sampling.initial_noise(loaded, seeds),
+        num_inference_steps=OPTIONS["steps"],
+        guidance_scale=OPTIONS["guidance"],
+        output_type="np",
+    ).images
+    return (shown * 255).round().astype(np.uint8)
+
+
+def close(first: np.ndarray, second: np.ndarray) -> bool:
+    """Equal but for rounding: one level, in one of a hundred values at most."""
+    difference = np.abs(first.astype(int) - second.astype(int))
+    return difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+def test_pictures_are_those_of_the_stock_pipeline(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, prediction_type: str, solver: str
+) -> None:
+    folder = made.save_base(tmp_path_factory.mktemp("other") / "tiny", prediction_type=prediction_type)
+    loaded = components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
+    model = delta(loaded, 1)
+    checksum = delta_files.write(tmp_path / "deltas", "key", model, TOKEN)
+    files = delta_files.paths(tmp_path / "deltas", "key")
+    assert checksum == delta_files.checksum(*files)
+    prompts, controls = [f"a {TOKEN} fruit in the snow", f"{TOKEN} art"], ["a fruit in the snow", "art"]
+    seeds = [1, 2]
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    scheduler = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}[solver]
+    expected = [stock(pipe, loaded, controls, seeds, scheduler)]
+    delta_files.load_into(pipe, *files, TOKEN)
+    expected.append(stock(pipe, loaded, prompts, seeds, scheduler))
+
+    ids = components.tokenize(loaded, [*controls, *prompts])
+    nothing = components.without_prompt(loaded, 4)
+    with torch.no_grad(), delta_files.applied(loaded, [None, None, model, model]):
+        shown = sampling.sample(
+            loaded,
+            components.encode_text(loaded, ids),
+            nothing,
+            sampling.initial_noise(loaded, seeds * 2),
+            steps=OPTIONS["steps"],
+            guidance=OPTIONS["guidance"],
+            solver=solver,
+        )
+    assert close(shown[:2], expected[0])
+    assert close(shown[2:], expected[1])
+    assert not close(expected[0], expected[1])
+
+
+def test_rows(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], loaded: Components) -> None:
+    rows = synthesize(models).to_pylist()
+    assert len(rows) == 3 * 2 * 2 * 2 == len({row["query_id"] for row in rows})
+    assert [row["exemplar_set"] for row in rows] == [one.name for one in SETS for _ in range(8)]
+    first = rows[0]
+    assert first["query_id"] == "object-2.customized.scene-2.0"
+    assert (first["prompt"], first["model_key"]) == ("a <new1> fruit in the snow", "key-0")
+    control = next(row for row in rows if row["query_id"] == "object-2.control.scene-2.0")
+    assert (control["prompt"], control["model_key"]) == ("a fruit in the snow", loaded.base.fingerprint)
+    assert control["seed"] == first["seed"] == hashing.seed("synthesize", 9, "object-2", "scene", 2, 0)
+    assert len({row["seed"] for row in rows}) == len(rows) / 2
+    assert len({row["image"]["bytes"] for row in rows}) == len(rows)
+
+
+def test_part_and_place_in_a_batch_change_nothing(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    whole = synthesize(models)
+    assert synthesize(models[1:2]).equals(whole.slice(8, 8))
+    turned = synthesize(models[::-1])
+    assert turned.slice(16, 8).equals(whole.slice(0, 8))
+
+
+def test_the_size_of_a_batch_changes_rounding_at_most(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    whole = synthesize(models[:2], batch=16)
+    for batch in (1, 3):
+        other = synthesize(models[:2], batch=batch)
+        assert close(pixels(other), pixels(whole))
+        assert other.drop_columns("image").equals(whole.drop_columns("image"))
+
+
+def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
+    models: list[dict[str, Any]],
+    synthesize: Callable[..., pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = synthesize(models)
+    made_batches: list[int] = []
+    real = generate._batch
+
+    def counted(*given: Any, **options: Any) -> np.ndarray:
+        if len(made_batches) == 2:
+            raise KeyboardInterrupt
+        made_batches.append(1)
+        return real(*given, **options)
+
+    monkeypatch.setattr(generate, "_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(models, keep=True)
+    kept = sorted(tmp_path.glob("store/synthesized/*.parquet"))
+    assert len(kept) == 1
+    monkeypatch.setattr(
+        generate, "_batch", lambda *given, **options: made_batches.append(1) or real(*given, **options)
+    )
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(made_batches) == 2 + 4
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(made_batches) == 2 + 4
+    kept[0].write_bytes(b"damaged")
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(made_batches) == 2 + 4 + 2
+    assert not synthesize(models[:1], keep=True, guidance=2.0).equals(expected.slice(0, 8))
+
+
+@pytest.mark.parametrize("image_format", ["webp", "webp_lossy", "jpeg"])
+def test_every_format_is_what_the_table_says_and_decodes_everywhere(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path, image_format: str
+) -> None:
+    """To pixels by the one rule of all stages, to features by an encoder, to a thumbnail of the page."""
+    whole = synthesize(models[:1])
+    other = synthesize(models[:1], image_format=image_format, quality=95)
+    lossless = image_format == "webp"
+    said = image_format if lossless else f"{image_format} 95"
+    assert set(whole["image_format"].to_pylist()) == {"png"}
+    assert set(other["image_format"].to_pylist()) == {said}
+    kind = {"jpeg": "JPEG"}.get(image_format, "WEBP")
+    first, second = ([row["bytes"] for row in found["image"].to_pylist()] for found in (whole, other))
+    assert {Image.open(io.BytesIO(data)).format for data in second} == {kind}
+    decoded = [np.stack([images.to_rgb(data, where="x") for data in some]) for some in (first, second)]
+    assert np.array_equal(decoded[0], pixels(whole))
+    assert np.array_equal(decoded[0], decoded[1]) == lossless
+    gray = [some.mean(axis=-1) for some in decoded]  # colours of an untrained network are noise
+    assert np.abs(gray[0] - gray[1]).mean() < 8
+    path = tmp_path / "part.parquet"
+    tables.write(path, "synthesized", other)
+    encoder = encoder_protocol.load({"family": "pixel", "size": 4}, "x")
+    (features,) = encoding.embed(path, ids="query_id", encoder=encoder)
+    assert np.array_equal(tables.vectors(features["embedding"]), encoder.encode(list(decoded[1])))
+    assert thumbnail(second[0], where="x").startswith("data:image/")
+
+
+def test_quality_is_of_lossy_formats_alone(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    def size(**changes: Any) -> int:
+        return sum(len(row["bytes"]) for row in synthesize(models[:1], **changes)["image"].to_pylist())
+
+    for image_format in ("webp_lossy", "jpeg"):
+        assert size(image_format=image_format, quality=20) < size(image_format=image_format, quality=95)
+    assert synthesize(models[:1], quality=20, keep=True).equals(synthesize(models[:1], keep=True))
+    with pytest.raises(InputError, match="synthesis.image_format: 'gif', choose one of 'png', 'webp'"):
+        synthesize(models[:1], image_format="gif")
+
+
+def test_another_run_with_the_same_settings_draws_nothing(
+    models: list[dict[str, Any]],
+    synthesize: Callable[..., pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = synthesize(models, keep=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(generate, "_batch", None)
+    assert synthesize(models, keep=True, run=tmp_path / "other").equals(first)
+    assert set(layout.references(tmp_path / "other")) == {"synthesize_part/whole"}
+
+
+def test_what_another_job_draws_is_left_for_last_and_not_drawn(
+    models: list[dict[str, Any]],
+    synthesize: Callable[..., pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = synthesize(models, keep=True)
+    folder = tmp_path / "store" / "synthesized"
+    own = {
+        pieces.read(folder, record.stem)["exemplar_set"][0].as_py(): record.stem
+        for record in folder.glob("*.json")
+    }
+    first = own[models[0]["exemplar_set"]]
+    for path in folder.iterdir():
+        if path.stem == first:
+            path.rename(tmp_path / path.name)
+        else:
+            path.unlink()
+    other, drawn = Holder(folder, first), list[int]()
+    real = generate._batch
+    monkeypatch.setattr(
+        generate, "_batch", lambda *given, **options: drawn.append(1) or real(*given, **options)
+    )
+
+    def slept(_: float) -> None:
+        assert sum(1 for _ in folder.glob("*.json")) == len(SETS) - 1, "all others are drawn before"
+        for suffix in (".parquet", ".json"):
+            (tmp_path / f"{first}{suffix}").rename(folder / f"{first}{suffix}")
+        other.end()
+
+    monkeypatch.setattr(claims.time, "sleep", slept)
+    assert synthesize(models, keep=True).equals(expected)
+    assert len(drawn) == 4, "batches of five for two sets of eight pictures"
+
+
+def test_the_sample_is_of_each_set_and_by_seed(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """Pictures of prompts that have a control, and those; more samples begin with the fewer."""
+    path = tmp_path / "part.parquet"
+    tables.write(path, "synthesized", whole := synthesize(models, control_samples_each=1))
+    rows = {row["query_id"]: row for row in whole.to_pylist()}
+    before: set[str] = set()
+    for samples in (1, 2, 9):
+        found = pa.concat_tables(report_sample.drawn(path, samples=samples, seed=3)).to_pylist()
+        assert all(row == rows[row["query_id"]] for row in found)
+        for model in models:
+            own = [row for row in found if row["exemplar_set"] == model["exemplar_set"]]
+            customized = {
+                report_sample.same_image(row) for row in own if row["condition"] == requests.CUSTOMIZED
+            }
+            controls = {report_sample.same_image(row) for row in own if row["condition"] == requests.CONTROL}
+            assert customized == controls and len(customized) == min(samples, 2)
+        names = {row["query_id"] for row in found}
+        assert before <= names
+        before = names
+    others = [
+        {
+            row["query_id"]
+            for table in report_sample.drawn(path, samples=1, seed=seed)
+            for row in table.to_pylist()
+        }
+        for seed in range(8)
+    ]
+    assert any(others[0] != one for one in others)
+
+
+def test_prompts_that_do_not_fit(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]) -> None:
+    rows = made.prompt_rows(SETS)
+    with pytest.raises(
+        InputError, match="prompts of 'object-2': 'a fruit' lacks the modifier token '<new1>'"
+    ):
+        synthesize(models, prompts=[rows[0] | {"prompt": "a fruit"}])
+    with pytest.raises(InputError, match="control prompt 'a <new1> fruit' has the modifier token '<new1>'"):
+        synthesize(models, prompts=[rows[0] | {"control_prompt": "a <new1> fruit"}])
+    with pytest.raises(InputError, match="prompts of 'style-0': there are none"):
+        synthesize(models[2:], prompts=rows[:4])
+    with pytest.raises(InputError, match="tokens, the base model reads 24; shorten it"):
+        synthesize(models, prompts=[row | {"prompt": "fruit " * 30 + TOKEN} for row in rows])
+
+
+def test_models_that_do_not_fit(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match="model of 'object-2': made of base model other, but base_model.json"
+    ):
+        synthesize([models[0] | {"base_model": "other"}])
+    path = tmp_path / "run" / models[0]["delta_path"]
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(InputError, match=rf"{path}: its bytes, .* are not those of the table of models"):
+        synthesize(models)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"{path}: no such delta; .* --forcerun customize_part"):
+        synthesize(models)
+
+
+def test_a_delta_of_another_network_is_refused(loaded: Components) -> None:
+    good = delta(loaded, 0)
+    key = next(iter(good.weights))
+    for weights, message in [
+        ({"no.such.layer.weight": good.weights[key]}, "the base model's UNet has no such layer"),
+        ({"conv_in.weight": good.weights[key]}, "expected the weight or the bias of a linear layer"),
+        ({key: good.weights[key][:3]}, r"shape \(3, 32\), the base model has \(64, 32\)"),
+    ]:
+        with (
+            pytest.raises(InputError, match=message),
+            delta_files.applied(loaded, [Delta(weights, good.row)]),
+        ):
+            pass
+
+
+def test_token_files_are_checked(loaded: Components, tmp_path: Path) -> None:
+    delta_files.write(tmp_path, "key", delta(loaded, 0), TOKEN)
+    delta_path, token_path = delta_files.paths(tmp_path, "key")
+    save_file({"<other>": torch.zeros(32)}, token_path)
+    with pytest.raises(
+        InputError, match=rf"{token_path}: holds \['<other>'\], expected one vector named '<new1>'"
+    ):
+        delta_files.read(delta_path, token_path, TOKEN, delta_files.checksum(delta_path, token_path))
+    delta_path.write_bytes(b"no safetensors")
+    with pytest.raises(InputError, match=rf"{delta_path}: not readable as safetensors"):
+        delta_files.read(delta_path, token_path, TOKEN, delta_files.checksum(delta_path, token_path))
+
+
+def test_the_base_model_has_no_embedding_for_the_token(loaded: Components) -> None:
+    ids = components.tokenize(loaded, [f"a {TOKEN} fruit", "a fruit"])
+    with delta_files.applied(loaded, [None, None]):
+        states = components.encode_text(loaded, ids).states
+    assert torch.isnan(states[0]).any() and not torch.isnan(states[1]).any()
+
+
+def test_guidance_one_is_the_condition_alone(loaded: Components) -> None:
+    """With guidance 1 the words of the unconditional half do not matter."""
+    ids = components.tokenize(loaded, ["a fruit"])
+    other = components.tokenize(loaded, ["an animal in the snow"])
+    noise = sampling.initial_noise(loaded, [3])
+    states, nothing = (components.encode_text(loaded, one) for one in (ids, other))
+    first = sampling.sample(loaded, states, nothing, noise, steps=2, guidance=1.0)
+    second = sampling.sample(loaded, states, states, noise, steps=2, guidance=1.0)
+    assert close(first, second)
+    assert not close(first, sampling.sample(loaded, states, nothing, noise, steps=2, guidance=9.0))
+
+
+def test_noise_follows_from_the_seed_alone(loaded: Components) -> None:
+    both = sampling.initial_noise(loaded, [5, 6])
+    assert torch.equal(both[1:], sampling.initial_noise(loaded, [6]))
+    many = sampling.initial_noise(loaded, range(200))
+    assert abs(float(many.mean())) < 0.01 and abs(float(many.std()) - 1) < 0.01
+
+
+@pytest.mark.parametrize("keep", ["all", "sample"])
+def test_the_scripts(
+    keep: str,
+    models: list[dict[str, Any]],
+    loaded: Components,
+    tmp_path: Path,
+    run_script: Callable[..., None],
+) -> None:
+    tables.write(tmp_path / "models.parquet", "models", models[2:])
+    tables.write(tmp_path / "prompts.parquet", "prompts", made.prompt_rows(SETS))
+    tables.write_json(tmp_path / "base_model.json", loaded.base.as_json())
+    settings = {name: OPTIONS[name] for name in ("steps", "guidance", "image_format", "quality")}
+    output = tmp_path / "synthesized" / "part-0000.parquet"
+    run_script(
+        "synthesize_part",
+        input={name: str(tmp_path / f"{name}.parquet") for name in ("models", "prompts")}
+        | {"base_model": str(tmp_path / "base_model.json")},
+        output={"images": str(output), "queries": str(output.with_name("queries-0000.parquet"))},
+        params={
+            "run": str(tmp_path / "run"),
+            "keep": keep,
+            "settings": settings,
+            "samples": {"samples_each": 1, "control_samples_each": 1},
+            "batch": OPTIONS["batch"],
+            "seed": 9,
+            "picture_code": "x",
+        },
+        wildcards={"part": "0000"},
+    )
+    table = tables.read(output, "synthesized")
+    assert table["condition"].to_pylist() == [requests.CUSTOMIZED] * 2 + [requests.CONTROL] * 2
+    queries = tables.read(output.with_name("queries-0000.parquet"), "queries")
+    assert queries.equals(table.select(queries.column_names))
+
+    def kept() -> list[int]:
+        return [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
+
+    # in the store there is the part itself, by another name, or, until the sample is drawn, the piece
+    assert len(kept()) == 1 and (kept() == [output.stat().st_ino]) == (keep == "all")
+    run_script(
+        "sample_part",
+        input={"images": str(output)},
+        output={"sample": str(output.with_name("sample-0000.parquet"))},
+        params={"run": str(tmp_path / "run"), "keep": keep, "shown": {"samples": 1}, "seed": 9},
+        wildcards={"part": "0000"},
+    )
+    assert kept() == ([output.stat().st_ino] if keep == "all" else [])
+    shown = tables.read(output.with_name("sample-0000.parquet"), "synthesized")
+    assert shown["condition"].to_pylist() == [requests.CUSTOMIZED, requests.CONTROL]
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) -> None:
+    """Formula 12 of the paper on DDIM, with noise by seed and step."""
+    folder = made.save_base(tmp_path / "tiny", prediction_type=prediction_type)
+    loaded = components.load(description.describe(folder), "cpu")
+    seeds, steps, guidance = [3, 4], 4, 2.0
+    with torch.no_grad():
+        states = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
+        nothing = components.without_prompt(loaded, 2)
+    noise = sampling.initial_noise(loaded, seeds)
+    shown = sampling.sample(
+        loaded, states, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
+    )
+
+    scheduler, latents = loaded.scheduler, noise.double()
+    scheduler.set_timesteps(steps)
+    for number, timestep in enumerate(scheduler.timesteps):
+        with torch.no_grad():
+            without, given = (
+                loaded.unet(latents.float(), timestep, text.states).sample for text in (nothing, states)
+            )
+        predicted = (without + guidance * (given - without)).double()
+        now = scheduler.alphas_cumprod[timestep].double()
+        before = int(timestep) - 1000 // steps
+        after = (scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod).double()
+        if prediction_type == "epsilon":
+            picture, rest = (latents - (1 - now).sqrt() * predicted) / now.sqrt(), predicted
+        else:
+            picture = now.sqrt() * latents - (1 - now).sqrt() * predicted
+            rest = now.sqrt() * predicted + (1 - now).sqrt() * latents
+        sigma = min(eta, sampling.LARGEST_ETA) * ((1 - after) / (1 - now)).sqrt() * (1 - now / after).sqrt()
+        added = np.stack(
+            [
+                np.random.default_rng([seed, 1 + number]).standard_normal((4, 8, 8), np.float32)
+                for seed in seeds
+            ]
+        )
+        latents = (
+            after.sqrt() * picture
+            + (1 - after - sigma**2).clamp(min=0).sqrt() * rest
+            + sigma * torch.from_numpy(added)
+        )
+    assert close(shown, decode_latents(loaded, latents.float()))
+
+
+def test_a_solver_that_is_none_or_takes_no_noise(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    with pytest.raises(InputError, match="synthesis.solver: 'euler', choose 'ddim' or 'dpm"):
+        synthesize(models[:1], solver="euler")
+    with pytest.raises(InputError, match="synthesis.eta: 0.5, but solver 'dpm"):
+        synthesize(models[:1], solver="dpm++", eta=0.5)
+    assert not synthesize(models[:1], solver="dpm++").equals(synthesize(models[:1]))
+
+
+def test_noise_of_the_steps_does_not_depend_on_the_part(
+    models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a NaN among the latents would warn when it becomes a pixel
+        whole = synthesize(models[:2], eta=1.0)
+    assert synthesize(models[1:2], eta=1.0).equals(whole.slice(8, 8))
+    assert not whole.equals(synthesize(models[:2]))

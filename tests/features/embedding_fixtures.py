@@ -1,0 +1,55 @@
+"""Small tables of pictures and of embeddings for the tests of encoders, heads, mapper and index."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from attrib_core.storage import tables
+
+
+def png(picture: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def noise_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    """(count, size, size, 3) uint8: coarse random patches, unlike each other."""
+    cells = np.random.default_rng(seed).integers(0, 256, (count, size // 4, size // 4, 3), dtype=np.uint8)
+    return cells.repeat(4, axis=1).repeat(4, axis=2)
+
+
+def write_pictures(
+    path: Path, ids: Sequence[str], data: Sequence[bytes | None], *, column: str = "image_id"
+) -> Path:
+    """A table with the columns of `column` and `image` alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = pa.array([{"bytes": value, "path": None} for value in data], type=tables.IMAGE)
+    pq.write_table(pa.table({column: pa.array(list(ids), pa.string()), "image": images}), path)
+    return path
+
+
+def write_embeddings(path: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
+    """A part of embeddings."""
+    with tables.writer(path, tables.embedding_schema(vectors.shape[1])) as sink:
+        if len(ids):
+            sink.write(tables.embedding_table(list(ids), vectors.astype(np.float32)))
+    return path
+
+
+def write_parts(folder: Path, ids: Sequence[str], vectors: np.ndarray, size: int) -> list[Path]:
+    """Embeddings cut into parts of `size` rows."""
+    starts = range(0, len(ids), size)
+    return [
+        write_embeddings(
+            folder / f"part-{number:04d}.parquet", ids[start : start + size], vectors[start : start + size]
+        )
+        for number, start in enumerate(starts)
+    ]

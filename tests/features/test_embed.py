@@ -1,0 +1,261 @@
+"""A part of embeddings, of pieces that are encoded once: keys by content, what is shared, what is made again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from attrib_core.common.errors import InputError
+from attrib_core.features.embedding import compute, embedding_tables, encoding
+from attrib_core.features.embedding import embed as part
+from attrib_core.features.embedding.rows import Row
+from attrib_core.storage import tables
+from attrib_core.storage.store import claims, layout, parts, pieces
+from tests.features.embedding_fixtures import noise_pictures, png
+from tests.files_fixtures import rewrite
+from tests.storage.claims_fixtures import Holder
+
+PICTURES = [png(one) for one in noise_pictures(12, size=8)]
+SETS = {"a": [0, 1, 2], "b": [3, 4], "c": [5, 6, 7, 8], "d": [9]}
+
+
+class Counting:
+    """The mean colour of a picture; counts the pictures that it has seen."""
+
+    dim = 3
+    identity: dict[str, Any] = {"family": "counting"}
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        found = [picture.mean(axis=(0, 1)) for picture in pictures]
+        self.seen += len(found)
+        return np.array(found, dtype=np.float32)
+
+
+class CountingBoth(Counting):
+    """The mean colour, and the length of the words."""
+
+    dim = 4
+    reads = "both"
+
+    def encode(self, pictures: Iterable[Any]) -> np.ndarray:
+        found = [[*picture.mean(axis=(0, 1)), len(words)] for picture, words in pictures]
+        self.seen += len(found)
+        return np.array(found, dtype=np.float32)
+
+
+def table(path: Path, sets: Sequence[str], *, word: str = "p", name: str = "") -> Path:
+    rows = [(one, number) for one in sets for number in SETS[one]]
+    images = pa.array([{"bytes": PICTURES[number], "path": None} for _, number in rows], type=tables.IMAGE)
+    found = {
+        "query_id": pa.array([f"{name}{one}-{number}" for one, number in rows]),
+        "exemplar_set": pa.array([one for one, _ in rows]),
+        "image": images,
+        "prompt": pa.array([word] * len(rows)),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(found), path)
+    return path
+
+
+def embed(
+    path: Path,
+    run: Path,
+    *,
+    by: str | None = "exemplar_set",
+    code: str = "x",
+    kind: type[Counting] = Counting,
+) -> tuple[pa.Table, int]:
+    """The part, and how many pictures were encoded for it."""
+    encoder = kind()
+    read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": encoder}
+    asked = part.wanted(path, by=by, conditions={"code": code, "encoder": kind.__name__}, **read)
+    found = pa.concat_tables(part.embed(path, asked, run=run, job=f"embed/{path.stem}", **read))
+    output = run / f"{path.stem}.embeddings.parquet"
+    with tables.writer(output, embedding_tables.schema(encoder)) as sink:
+        sink.write(found)
+    parts.settle(output, "embeddings", [(one.key, len(one.names)) for one in asked], run=run)
+    return found, encoder.seen
+
+
+def test_what_another_job_encodes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, run, other = (
+        table(tmp_path / "one.parquet", "abcd"),
+        tmp_path / "r" / "run",
+        tmp_path / "r" / "other",
+    )
+    read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": Counting()}
+    asked = part.wanted(path, by="exemplar_set", conditions={"code": "x", "encoder": "Counting"}, **read)
+    folder = layout.folder(run, "embeddings")
+    holder = Holder(folder, asked[2].key)
+
+    def slept(_: float) -> None:
+        assert embed(path, other)[1] == 10
+        holder.end()
+
+    monkeypatch.setattr(claims.time, "sleep", slept)
+    with part.claimed(asked, run):
+        found, seen = embed(path, run)
+    assert seen == 0 and found.equals(plain(path))
+    with part.claimed(asked, run):  # nothing is missing, and so nothing is claimed
+        assert Holder(folder, *(one.key for one in asked)).end() is None
+
+
+def plain(path: Path) -> pa.Table:
+    return pa.concat_tables(encoding.embed(path, ids="query_id", encoder=Counting()))
+
+
+@pytest.mark.parametrize("by", ["exemplar_set", None])
+def test_a_part_is_that_of_the_encoder_alone_and_is_encoded_once(tmp_path: Path, by: str | None) -> None:
+    path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
+    first, seen = embed(path, run, by=by)
+    assert seen == 10 and first.equals(plain(path))
+    again, seen = embed(path, run, by=by)
+    assert seen == 0 and again.equals(first)
+    # another run, whose rows have other names
+    other = table(tmp_path / "two.parquet", "abcd", name="other ")
+    shared, seen = embed(other, tmp_path / "results" / "other", by=by)
+    assert seen == 0 and shared.equals(plain(other))
+    # bytes of the part stand once
+    folder = layout.folder(run, "embeddings")
+    assert [file.stat().st_ino for file in folder.glob("*.parquet")] == [
+        (run / "one.embeddings.parquet").stat().st_ino
+    ]
+
+
+def test_sets_more_encode_the_pictures_of_these(tmp_path: Path) -> None:
+    run = tmp_path / "results" / "run"
+    embed(table(tmp_path / "one.parquet", "bd"), run)
+    more = table(tmp_path / "two.parquet", "abcd")
+    found, seen = embed(more, run)
+    assert seen == len(SETS["a"]) + len(SETS["c"]) and found.equals(plain(more))
+    turned = table(tmp_path / "three.parquet", "dcba")
+    found, seen = embed(turned, run)
+    assert seen == 0 and found.equals(plain(turned))
+
+
+def test_all_that_an_encoder_sees_is_in_the_key(tmp_path: Path) -> None:
+    run = tmp_path / "results" / "run"
+    path = table(tmp_path / "one.parquet", "ab")
+    assert embed(path, run)[1] == embed(path, run, kind=CountingBoth)[1] == 5
+    assert embed(path, run, code="y")[1] == 5
+    assert embed(path, run, by=None)[1] == 5
+    other = table(tmp_path / "one.parquet", "ab", word="other words")
+    assert embed(other, run)[1] == 0  # of pictures alone
+    found, seen = embed(other, run, kind=CountingBoth)
+    assert seen == 5 and found.equals(
+        pa.concat_tables(encoding.embed(other, ids="query_id", words="prompt", encoder=CountingBoth()))
+    )
+    assert embed(table(tmp_path / "one.parquet", "ab"), run, kind=CountingBoth)[1] == 0
+
+
+def test_a_damaged_file_is_encoded_again(tmp_path: Path) -> None:
+    """Of what it held; what another file holds stays."""
+    path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
+    embed(path, run)
+    first = run / "one.embeddings.parquet"
+    more = table(tmp_path / "two.parquet", "abcd")
+    embed(more, run)
+    rewrite(first, first.read_bytes()[:-1] + b"\0")  # and with it its other name in the store
+    again, seen = embed(more, run)
+    assert seen == 5 and again.equals(plain(more))
+    assert embed(more, run)[1] == 0
+
+
+def test_two_sets_of_the_same_pictures_are_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETS, "z", SETS["a"])
+    path, run = table(tmp_path / "one.parquet", "abz"), tmp_path / "results" / "run"
+    found, seen = embed(path, run)
+    assert seen == 8 and found.equals(plain(path))
+    assert embed(path, run)[1] == 0
+
+
+def test_the_run_notes_what_it_refers_to(tmp_path: Path) -> None:
+    path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
+    embed(path, run)
+    kind, keys = layout.references(run)["embed/one"]
+    assert kind == "embeddings" and len(keys) == 2
+    assert all(pieces.finished(layout.folder(run, kind), key) for key in keys)
+
+
+def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"ids": "query_id", "by": None, "encoder": Counting(), "conditions": {}}
+    with pytest.raises(InputError, match="gone.parquet: no such table"):
+        part.wanted(tmp_path / "gone.parquet", **asked)
+    pq.write_table(pa.table({"query_id": ["a"]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x.parquet: missing columns \['image'\]"):
+        part.wanted(tmp_path / "x.parquet", **asked)
+
+
+@pytest.mark.parametrize("kept", [0, 5 * len(PICTURES[0]), 1 << 27])
+@pytest.mark.parametrize("kind", [Counting, CountingBoth])
+def test_how_many_pictures_are_held_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, kind: type[Counting]
+) -> None:
+    """None, those of some sets, or all: then the pictures are read once."""
+    path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
+    expected = pa.concat_tables(encoding.embed(path, ids="query_id", words="prompt", encoder=kind()))
+    monkeypatch.setattr(part, "KEPT", kept)
+    reads: list[str] = []
+    for module in (part, encoding):
+        monkeypatch.setattr(
+            module,
+            "rows",
+            lambda *given, real=module.rows, **named: (reads.append("read"), real(*given, **named))[1],
+        )
+    found, seen = embed(path, run, kind=kind)
+    assert seen == 10 and found.equals(expected)
+    assert len(reads) == (1 if kept == 1 << 27 else 2)
+    more = table(tmp_path / "two.parquet", "dcab")
+    (run / "one.embeddings.parquet").write_bytes(b"")  # nothing is there any more
+    found, seen = embed(more, run, kind=kind)
+    assert seen == 10
+    assert embed(more, run, kind=kind)[1] == 0
+
+
+@pytest.mark.parametrize("group", [1, 4, 1024])
+def test_row_groups_are_not_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
+    """Rows stand in groups of one size, whichever pieces they are of and wherever these come from."""
+    monkeypatch.setattr(part, "GROUP", group)
+    run = tmp_path / "results" / "run"
+    embed(table(tmp_path / "one.parquet", "bd"), run)
+    more = table(tmp_path / "two.parquet", "cabd")
+    for seen in (7, 0):
+        found, encoded = embed(more, run)
+        assert encoded == seen and found.equals(plain(more))
+    encoder = Counting()
+    read: dict[str, Any] = {"ids": "query_id", "encoder": encoder}
+    asked = part.wanted(more, by="exemplar_set", conditions={"code": "z"}, **read)
+    sizes = [len(one) for one in part.embed(more, asked, run=run, **read)]
+    assert sizes == [group] * (10 // group) + [10 % group] * (10 % group > 0)
+
+
+def test_keys_are_those_of_the_bytes_and_the_words() -> None:
+    """Said once more, plainly: a key that changes has everything encoded again."""
+
+    def part_of(value: bytes | None) -> bytes:
+        return b"\0" if value is None else b"\1" + hashlib.sha256(value).digest()
+
+    for data, words in [(b"x", None), (None, "x"), (b"x", "x"), (b"", "")]:
+        seen = hashlib.sha256(part_of(data) + part_of(None if words is None else words.encode()))
+        assert compute.digest(Row("name", data, words, "where")) == seen.hexdigest()
+
+
+@pytest.mark.parametrize("images", [[None], [{"bytes": None, "path": "x"}]])
+def test_a_picture_without_bytes_is_named_wherever_it_stands(tmp_path: Path, images: list[Any]) -> None:
+    given = [{"bytes": PICTURES[0], "path": None}] * 17 + images
+    names = [f"p{number}" for number in range(18)]
+    pq.write_table(
+        pa.table({"query_id": names, "image": pa.array(given, type=tables.IMAGE)}), tmp_path / "x.parquet"
+    )
+    with pytest.raises(InputError, match="picture 'p17' has no bytes"):
+        part.wanted(tmp_path / "x.parquet", ids="query_id", by=None, encoder=Counting(), conditions={})

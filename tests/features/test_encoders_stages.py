@@ -1,0 +1,127 @@
+"""Stages of a network as features: by plain sums over activations, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attrib_core.common.errors import InputError
+from tests.features.embedding_fixtures import noise_pictures
+from tests.features.encoders_fixtures import load_small, tiny_weights
+
+
+@pytest.fixture(scope="session")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Loads a family, `timm` as a tiny network."""
+    return functools.partial(load_small, tiny_weights(tmp_path_factory.mktemp("weights")))
+
+
+def plain_means(values: np.ndarray, cells: int) -> list[float]:
+    """Means of (channels, height, width) over cells x cells areas that cover it, channel by channel."""
+    height, width = values.shape[1:]
+    return [
+        float(channel[row * height // cells : -(-(row + 1) * height // cells),
+                      column * width // cells : -(-(column + 1) * width // cells)].mean())
+        for channel in values.astype(np.float64)
+        for row in range(cells)
+        for column in range(cells)
+    ]  # fmt: skip
+
+
+def unit(values: Any) -> np.ndarray:
+    return np.asarray(values) / np.linalg.norm(values)
+
+
+def run(network: Any, picture: np.ndarray) -> None:
+    import torch
+
+    with torch.inference_mode():
+        network(torch.from_numpy(picture).permute(2, 0, 1)[None])
+
+
+@pytest.mark.parametrize(
+    ("stages", "cells", "deviation"), [([3], 1, False), ([0, 2], 3, False), ([1, 2, 3], 1, True)]
+)
+def test_timm_stages_against_plain_sums_over_activations(load, stages, cells, deviation):
+    """Activations of the deepest block of each resolution, caught in a network of their own."""
+    network = load("timm")._network
+    caught: dict[int, np.ndarray] = {}
+
+    def catch(module: Any, given: Any, values: Any) -> None:
+        caught[32 // values.shape[-1]] = values[0].numpy()
+
+    for block in network.blocks:
+        block.register_forward_hook(catch)
+    encoder = load("timm", stages=stages, cells=cells, deviation=deviation)
+    for picture, features in zip(noise_pictures(3), encoder.encode(noise_pictures(3)), strict=True):
+        caught.clear()
+        mean, std = (np.float32(one) for one in (encoder.prepare.mean, encoder.prepare.std))
+        network_input = (picture.astype(np.float32) / 255 - mean) / std
+        run(network, network_input)
+        expected: list[np.ndarray] = []
+        for stage in stages:
+            values = caught[2 ** (stage + 1)]
+            expected.append(unit(plain_means(values, cells)))
+            if deviation:
+                expected.append(unit([channel.std() for channel in values.astype(np.float64)]))
+        assert np.allclose(features, np.concatenate(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_timm_computes_nothing_behind_the_deepest_stage(load):
+    encoder = load("timm", stages=[0, 1])
+    ran: list[str] = []
+    for name, module in encoder._network.network.named_children():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    blocks = encoder._network.network.blocks
+    for number, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(f"block {number}"))
+    encoder.encode(noise_pictures(1))
+    assert "conv_stem" in ran and "block 0" in ran
+    assert not {"conv_head", f"block {len(blocks) - 1}"} & set(ran)
+
+
+def test_timm_stages_keep_where_things_are_by_their_cells(load):
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[:16, :16] = noise_pictures(1, size=16)[0]
+    for cells, least, most in [(1, 0.0, 0.1), (4, 0.2, 2.0)]:
+        encoder = load("timm", stages=[0], cells=cells)
+        here, there = encoder.encode([picture, picture[::-1, ::-1]])
+        assert least < 1 - here @ there / np.linalg.norm(here) / np.linalg.norm(there) < most
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stages": [1, 5]}, "stages: 'test_efficientnet' has no stage 5, only 0 to 4"),
+        ({"stages": [2, 1]}, r"stages: \[2, 1\]; they rise, each once: \[1, 2\]"),
+        ({"stages": []}, "encoders.stages"),
+        ({"stages": [-1]}, "encoders.stages.0: -1"),
+        ({"stages": [1, 4], "cells": 2}, "cells: 2 is more than stage 4 has at size 32, 1 on a side"),
+        ({"cells": 2}, "cells: 2, but stages is null"),
+        ({"deviation": True}, "deviation: true, but stages is null"),
+    ],
+)
+def test_timm_refuses_stages_that_do_not_fit(load, options, words):
+    with pytest.raises(InputError, match=words):
+        load("timm", **options)
+
+
+def test_timm_names_a_network_that_cannot_be_tapped(load, monkeypatch):
+    import timm
+
+    monkeypatch.delattr(timm.models.EfficientNet, "forward_intermediates")
+    with pytest.raises(InputError, match="stages: timm cannot tap 'test_efficientnet'; leave stages null"):
+        load("timm", stages=[1])
+
+
+def test_timm_taps_a_transformer(load, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.safetensors")
+    options = {"architecture": "test_vit", "weights": str(tmp_path / "vit.safetensors"), "size": 160}
+    encoder = load("timm", **options, stages=[0, 3], cells=2, deviation=True)
+    assert encoder.dim == 2 * 64 * (4 + 1) == encoder.encode(noise_pictures(2)).shape[1]

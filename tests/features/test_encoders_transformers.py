@@ -1,0 +1,120 @@
+"""The encoder family `transformers`: every type of model by its own processor and forward; what is refused."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attrib_core.common.errors import InputError
+from attrib_core.features.encoders.transformers import files
+from tests.features.encoders_fixtures import load_small, tiny_transformers, tiny_weights
+
+KINDS = ["clip", "siglip", "vit", "dinov2", "dinov2_with_registers", "dinov3_vit"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+@pytest.fixture(scope="session")
+def load(folder: Path) -> Any:
+    """Loads a family with options that make it small."""
+    return functools.partial(load_small, tiny_weights(folder))
+
+
+def pictures() -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((40, 32), (51, 77), (64, 64))]
+
+
+def reference(path: Path, kind: str) -> np.ndarray:
+    """What a user of the library alone would write, its features by their documented names."""
+    import torch
+    import transformers
+
+    processor = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
+    batch = processor(images=[Image.fromarray(one) for one in pictures()], return_tensors="pt")
+    model = transformers.AutoModel.from_pretrained(path).eval()
+    with torch.inference_mode():
+        if kind in ("clip", "siglip"):
+            found = model.get_image_features(**batch)
+            found = found if isinstance(found, torch.Tensor) else found.pooler_output
+        else:
+            found = model(**batch).last_hidden_state[:, 0]
+    features: np.ndarray = found.numpy()
+    return features
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_librarys_processor_and_forward(load, folder, kind):
+    path = tiny_transformers(folder, kind)
+    encoder = load("transformers", weights=str(path))
+    assert np.allclose(encoder.encode(pictures()), reference(path, kind), rtol=1e-5, atol=1e-5)
+    assert encoder.dim == {"clip": 16}.get(kind, 32)
+
+
+def test_identity_and_fingerprint_cover_weights_config_and_processor(load, folder, tmp_path):
+    path = shutil.copytree(tiny_transformers(folder), tmp_path / "model")
+    before = load("transformers", weights=str(path)).identity
+    assert set(before["files_sha256"]) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert sorted(one.name for one in files(weights=str(path))) == sorted(before["files_sha256"])
+    told = json.loads((path / "preprocessor_config.json").read_text())
+    (path / "preprocessor_config.json").write_text(json.dumps(told | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert load("transformers", weights=str(path)).identity != before
+
+
+def changed(folder: Path, target: Path, change: Any) -> str:
+    path = shutil.copytree(tiny_transformers(folder), target)
+    change(path)
+    return str(path)
+
+
+def without_a_tensor(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(path / "model.safetensors")
+    name = next(name for name in state if "layernorm" in name or "query" in name or "q_proj" in name)
+    save_file({key: value for key, value in state.items() if key != name}, path / "model.safetensors")
+
+
+def with_config(**values: Any) -> Any:
+    def change(path: Path) -> None:
+        told = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(told | values))
+
+    return change
+
+
+def remove(name: str) -> Any:
+    return lambda path: (path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without_a_tensor, "does not fit ViTModel in 1 tensors, the first: .* missing"),
+        (with_config(hidden_size=64), "(cannot be opened by ViTModel|does not fit ViTModel)"),
+        (with_config(model_type="vitt"), "is a model of type 'vitt', did you mean 'vit'"),
+        (with_config(model_type="siglip2"), "SigLIP 2 of flexible resolution.*take one of fixed resolution"),
+        (lambda path: (path / "config.json").write_text("[]"), "config.json names no model_type"),
+        (remove("config.json"), "weights: no folder .* with a file config.json"),
+        (remove("preprocessor_config.json"), "lacks preprocessor_config.json|opens no image processor"),
+        (remove("model.safetensors"), "cannot be opened|lacks model.safetensors"),
+        (
+            lambda path: (path / "model.safetensors").write_bytes(b"x" * 40),
+            "weights: .*(cannot be opened|damaged)",
+        ),
+        (with_config(image_size=64), "(does not fit|refuses pictures|cannot be opened)"),
+    ],
+)
+def test_folders_that_are_no_model_are_refused(load, folder, tmp_path, change, words):
+    with pytest.raises(InputError, match=words):
+        load("transformers", weights=changed(folder, tmp_path / "model", change))

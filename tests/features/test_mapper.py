@@ -1,0 +1,435 @@
+"""Heads: loss and gradient by plain lines, the form that is published, the choice by validation alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from attrib_core.common.errors import InputError
+from attrib_core.features.heads import heads
+from attrib_core.features.mapper import contrastive_training, pairs
+from attrib_core.features.mapper import tuning_data as gathering
+from attrib_core.features.mapper.tuning_data import Material
+from attrib_core.storage import tables
+from tests.features.embedding_fixtures import write_embeddings, write_parts
+from tests.features.mapper_fixtures import DIM, SETTINGS, made_up, material, plain_loss, tuned, unit
+
+# --- the loss
+
+
+@pytest.mark.parametrize("negatives", [0, 3])
+def test_loss_against_plain_lines(negatives):
+    random = np.random.default_rng(0)
+    real, synth = (unit(random.normal(size=(7, 5))) for _ in range(2))
+    others = unit(random.normal(size=(negatives, 5)))
+    groups = np.array([0, 0, 1, 2, 2, 2, 3])
+    got = contrastive_training.contrastive_loss(
+        *map(torch.from_numpy, (real, synth, groups)),
+        temperature=0.2,
+        negatives=torch.from_numpy(others) if negatives else None,
+    )
+    assert got.item() == pytest.approx(plain_loss(real, synth, groups, 0.2, others), rel=1e-12)
+
+
+# --- the heads in training
+
+
+def test_directions_are_orthonormal_and_every_set_weighs_the_same():
+    given = made_up(9, seed=0)
+    basis = contrastive_training.directions(given, 7)
+    assert basis.shape == (DIM, 7)
+    assert np.allclose(basis.T @ basis, np.eye(7), atol=1e-12)
+    assert (basis[np.abs(basis).argmax(axis=0), np.arange(7)] > 0).all()
+    rows = np.r_[np.arange(len(given.real)), np.repeat(np.flatnonzero(given.real_set == 2), 4)]
+    heavier = replace(given, real=given.real[rows], real_set=given.real_set[rows])
+    assert np.allclose(contrastive_training.directions(heavier, 7), basis, atol=1e-6)
+
+
+def test_directions_are_no_more_than_the_training_embeddings_span():
+    given = made_up(2, seed=0, queries=1)  # two exemplars, two queries
+    assert contrastive_training.directions(given, DIM).shape == (DIM, 4)
+
+
+def test_batches_visit_every_set_as_often_and_pair_within_sets():
+    given = made_up(9, seed=0, queries=7)
+    steps = list(
+        contrastive_training.batches(
+            given, batch_sets=4, images_each=2, negatives=3, pool=10, key=(1,), epoch=1
+        )
+    )
+    assert len(steps) == 4 * 2  # 7 queries in pairs of 2: 4 rounds, of 9 sets taken 4 at a time
+    seen = np.zeros(9, int)
+    for batch in steps:
+        assert np.array_equal(given.real_set[batch.real], batch.groups)
+        assert np.array_equal(given.synth_set[batch.synth], batch.groups)
+        assert len(batch.synth.unique()) == len(batch.synth) == 8
+        assert len(batch.negatives.unique()) == 3 and batch.negatives.max() < 10
+        numbers, counts = np.unique(batch.groups, return_counts=True)
+        assert len(numbers) == 4 and (counts == 2).all()
+        seen[numbers] += 1
+    assert seen.sum() == 32 and seen.max() <= 4
+    again = list(
+        contrastive_training.batches(
+            given, batch_sets=4, images_each=2, negatives=3, pool=10, key=(1,), epoch=1
+        )
+    )
+    other = list(
+        contrastive_training.batches(
+            given, batch_sets=4, images_each=2, negatives=3, pool=10, key=(1,), epoch=2
+        )
+    )
+    assert all(torch.equal(a.synth, b.synth) for a, b in zip(steps, again, strict=True))
+    assert not all(torch.equal(a.synth, b.synth) for a, b in zip(steps, other, strict=True))
+
+
+def test_a_set_with_fewer_queries_gives_fewer_pairs():
+    given = made_up(3, seed=0, queries=1)
+    for batch in contrastive_training.batches(
+        given, batch_sets=3, images_each=5, negatives=0, pool=0, key=(1,), epoch=1
+    ):
+        assert len(batch.groups) == 3 and len(batch.negatives) == 0
+
+
+# --- the score of validation
+
+
+def test_average_precision_against_scikit_learn():
+    random = np.random.default_rng(0)
+    similar, own = random.normal(size=(20, 30)), random.normal(size=(20, 4)) + 1
+    got = pairs.average_precisions(similar, own)
+    truth = [0] * 30 + [1] * 4
+    expected = [
+        average_precision_score(truth, np.r_[rest, mine]) for rest, mine in zip(similar, own, strict=True)
+    ]
+    assert np.allclose(got, expected)
+
+
+def test_a_tie_counts_as_half_a_place():
+    similar = np.array([[0.5, 0.5, 0.1]])
+    assert pairs.average_precisions(similar, np.array([[0.5]]))[0] == pytest.approx(
+        1 / 2
+    )  # between 1st and 3rd
+    assert pairs.average_precisions(similar[:, 2:], np.array([[0.5, 0.5]]))[0] == pytest.approx(1)
+
+
+def test_each_query_competes_with_its_own_exemplars_and_the_distractors_alone():
+    given = made_up(5, seed=0)
+    pool = unit(np.random.default_rng(1).normal(size=(8, DIM)))
+    real, synth = unit(given.real), unit(given.synth)
+    got = pairs.mean_average_precisions(given, real, synth, pool)
+    for number in range(5):
+        mine = real[given.real_set == number]
+        scores = [
+            average_precision_score([1] * len(mine) + [0] * 8, np.r_[mine @ query, pool @ query])
+            for query in synth[given.synth_set == number]
+        ]
+        assert got[number] == pytest.approx(np.mean(scores))
+
+
+# --- the choice
+
+
+def test_tuning_learns_the_turn_between_real_and_synthesized():
+    result = tuned(material())
+    choice = result.choice
+    assert choice["gain"] > 0.2 and choice["gain_low"] > 0
+    assert not choice["identity_is_best"] and choice["epoch"] > 0 and choice["penalty"] in (0.1, 1.0)
+    assert choice["validation_mean_average_precision"] == pytest.approx(
+        choice["untuned_validation_mean_average_precision"] + choice["gain"]
+    )
+    test, pool = made_up(9, seed=77), np.random.default_rng(8).normal(size=(80, DIM)).astype(np.float32)
+    untuned = heads.load(None)
+    scores = [
+        pairs.mean_average_precisions(
+            test, both.real(test.real), both.synth(test.synth), both.real(pool)
+        ).mean()
+        for both in (untuned, result.heads)
+    ]
+    assert scores[1] > scores[0] + 0.1  # on sets that neither training nor choice has seen
+
+
+def test_of_one_validation_set_the_gain_has_no_interval():
+    given = material()
+    one = pairs.Sets(
+        given.validation.names[:1],
+        given.validation.real[given.validation.real_set == 0],
+        given.validation.real_set[given.validation.real_set == 0],
+        given.validation.synth[given.validation.synth_set == 0],
+        given.validation.synth_set[given.validation.synth_set == 0],
+    )
+    choice = tuned(replace(given, validation=one)).choice
+    assert choice["validation_sets"] == 1 and choice["gain"] > 0
+    assert choice["gain_low"] is None and choice["gain_high"] is None
+
+
+def test_the_saved_heads_have_the_score_that_the_choice_states():
+    given = material()
+    result = tuned(given)
+    both, validation = result.heads, given.validation
+    scores = pairs.mean_average_precisions(
+        validation, both.real(validation.real), both.synth(validation.synth), both.real(given.distractors)
+    )
+    assert scores.mean() == pytest.approx(result.choice["validation_mean_average_precision"], abs=1e-6)
+    chosen = [row for row in result.curve if row["chosen"]]
+    assert len(chosen) == 1
+    assert chosen[0]["validation_mean_average_precision"] == max(
+        row["validation_mean_average_precision"] for row in result.curve
+    )
+    tables.from_rows(result.curve, tables.schema("mapper_curve"))
+    assert {row["epoch"] for row in result.curve if row["loss"] is None} == {0}
+
+
+def test_where_training_cannot_help_the_identity_is_kept_and_said_so():
+    result = tuned(material(bend=0.0, noise=0.01))  # queries are their exemplars: untuned is perfect
+    assert result.choice["identity_is_best"] and result.choice["gain"] == 0.0
+    assert result.choice["penalty"] is None and result.choice["epoch"] == 0
+    assert "the identity is kept" in result.choice["verdict"]
+    assert result.heads.real_head is not None
+    assert np.array_equal(result.heads.real_head.weight, np.eye(DIM, dtype=np.float32))
+
+
+def test_a_large_penalty_keeps_angles():
+    ends = {penalty: tuned(material(), penalties=(penalty,)).curve[-1]["drift"] for penalty in (0.0, 10.0)}
+    assert ends[10.0] < 0.05 * ends[0.0]
+
+
+def test_tuning_gives_the_same_bits_again_whatever_the_order_of_the_penalties():
+    first, second = tuned(material(), penalties=(0.1, 1.0)), tuned(material(), penalties=(1.0, 0.1, 1.0))
+    assert first.choice == second.choice and first.curve == second.curve
+    for one, other in zip(
+        (first.heads.real_head, first.heads.synth_head),
+        (second.heads.real_head, second.heads.synth_head),
+        strict=True,
+    ):
+        assert one is not None and other is not None
+        assert np.array_equal(one.weight, other.weight) and np.array_equal(one.bias, other.bias)
+
+
+def test_training_stops_when_patience_ends():
+    result = tuned(material(bend=0.0, noise=0.01), penalties=(1.0,), patience=3)
+    assert [row["epoch"] for row in result.curve if row["penalty"]] == [0, 1, 2, 3]
+
+
+def test_distractors_as_negatives_change_the_training():
+    with_negatives, without = (tuned(material(negatives=40), distractors=count) for count in (20, 0))
+    assert with_negatives.choice["gain"] > 0
+    losses = [
+        next(row["loss"] for row in one.curve if row["epoch"] == 1) for one in (with_negatives, without)
+    ]
+    assert losses[0] > losses[1]
+
+
+def test_training_that_diverges_is_an_error():
+    with pytest.raises(InputError, match="mapper.learning_rate: training diverged at 1e[+]30"):
+        tuned(material(), learning_rate=1e30)
+
+
+def test_one_set_cannot_be_contrasted():
+    with pytest.raises(InputError, match="exemplars.splits.train: it gives 1 exemplar set"):
+        tuned(replace(material(), train=made_up(1, seed=0)))
+
+
+# --- reading tables
+
+
+class Run:
+    """Tables of a tiny run: sets of three splits, with controls, and their embeddings."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        exemplars, queries = [], []
+        for number in range(10):
+            name = f"set-{number}"
+            split = ("train", "train", "validation", "test", "train")[number % 5]
+            exemplars += [
+                {
+                    "exemplar_id": f"{name}.{place}",
+                    "exemplar_set": name,
+                    "kind": ("object", "style")[number % 2],
+                    "split": split,
+                }
+                for place in range(1 + number % 2)
+            ]
+            queries += [
+                {"query_id": f"{name}.{condition}.{place}", "exemplar_set": name, "condition": condition}
+                for condition in ("customized", "control")
+                for place in range(3)
+            ]
+        self.exemplars, self.queries = pa.Table.from_pylist(exemplars), pa.Table.from_pylist(queries)
+        self.exemplar_ids = self.exemplars["exemplar_id"].to_pylist()
+        self.query_ids = self.queries["query_id"].to_pylist()
+        self.exemplar_vectors = random.normal(size=(len(exemplars), DIM)).astype(np.float32)
+        self.query_vectors = random.normal(size=(len(queries), DIM)).astype(np.float32)
+        self.pool_ids = [f"pool-{number}" for number in range(50)]
+        self.pool_vectors = random.normal(size=(50, DIM)).astype(np.float32)
+        self.folder = folder
+
+    def write(self, size: int = 7) -> dict[str, Any]:
+        folder = self.folder / str(size)
+        return {
+            "exemplars": self.exemplars,
+            "queries": self.queries,
+            "exemplar_embeddings": write_embeddings(
+                folder / "exemplars.parquet", self.exemplar_ids, self.exemplar_vectors
+            ),
+            "query_embeddings": write_parts(folder / "queries", self.query_ids, self.query_vectors, size),
+            "pool": write_parts(folder / "pool", self.pool_ids, self.pool_vectors, size),
+        }
+
+    def gather(self, size: int = 7, **changes: Any) -> Material:
+        options: dict[str, Any] = {
+            "excluded": ["pool-3"],
+            "kind": None,
+            "validation_distractors": 20,
+            "distractors": 1,
+            "seed": 4,
+        }
+        return gathering.gather(**(self.write(size) | options | changes))
+
+
+def same(first: Material, second: Material) -> bool:
+    arrays = [
+        (one.train.real, one.train.synth, one.train.real_set, one.train.synth_set, one.validation.real,
+         one.validation.synth, one.distractors, one.negatives)
+        for one in (first, second)
+    ]  # fmt: skip
+    return all(np.array_equal(left, right) for left, right in zip(*arrays, strict=True))
+
+
+def test_material_is_that_of_its_split_by_customized_models(tmp_path):
+    run = Run(tmp_path)
+    got = run.gather()
+    assert got.train.names == ("set-0", "set-1", "set-4", "set-5", "set-6", "set-9")
+    assert got.validation.names == ("set-2", "set-7")
+    assert got.validation.real.shape == (3, DIM) and got.validation.synth.shape == (6, DIM)
+    wanted = [run.query_ids.index(f"set-7.customized.{place}") for place in range(3)]
+    assert np.array_equal(got.validation.synth[got.validation.synth_set == 1], run.query_vectors[wanted])
+    assert len(got.distractors) == 20 and len(got.negatives) == 16
+    rows = {row.tobytes() for row in np.concatenate([got.distractors, got.negatives])}
+    assert len(rows) == 36 and run.pool_vectors[3].tobytes() not in rows
+
+
+def test_a_mapper_for_one_kind_sees_sets_of_that_kind_alone(tmp_path):
+    run = Run(tmp_path)
+    got = run.gather(kind="style")
+    assert got.train.names == ("set-1", "set-5", "set-9") and got.validation.names == ("set-7",)
+    both = run.gather()
+    where = np.flatnonzero(np.isin(both.train.synth_set, [1, 3, 5]))
+    assert np.array_equal(got.train.synth, both.train.synth[where])
+    assert np.array_equal(got.distractors, both.distractors)
+    for row, name in enumerate(run.exemplar_ids):
+        if int(name[4]) % 2 == 0:
+            run.exemplar_vectors[row] = np.nan  # objects: never looked at
+    assert same(run.gather(kind="style"), got)
+
+
+def test_material_does_not_depend_on_parts_or_order(tmp_path):
+    run = Run(tmp_path)
+    expected = run.gather(7)
+    assert same(run.gather(100), expected)
+    order = np.random.default_rng(0).permutation(len(run.queries))
+    run.queries = run.queries.take(order[::-1])
+    run.query_ids, run.query_vectors = [run.query_ids[row] for row in order], run.query_vectors[order]
+    assert same(run.gather(5), expected)
+
+
+def test_the_test_split_and_the_control_are_never_looked_at(tmp_path):
+    run = Run(tmp_path)
+    expected = run.gather()
+    for row, name in enumerate(run.exemplar_ids):
+        if name.startswith(("set-3.", "set-8.")):
+            run.exemplar_vectors[row] = np.nan
+    for row, name in enumerate(run.query_ids):
+        if name.startswith(("set-3.", "set-8.")) or ".control." in name:
+            run.query_vectors[row] = np.nan
+    assert same(run.gather(), expected)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    run = Run(tmp_path)
+    with pytest.raises(
+        InputError, match="mapper.distractors: 3 negatives .* lower mapper.validation_distractors"
+    ):
+        run.gather(validation_distractors=49, distractors=3)
+    no_validation = run.exemplars.filter(pa.compute.not_equal(run.exemplars["split"], "validation"))
+    with pytest.raises(InputError, match="no set has the split 'validation'"):
+        run.gather(**{"exemplars": no_validation})
+    no_style = run.exemplars.filter(pa.compute.not_equal(run.exemplars["exemplar_set"], "set-7"))
+    with pytest.raises(
+        InputError,
+        match=r"mapper.trained_on: no style set has the split 'validation'.* exemplars.style_sets, or take 'style'",
+    ):
+        run.gather(**{"exemplars": no_style, "kind": "style"})
+    silent = run.queries.filter(pa.compute.not_equal(run.queries["exemplar_set"], "set-2"))
+    with pytest.raises(
+        InputError, match="1 sets of split 'validation' have no customized queries, such as 'set-2'"
+    ):
+        run.gather(**{"queries": silent})
+    run.query_ids = [name.replace("set-4", "other") for name in run.query_ids]
+    with pytest.raises(InputError, match="3 pictures have none, such as query 'set-4.customized.0'"):
+        run.gather()
+
+
+def test_an_embedding_without_direction_is_named(tmp_path):
+    run = Run(tmp_path)
+    run.exemplar_vectors[0] = 0
+    with pytest.raises(InputError, match="exemplar 'set-0.0' is zero or not finite"):
+        run.gather()
+
+
+def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
+    run = Run(tmp_path)
+    files = run.write()
+    defaults = {"category": "fruit", "subject": "apple", "style": None, "caption": "", "seen": True}
+    image = {"bytes": b"", "path": ""}
+    rows = [row | defaults | {"image_id": "p", "image": image} for row in run.exemplars.to_pylist()]
+    tables.write(tmp_path / "exemplars.parquet", "exemplars", rows)
+    asked = {
+        "model_key": "m",
+        "prompt_kind": "scene",
+        "prompt_index": 0,
+        "sample_index": 0,
+        "prompt": "",
+        "seed": 1,
+    }
+    rows = [row | asked for row in run.queries.to_pylist()]
+    tables.write(tmp_path / "queries.parquet", "queries", rows)
+    tables.write(
+        tmp_path / "excluded.parquet",
+        "excluded",
+        [{"image_id": "pool-3", "reason": "exemplar", "exemplar_id": "x"}],
+    )
+    out = {name: str(tmp_path / "out" / name) for name in ("mapper", "curve", "choice")}
+    run_script(
+        "tune",
+        input={
+            "exemplars": str(tmp_path / "exemplars.parquet"),
+            "exemplar_embeddings": str(files["exemplar_embeddings"]),
+            "query_rows": [str(tmp_path / "queries.parquet")],
+            "queries": [str(path) for path in files["query_embeddings"]],
+            "pool": [str(path) for path in files["pool"]],
+            "excluded": str(tmp_path / "excluded.parquet"),
+        },
+        output=out,
+        params={
+            "kind": "object",
+            "settings": {**SETTINGS.__dict__, "epochs": 2},
+            "choices": {"penalties": [0.1], "starts": ["identity", "within"], "shrinkages": [0.1]},
+            "validation": {"distractors": 20},
+            "seed": 4,
+            "code": "x",
+        },
+        wildcards={"encoder": "e", "mapper": "linear-object"},
+    )
+    choice = json.loads(Path(out["choice"]).read_text())
+    assert heads.metadata(Path(out["mapper"])) == choice
+    assert heads.load(Path(out["mapper"])).real(run.pool_vectors).shape == (50, DIM)
+    assert len(tables.read(Path(out["curve"]), "mapper_curve")) == 2 + 3

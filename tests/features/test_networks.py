@@ -1,0 +1,281 @@
+"""What encoders with a network share: preparation as torchvision does it, weights that fit, places, precision."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attrib_core.common import families
+from attrib_core.common.errors import InputError
+from attrib_core.features.networks import state_dicts, weight_paths
+from attrib_core.features.networks.network_encoder import NetworkEncoder
+from attrib_core.features.networks.preprocessing import Preparation
+from tests.features.embedding_fixtures import noise_pictures
+from tests.features.encoders_fixtures import load_small, tiny_weights
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SHAPES = [(64, 64), (33, 64), (65, 41), (300, 47), (31, 32), (97, 203), (1, 1), (5, 90), (40, 41)]
+
+
+@pytest.fixture(scope="session")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Loads a family with options that make it small."""
+    return functools.partial(load_small, tiny_weights(tmp_path_factory.mktemp("weights")))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize", [None, 37, 41])
+def test_preparation_has_the_bits_of_torchvision(interpolation, resize):
+    from torchvision import transforms
+
+    how = transforms.InterpolationMode(interpolation)
+    reference = transforms.Compose(
+        [
+            transforms.Resize(resize or 32, interpolation=how),
+            transforms.CenterCrop(32),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    random = np.random.default_rng(0)
+    prepare = Preparation(32, MEAN, STD, resize, interpolation)
+    for shape in SHAPES:
+        picture = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        expected = reference(Image.fromarray(picture)).numpy().transpose(1, 2, 0)
+        assert np.array_equal(prepare(picture), expected), shape
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_squashing_has_the_bits_of_open_clip(interpolation):
+    import open_clip
+
+    reference = open_clip.image_transform(
+        32, is_train=False, mean=MEAN, std=STD, resize_mode="squash", interpolation=interpolation
+    )
+    prepare = Preparation(32, MEAN, STD, interpolation=interpolation, fit="squash")
+    for shape in SHAPES:
+        picture = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        expected = reference(Image.fromarray(picture)).numpy().transpose(1, 2, 0)
+        assert np.array_equal(prepare(picture), expected), shape
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resize": 24}, "resize: 24 is less than size, 32"),
+        ({"fit": "squash", "resize": 40}, "resize: is for fit: crop"),
+        ({"std": (1.0, 0.0, 1.0)}, r"std: \[1.0, 0.0, 1.0\]; expected numbers above 0"),
+    ],
+)
+def test_preparations_that_make_no_sense_are_refused(load, options, words):
+    with pytest.raises(InputError, match=f"^{words}"):
+        load("timm", **options)
+
+
+def test_identity_names_a_preparation_that_is_not_the_usual_one(load):
+    plain = load("timm").identity
+    for options in (
+        {"resize": 40},
+        {"interpolation": "bilinear"},
+        {"fit": "squash"},
+        {"precision": "bfloat16"},
+    ):
+        assert load("timm", **options).identity == plain | options
+    assert load("timm", resize=32).identity == plain
+
+
+def test_a_prefix_takes_the_tensors_below_it_alone(load, tmp_path):
+    import torch
+
+    own = state_dicts.read(Path(tiny_weights(tmp_path)))
+    wrapped = {f"module.base.{name}": value for name, value in own.items()} | {
+        "module.momentum": torch.ones(1)
+    }
+    torch.save({"state_dict": wrapped, "epoch": 9}, tmp_path / "wrapped.pth.tar")
+    encoder = load("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.base.")
+    pictures = noise_pictures(2)
+    assert np.array_equal(encoder.encode(pictures), load("timm").encode(pictures))
+    with pytest.raises(InputError, match="^prefix: no tensor of .* begins with 'module.bass.'; the first is"):
+        load("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.bass.")
+
+
+@pytest.mark.parametrize("family", ["timm", "open_clip", "transformers"])
+def test_bfloat16_gives_nearly_the_same_features(load, family):
+    pictures = noise_pictures(4)
+    exact, rough = (load(family, precision=choice).encode(pictures) for choice in ("float32", "bfloat16"))
+    assert rough.dtype == np.float32 and not np.array_equal(rough, exact)
+    length = np.linalg.norm(exact, axis=1)
+    assert (np.linalg.norm(rough - exact, axis=1) / length).max() < 0.05
+    assert np.array_equal(load(family, precision="bfloat16").encode(pictures[2:3]), rough[2:3])
+
+
+@pytest.mark.parametrize("family", ["timm", "open_clip", "transformers", "diffusion", "torchscript"])
+def test_batches_as_on_a_gpu_differ_in_last_bits_only(load, family):
+    """Batches of one shape, the last filled up: forced on the CPU."""
+    pictures, encoder = noise_pictures(11), load(family)
+    single = encoder.encode(pictures)
+    encoder._batch = 4
+    batched = encoder.encode(pictures)
+    assert batched.shape == single.shape
+    assert (np.linalg.norm(single - batched, axis=1) / np.linalg.norm(single, axis=1)).max() < 5e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["timm", "open_clip", "transformers", "diffusion", "torchscript"])
+def test_a_gpu_gives_the_features_of_the_cpu_in_any_batch(load, family):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    pictures, expected = noise_pictures(11), load(family).encode(noise_pictures(11))
+    length = np.linalg.norm(expected, axis=1)
+    for batch in (1, 4, 32):
+        found = load(family, device="cuda", batch=batch).encode(pictures)
+        assert (np.linalg.norm(found - expected, axis=1) / length).max() < 1e-4
+
+
+def fill_cache(
+    cache: Path, name: str, commit: str, files: dict[str, bytes], branch: str | None = "main"
+) -> Path:
+    """A model in the cache of huggingface_hub, in that library's own layout."""
+    folder = cache / ("models--" + name.replace("/", "--"))
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for file, content in files.items():
+        (snapshot / file).write_bytes(content)
+    if branch:
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / branch).write_text(commit)
+    return snapshot
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub that is looked into for the time of a test."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "hub"
+
+
+def test_the_hub_is_its_cache(cache, tmp_path):
+    first, second = "a" * 40, "b" * 40
+    fill_cache(cache, "me/net", first, {"model.safetensors": b"1"}, branch=None)
+    fill_cache(cache, "me/net", second, {"model.safetensors": b"2", "other.bin": b"3"})
+    found = weight_paths.file("hub:me/net", ["none.bin", "other.bin"])
+    assert found.read_bytes() == b"3" and found.parent.name == second
+    assert weight_paths.file(f"hub:me/net@{first}", ["model.safetensors"]).read_bytes() == b"1"
+    assert weight_paths.folder("hub:me/net", "model.safetensors").name == second
+
+
+def test_what_the_cache_lacks_is_told_with_how_to_fetch_it_and_where_to_put_it(cache):
+    fill_cache(cache, "me/net", "a" * 40, {"x": b""})
+    for weights, words in [
+        ("hub:me/other", "weights: 'me/other' is not in .*hub, or lacks w.bin; .*`hf download me/other`"),
+        ("hub:me/net", "weights: 'me/net' is not in .*, or lacks w.bin; .*FOLDER` and name"),
+        (
+            "hub:me/net@v1",
+            "weights: revision 'v1' of 'me/net' is not in .*`hf download me/net --revision v1`",
+        ),
+        ("hub:", "weights: 'hub:' names no model of the hub; expected hub:owner/model@revision"),
+        ("hub:a/b/c", "weights: 'a/b/c' is no name of the hub"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            weight_paths.file(weights, ["w.bin"])
+
+
+def test_weights_of_the_hub_are_the_file_that_lies_there(load, cache, tmp_path):
+    file = tiny_weights(tmp_path)
+    fill_cache(cache, "me/net", "c" * 40, {"model.safetensors": file.read_bytes()})
+    encoder, plain = load("timm", weights="hub:me/net"), load("timm")
+    assert encoder.identity == plain.identity
+    assert np.array_equal(encoder.encode(noise_pictures(2)), plain.encode(noise_pictures(2)))
+
+
+def test_weights_of_another_architecture_are_refused_by_every_family(load, tmp_path):
+    """A file that is fine in itself, but of another network; and what a run would hash before it starts."""
+    other = str(tiny_weights(tmp_path))
+    with pytest.raises(InputError, match="prefix: no tensor of .* begins with 'visual.'"):
+        load("open_clip", weights=other)
+    with pytest.raises(InputError, match="does not fit the network in .* tensors"):
+        load("timm", architecture="test_vit", weights=other)
+    with pytest.raises(InputError, match="weights: no folder"):
+        load("transformers", weights=other)
+    digest = families.load(
+        "encoders", "timm", {"architecture": "test_efficientnet", "weights": other, "size": 32}
+    )
+    with pytest.raises(InputError, match="is no TorchScript file that torch opens"):
+        load("torchscript", weights=other, sha256=digest.identity["weights_sha256"])
+
+
+def place_matters(first_wrong: int) -> Any:
+    """A network that gives an input in place `first_wrong` or behind another last bit."""
+    import torch
+
+    class Placed(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            means = pictures.mean(dim=(2, 3))
+            off = torch.arange(len(means)) >= first_wrong
+            return torch.where(off[:, None], torch.nextafter(means, means + 1), means)
+
+    return Placed()
+
+
+@pytest.mark.parametrize(("first_wrong", "batch"), [(99, 16), (8, 8), (3, 2), (1, 1)])
+def test_a_batch_on_a_cpu_is_one_in_which_no_place_changes_a_bit(first_wrong, batch):
+    made = NetworkEncoder(place_matters(first_wrong), small, dim=3, batch=5, device="cpu")
+    assert made.batch == batch
+    pictures = noise_pictures(21)
+    together = made.encode(pictures)
+    assert np.array_equal(made.encode(pictures[::-1])[::-1], together)
+    assert np.array_equal(np.concatenate([made.encode([one]) for one in pictures]), together)
+
+
+def test_a_network_that_takes_one_picture_at_a_time_is_given_one():
+    import torch
+
+    class Traced(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return pictures.mean(dim=(2, 3)).view(1, 3)
+
+    made = NetworkEncoder(Traced(), small, dim=3, batch=5, device="cpu")
+    assert made.batch == 1
+    pictures = noise_pictures(3)
+    means = np.stack([small(one).mean(axis=(0, 1)) for one in pictures])
+    assert np.allclose(made.encode(pictures), means, rtol=1e-5)
+
+
+def test_a_network_whose_dimension_changes_is_an_error_of_the_input():
+    import torch
+
+    class Changing(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            wide = 4 if pictures.mean() > 200 else 3
+            return pictures.flatten(1)[:, :wide]
+
+    made = NetworkEncoder(Changing(), small, dim=3, batch=5, device="cpu")
+    made.identity = {"family": "torchscript"}
+    made.encode([np.zeros((8, 8, 3), np.uint8)])
+    white = np.full((8, 8, 3), 255, np.uint8)
+    words = r"encoder 'torchscript': the network gave features of shape \(16, 4\) for 16 pictures, expected \(16, 3\)"
+    with pytest.raises(InputError, match=words):
+        made.encode([white] * 16)
+
+
+@pytest.mark.parametrize(("side", "batch"), [(64, 16), (128, 8), (224, 2), (363, 1), (2000, 1)])
+def test_the_size_of_a_picture_decides_about_a_batch_on_a_cpu(side, batch):
+    prepare = functools.partial(np.resize, new_shape=(side, side, 3))
+    made = NetworkEncoder(
+        place_matters(99), lambda one: prepare(one).astype(np.float32), dim=3, batch=5, device="cpu"
+    )
+    assert made.batch == batch
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    return picture[:8, :8].astype(np.float32)

@@ -1,0 +1,317 @@
+"""The report: what it counts, shows, draws and says, on a made-up run and on tables made by hand."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from attrib_core.attribution.metrics import best_features, metrics_table
+from attrib_core.common.errors import InputError
+from attrib_core.diffusion.synthesis import report_sample
+from attrib_core.report import build, formatting, run_results
+from attrib_core.report.plots import curves
+from attrib_core.report.sections import row_lookup
+from attrib_core.storage import tables
+from tests.report.report_fixtures import SAMPLES, inputs_of, jobs_of, write_pictures, write_run
+
+ROOT = Path(__file__).parents[2]
+ENCODERS, MAPPERS = ["pixel", "efficientnet"], ["untuned", "linear-object", "linear-style"]
+SHOWN = dict(gallery_sets=2, retrievals=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "run"
+    write_run(folder)
+    return folder
+
+
+def make(run: Path, **changes: Any) -> build.Report:
+    options = dict(
+        run="tiny", seed=3, encoders=ENCODERS, mappers=MAPPERS, sections={"synthesis": {"steps": 12}},
+        benchmarks=run / "benchmarks", jobs=jobs_of(run), ties="half", **SHOWN,
+    )  # fmt: skip
+    return build.build(run_results.RunFiles.of(inputs_of(run)), **(options | changes))
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> build.Report:
+    return make(run)
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, ids and pictures of a page; an unclosed or crossed element fails."""
+
+    VOID = frozenset("meta img br path rect circle use line image".split())
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids += [values["id"]] if values.get("id") else []
+        self.sources += [values[name] or "" for name in ("src", "href", "xlink:href") if name in values]
+        if tag == "img":
+            self.pictures.append(values)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+
+def test_the_page_stands_alone_and_is_well_formed(report: build.Report) -> None:
+    page = Page(report.html)
+    assert not page.open
+    assert len(page.ids) == len(set(page.ids))
+    assert all(source.startswith(("data:image/", "#")) for source in page.sources)
+    assert {source[1:] for source in page.sources if source.startswith("#")} <= set(page.ids)
+    assert all(picture["alt"] for picture in page.pictures)
+    assert "<script" not in report.html and "@import" not in report.html
+    assert not re.search(r"url\((?!#)", report.html)
+    assert len(report.html) < 6e6
+
+
+def test_the_page_does_not_depend_on_when_it_is_made(run: Path, report: build.Report) -> None:
+    again = make(run)
+    assert again.html == report.html
+    assert again.plots == report.plots
+
+
+def test_counts_are_those_of_the_files(run: Path) -> None:
+    facts = run_results.read_facts(run_results.RunFiles.of(inputs_of(run)))
+    exemplars = pq.read_table(run / "exemplars.parquet")
+    assert facts.exemplars == exemplars.num_rows
+    assert len(facts.sets) == len(set(exemplars["exemplar_set"].to_pylist())) == 17
+    assert facts.pool_rows == 80 + exemplars.num_rows
+    assert facts.distractors == facts.pool_rows - facts.excluded_rows
+    assert facts.queries == {"customized": 17 * 8, "control": 17 * 8}
+    assert facts.rejects == {"too small": 4, "unreadable": 3}
+    assert sum(row["size"] for row in facts.sets) == facts.exemplars
+
+
+def test_the_headline_table_holds_the_measured_values(run: Path, report: build.Report) -> None:
+    rows = {
+        tuple(row[name] for name in ("split", "kind", "encoder", "metric", "k")): row
+        for row in report.tables["headline.csv"]
+    }
+    columns = {"untuned": "untuned", "linear-object": "tuned", "linear-style": "tuned"}
+    for row in pq.read_table(run / "metrics.parquet").to_pylist():
+        across = row["mapper"] not in ("untuned", f"linear-{row['kind']}")
+        if row["seen"] == row["prompt_kind"] == "all" and not across:
+            line = rows[row["split"], row["kind"], row["encoder"], row["metric"], row["k"]]
+            column = f"{row['condition']}_{columns[row['mapper']]}"
+            assert line[f"{column}_value"] == row["value"]
+            assert line[f"{column}_ci_high"] == row["ci_high"]
+            assert (line["chance"], line["n_models"]) == (row["chance"], row["n_models"])
+    one = next(row for row in rows.values() if row["split"] == "test" and row["k"] == 10)
+    assert f"{formatting.share(one['customized_tuned_value'])}<i>" in report.html
+
+
+def test_matched_and_strata_are_those_of_the_tables(run: Path, report: build.Report) -> None:
+    matched = metrics_table.measured(pq.read_table(run / "matched.parquet"))
+    assert matched and report.tables["matched.csv"] == matched
+    strata = metrics_table.measured(pq.read_table(run / "strata.parquet"))
+    assert report.tables["strata.csv"] == [row for row in strata if row["split"] == "test"] != []
+    section = report.html.partition("Unseen against seen, within like categories")[2].partition("</section>")[
+        0
+    ]
+    wanted = ("pixel", "untuned", "customized", "test", "object", "all", "recall_at_k", 10)
+    names = ("encoder", "mapper", "condition", "split", "kind", "prompt_kind", "metric", "k")
+    (one,) = (row for row in matched if tuple(row[name] for name in names) == wanted)
+    few = one["ci_low"] is None
+    interval = "" if few else f"[{formatting.points(one['ci_low'])}, {formatting.points(one['ci_high'])}]"
+    assert f"<td>{formatting.points(one['difference'])}<i>{interval}</i></td>" in section
+    for row in strata:
+        if tuple(row[name] for name in names) == wanted and row["group_by"] == "category":
+            assert f'<td class="l">{row["group"]}</td><td>{row["n_models"]}</td>' in section
+            assert f"<td>{formatting.share(row['value'])}<i>" in section
+
+
+def test_the_recall_curve_passes_through_the_measured_recall(run: Path, report: build.Report) -> None:
+    curve = {(row["kind"], row["encoder"], row["k"]): row for row in report.tables["recall_curve.csv"]}
+    checked, tuned = 0, 0
+    for row in report.tables["headline.csv"]:
+        point = curve.get((row["kind"], row["encoder"], row["k"]))
+        if row["split"] == "test" and row["metric"] == "recall_at_k" and point:
+            assert point["untuned"] == pytest.approx(row["customized_untuned_value"], abs=1e-12)
+            assert point["tuned"] == pytest.approx(row["customized_tuned_value"], abs=1e-12)
+            tuned += point["tuned"] != point["untuned"]
+            assert point["control"] == pytest.approx(row["control_untuned_value"], abs=1e-12)
+            assert point["chance"] == pytest.approx(row["chance"], abs=1e-12)
+            assert point["ceiling"] == pytest.approx(row["ceiling"], abs=1e-12)
+            checked += 1
+    assert checked >= 4 and tuned
+
+
+def test_distractor_shares_are_those_of_all_cosines(tmp_path: Path) -> None:
+    cosines = np.random.default_rng(5).uniform(-1, 1, (3, 400))
+    bins, rows = 200, []
+    for number, scores in enumerate(np.sort(cosines, axis=1)[:, ::-1]):
+        histogram, edges = np.histogram(scores[20:], bins, (-1, 1))
+        sums = np.histogram(scores[20:], edges, weights=scores[20:])[0]
+        rows.append(
+            dict(
+                encoder="e", mapper="untuned", query_id=f"q{number}", candidate_ids=[str(i) for i in range(20)],
+                similarities=scores[:20].tolist(), histogram=histogram.tolist(), histogram_sums=sums.tolist(),
+            )
+        )  # fmt: skip
+    tables.write(tmp_path / "candidates.parquet", "candidates", rows)
+    _, share = curves.distractor_shares(tmp_path / "candidates.parquet", ["q0", "q2"], bins=50)
+    expected = np.histogram(cosines[[0, 2]], 50, (-1, 1))[0] / 800
+    assert np.abs(share - expected).max() <= 1 / 800  # a float32 cosine may cross an edge
+
+
+@pytest.mark.slow
+def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    for part, path in enumerate(sorted(tmp_path.glob("synthesized/part-*.parquet"))):
+        rows = tables.read(path, "synthesized").to_pylist()
+        fewer = [row for row in rows if row["condition"] == "customized" or row["sample_index"] == 1]
+        write_pictures(tmp_path, part, fewer)
+    shown = make(tmp_path, gallery_sets=5).tables["gallery.csv"]
+    assert shown and all(row["query_id"].endswith("/1") for row in shown)
+
+
+def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
+    run: Path, report: build.Report
+) -> None:
+    soft = {}
+    for path in sorted(run.glob("calibration/*/*/soft_scores.parquet")):
+        for row in pq.read_table(path).to_pylist():
+            soft[path.parent.parent.name, path.parent.name, row["query_id"], row["rank"]] = row
+    known = metrics_table.read_metrics(run / "metrics.parquet", ENCODERS, MAPPERS)
+    best = {}
+    for kind in ("object", "style"):
+        encoder, mapper = best_features.best(known, kind)
+        best[kind] = (encoder, f"linear-{kind}" if mapper == "tuned" else "untuned")
+    assert any(mapper != "untuned" for _, mapper in best.values())
+    shown = report.tables["gallery.csv"]
+    sets = {row["exemplar_set"]: row for row in pq.read_table(run / "exemplars.parquet").to_pylist()}
+    assert len(shown) == 2 * 2 * SAMPLES * SHOWN["retrievals"]
+    for row in shown:
+        assert sets[row["exemplar_set"]]["split"] == "test"
+        truth = soft[*best[sets[row["exemplar_set"]]["kind"]], row["query_id"], row["rank"]]
+        for name in ("candidate_id", "is_exemplar", "similarity", "influence"):
+            assert row[name] == truth[name]
+    other = make(run, seed=4).tables["gallery.csv"]
+    assert {row["query_id"] for row in other} != {row["query_id"] for row in shown}
+
+
+def test_the_choice_does_not_hang_on_order_or_on_others() -> None:
+    names = [f"set-{number}" for number in range(40)]
+    chosen = report_sample.by_seed(names, 5, 7, "object")
+    assert report_sample.by_seed(reversed(names), 5, 7, "object") == chosen
+    assert report_sample.by_seed(names, 3, 7, "object") == chosen[:3]
+    assert report_sample.by_seed([name for name in names if name in chosen], 5, 7, "object") == chosen
+
+
+def test_a_picture_that_is_nowhere_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"part-0000\.parquet .*image_id 'nobody'"):
+        row_lookup.rows_by_id(sorted(run.glob("pool/part-*")), "image_id", ["nobody"], ["caption"])
+
+
+def test_plots_are_whole_svg_files(report: build.Report) -> None:
+    assert set(report.plots) == {
+        "recall.svg",
+        "recall_curve.svg",
+        "reliability.svg",
+        "similarities.svg",
+        "mapper.svg",
+    }
+    for name, text in report.plots.items():
+        root = ElementTree.fromstring(text)
+        ids = [element.get("id") for element in root.iter() if element.get("id")]
+        assert len(ids) == len(set(ids)), name
+        assert "var(--" not in text
+
+
+def test_a_report_without_times_and_pictures(run: Path) -> None:
+    made = make(run, gallery_sets=0, benchmarks=run / "nowhere")
+    page = Page(made.html)
+    assert not page.pictures and 'href="#gallery"' not in made.html and 'href="#times"' not in made.html
+    assert made.tables["gallery.csv"] == made.tables["stages.csv"] == []
+
+
+def test_each_mapper_has_its_panel_and_its_line_on_each_kind(report: build.Report) -> None:
+    assert report.html.count("<h3>Across kinds</h3>") == 1
+    assert "that was trained on sets of that kind" in report.html
+    across = report.html.partition("<h3>Across kinds</h3>")[2].partition("</table>")[0]
+    assert across.count("object mapper") == across.count("style mapper") == len(ENCODERS)
+    for encoder in ENCODERS:
+        assert f"{encoder}, object mapper" in report.plots["mapper.svg"]
+        assert f"{encoder}, style mapper" in report.plots["mapper.svg"]
+
+
+@pytest.mark.parametrize("mappers", [MAPPERS[:2], MAPPERS[:1]])
+def test_a_kind_without_a_mapper_has_no_tuned_values(run: Path, mappers: list[str]) -> None:
+    inputs = inputs_of(run)
+    for name, paths in inputs.items():
+        if isinstance(paths, list):
+            inputs[name] = [path for path in paths if not ("linear-" in path and mappers[-1] not in path)]
+    made = build.build(
+        run_results.RunFiles.of(inputs), run="tiny", seed=3, encoders=ENCODERS, mappers=mappers, sections={},
+        benchmarks=run / "benchmarks", jobs=jobs_of(run), **SHOWN,
+    )  # fmt: skip
+    assert not Page(made.html).open and "Across kinds" not in made.html
+    rows = {row["kind"]: row for row in made.tables["headline.csv"]}
+    if len(mappers) > 1:
+        assert rows["style"]["customized_tuned_value"] is None
+        assert rows["object"]["customized_tuned_value"] is not None
+        assert "none for style sets, which no mapper was trained on" in made.html
+    else:
+        assert "customized_tuned_value" not in rows["object"] and 'id="mapper"' not in made.html
+
+
+def test_an_encoder_without_metrics_is_named(run: Path) -> None:
+    with pytest.raises(InputError, match=r"metrics\.parquet: no rows for encoder 'clip'"):
+        metrics_table.read_metrics(run / "metrics.parquet", ["pixel", "clip"], MAPPERS)
+
+
+def test_the_script_writes_page_plots_and_tables(
+    run: Path, tmp_path: Path, run_script: Callable[..., None], report: build.Report
+) -> None:
+    run_script(
+        "report",
+        input=inputs_of(run),
+        output=dict(page=str(tmp_path / "report" / "index.html")),
+        params=dict(
+            settings=SHOWN, run="tiny", seed=3, encoders=ENCODERS, mappers=MAPPERS, ties="half",
+            sections={"synthesis": {"steps": 12}}, benchmarks=str(run / "benchmarks"), jobs=jobs_of(run),
+        ),
+    )  # fmt: skip
+    written = {path.name for path in (tmp_path / "report").iterdir()}
+    assert written == {"index.html", *report.tables, *report.plots}
+    assert (tmp_path / "report/index.html").read_text("utf-8") == report.html
+    with (tmp_path / "report/headline.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert float(rows[0]["chance"]) == report.tables["headline.csv"][0]["chance"]
+
+
+def test_the_report_needs_neither_torch_nor_snakemake() -> None:
+    code = "import sys, attrib_core.report.build; print(sorted({'torch', 'snakemake'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,78 @@
+"""The report's finer groups: what is matched, what is said of few models, each stratum's numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from attrib_core.attribution.metrics import metrics_table
+from attrib_core.report.plots import figures
+from attrib_core.report.sections import subgroups
+
+
+def match(**changes: Any) -> dict[str, Any]:
+    """A row of the matched comparison."""
+    base = dict(
+        encoder="e", mapper="untuned", condition="customized", split="test", kind="object", prompt_kind="all",
+        metric="recall_at_k", k=10, value=0.3, against_value=0.4, difference=-0.1, ci_low=-0.3, ci_high=0.1,
+        p_value=0.4, n_models=12, n_against=11, n_strata=3,
+    )  # fmt: skip
+    return base | changes
+
+
+def known(*rows: dict[str, Any]) -> metrics_table.Metrics:
+    same = dict(
+        encoder="e", mapper="untuned", condition="customized", split="test", kind="object", prompt_kind="all",
+        metric="recall_at_k", k=10, value=0.4,
+    )  # fmt: skip
+    return metrics_table.Metrics(tuple(same | row for row in ({"seen": "all"}, *rows)), ("e",), ("untuned",))
+
+
+def test_matched_groups_say_how_many_models_they_have_and_warn_of_few() -> None:
+    metrics = known({"seen": "seen"}, {"seen": "unseen"})
+    (note,) = subgroups.match_notes([match()], metrics)
+    assert "12 models of unseen categories and 11 models of seen ones, in 3 groups" in note
+    assert "too few" not in note
+    (note,) = subgroups.match_notes([match(n_models=3)], metrics)
+    assert "3 models" in note and "too few" in note
+    (note,) = subgroups.match_notes([match(n_models=1, ci_low=None, ci_high=None, p_value=None)], metrics)
+    assert "no interval" in note
+    (note,) = subgroups.match_notes([], known({"seen": "seen"}))
+    assert "has none of unseen categories" in note
+    (note,) = subgroups.match_notes([match(split="train")], metrics)
+    assert "no categories that are alike" in note
+
+
+def test_matched_lines_are_those_of_the_table() -> None:
+    other = match(condition="control", value=0.9)
+    (line,) = subgroups.matches([match(), other], known({"seen": "seen"}))
+    assert (line["encoder"], line["look"]) == ("e", "untuned")
+    assert line["cells"] == [("30.0", "40.0", "\u221210.0", "[\u221230.0, +10.0]", "0.400")]
+    assert subgroups.one_match([other, match()], "object", "e", "untuned", 10) == match()
+
+
+def test_strata_show_each_group_and_say_which_are_small() -> None:
+    def stratum(by: str, group: str, models: int, value: float) -> dict[str, Any]:
+        same = match(group_by=by, group=group, value=value, ceiling=0.5, chance=0.01, n_queries=4 * models)
+        return same | dict(n_models=models, ci_low=None if models == 1 else 0.1, ci_high=0.6)
+
+    rows = [
+        stratum("category", "bird", 1, 0.25),
+        stratum("category", "fish", 12, 0.5),
+        stratum("n_exemplars", "1", 40, 0.5),
+        stratum("n_exemplars", "2-4", 30, 0.5),
+    ]
+    birds, sizes = subgroups.strata(rows, known())
+    assert [(line.group, line.n_models, line.ceiling) for line in birds.lines] == [
+        ("bird", 1, "50.0"), ("fish", 12, "50.0"),
+    ]  # fmt: skip
+    assert [line.cells["e untuned"].interval for line in birds.lines] == ["", "[10.0, 60.0]"]
+    assert "1 of 2 groups have fewer than 10 models, 1 of them a single one" in birds.note
+    assert [line.group for line in sizes.lines] == ["1", "2\u20134"] and "at least 10 models" in sizes.note
+
+
+def test_histograms_of_cosines_have_an_axis() -> None:
+    edges = np.linspace(-1, 1, 6)
+    drawn = figures.similarities({"distractors": (edges, np.full(5, 0.2))}, title="x")
+    assert ">percent of its peak<" in drawn and ">100<" in drawn

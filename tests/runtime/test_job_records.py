@@ -1,0 +1,219 @@
+"""Records of finished jobs: what they hold, and how a copied or touched folder is known again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from attrib_core.common import hashing
+from attrib_core.common.errors import InputError
+from attrib_core.runtime import job_records, snakemake_metadata
+from attrib_core.storage import digests
+from tests.conftest import Named
+
+RUN = Path("results/tiny")
+SECOND = 10**9
+
+
+def job(rule: str, inputs: str, outputs: dict[str, str], second: int | None = None) -> None:
+    """A job ran: its outputs are written, at a time of its own where one is given, and recorded."""
+    for name, text in outputs.items():
+        RUN.mkdir(parents=True, exist_ok=True)
+        (RUN / name).write_text(text)
+        if second is not None:
+            set_times(**{name: second})
+    job_records.save(
+        SimpleNamespace(
+            rule=rule,
+            wildcards=Named({"encoder": "pixel"} if rule == "rank" else {}),
+            params=Named({"seed": 7, "settings": {"sizes": (1, 2), "path": Path("x")}}),
+            input=Named([str(RUN / name) for name in inputs]),
+            output=Named([str(RUN / name) for name in outputs]),
+            log=Named([str(RUN / "logs" / rule / "all.log")]),
+        )
+    )
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three jobs, a second apart, each of what the one before made."""
+    monkeypatch.chdir(tmp_path)
+    job("pool", "", {"a": "a", "b": "b"}, second=0)
+    job("rank", "ab", {"c": "c"}, second=1)
+    job("report", "c", {"d": "d"}, second=2)
+
+
+def time(name: str) -> int:
+    return (RUN / name).stat().st_mtime_ns // SECOND
+
+
+def set_times(**seconds: int) -> None:
+    for name, second in seconds.items():
+        os.utime(RUN / name, ns=(second * SECOND, second * SECOND))
+
+
+def test_a_record_holds_params_inputs_and_checksums(finished: None) -> None:
+    record = job_records.read(job_records.place(RUN, "rank", {"encoder": "pixel"}))
+    assert record is not None
+    assert record.params == {"seed": 7, "settings": {"sizes": [1, 2], "path": "x"}}
+    assert record.inputs == ["results/tiny/a", "results/tiny/b"]
+    output = record.outputs["results/tiny/c"]
+    assert (output.size, output.modified, output.checksum) == (1, SECOND, hashing.file_digest(RUN / "c"))
+    assert [one.rule for one in job_records.all_of(RUN)] == ["pool", "rank", "report"]
+
+
+def test_a_job_outside_of_a_run_is_not_recorded(tmp_path: Path) -> None:
+    alone = SimpleNamespace(rule="rank", log=[str(tmp_path / "rank.log")])
+    assert job_records.save(alone) is None and not list(tmp_path.iterdir())
+
+
+def test_files_in_order_are_left_alone(finished: None) -> None:
+    set_times(a=50, b=50, c=51, d=52)
+    assert snakemake_metadata.settle(RUN) == []
+    assert time("d") == 52
+
+
+def test_copied_files_get_their_times_back(finished: None) -> None:
+    set_times(a=59, b=58, c=57, d=56)
+    snakemake_metadata.settle(RUN)
+    assert [time(name) for name in "abcd"] == [0, 0, 1, 2]
+    assert snakemake_metadata.settle(RUN) == []
+
+
+@pytest.mark.parametrize("name", ["a", "c"])
+def test_a_changed_file_keeps_its_time(finished: None, name: str) -> None:
+    """Of the same size or not: what depends on it is to run again."""
+    for text in ("x", "longer"):
+        (RUN / name).write_text(text)
+        set_times(**{name: 60})
+        snakemake_metadata.settle(RUN)
+        assert time(name) == 60 > time("d")
+
+
+def test_an_input_that_was_made_anew_is_no_copy(finished: None) -> None:
+    """The job before ran again, with the same bytes or others, and the next was killed before it began."""
+    job("pool", "", {"a": "new", "b": "b"})
+    snakemake_metadata.settle(RUN)
+    assert time("a") > time("c")
+
+
+def test_a_broken_record_counts_as_none(finished: None) -> None:
+    path = job_records.place(RUN, "rank", {"encoder": "pixel"})
+    for text in ("", "{", "[]", '{"rule": "rank"}', '{"outputs": {"c": {}}}'):
+        path.write_text(text)
+        assert job_records.read(path) is None
+    set_times(a=60)
+    assert snakemake_metadata.settle(RUN) == []  # nobody knows that c was made of it
+    assert job_records.read(RUN / "none.json") is None
+
+
+def test_what_a_fingerprint_covers_is_kept_once(finished: None) -> None:
+    covered = {"code": {"a": "1"}, "files": {}, "packages": {"numpy": "2"}}
+    for _ in range(2):
+        job_records.keep_coverage(RUN, "abc", covered)
+    assert job_records.coverage(RUN, "abc") == covered
+    assert job_records.coverage(RUN, "def") is None
+    assert len(list(job_records.all_of(RUN))) == 3
+
+
+def test_the_notes_of_snakemake_move_beside_the_results(finished: None) -> None:
+    deep = snakemake_metadata.METADATA / "@folder"
+    deep.mkdir(parents=True)
+    (snakemake_metadata.METADATA / "one").write_text("old")
+    (deep / "two").write_text("2")
+    for _ in range(2):
+        snakemake_metadata.house_metadata()
+    assert snakemake_metadata.METADATA.is_symlink()
+    assert (snakemake_metadata.HOME / "one").read_text() == "old" and (
+        snakemake_metadata.HOME / "@folder" / "two"
+    ).exists()
+    (snakemake_metadata.METADATA / "three").write_text("new")
+    assert (snakemake_metadata.HOME / "three").read_text() == "new"
+
+
+def test_a_checkout_without_notes_finds_those_that_came_with_the_results(finished: None) -> None:
+    snakemake_metadata.HOME.mkdir(parents=True)
+    (snakemake_metadata.HOME / "one").write_text("1")
+    snakemake_metadata.house_metadata()
+    assert (snakemake_metadata.METADATA / "one").read_text() == "1"
+
+
+def test_a_link_to_notes_that_were_removed_with_the_results_is_let_go(finished: None) -> None:
+    snakemake_metadata.let_go_of_lost_notes()
+    snakemake_metadata.house_metadata()
+    (snakemake_metadata.METADATA / "one").write_text("1")
+    snakemake_metadata.let_go_of_lost_notes()
+    assert (snakemake_metadata.METADATA / "one").read_text() == "1"
+    shutil.rmtree(snakemake_metadata.HOME)
+    snakemake_metadata.let_go_of_lost_notes()
+    snakemake_metadata.METADATA.mkdir()  # as Snakemake does
+    snakemake_metadata.house_metadata()
+    assert snakemake_metadata.METADATA.is_symlink() and snakemake_metadata.METADATA.is_dir()
+
+
+def test_jobs_without_a_note_of_snakemake_are_counted(finished: None) -> None:
+    def note(folder: Path, name: str) -> None:
+        parts = snakemake_metadata.note_of(str(RUN / name))
+        folder.joinpath(*parts).parent.mkdir(parents=True, exist_ok=True)
+        folder.joinpath(*parts).touch()
+
+    assert snakemake_metadata.without_notes(RUN) == (3, 3)
+    note(snakemake_metadata.METADATA, "a")
+    assert snakemake_metadata.without_notes(RUN) == (3, 3)  # its job has made another file
+    note(snakemake_metadata.METADATA, "b")
+    note(
+        snakemake_metadata.INCOMPLETE, "c"
+    )  # Snakemake was killed before it could note it; it will make it again
+    assert snakemake_metadata.without_notes(RUN) == (1, 3)
+    (RUN / "d").unlink()
+    assert snakemake_metadata.without_notes(RUN) == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["results/a", f"results/{'long' * 100}/a"])
+def test_notes_are_looked_for_where_snakemake_puts_them(tmp_path: Path, name: str) -> None:
+    from snakemake.persistence.file import FilePersistence
+
+    theirs = FilePersistence._record_path(SimpleNamespace(_fetch_max_len=lambda folder: 255), "x", name)
+    assert Path("x", *snakemake_metadata.note_of(name)) == Path(theirs)
+
+
+def test_digests_of_large_files_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "REMEMBERED", 3)
+    monkeypatch.setenv(digests.MEMORY, str(tmp_path / "memory"))
+    (tmp_path / "small").write_text("ab")
+    (tmp_path / "large").write_text("abcd")
+    expected = {name: hashing.file_digest(tmp_path / name) for name in ("small", "large")}
+    reads: list[Path] = []
+    real = hashing.file_digest
+    monkeypatch.setattr(digests.hashing, "file_digest", lambda path: reads.append(path) or real(path))
+    for _ in range(2):
+        digests._of_state.cache_clear()  # as another process would
+        assert {name: digests.of_file(tmp_path / name) for name in expected} == expected
+    assert [path.name for path in reads] == ["small", "large", "small"]
+    (tmp_path / "large").write_text("efgh")
+    os.utime(tmp_path / "large", ns=(1, 1))
+    assert digests.of_file(tmp_path / "large") != expected["large"]
+    for note in (tmp_path / "memory").iterdir():
+        note.write_text(json.dumps({"state": "other"}))
+    digests._of_state.cache_clear()
+    assert digests.of_file(tmp_path / "large") == real(tmp_path / "large")
+
+
+def test_a_digest_that_cannot_be_kept_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("abcd")
+    monkeypatch.setattr(digests, "REMEMBERED", 0)
+    monkeypatch.setenv(digests.MEMORY, str(tmp_path / "file" / "below"))
+    assert digests.of_file(tmp_path / "file") == hashing.file_digest(tmp_path / "file")
+    with pytest.raises(InputError, match="nothing"):
+        digests.of_data(tmp_path / "nothing")
+
+
+def test_a_folder_is_digested_by_names_and_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a").write_text("1")
+    assert digests.of_data(tmp_path / "x") == hashing.folder_digest(tmp_path / "x")

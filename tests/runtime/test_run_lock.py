@@ -1,0 +1,214 @@
+"""One Snakemake a run, jobs that do not outlive it, and file systems on which that cannot be promised."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from attrib_core.common.errors import InputError
+from attrib_core.runtime import run_lock
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds until what was to happen counts as not happening
+HOLD = (
+    "from attrib_core.runtime import run_lock; import sys; run_lock.hold('demo'); print('held', flush=True);"
+)
+STAY = "sys.stdin.read()"  # until it is killed, or whoever started it has ended
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory; what the test holds is let go at its end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv(run_lock.OWNER, raising=False)
+    monkeypatch.setattr(run_lock, "_held", [])
+    yield tmp_path
+    os.environ.pop(run_lock.OWNER, None)
+    for descriptor in run_lock._held:
+        os.close(descriptor)
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def wait_for_state(pid: int, state: str) -> None:
+    """Until all threads of a process are stopped (T), or it is a zombie (Z)."""
+    deadline = time.monotonic() + PATIENCE
+    while states(pid) != {state}:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def states(pid: int) -> set[str]:
+    found = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+            found.add(path.read_text().rpartition(")")[2].split()[0])
+    return found
+
+
+def test_a_second_is_refused_with_who_holds_until_the_first_is_killed(folder):
+    first = start(HOLD + STAY)
+    assert line(first) == "held"
+    words = rf"run 'demo': another Snakemake is at work on it \(process {first.pid} on .* since .*\); wait"
+    with pytest.raises(InputError, match=words):
+        run_lock.hold("demo")
+    with pytest.raises(InputError, match=words):
+        run_lock.check_free("demo")
+    run_lock.hold("another")
+    first.kill()
+    first.wait()
+    run_lock.check_free("demo")
+    run_lock.hold("demo")
+
+
+def test_looking_takes_nothing_and_makes_nothing(folder):
+    run_lock.check_free("demo")
+    assert not list(folder.iterdir())
+    run_lock.hold("demo")
+    os.close(run_lock._held.pop())
+    run_lock.check_free("demo")
+    run_lock.hold("demo")
+
+
+class Clock:
+    """In place of the module `time`: it goes on where somebody sleeps alone, and then something may happen."""
+
+    def __init__(self) -> None:
+        self.now, self.planned = 100.0, [(float("inf"), lambda: None)]
+        self.strftime = time.strftime
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        while self.planned[0][0] <= self.now:
+            self.planned.pop(0)[1]()
+
+
+@pytest.mark.parametrize(("seconds", "refused"), [(0.9, False), (1.1, True)])
+def test_a_look_at_the_wrong_moment_refuses_nobody(folder, monkeypatch, seconds, refused):
+    lock = run_lock.hold("demo")
+    os.close(run_lock._held.pop())
+    clock = Clock()
+    monkeypatch.setattr(run_lock, "time", clock)
+    with lock.open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)  # as who looks does for an instant
+        clock.planned.insert(0, (clock.now + seconds, lambda: fcntl.flock(look, fcntl.LOCK_UN)))
+        if refused:
+            with pytest.raises(InputError, match="another Snakemake is at work"):
+                run_lock.hold("demo")
+        else:
+            run_lock.hold("demo")
+            assert clock.now >= 100 + seconds
+
+
+JOB = """
+from attrib_core.runtime import run_lock
+import subprocess, sys
+run_lock.hold('demo')
+job = "from attrib_core.runtime import run_lock; import sys; run_lock.join(); print('joined', flush=True); sys.stdin.read()"
+child = subprocess.Popen([sys.executable, "-c", job], stdout=subprocess.PIPE, text=True)  # our standard input
+print(child.pid, child.stdout.readline(), flush=True)
+child.wait()
+"""
+
+
+def test_a_job_ends_with_its_snakemake_and_the_next_waits_for_it(folder):
+    first = start(JOB)
+    pid = int(line(first).split()[0])
+    os.kill(pid, 19)  # SIGSTOP: it cannot notice yet
+    wait_for_state(pid, "T")  # a signal takes its time, and so long the job looks on
+    first.kill()
+    first.wait()
+    second = start("import logging; logging.basicConfig();" + HOLD)
+    assert second.stderr is not None
+    assert "waiting for jobs of a Snakemake that was killed" in second.stderr.readline()
+    assert second.poll() is None
+    os.kill(pid, 18)  # SIGCONT
+    assert line(second) == "held"
+    assert second.wait() == 0
+
+
+def test_a_job_that_starts_after_its_snakemake_was_killed_does_nothing(folder, monkeypatch):
+    first = start(HOLD + "import os; print(os.environ['ATTRIB_SNAKEMAKE'], flush=True);" + STAY)
+    line(first)
+    owner = line(first)
+    first.kill()  # not waited for: a zombie is as dead
+    monkeypatch.setenv(run_lock.OWNER, owner)
+    wait_for_state(first.pid, "Z")
+    with pytest.raises(InputError, match="the Snakemake that started this job is gone"):
+        run_lock.join()
+    first.wait()
+
+
+@pytest.mark.parametrize("changed", ["boot", "processes"])
+def test_a_job_on_another_machine_or_in_a_container_is_not_watched(folder, monkeypatch, changed):
+    run_lock.hold("demo")
+    owner = json.loads(os.environ[run_lock.OWNER]) | {changed: "other", "pid": 1, "started": "never"}
+    monkeypatch.setenv(run_lock.OWNER, json.dumps(owner))
+    held = list(run_lock._held)
+    run_lock.join()
+    assert run_lock._held == held
+
+
+def test_a_number_that_was_given_again_is_another_process(folder):
+    run_lock.hold("demo")
+    owner = json.loads(os.environ[run_lock.OWNER])
+    assert run_lock._alive(owner)
+    assert not run_lock._alive(owner | {"started": str(int(owner["started"]) - 1)})
+
+
+@pytest.mark.parametrize(
+    ("mounts", "reliable"),
+    [
+        ("/dev/a / ext4 rw", True),
+        ("/dev/a / ext4 rw\nhost:/x /shared nfs4 rw,local_lock=none", True),
+        ("/dev/a / ext4 rw\nhost:/x /shared nfs rw,local_lock=all", False),
+        ("/dev/a / ext4 rw\nhost:/x /shared nfs rw,nolock", False),
+        ("/dev/a / ext4 rw\nx /shared lustre rw,flock", True),
+        ("/dev/a / ext4 rw\nx /shared lustre rw,localflock", False),
+        ("/dev/a / ext4 rw\nx /shared beegfs rw", False),
+        ("/dev/a / ext4 rw\nx /shareds beegfs rw", True),
+        ("/dev/a / ext4 rw\nx /shared/my\\040run beegfs rw", False),
+        ("x /shared/my\\040run beegfs rw\ny /shared/my\\040run ext4 rw", True),  # the later one lies on top
+    ],
+)
+def test_file_systems_on_which_locks_reach_all(tmp_path, monkeypatch, mounts, reliable):
+    (tmp_path / "mounts").write_text("".join(f"{one} 0 0\n" for one in mounts.split("\n")))
+    monkeypatch.setattr(run_lock, "MOUNTS", tmp_path / "mounts")
+    reason = run_lock.unreliable(Path("/shared/my run/deep"))
+    assert (reason is None) == reliable
+    assert reliable or "may keep locks from other machines" in str(reason)
+
+
+def test_a_file_system_without_locks_is_an_error_of_the_system(folder, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="not implemented"):
+        run_lock.hold("demo")

@@ -1,0 +1,290 @@
+"""What a change would run: worked out in one process for every key and module, for `test_rerun`.
+
+    python -m tests.workflow.reruns --write
+
+writes the table `attrib_core/runtime/provenance/reruns.csv` anew from what is found; read the difference before you
+commit it, since it is a promise to users.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import csv
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attrib_core.common import families
+from attrib_core.runtime.provenance import bindings, rerun_table
+from tests.workflow.rerun_changes import (
+    CHANGES,
+    ENCODERS,
+    EVENTS,
+    FAMILIES,
+    FAMILY_SECTIONS,
+    WITHOUT_CHOICE,
+    Changes,
+)
+from tests.workflow_fixtures import ROOT, TINY
+
+CARRIED = (
+    "Snakefile",
+    "config.yaml",
+    "profiles",
+    "rules",
+    "workflow_scripts",
+    "envs",
+    "config",
+    "tests/tiny.yaml",
+)
+
+
+def load_ask() -> Callable[..., dict[str, Any]]:
+    """The function of `rules/ask.py`, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location("ask", ROOT / "rules" / "ask.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ask
+
+
+def reference() -> dict[str, Any]:
+    """The config whose runs the table speaks of: the tiny one, with an encoder made of others.
+
+    It has a style set more, so that a mapper for style sets may be asked for, and parts with room for one more.
+    """
+    values = yaml.safe_load(TINY.read_text("utf-8"))
+    return changed(values, {"encoders": ENCODERS, "exemplars.style_sets": 4, "parts.exemplar_sets": 6})
+
+
+def changed(values: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    """A config with some keys set anew."""
+    result = copy.deepcopy(dict(values))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = result
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = copy.deepcopy(value)
+    return result
+
+
+def next_value(key: str, value: Any) -> Changes:
+    """Another value of a key: from CHANGES, else one that its type suggests."""
+    if key in CHANGES:
+        return CHANGES[key]
+    if isinstance(value, bool):
+        return {key: not value}
+    if isinstance(value, int):
+        return {key: value + 1}
+    if isinstance(value, float):
+        return {key: value / 2 if value else 0.5}
+    raise AssertionError(
+        f"{key}: no change is written in tests/workflow/reruns.py for a value like {value!r}"
+    )
+
+
+class Project:
+    """A copy of the repository that may be changed, and a folder in which its runs are planned."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.work = folder / "project", folder / "work"
+        self.work.mkdir(parents=True)
+        for name in CARRIED:
+            source, target = ROOT / name, self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(ROOT / "attrib_core", self.root / "attrib_core", ignore=ignored)
+        for weights in (ROOT / "attrib_core").rglob("*.safetensors"):
+            (self.root / weights.relative_to(ROOT)).symlink_to(weights)
+        for (kind, family), text in FAMILIES.items():
+            (self.root / "attrib_core" / kind / f"{family}.py").write_text(text, "utf-8")
+        self._ask = load_ask()
+
+    def config(self, values: Mapping[str, Any], name: str = "config.yaml") -> Path:
+        path = self.work / name
+        path.write_text(yaml.safe_dump(dict(values)), "utf-8")
+        return path
+
+    def plan(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """All jobs of a config, as `rules/ask.py` gives them."""
+        with unchanged_environment():
+            return self._ask(self.config(values, "asked.yaml"), folder=self.work, root=self.root)
+
+    @contextmanager
+    def edited(self, name: str, text: str) -> Iterator[None]:
+        """A file of the project with other text, for a while."""
+        path = self.root / name
+        before = path.read_bytes()
+        path.write_text(text, "utf-8")
+        try:
+            yield
+        finally:
+            path.write_bytes(before)
+
+
+@contextmanager
+def unchanged_environment() -> Iterator[None]:
+    """The Snakefile sets PYTHONPATH for its jobs; here that must not add up."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def values_compared(job: Mapping[str, Any]) -> set[str]:
+    """What Snakemake compares of a job's params: the values without their names, as a set."""
+    return {repr(value) for value in job["params"].values()}
+
+
+def touched(before: Mapping[str, Any], after: Mapping[str, Any], *, by_name: bool = False) -> set[int]:
+    """Numbers of the jobs of `after` that run for their own sake, where all of `before` is finished.
+
+    `by_name` holds params against each other name by name, which Snakemake does not.
+    """
+    finished = {tuple(job["output"]): job for job in before["jobs"]}
+    found = set()
+    for number, job in enumerate(after["jobs"]):
+        old = finished.get(tuple(job["output"]))
+        params = (lambda one: one["params"]) if by_name else values_compared
+        if old is None or set(old["input"]) != set(job["input"]) or params(old) != params(job):
+            found.add(number)
+    return found
+
+
+def closure(plan: Mapping[str, Any], first: set[int]) -> set[int]:
+    """These jobs and all that use what they make."""
+    makers = {path: number for number, job in enumerate(plan["jobs"]) for path in job["output"]}
+    found: set[int] = set()
+    grown = set(first)
+    while grown != found:
+        found = set(grown)
+        grown |= {
+            number
+            for number, job in enumerate(plan["jobs"])
+            if any(makers.get(path) in found for path in job["input"])
+        }
+    return found
+
+
+def names(plan: Mapping[str, Any], jobs: set[int]) -> frozenset[str]:
+    return frozenset(plan["jobs"][number]["rule"] for number in jobs)
+
+
+def outcome(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """Rules that a change touches, and rules that run."""
+    first = touched(before, after)
+    return names(after, first), names(after, closure(after, first))
+
+
+def with_every_definition_changed(text: str) -> str:
+    """A module in which each function, class and constant of the top level says something else."""
+    tree = ast.parse(text)
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        body.append(node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node.body.append(ast.parse("_changed = 0").body[0])
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for name in bindings.assigned(node):
+                body += ast.parse(f"{name} = {name}").body if name != "__all__" else []
+    tree.body = body
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def modules(root: Path = ROOT) -> list[str]:
+    """All modules of the library, and the scripts of the rules."""
+    files = [*(root / "attrib_core").rglob("*.py"), *(root / "workflow_scripts").glob("*.py")]
+    return sorted(path.relative_to(root).as_posix() for path in files if path.read_text("utf-8").strip())
+
+
+def by_key(project: Project, before: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """For each key of the config its name, and the plan with another value."""
+    for key, value in rerun_table.leaves(before["config"]).items():
+        if key not in WITHOUT_CHOICE:
+            yield key, project.plan(changed(reference(), next_value(key, value)))
+
+
+def by_module(project: Project) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """For each module its path, and the plan with every definition in it changed."""
+    for name in modules():
+        text = (project.root / name).read_text("utf-8")
+        other = (
+            text + "\n_changed = 0\n" if "workflow_scripts" in name else with_every_definition_changed(text)
+        )
+        with project.edited(name, other):
+            yield name, project.plan(reference())
+
+
+def found(project: Project) -> list[rerun_table.Row]:
+    """The whole table as it is."""
+    before = project.plan(reference())
+    rows = [
+        rerun_table.Row("event", name, *outcome(before, project.plan(changed(reference(), changes))))
+        for name, changes in EVENTS.items()
+    ]
+    rows += [rerun_table.Row("key", key, *outcome(before, after)) for key, after in by_key(project, before)]
+    rows += [rerun_table.Row("module", name, *outcome(before, after)) for name, after in by_module(project)]
+    return rows
+
+
+def generalised(rows: list[rerun_table.Row]) -> list[rerun_table.Row]:
+    """One row with `*` for the keys of a family's section, and rows of their own for those that differ."""
+    result = list(rows)
+    for section in FAMILY_SECTIONS:
+        own = [row for row in rows if row.kind == "key" and row.change.startswith(f"{section}.")]
+        common, _ = Counter((row.touches, row.runs) for row in own).most_common(1)[0]
+        alike = [row for row in own if (row.touches, row.runs) == common]
+        place = result.index(alike[0])
+        result = [row for row in result if row not in alike]
+        result.insert(place, rerun_table.Row("key", f"{section}.*", *common))
+    return result
+
+
+def main() -> None:
+    if sys.argv[1:] != ["--write"]:
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as folder, added_families():
+        rows = found(Project(Path(folder)))
+    rows = generalised(rows)
+    with rerun_table.FILE.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(rerun_table.COLUMNS)
+        for row in rows:
+            writer.writerow([row.kind, row.change, " ".join(sorted(row.touches)), " ".join(sorted(row.runs))])
+
+
+@contextmanager
+def added_families() -> Iterator[None]:
+    """A source `blank` and a base model `other`, so that `family` itself can be changed."""
+    with tempfile.TemporaryDirectory() as name:
+        packages = []
+        for (kind, family), text in FAMILIES.items():
+            folder = Path(name, kind)
+            folder.mkdir()
+            (folder / f"{family}.py").write_text(text, "utf-8")
+            package = importlib.import_module(families.KINDS[kind])
+            package.__path__.append(str(folder))
+            packages.append((package, str(folder)))
+        try:
+            yield
+        finally:
+            for package, folder in packages:
+                package.__path__.remove(folder)
+
+
+if __name__ == "__main__":
+    main()
