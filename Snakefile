@@ -52,7 +52,7 @@ rule all:
         expand(rules.pool_part.output, part=POOL_PARTS),
         expand(rules.customize_part.output, part=SET_PARTS),
         expand(rules.synthesize_part.output.queries, part=SET_PARTS),
-        expand(rules.synthesize_part.output.images if KEEP_PICTURES else [], part=SET_PARTS),
+        expand(rules.synthesize_part.output.images if KEEP_IMAGES else [], part=SET_PARTS),
         expand(rules.sample_part.output, part=SET_PARTS),
         expand(rules.embed_pool_part.output, encoder=ENCODERS, part=POOL_PARTS),
         expand(rules.embed_queries_part.output, encoder=ENCODERS, part=SET_PARTS),

@@ -7,7 +7,7 @@ from N(m + 0.42, 0.10^2), or, one time in ten, from the distractors' distributio
 nothing). m differs from query to query (deviation 0.05). So the posterior of every candidate and of "none"
 is known: the best value that any calibrator can reach. All forms are fitted at `--fitted` distractors and
 judged on other queries at every size. A run: each encoder's and mapper's own validation and test split, the
-pool thinned by the names of its pictures.
+pool thinned by the names of its images.
 
     published              published loss (softplus, the top 100 alone), relu and whole pool in use
     published, softplus    the same fit with the softplus kept in use: the relu alone taken away

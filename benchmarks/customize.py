@@ -2,13 +2,13 @@
 
     OMP_NUM_THREADS=2 python benchmarks/customize.py --sets 1 8 24 --steps 160
 
-Custom Diffusion of the bundled base model with the settings of the demo, on pictures of noise; one
+Custom Diffusion of the bundled base model with the settings of the demo, on images of noise; one
 thread unless OMP_NUM_THREADS says otherwise. Whatever runs, runs in a process of its own:
 
     stacked      so many exemplar sets in one stack, by the trainer of the workflow
     frozen       forward and backward of the frozen network alone at the same batch, nothing trained:
                  no trainer that runs these batches through this network can be faster
-    published    a process and a full model a set, one after another: pictures pass the autoencoder and
+    published    a process and a full model a set, one after another: images pass the autoencoder and
                  all prompts the text encoder at each step, and the optimizer holds the whole token table;
                  written anew from the description of the public trainers
 
@@ -154,9 +154,7 @@ def _child(method: str, folder: Path, options: argparse.Namespace, sets: int) ->
 def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     threads, device = os.environ["OMP_NUM_THREADS"], hardware.name("cpu")
     print(f"bundled base, {options.steps} steps of {_method(1).exemplar_batch} exemplar and", end=" ")
-    print(
-        f"{_method(1).prior_batch} prior pictures a set; {device}, threads: {threads}, {options.clock} time"
-    )
+    print(f"{_method(1).prior_batch} prior images a set; {device}, threads: {threads}, {options.clock} time")
     print(f"  {'sets':>4} {'method':10}" + "".join(f"{name:>14}" for name in COLUMNS))
     for row in rows:
         keys = ("speed", "speed_all", "times_one", "times_published", "times_published_all", "of_frozen")
@@ -168,7 +166,7 @@ def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
         print(f"  {row['sets']:4} {row['method']:10}{values}", flush=True)
 
 
-def _picture(name: str, number: int) -> np.ndarray:
+def _image(name: str, number: int) -> np.ndarray:
     from attrib_core.common import hashing
 
     return hashing.generator("benchmark", name, number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -185,7 +183,7 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     """Method, network and as many sets as asked for, ready for training."""
     import torch
 
-    from attrib_core.data import images
+    from attrib_core.data.images import to_png
     from attrib_core.diffusion.customization import train_stack, training_data
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -197,7 +195,7 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
             "kind": "object",
             "category": CATEGORY,
             "prompt": f"a {CATEGORY}",
-            "image": {"bytes": images.to_png(_picture("prior", number))},
+            "image": {"bytes": to_png(_image("prior", number))},
         }
         for number in range(PRIOR_IMAGES)
     ]
@@ -205,7 +203,7 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     ready = []
     for number in range(sets):
         one = training_data.ExemplarSet(
-            f"object-{number}", "object", CATEGORY, {"exemplar": images.to_png(_picture("exemplar", number))}
+            f"object-{number}", "object", CATEGORY, {"exemplar": to_png(_image("exemplar", number))}
         )
         prompts = training_data.training_prompts(one, {"object": method.object_prompt}, TOKEN)
         views = {"views": method.views, "scale_jitter": method.scale_jitter, "shift": method.shift}

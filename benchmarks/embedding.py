@@ -1,8 +1,8 @@
-"""Pictures a second and memory of embedding: a plain loop over a DataLoader, ours, and the parts of ours.
+"""Images a second and memory of embedding: a plain loop over a DataLoader, ours, and the parts of ours.
 
-    OMP_NUM_THREADS=1 python benchmarks/embedding.py --pictures 20000 --side 256 --size 96
+    OMP_NUM_THREADS=1 python benchmarks/embedding.py --images 20000 --side 256 --size 96
 
-JPEG pictures (some hundred different ones, over and over), EfficientNet-Lite0 with the weights that its
+JPEG images (some hundred different ones, over and over), EfficientNet-Lite0 with the weights that its
 package carries. One thread computes unless OMP_NUM_THREADS says otherwise. Each method runs in a process
 of its own, so that its peak memory is known; the clock starts when the network is loaded. The methods:
 
@@ -12,9 +12,9 @@ of its own, so that its peak memory is known; the clock starts when the network 
     ours           `embedding.embed`: a Parquet file in, a Parquet file out, as in a job of the workflow
     ours, threads  the same with --threads threads that decode ahead
     decoding       what `ours` does before the network, alone: read, decode, resample, normalise
-    network        what it does after that, alone: --at-once pictures, over and over
+    network        what it does after that, alone: --at-once images, over and over
 
-Printed are pictures a second, pictures a second of processor time (what counts beside other work; "of plain"
+Printed are images a second, images a second of processor time (what counts beside other work; "of plain"
 compares these), and peak resident memory, of the plain loop with its workers. All that give features must
 give the same ones, to 1e-4 of their length. With --enforce it is status 1
 where ours is slower than the plain loop or holds more than --limit MB. Nothing is written outside a
@@ -46,7 +46,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from attrib_core.common import families
-from attrib_core.data import images as decoding
+from attrib_core.data.images import to_rgb
 from attrib_core.features.embedding import embedding_tables, encoding
 from attrib_core.storage import tables
 
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         rows = [_measured(method, folder, options) for method in METHODS]
         _check(Path(folder))
     plain = rows[0]["per_cpu_second"]
-    print(f"{options.pictures} JPEG pictures of {options.side} pixels, network at {options.size},", end=" ")
+    print(f"{options.images} JPEG images of {options.side} pixels, network at {options.size},", end=" ")
     print(f"{os.environ['OMP_NUM_THREADS']} threads, {options.workers} workers of the DataLoader")
     print("  " + " " * 14 + "".join(f"{name:>13}" for name in COLUMNS))
     for row in rows:
@@ -90,13 +90,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=2000)
-    parser.add_argument("--side", type=int, default=256, help="of a picture, pixels")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--side", type=int, default=256, help="of an image, pixels")
     parser.add_argument("--size", type=int, default=96, help="that the network sees, pixels")
     parser.add_argument("--batch", type=int, default=64, help="of the plain loop")
     parser.add_argument("--workers", type=int, default=1, help="processes of the DataLoader")
     parser.add_argument("--threads", type=int, default=2, help="of ours that decode")
-    parser.add_argument("--at-once", type=int, default=200, help="pictures in memory for the network alone")
+    parser.add_argument("--at-once", type=int, default=200, help="images in memory for the network alone")
     parser.add_argument("--limit", type=float, default=1500, help="MB of ours, for --enforce")
     parser.add_argument("--folder", help="where temporary folders are made")
     parser.add_argument("--enforce", action="store_true", help="status 1 where a limit is missed")
@@ -105,7 +105,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _measured(method: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
-    names = ("pictures", "side", "size", "batch", "workers", "threads", "at_once")
+    names = ("images", "side", "size", "batch", "workers", "threads", "at_once")
     settings = [word for name in names for word in (f"--{name.replace('_', '-')}", getattr(options, name))]
     command = [sys.executable, __file__, "--folder", folder, "--method", method, *settings]
     done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
@@ -130,27 +130,27 @@ def _cpu() -> float:
 
 
 def _generate(folder: Path, options: argparse.Namespace) -> None:
-    """The same pictures as files and as a Parquet file."""
+    """The same images as files and as a Parquet file."""
     random = np.random.default_rng(0)
     (folder / "files").mkdir()
     encoded = []
-    for _ in range(min(DIFFERENT, options.pictures)):
+    for _ in range(min(DIFFERENT, options.images)):
         cells = random.integers(0, 256, (options.side // 8, options.side // 8, 3), dtype=np.uint8)
         stream = io.BytesIO()
         shown = Image.fromarray(cells).resize((options.side, options.side), Image.Resampling.BICUBIC)
         shown.save(stream, "JPEG", quality=90)
         encoded.append(stream.getvalue())
     schema = pa.schema([("image_id", pa.string()), ("image", tables.IMAGE)])
-    with pq.ParquetWriter(folder / "pictures.parquet", schema) as sink:
-        for start in range(0, options.pictures, ROWS):
-            numbers = range(start, min(start + ROWS, options.pictures))
+    with pq.ParquetWriter(folder / "images.parquet", schema) as sink:
+        for start in range(0, options.images, ROWS):
+            numbers = range(start, min(start + ROWS, options.images))
             images = [{"bytes": encoded[number % len(encoded)], "path": None} for number in numbers]
             sink.write_table(
                 pa.table(
                     {"image_id": [f"{number:07d}" for number in numbers], "image": images}, schema=schema
                 )
             )
-    for number in range(options.pictures):
+    for number in range(options.images):
         path = folder / "files" / f"{number:07d}.jpg"
         if number < len(encoded):
             path.write_bytes(encoded[number])
@@ -191,7 +191,7 @@ def _plain(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], None
             features = torch.cat([network(batch) for batch in loader])
         np.save(folder / "plain loop.npy", features.numpy())
 
-    return work, options.pictures
+    return work, options.images
 
 
 def _ours(threads: int) -> Callable[[Path, argparse.Namespace], tuple[Callable[[], None], int]]:
@@ -201,14 +201,12 @@ def _ours(threads: int) -> Callable[[Path, argparse.Namespace], tuple[Callable[[
         target = folder / f"ours-{threads}.parquet"
 
         def work() -> None:
-            made = encoding.embed(
-                folder / "pictures.parquet", ids="image_id", encoder=encoder, threads=number
-            )
+            made = encoding.embed(folder / "images.parquet", ids="image_id", encoder=encoder, threads=number)
             with tables.writer(target, embedding_tables.schema(encoder)) as sink:
                 for table in made:
                     sink.write(table)
 
-        return work, options.pictures
+        return work, options.images
 
     return prepared
 
@@ -217,18 +215,18 @@ def _decoding(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], N
     prepare = _encoder(options).prepare
 
     def work() -> None:
-        for batch in pq.ParquetFile(folder / "pictures.parquet").iter_batches(256, columns=["image"]):
+        for batch in pq.ParquetFile(folder / "images.parquet").iter_batches(256, columns=["image"]):
             for image in batch.column("image"):
-                prepare(decoding.to_rgb(image["bytes"].as_py(), where="a picture"))
+                prepare(to_rgb(image["bytes"].as_py(), where="an image"))
 
-    return work, options.pictures
+    return work, options.images
 
 
 def _network(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], None], int]:
     encoder = _encoder(options)
     files = sorted((folder / "files").iterdir())[: options.at_once]
-    ready = [encoder.prepare(decoding.to_rgb(path.read_bytes(), where=str(path))) for path in files]
-    times = max(1, min(options.pictures, 2000) // len(ready))
+    ready = [encoder.prepare(to_rgb(path.read_bytes(), where=str(path))) for path in files]
+    times = max(1, min(options.images, 2000) // len(ready))
 
     def work() -> None:
         for _ in range(times):

@@ -8,7 +8,7 @@ what that process holds of it in memory of its own, "mapped MB" what of the file
 queries and may be dropped by the system at any time. "build MB" is the largest memory of a process that
 builds it, libraries included. Vectors are random directions around random centres, one centre a hundred
 rows, so that neighbours mean something; all
-kinds of index find more in them than in isotropic noise, and other than in features of pictures. One
+kinds of index find more in them than in isotropic noise, and other than in features of images. One
 thread unless OMP_NUM_THREADS says otherwise. Agreement is the share of the true 10 nearest that the
 index returns, as the workflow measures it. Nothing is written outside a temporary folder.
 """

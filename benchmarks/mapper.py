@@ -11,7 +11,7 @@ gains for normally distributed. With three runs t is 4.3 and with two 12.7, so i
 is one observation. Resampling three runs with replacement would give too narrow an interval.
 
 On validation the best of many mappers was taken, so that gain flatters; test is the claim. Runs whose sets are drawn
-from the same pictures are other draws, not other worlds.
+from the same images are other draws, not other worlds.
 """
 
 from __future__ import annotations

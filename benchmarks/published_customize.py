@@ -2,7 +2,7 @@
 
 Started by `customize.py`. The protocol is that of the trainers of Kumari et al. (CVPR 2023) and of the
 example of diffusers, written anew from their description, without data loaders and logging: at each step
-pictures pass the autoencoder and all prompts the text encoder; the optimizer holds keys, values and the
+images pass the autoencoder and all prompts the text encoder; the optimizer holds keys, values and the
 whole token table, of which all gradients but the new token's are set to zero. Printed is a line of JSON.
 """
 
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--repeats", type=int, required=True)
     parser.add_argument("--clock", required=True)
-    parser.add_argument("--exemplars", type=int, required=True, help="exemplar pictures a step")
-    parser.add_argument("--priors", type=int, required=True, help="prior pictures a step")
+    parser.add_argument("--exemplars", type=int, required=True, help="exemplar images a step")
+    parser.add_argument("--priors", type=int, required=True, help="prior images a step")
     parser.add_argument("--rate", type=float, required=True, help="learning rate")
     given = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -61,8 +61,8 @@ def main() -> None:
     optimizer = torch.optim.AdamW(parameters, given.rate)
     scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     rows = given.exemplars + given.priors
-    pictures = np.random.default_rng(0).integers(0, 256, (rows, 3, SIDE, SIDE), dtype=np.uint8)
-    pixels = torch.from_numpy(pictures).float() / 127.5 - 1
+    images = np.random.default_rng(0).integers(0, 256, (rows, 3, SIDE, SIDE), dtype=np.uint8)
+    pixels = torch.from_numpy(images).float() / 127.5 - 1
     prompts = [f"a {TOKEN} {CATEGORY}"] * given.exemplars + [f"a {CATEGORY}"] * given.priors
     length = pipe.tokenizer.model_max_length
     ids = pipe.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids

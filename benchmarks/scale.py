@@ -4,7 +4,7 @@
 
 The real Snakefile, rules, params, fingerprints and records, in a copy of the checkout where two things differ:
 a job sleeps `--sleep` seconds and leaves empty tables in place of computing, and the pool's source has any
-number of rows (`--pool` for each exemplar set) and no pictures. For each size, in a folder of its own:
+number of rows (`--pool` for each exemplar set) and no images. For each size, in a folder of its own:
 
 - a dry run from nothing,
 - the run, whose jobs cost what Snakemake, the start of a process and its imports cost (up to `--most-jobs`),
@@ -83,9 +83,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sets", type=int, nargs="+", default=[100, 1000, 5000, 20000], help="exemplar sets")
-    parser.add_argument(
-        "--pool", type=int, default=50, help="pool pictures for each set; default: %(default)s"
-    )
+    parser.add_argument("--pool", type=int, default=50, help="pool images for each set; default: %(default)s")
     parser.add_argument(
         "--sleep", type=float, default=0.0, help="seconds that a job sleeps; default: %(default)s"
     )

@@ -19,7 +19,7 @@ COPIED = (
     "rules",
     "workflow_scripts",
 )
-SOURCE = '''"""Any number of rows without pictures."""
+SOURCE = '''"""Any number of rows without images."""
 
 from attrib_core.common import hashing
 

@@ -3,11 +3,11 @@
     python benchmarks/store.py --sets 16 --steps 160
 
 A part of exemplar sets goes through customization, synthesis and embedding as in jobs of the workflow, with
-the bundled base model and the settings of the demo, on pictures of noise; one thread unless OMP_NUM_THREADS
+the bundled base model and the settings of the demo, on images of noise; one thread unless OMP_NUM_THREADS
 says otherwise. Timed is all that would not be there without a store: looks for what is there with their
 checksums, writing and reading pieces with fsync, records, holding the part, notes of what a run refers to,
-keys of pictures, and the record of the job. Files of deltas are written in any case and count all the same, and so
-does reading pictures that are to be embedded, which is done on the way to their keys; `store_embedding.py` holds
+keys of images, and the record of the job. Files of deltas are written in any case and count all the same, and so
+does reading images that are to be embedded, which is done on the way to their keys; `store_embedding.py` holds
 embedding against the part without a store.
 
 Printed are seconds of a stage without the start of its process, seconds in the store, and their share; then
@@ -38,7 +38,7 @@ import numpy as np
 
 from attrib_core.common import families
 from attrib_core.config.load import load_config, plain
-from attrib_core.data import images
+from attrib_core.data.images import to_png
 from attrib_core.diffusion.base_models import bundled
 from attrib_core.diffusion.customization import customize as customization
 from attrib_core.diffusion.customization import train_stack
@@ -134,21 +134,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sets", type=int, default=16, help="exemplar sets of the part")
     parser.add_argument("--steps", type=int, default=160, help="training steps")
-    parser.add_argument(
-        "--prompts", type=int, default=8, help="prompts of a set; pictures are 3 times as many"
-    )
-    parser.add_argument("--denoising", type=int, default=12, help="steps of a synthesized picture")
-    parser.add_argument("--pool", type=int, default=1500, help="pictures of a part of the pool")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts of a set; images are 3 times as many")
+    parser.add_argument("--denoising", type=int, default=12, help="steps of a synthesized image")
+    parser.add_argument("--pool", type=int, default=1500, help="images of a part of the pool")
     parser.add_argument("--encoders", nargs="+", default=["pixel", "layout"], help="of the demo's")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
     return parser.parse_args(arguments)
 
 
-def _picture(number: int) -> bytes:
+def _image(number: int) -> bytes:
     """Patches of noise: as large a file as a drawing."""
     cells = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    return images.to_png(cells.repeat(4, axis=0).repeat(4, axis=1))
+    return to_png(cells.repeat(4, axis=0).repeat(4, axis=1))
 
 
 def _stages(
@@ -165,12 +163,12 @@ def _stages(
             "prompt": f"a {CATEGORY}",
             "seed": number,
         }
-        | {"image": {"bytes": _picture(number), "path": None}}
+        | {"image": {"bytes": _image(number), "path": None}}
         for number in range(config["prior"]["images"])
     ]
     tables.write(prior, "prior", rows)
     sets = [
-        ExemplarSet(f"object-{number}", "object", CATEGORY, {f"{number}.0": _picture(1000 + number)})
+        ExemplarSet(f"object-{number}", "object", CATEGORY, {f"{number}.0": _image(1000 + number)})
         for number in range(options.sets)
     ]
     models, images = run / "models/part-0000.parquet", run / "synthesized/part-0000.parquet"
@@ -223,7 +221,7 @@ def _stages(
         pool,
         "synthesized",
         [
-            blank | {"query_id": str(number), "image": {"bytes": _picture(5000 + number), "path": None}}
+            blank | {"query_id": str(number), "image": {"bytes": _image(5000 + number), "path": None}}
             for number in range(options.pool)
         ],
     )

@@ -4,7 +4,7 @@
 
 In turn, in one process: the part without a store (read, encode, write the table), with an empty store, and
 with all in it, as the workflow's script does it, the notes of the run and the record of the job included.
-Pictures are of 64 pixels and some 4 kB. `pool` is a part of one piece, `queries` one of a piece for every 24
+Images are of 64 pixels and some 4 kB. `pool` is a part of one piece, `queries` one of a piece for every 24
 rows. The difference is what the store costs, whatever it does and wherever; it is given in milliseconds and as
 a share of the part without it, then as one of the job, which begins with a new process that imports and loads
 the encoder. Of all repeats the least time counts, since what else a machine does only adds. Processor time, and
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[400, 2000, 10000], help="pictures of a part")
+    parser.add_argument("--rows", type=int, nargs="+", default=[400, 2000, 10000], help="images of a part")
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=3, help="processes of each checkout")
@@ -129,26 +129,26 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
             for table in made:
                 sink.write(table)
 
-    def stored(pictures: Path, run: Path) -> None:
+    def stored(images: Path, run: Path) -> None:
         output = run / "embeddings.parquet"
         conditions = {"encoder": ENCODERS[name], "code": "x"}
-        asked = embed.wanted(pictures, by=PARTS[kind], conditions=conditions, **read)
+        asked = embed.wanted(images, by=PARTS[kind], conditions=conditions, **read)
         with embed.claimed(asked, run) if hasattr(embed, "claimed") else nullcontext():
-            written(output, embed.embed(pictures, asked, **read, run=run, job="embed/x"))
+            written(output, embed.embed(images, asked, **read, run=run, job="embed/x"))
             spans = [(one.key, len(one.names)) for one in asked]
             parts.settle(output, embed.EMBEDDINGS, spans, run=run)
         given: dict[str, Any] = {"rule": "embed", "log": [str(run / "logs/x.log")], "input": [], "params": {}}
         job_records.save(SimpleNamespace(**given, output=[str(output)], wildcards={}))
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        pictures = Path(folder, "pictures.parquet")
-        _write_pictures(pictures, size)
+        images = Path(folder, "images.parquet")
+        _write_images(images, size)
         for repeat in range(1 + options.repeats):  # the first sets libraries up
             run = Path(folder, str(repeat), "results", "run")
             methods: list[Callable[[], None]] = [
-                lambda run=run: written(run / "plain.parquet", encoding.embed(pictures, **read)),
-                lambda run=run: stored(pictures, run),
-                lambda run=run: stored(pictures, run),
+                lambda run=run: written(run / "plain.parquet", encoding.embed(images, **read)),
+                lambda run=run: stored(images, run),
+                lambda run=run: stored(images, run),
             ]
             for method, work in zip(METHODS, methods, strict=True):
                 _forget()
@@ -168,10 +168,10 @@ def _forget() -> None:
         getattr(module, name, {}).clear()
 
 
-def _write_pictures(path: Path, size: int) -> None:
+def _write_images(path: Path, size: int) -> None:
     import numpy as np
 
-    from attrib_core.data import images
+    from attrib_core.data.images import to_png
     from attrib_core.storage import tables
 
     blank = dict.fromkeys(tables.schema("queries").names, "x")
@@ -179,7 +179,7 @@ def _write_pictures(path: Path, size: int) -> None:
     rows = []
     for number in range(size):
         cells = np.random.default_rng(number).integers(0, 256, (34, 34, 3), dtype=np.uint8)
-        data = images.to_png(cells.repeat(2, axis=0).repeat(2, axis=1)[:64, :64])
+        data = to_png(cells.repeat(2, axis=0).repeat(2, axis=1)[:64, :64])
         own = {"query_id": f"{number:06d}", "exemplar_set": f"object-{number // ROWS_OF_A_SET:04d}"}
         rows.append(blank | own | {"image": {"bytes": data, "path": None}})
     tables.write(path, "synthesized", rows)

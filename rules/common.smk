@@ -214,7 +214,7 @@ if workflow.is_main_process:
         tell_what_is_not_noted()
     if not CONFIG["exemplars"]["held_out_only"]:
         logger.warning(
-            "Warning: exemplars.held_out_only is false, so exemplars may be pictures that the base model was"
+            "Warning: exemplars.held_out_only is false, so exemplars may be images that the base model was"
             " trained on, if the pool has such; ranks are then no evidence of influence by customization alone."
         )
     # Without --resources gpu=N every core would start a job that waits for a GPU.

@@ -1,4 +1,4 @@
-# One delta of the base model for each exemplar set, and before it pictures of the classes, which are to be kept.
+# One delta of the base model for each exemplar set, and before it images of the classes, which are to be kept.
 
 CUSTOMIZER = CONFIG["customizer"]
 
@@ -28,8 +28,8 @@ rule prior:
         seed=CONFIG["seed"],
         state=prior_state,
         code=prior_code("workflow_scripts/prior.py"),
-        # Of this alone depend the pictures themselves: other changes run the job again, but make none.
-        picture_code=prior_code(f"attrib_core/diffusion/priors/{PRIOR_FAMILY}.py"),
+        # Of this alone depend the images themselves: other changes run the job again, but make none.
+        image_code=prior_code(f"attrib_core/diffusion/priors/{PRIOR_FAMILY}.py"),
     script:
         "../workflow_scripts/prior.py"
 

@@ -1,4 +1,4 @@
-# Features of all pictures, or of what is said of them, by every encoder: of the pool and the queries in parts, of the exemplars at once.
+# Features of all images, or of what is said of them, by every encoder: of the pool and the queries in parts, of the exemplars at once.
 
 
 rule embed_pool_part:
@@ -25,13 +25,13 @@ rule embed_pool_part:
         pieces=untracked({"by": None}),
         encoder=embed_encoder,
         code=embed_code,
-        # Of this alone, the encoder and the pictures depend the features: other changes run the job again, but encode nothing.
+        # Of this alone, the encoder and the images depend the features: other changes run the job again, but encode nothing.
         feature_code=feature_code,
     script:
         "../workflow_scripts/embed.py"
 
 
-# Before the next pictures are drawn, so that those that are dropped once they are embedded are few at a time.
+# Before the next images are drawn, so that those that are dropped once they are embedded are few at a time.
 rule embed_queries_part:
     input:
         images=f"{RUN}/synthesized/part-{{part}}.parquet",

@@ -38,7 +38,7 @@ def pool_rows(wildcards):
 
 
 def pool_source(wildcards):
-    """Digest of what the source reads for a part, so that changed pictures of a folder are noticed."""
+    """Digest of what the source reads for a part, so that changed images of a folder are noticed."""
     start, stop = pool_rows(wildcards)
     try:
         return source_state(CONFIG["pool"]["source"], start=start, stop=stop, seed=CONFIG["seed"])
@@ -60,12 +60,12 @@ def base_model_state():
 
 
 def prior_reads(name, files):
-    """What the family of prior pictures takes them from, as input; nothing where it does not."""
+    """What the family of prior images takes them from, as input; nothing where it does not."""
     return files if PRIOR_WANTED and name in PRIOR_MODULE.READS else []
 
 
 def prior_state(wildcards):
-    """Digest of what the family reads beside its inputs, so that changed pictures of a folder are noticed."""
+    """Digest of what the family reads beside its inputs, so that changed images of a folder are noticed."""
     if not PRIOR_WANTED or not hasattr(PRIOR_MODULE, "state"):
         return ""
     try:
@@ -75,7 +75,7 @@ def prior_state(wildcards):
 
 
 def prior_code(script):
-    """Fingerprint of what a script and the family of prior pictures reach."""
+    """Fingerprint of what a script and the family of prior images reach."""
     return code(
         script,
         f"priors/{PRIOR_FAMILY}",

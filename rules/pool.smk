@@ -1,4 +1,4 @@
-# The pool: pictures of the source in parts, checked and hashed.
+# The pool: images of the source in parts, checked and hashed.
 
 
 rule pool_part:

@@ -1,7 +1,7 @@
-# Pictures by the customized models, and by the base model as the control; their rows without them; a sample.
+# Images by the customized models, and by the base model as the control; their rows without them; a sample.
 
-PICTURES = f"{RUN}/synthesized/part-{{part}}.parquet"
-KEEP_PICTURES = CONFIG["synthesis"]["keep"] == "all"
+IMAGES = f"{RUN}/synthesized/part-{{part}}.parquet"
+KEEP_IMAGES = CONFIG["synthesis"]["keep"] == "all"
 
 
 rule synthesize_part:
@@ -10,7 +10,7 @@ rule synthesize_part:
         prompts=f"{RUN}/prompts.parquet",
         base_model=f"{RUN}/base_model.json",
     output:
-        images=PICTURES if KEEP_PICTURES else temp(PICTURES),
+        images=IMAGES if KEEP_IMAGES else temp(IMAGES),
         queries=f"{RUN}/synthesized/queries-{{part}}.parquet",
     log:
         f"{RUN}/logs/synthesize_part/{{part}}.log",
@@ -31,13 +31,13 @@ rule synthesize_part:
         keep=untracked(CONFIG["synthesis"]["keep"]),
         seed=CONFIG["seed"],
         code=code("workflow_scripts/synthesize_part.py"),
-        # Of this alone depend the pictures themselves: other changes run the job again, but draw nothing.
-        picture_code=code("attrib_core/diffusion/synthesis/generate.py"),
+        # Of this alone depend the images themselves: other changes run the job again, but draw nothing.
+        image_code=code("attrib_core/diffusion/synthesis/generate.py"),
     script:
         "../workflow_scripts/synthesize_part.py"
 
 
-# What the report shows of each set, drawn by seed: so that it needs no more pictures than these. Where no more
+# What the report shows of each set, drawn by seed: so that it needs no more images than these. Where no more
 # are kept, the part's pieces in the store go here, once it is certain that the part itself is there.
 rule sample_part:
     input:

@@ -141,7 +141,7 @@ def loaded(tiny_base: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made-up prior pictures for the classes of `diffusion_fixtures.exemplar_sets`, as the table `prior`."""
+    """Made-up prior images for the classes of `diffusion_fixtures.exemplar_sets`, as the table `prior`."""
     from tests.diffusion import diffusion_fixtures as made
 
     classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})

@@ -1,4 +1,4 @@
-"""Embed the pictures of one table: a part of the pool, a part of the queries, or the exemplars."""
+"""Embed the images of one table: a part of the pool, a part of the queries, or the exemplars."""
 
 from attrib_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Pictures of the classes of the exemplar sets, for prior preservation; only what is missing is made."""
+"""Images of the classes of the exemplar sets, for prior preservation; only what is missing is made."""
 
 from attrib_core.runtime.job import job
 
@@ -18,7 +18,7 @@ with job(snakemake):
             read_material(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
             run=run,
             seed=snakemake.params.seed,
-            code=snakemake.params.picture_code,
+            code=snakemake.params.image_code,
             device=devices.choose(),
         )
         images = Path(snakemake.output.images)

@@ -1,4 +1,4 @@
-"""The pictures of a part that the report may show: some of each exemplar set, and their controls."""
+"""The images of a part that the report may show: some of each exemplar set, and their controls."""
 
 from attrib_core.runtime.job import job
 

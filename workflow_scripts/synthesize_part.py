@@ -1,4 +1,4 @@
-"""Make the pictures of a part's models, and their controls by the base model."""
+"""Make the images of a part's models, and their controls by the base model."""
 
 from attrib_core.runtime.job import job
 
@@ -22,7 +22,7 @@ with job(snakemake):
             batch=snakemake.params.batch,
             run=run,
             seed=snakemake.params.seed,
-            code=snakemake.params.picture_code,
+            code=snakemake.params.image_code,
             device=devices.choose(),
             job=f"{snakemake.rule}/{snakemake.wildcards.part}",
         )

@@ -1,6 +1,6 @@
-"""Features of a test case in the released layout, made from its pictures by an encoder of this project.
+"""Features of a test case in the released layout, made from its images by an encoder of this project.
 
-The JSON says which pictures belong to which model; the file of features keeps its order and paths, so
+The JSON says which images belong to which model; the file of features keeps its order and paths, so
 that the published code and `abc evaluate` both read it. Two keys more than the released files have are
 written: `class_ids`, and `categories` as they are meant (four released entries read "exemplar" where
 "train" is meant). A JSON with another scheme in some entries is taken as it comes.
@@ -68,10 +68,10 @@ def _encoders(config: Path) -> dict[str, dict[str, Any]]:
 def embed(
     testcase: Path, images: Path, encoder: encoder_protocol.Encoder, out: Path, *, threads: int = -1
 ) -> Iterator[str]:
-    """Write the features of a JSON of test cases; yields a line about each group of pictures, then the file.
+    """Write the features of a JSON of test cases; yields a line about each group of images, then the file.
 
-    Pictures are `images` / the path in the JSON. All are looked for before the first is read. Raises
-    InputError for a missing or broken picture, named with its place in the JSON, and for an encoder that reads
+    Images are `images` / the path in the JSON. All are looked for before the first is read. Raises
+    InputError for a missing or broken image, named with its place in the JSON, and for an encoder that reads
     words, which a JSON of test cases does not have; writes nothing then.
     """
     check_reads(encoder, str(testcase))
@@ -103,11 +103,11 @@ def embed(
 
 
 def check_reads(encoder: encoder_protocol.Encoder, where: str) -> None:
-    """InputError for an encoder that reads words; `where` names what gives it pictures alone."""
-    if encoder_protocol.reads(encoder) != "pictures":
+    """InputError for an encoder that reads words; `where` names what gives it images alone."""
+    if encoder_protocol.reads(encoder) != "images":
         raise InputError(
-            f"--encoder: {encoder.identity['family']!r} reads words, and {where} has pictures alone; expected an"
-            " encoder of pictures"
+            f"--encoder: {encoder.identity['family']!r} reads words, and {where} has images alone; expected an"
+            " encoder of images"
         )
 
 

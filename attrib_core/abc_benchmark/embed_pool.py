@@ -1,4 +1,4 @@
-"""Features of a pool in the released layout, made from a folder of pictures by an encoder of this project.
+"""Features of a pool in the released layout, made from a folder of images by an encoder of this project.
 
 Features go to the disk as they come, so that a pool of any size is made in the memory of some batches, its
 paths, and nothing else.
@@ -26,15 +26,15 @@ def embed(
     listed: Path | None = None,
     threads: int = -1,
 ) -> Iterator[str]:
-    """Write `feats` (pictures, dim) float32 and `paths` of a folder's pictures; yields a line before and after.
+    """Write `feats` (images, dim) float32 and `paths` of a folder's images; yields a line before and after.
 
-    The rows are those of `pictures`, or with `listed` those of `read_list`; a path is relative to the folder,
-    with "/" between its parts. Raises InputError for a missing or broken picture, named, and for an encoder
+    The rows are those of `images`, or with `listed` those of `read_list`; a path is relative to the folder,
+    with "/" between its parts. Raises InputError for a missing or broken image, named, and for an encoder
     that reads words; writes nothing then.
     """
     check_reads(encoder, str(folder))
-    paths = pictures(folder) if listed is None else read_list(listed, folder)
-    yield f"{len(paths)} pictures, {encoder.dim} features"
+    paths = images(folder) if listed is None else read_list(listed, folder)
+    yield f"{len(paths)} images, {encoder.dim} features"
     rows = (Row(path, _bytes(folder / path), None, str(folder / path)) for path in paths)
     write_pool(
         encoding.encoded(rows, encoder, where=str(folder), total=len(paths), threads=threads),
@@ -47,17 +47,17 @@ def embed(
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:  # a link to nothing, a picture that others may read, one that went away
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a picture") from None
+    except OSError as error:  # a link to nothing, an image that others may read, one that went away
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected an image") from None
 
 
-def pictures(folder: Path) -> list[str]:
-    """All pictures below a folder, told by the ends of their names, in the order of their paths.
+def images(folder: Path) -> list[str]:
+    """All images below a folder, told by the ends of their names, in the order of their paths.
 
     Hidden files are left out, links to folders are not followed. Raises InputError where there are none.
     """
     if not folder.is_dir():
-        raise InputError(f"--pool: {folder} is no folder, expected one with pictures below it")
+        raise InputError(f"--pool: {folder} is no folder, expected one with images below it")
     found = [
         (Path(parent) / name).relative_to(folder).as_posix()
         for parent, _, names in os.walk(folder)
@@ -65,7 +65,7 @@ def pictures(folder: Path) -> list[str]:
         if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
     ]
     if not found:
-        raise InputError(f"--pool: 0 pictures below {folder}; expected files {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"--pool: 0 images below {folder}; expected files {', '.join(sorted(SUFFIXES))}")
     return sorted(found)
 
 
@@ -92,7 +92,7 @@ def read_list(path: Path, folder: Path) -> Sequence[str]:
             )
         if line in found:
             raise InputError(
-                f"{path}: line {number}: {line!r} stands in line {found[line]} too, expected each picture once"
+                f"{path}: line {number}: {line!r} stands in line {found[line]} too, expected each image once"
             )
         if not (folder / line).is_file():
             raise InputError(
@@ -101,5 +101,5 @@ def read_list(path: Path, folder: Path) -> Sequence[str]:
             )
         found[line] = number
     if not found:
-        raise InputError(f"--list: {path} names 0 pictures, expected a path a line")
+        raise InputError(f"--list: {path} names 0 images, expected a path a line")
     return list(found)

@@ -5,7 +5,7 @@
     dataset/json/<split>_<kind>.json      the models behind them
     weights/mapper/<encoder>_tuned*.pth   the run's heads; those trained on one kind are named after it
 
-Paths in these files follow the published pattern and name the rows of the run; no pictures are written.
+Paths in these files follow the published pattern and name the rows of the run; no images are written.
 """
 
 from __future__ import annotations

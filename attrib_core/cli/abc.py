@@ -27,9 +27,7 @@ def add(commands: Any, *, mapper: type[BaseModel]) -> None:
     )
     inner = top.add_subparsers(required=True, metavar="COMMAND")
     abc_embed.add(
-        inner.add_parser(
-            "embed", help="features of a test case's pictures or a pool's, in the released layout"
-        )
+        inner.add_parser("embed", help="features of a test case's images or a pool's, in the released layout")
     )
     abc_tune.add(inner.add_parser("tune", help="train a mapper on released features"), mapper)
     _add_evaluate(inner.add_parser("evaluate", help="exact metrics of released features, with intervals"))

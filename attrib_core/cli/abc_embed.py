@@ -1,4 +1,4 @@
-"""`python -m attrib_core abc embed`: features of a test case's pictures, or of a pool's, in the released layout."""
+"""`python -m attrib_core abc embed`: features of a test case's images, or of a pool's, in the released layout."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from attrib_core.common.errors import InputError
 def add(one: argparse.ArgumentParser) -> None:
     """The options of the command."""
     files = one.add_argument_group(
-        "pictures", "of a test case (--testcase and --images), or of a pool (--pool)"
+        "images", "of a test case (--testcase and --images), or of a pool (--pool)"
     )
     what = files.add_mutually_exclusive_group(required=True)
     what.add_argument("--testcase", type=Path, metavar="JSON", help="JSON of test cases: test_*.json")
-    what.add_argument("--pool", type=Path, metavar="DIR", help="all pictures below a folder, by their paths")
+    what.add_argument("--pool", type=Path, metavar="DIR", help="all images below a folder, by their paths")
     files.add_argument(
         "--images", type=Path, metavar="DIR", help="folder that the paths in the JSON start from"
     )
@@ -26,7 +26,7 @@ def add(one: argparse.ArgumentParser) -> None:
         dest="listed",
         type=Path,
         metavar="F",
-        help="of the pool these pictures alone, in this order: paths relative to --pool, one a line",
+        help="of the pool these images alone, in this order: paths relative to --pool, one a line",
     )
     one.add_argument(
         "--encoder",
@@ -58,7 +58,7 @@ def add(one: argparse.ArgumentParser) -> None:
 
 
 def embed(arguments: argparse.Namespace) -> int:
-    """Encode the pictures of a JSON of test cases or of a folder; name the file and what is in it."""
+    """Encode the images of a JSON of test cases or of a folder; name the file and what is in it."""
     from attrib_core.abc_benchmark import embed_cases as of_cases
     from attrib_core.abc_benchmark import embed_pool
     from attrib_core.features.embedding import encoder_protocol

@@ -1,4 +1,4 @@
-"""`python -m attrib_core attribute IMAGE ...`: whose work is in a picture, by a finished run."""
+"""`python -m attrib_core attribute IMAGE ...`: whose work is in an image, by a finished run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ ENDINGS = (".parquet", ".csv")
 
 def add(commands: Any) -> None:
     """Add `attribute` to the subcommands of the command line."""
-    one = commands.add_parser("attribute", help="say whose work is in a picture, by a finished run")
-    one.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE", help="generated picture: PNG, JPEG, ..."
-    )
+    one = commands.add_parser("attribute", help="say whose work is in an image, by a finished run")
+    one.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="generated image: PNG, JPEG, ...")
     one.add_argument(
         "--run", dest="folder", type=Path, required=True, metavar="RUN",
         help="folder of a finished run, such as results/demo",
@@ -41,14 +39,14 @@ def add(commands: Any) -> None:
         "--top", type=int, default=10, metavar="N", help="candidates shown; default: %(default)s"
     )
     one.add_argument(
-        "--prompt", metavar="TEXT", help="what the pictures were generated from, for encoders that read words"
+        "--prompt", metavar="TEXT", help="what the images were generated from, for encoders that read words"
     )
     one.add_argument("--out", type=Path, metavar="F", help="also write the table: F.parquet or F.csv")
     one.set_defaults(run=attribute)
 
 
 def attribute(arguments: argparse.Namespace) -> int:
-    """Rank the pool of a run for each picture, and say the influence of the most similar ones."""
+    """Rank the pool of a run for each image, and say the influence of the most similar ones."""
     from attrib_core.attribution.single_image import attribute as attribution
     from attrib_core.attribution.single_image import finished_run as runs
     from attrib_core.attribution.single_image import trust
@@ -83,17 +81,17 @@ def attribute(arguments: argparse.Namespace) -> int:
 
 
 def lines(features: Features, searched: Searched, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What was searched, and the candidates of each picture, a line each; `rows` are those of `attribute`."""
+    """What was searched, and the candidates of each image, a line each; `rows` are those of `attribute`."""
     from attrib_core.attribution.single_image.trust import percent
 
     yield (
         f"{features.kind}: encoder {features.encoder}, mapper {features.mapper}; searched"
-        f" {searched.distractors + searched.exemplars} pictures of the pool: {searched.exemplars} exemplars and"
+        f" {searched.distractors + searched.exemplars} images of the pool: {searched.exemplars} exemplars and"
         f" {searched.distractors} distractors, not {searched.left_out} that are like an exemplar"
     )
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         if row["rank"] == 1:
-            yield f"{row['picture']}: none of these {percent(row['none'])}"
+            yield f"{row['image']}: none of these {percent(row['none'])}"
             yield "  rank  influence  similarity  image_id  caption  attribution  licence"
             told = 0.0
         told += row["influence"]

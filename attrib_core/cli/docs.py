@@ -81,7 +81,7 @@ def _presets(kind: str) -> list[str]:
 
 
 def _seen(preset: Mapping[str, Any]) -> str:
-    """How a picture is prepared, in a cell."""
+    """How an image is prepared, in a cell."""
     options = preset["options"]
     if "size" not in options:
         return "as its processor states"

@@ -46,10 +46,10 @@ def summary(config: Config) -> list[str]:
     mappers = [heads.name(head, shared=shared, kind=kind) for kind in config.mapper.trained_on]
     return [
         f"run: results/{config.run}, seed {config.seed}",
-        f"pool: {config.pool.images} pictures of source {config.pool.source.family!r}",
+        f"pool: {config.pool.images} images of source {config.pool.source.family!r}",
         f"exemplars: {sets} sets ({exemplars.object_sets} of objects, {exemplars.style_sets} of styles)",
         f"models: {sets} by {config.customizer.family!r} on base model {config.base_model.family!r}",
-        f"synthesized: {asked * prompts.samples_each} pictures of customized models,"
+        f"synthesized: {asked * prompts.samples_each} images of customized models,"
         f" {asked * prompts.control_samples_each} of the control",
         f"encoders: {', '.join(config.encoders)}",
         f"mappers: untuned, {', '.join(mappers)}",
@@ -57,7 +57,7 @@ def summary(config: Config) -> list[str]:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Say what a run of a config will take; neither pictures nor weights need be there for that."""
+    """Say what a run of a config will take; neither images nor weights need be there for that."""
     from attrib_core.config.planning import plan as plans
 
     found = plans.planned(plain(stated_config(arguments.config)), run=arguments.rates)

@@ -15,7 +15,7 @@ Beside `load` a module may have, each taking the options as keywords:
 `dim`, for an encoder, the number of features, or None where only its network could tell;
 `files`, what it reads beside its code, and `PACKAGES`, distributions whose version counts;
 `others`, families of other kinds that it loads, as "base_models/folder".
-A family of `priors` also says in `READS` which of "base_model", "pool" and "excluded" it takes pictures
+A family of `priors` also says in `READS` which of "base_model", "pool" and "excluded" it takes images
 from, and may have `state`, a digest of files outside.
 
 A kind may have presets: families with their options under one name, in the file `presets.toml` of its
@@ -219,7 +219,7 @@ def members(kind: str, section: Mapping[str, Any]) -> list[tuple[str, dict[str, 
 
 
 def dim(section: Mapping[str, Any], where: str) -> int | None:
-    """Features a picture of an encoder's section, without opening a network; None where that takes one.
+    """Features an image of an encoder's section, without opening a network; None where that takes one.
 
     A family says so itself, by `dim`; one that computes on no device has no network and is asked.
     """

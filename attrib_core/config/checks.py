@@ -98,7 +98,7 @@ def between_keys(config: Config) -> None:
     needed = exemplars.object_sets + exemplars.style_sets * low
     if needed > config.pool.images:
         raise InputError(
-            f"pool.images: {config.pool.images} pictures are too few for {exemplars.object_sets} object sets and"
+            f"pool.images: {config.pool.images} images are too few for {exemplars.object_sets} object sets and"
             f" {exemplars.style_sets} style sets of {low} or more; at least {needed} are needed"
         )
     if config.calibration.shown > config.ranking.top_k:
@@ -222,9 +222,7 @@ def source_rows(config: Mapping[str, Any]) -> None:
     source = families.load("sources", family, options, where="pool.source", seed=config["seed"])
     images = config["pool"]["images"]
     if hasattr(source, "__len__") and images > len(source):
-        raise InputError(
-            f"pool.images: {images} is more than the {len(source)} pictures of source {family!r}"
-        )
+        raise InputError(f"pool.images: {images} is more than the {len(source)} images of source {family!r}")
     if hasattr(source, "words"):
         asked = ("object_sets", "style_sets", "style_set_size", "unseen_categories", "held_out_only")
         options = {name: config["exemplars"][name] for name in asked}

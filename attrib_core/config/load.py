@@ -26,7 +26,7 @@ def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
 
 
 def stated_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
-    """The config as `load_config` reads it, but for the source of pictures, which need not be there."""
+    """The config as `load_config` reads it, but for the source of images, which need not be there."""
     return _read(given, _stated)
 
 

@@ -40,9 +40,9 @@ WITHOUT_EFFECT = {
     "run": "names the folder of the run, so that another name is another run",
     "parts.pool_images": "cuts the pool into jobs: the parts are other files, with the same rows in all",
     "parts.exemplar_sets": "cuts the exemplar sets into jobs: the parts are other files, with the same rows in all",
-    "parts.decoding_threads": "how many threads decode pictures ahead of an encoder",
-    "synthesis.batch": "how many pictures are computed at once",
-    "synthesis.keep": "whether pictures stay once everything that reads them is made",
+    "parts.decoding_threads": "how many threads decode images ahead of an encoder",
+    "synthesis.batch": "how many images are computed at once",
+    "synthesis.keep": "whether images stay once everything that reads them is made",
     "ranking.query_block": "rows of one matrix product of exact sums",
     "ranking.pool_block": "columns of one matrix product of exact sums",
     "ranking.query_group": "queries for which the pool is read once",
@@ -56,7 +56,7 @@ class Config(Section):
     run: str = key("demo", "name of the run; everything of it stands in `results/<run>`", pattern=NAME)
     seed: int = key(2306, "seed that every random number of the run hangs on", ge=0)
     parts: Parts = key(Parts(), "how the work is cut into jobs")
-    pool: Pool = key(Pool(), "the pictures that attribution searches")
+    pool: Pool = key(Pool(), "the images that attribution searches")
     exemplars: Exemplars = key(Exemplars(), "the ground truth")
     prompts: Prompts = key(Prompts(), "what is asked of each customized model")
     base_model: Family = key(
@@ -69,10 +69,10 @@ class Config(Section):
     )
     prior: Family = key(
         family("generated"),
-        "pictures of the classes for prior preservation, where `customizer.prior_batch` is not 0: a family of"
+        "images of the classes for prior preservation, where `customizer.prior_batch` is not 0: a family of"
         " `attrib_core/diffusion/priors` and its options",
     )
-    synthesis: Synthesis = key(Synthesis(), "how pictures are made")
+    synthesis: Synthesis = key(Synthesis(), "how images are made")
     encoders: dict[Name, Family] = key(
         {
             "pixel": family("pixel", size=16),

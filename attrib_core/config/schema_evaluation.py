@@ -30,13 +30,13 @@ class Index(Section):
 
 
 class Mapper(Section):
-    """Heads on frozen encoders, for real and for synthesized pictures."""
+    """Heads on frozen encoders, for real and for synthesized images."""
 
     head: Literal["linear", "mlp", "channel"] = key(
         "linear",
         "form of the heads: a linear map; a residual network of one hidden layer; a factor a dimension",
     )
-    shared: bool = key(False, "whether one head maps real and synthesized pictures; else each have their own")
+    shared: bool = key(False, "whether one head maps real and synthesized images; else each have their own")
     trained_on: list[Literal["object", "style", "both"]] = key(
         ["object", "style"],
         "kinds of exemplar sets, each with a mapper of its own that is trained and chosen on these alone (at least"
@@ -53,11 +53,11 @@ class Mapper(Section):
     hidden: int = key(256, "hidden units of an mlp", ge=1)
     distractors: int = key(
         0,
-        "pool pictures that a step takes as further negatives; test queries are ranked among them too",
+        "pool images that a step takes as further negatives; test queries are ranked among them too",
         ge=0,
     )
     validation_distractors: int = key(
-        2000, "pool pictures among which exemplars are sought in validation", ge=1
+        2000, "pool images among which exemplars are sought in validation", ge=1
     )
     penalties: list[Annotated[float, Field(ge=0)]] = key(
         [0.1, 1.0, 10.0],
@@ -136,6 +136,6 @@ class Calibration(Section):
 class Report(Section):
     """The page of results."""
 
-    gallery_sets: int = key(6, "exemplar sets of each kind shown with pictures", ge=0)
-    samples: int = key(4, "synthesized pictures shown for each of them", ge=1)
-    retrievals: int = key(5, "retrieved candidates shown for each picture", ge=1)
+    gallery_sets: int = key(6, "exemplar sets of each kind shown with images", ge=0)
+    samples: int = key(4, "synthesized images shown for each of them", ge=1)
+    retrievals: int = key(5, "retrieved candidates shown for each image", ge=1)

@@ -1,4 +1,4 @@
-"""Sections of the config on what is made: the pool, the exemplars, the prompts, the synthesized pictures."""
+"""Sections of the config on what is made: the pool, the exemplars, the prompts, the synthesized images."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Parts(Section):
     )
     decoding_threads: int = key(
         -1,
-        "threads of a job that decode pictures ahead of an encoder; -1: 4 where it computes on a GPU, none on a CPU",
+        "threads of a job that decode images ahead of an encoder; -1: 4 where it computes on a GPU, none on a CPU",
         ge=-1,
         le=64,
     )
 
 
 class Pool(Section):
-    """The pictures that attribution searches."""
+    """The images that attribution searches."""
 
     images: int = key(2992, "rows asked of the source", ge=1)
     source: Family = key(
         family("openmoji", size=64, media_each=3, style_objects=12),
-        "where the pictures come from: a family of `attrib_core/data/sources` and its options",
+        "where the images come from: a family of `attrib_core/data/sources` and its options",
     )
 
 
@@ -46,12 +46,12 @@ class Splits(Section):
 
 
 class Exemplars(Section):
-    """The ground truth: the pictures that models are customized on."""
+    """The ground truth: the images that models are customized on."""
 
-    object_sets: int = key(48, "exemplar sets of one picture of an object", ge=0)
-    style_sets: int = key(16, "exemplar sets of several pictures in one style", ge=0)
+    object_sets: int = key(48, "exemplar sets of one image of an object", ge=0)
+    style_sets: int = key(16, "exemplar sets of several images in one style", ge=0)
     style_set_size: tuple[Positive, Positive] = key(
-        (4, 8), "smallest and largest number of pictures in a style set"
+        (4, 8), "smallest and largest number of images in a style set"
     )
     splits: Splits = key(Splits(), "shares of the exemplar sets")
     unseen_categories: list[str] = key(
@@ -60,7 +60,7 @@ class Exemplars(Section):
     )
     near_duplicate_distance: int = key(
         4,
-        "pool pictures within so many bits of an exemplar's perceptual hash are no distractors; -1: none for that",
+        "pool images within so many bits of an exemplar's perceptual hash are no distractors; -1: none for that",
         ge=-1,
         le=64,
     )
@@ -88,14 +88,14 @@ class Prompts(Section):
         {"theme": "style_theme", "object": "style_object"}, "lists for style sets, likewise"
     )
     prompts_each: int = key(4, "prompts of each list that a set gets", ge=1)
-    samples_each: int = key(2, "pictures that a customized model makes for a prompt", ge=1)
+    samples_each: int = key(2, "images that a customized model makes for a prompt", ge=1)
     control_samples_each: int = key(
-        1, "pictures that the base model makes for a prompt without the token, the control", ge=1
+        1, "images that the base model makes for a prompt without the token, the control", ge=1
     )
 
 
 class Synthesis(Section):
-    """How customized models and the control make pictures."""
+    """How customized models and the control make images."""
 
     steps: int = key(12, "denoising steps", ge=1, le=1000)
     guidance: float = key(3.0, "scale of classifier-free guidance; 1 is none", ge=1, le=50)
@@ -103,13 +103,13 @@ class Synthesis(Section):
         "ddim", "how steps are taken; dpm++: DPM-Solver++ of second order, good in 20 steps, with eta 0"
     )
     eta: float = key(0.0, "share of DDPM's noise that a DDIM step adds; 0 adds none", ge=0, le=1)
-    batch: int = key(64, "pictures computed at once; never changes a result", ge=1)
+    batch: int = key(64, "images computed at once; never changes a result", ge=1)
     image_format: Literal["png", "webp", "webp_lossy", "jpeg"] = key(
-        "png", "how pictures are encoded: png and webp without loss, the others with it"
+        "png", "how images are encoded: png and webp without loss, the others with it"
     )
     quality: int = key(90, "quality of webp_lossy and jpeg", ge=1, le=100)
     keep: Literal["all", "sample"] = key(
         "all",
-        "which pictures outlive their use; all: every one, once; sample: those that the report shows, so that"
+        "which images outlive their use; all: every one, once; sample: those that the report shows, so that"
         " an encoder that is added later has them drawn anew. Never changes a result",
     )

@@ -1,15 +1,15 @@
-"""From the bytes of a picture file to 8-bit RGB, by one rule for every stage.
+"""From the bytes of an image file to 8-bit RGB, by one rule for every stage.
 
 The conversion, in this order:
 1. only the first frame of a file with several counts;
-2. the orientation that EXIF states is applied, so that the picture stands upright;
+2. the orientation that EXIF states is applied, so that the image stands upright;
 3. 16-bit gray is scaled by 255 / 65535 and rounded (Pillow alone would clip it); of
    16-bit colour Pillow keeps the upper byte of each number;
 4. palettes are looked up; CMYK becomes RGB by (255 - ink) * (255 - black) / 255;
    YCbCr becomes RGB; colour profiles are ignored;
 5. whatever is transparent, by an alpha channel or a transparent colour, is laid
    over white.
-32-bit integer, floating-point and Lab pictures are refused: they do not say what
+32-bit integer, floating-point and Lab images are refused: they do not say what
 white is, or need a colour profile.
 """
 
@@ -29,10 +29,10 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa")
 
 
 def to_rgb(data: bytes, *, where: str) -> np.ndarray:
-    """Decode a picture file to (height, width, 3) uint8.
+    """Decode an image file to (height, width, 3) uint8.
 
-    `where` names the picture in the message of the InputError that is raised
-    for bytes that are no readable picture, for a picture of more than Pillow's
+    `where` names the image in the message of the InputError that is raised
+    for bytes that are no readable image, for an image of more than Pillow's
     limit of pixels, and for the kinds of pixels that are refused (see above).
     """
     try:
@@ -44,16 +44,16 @@ def to_rgb(data: bytes, *, where: str) -> np.ndarray:
                 return _rgb(upright, where)
     except UnidentifiedImageError:
         raise InputError(
-            f"{where}: {len(data)} bytes are no picture that Pillow knows; expected PNG, JPEG, WebP, ..."
+            f"{where}: {len(data)} bytes are no image that Pillow knows; expected PNG, JPEG, WebP, ..."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(
-            f"{where}: more than {Image.MAX_IMAGE_PIXELS} pixels; make the picture smaller"
+            f"{where}: more than {Image.MAX_IMAGE_PIXELS} pixels; make the image smaller"
         ) from None
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: the picture is damaged ({error}); expected a complete file") from None
+        raise InputError(f"{where}: the image is damaged ({error}); expected a complete file") from None
 
 
 def _rgb(image: Image.Image, where: str) -> np.ndarray:

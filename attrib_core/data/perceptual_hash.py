@@ -8,17 +8,17 @@ from PIL import Image as PilImage
 HASH_WIDTH, HASH_HEIGHT = 9, 8
 
 
-def difference_hash(picture: np.ndarray) -> int:
-    """64-bit difference hash of a picture, (height, width, 3) uint8, as a signed integer.
+def difference_hash(image: np.ndarray) -> int:
+    """64-bit difference hash of an image, (height, width, 3) uint8, as a signed integer.
 
-    The picture is made gray (Rec. 601 luma) and reduced to 9 x 8 means over equal rectangles,
+    The image is made gray (Rec. 601 luma) and reduced to 9 x 8 means over equal rectangles,
     each rounded to a whole gray level, so that noise in even areas does not count. A bit is set
     where a mean is brighter than its left neighbour; bits run row by row, the first is the
-    highest. The 64 bits are read as two's complement, since Parquet's int64 is signed. Pictures
+    highest. The 64 bits are read as two's complement, since Parquet's int64 is signed. Images
     that look alike differ in few bits, whatever their size or compression. (Neal Krawetz,
     "Kind of Like That", 2013.)
     """
-    gray = np.asarray(PilImage.fromarray(picture).convert("L"), dtype=np.float64)
+    gray = np.asarray(PilImage.fromarray(image).convert("L"), dtype=np.float64)
     height, width = gray.shape
     # All sums are whole numbers below 2**53, so they are exact in any order.
     sums = _overlaps(height, HASH_HEIGHT) @ gray @ _overlaps(width, HASH_WIDTH).T

@@ -1,6 +1,6 @@
-"""Stage `pool`: the pictures that compete with the exemplars, checked, measured and hashed.
+"""Stage `pool`: the images that compete with the exemplars, checked, measured and hashed.
 
-Rows come from a source (`attrib_core.data.sources`) and stream through. A picture that every program
+Rows come from a source (`attrib_core.data.sources`) and stream through. An image that every program
 shows alike (PNG, JPEG or WebP in RGB, no EXIF rotation) keeps its bytes as they are. Any other
 (palette, transparency, CMYK, gray, 16 bit, another format, rotated by EXIF) is converted to RGB
 by `attrib_core.data.images` and stored as PNG, so that no later stage meets a strange mode.
@@ -22,7 +22,7 @@ from PIL import Image as PilImage
 
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
+from attrib_core.data.images import to_png, to_rgb
 from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.runtime.progress import progress
 from attrib_core.storage import tables
@@ -39,9 +39,7 @@ def open_source(settings: Mapping[str, Any], *, stop: int, seed: int) -> Any:
     family, options = families.split(settings)
     source = families.load("sources", family, options, where="pool.source", seed=seed)
     if len(source) < stop:
-        raise InputError(
-            f"pool.images: {stop} or more asked, but source {family!r} has {len(source)} pictures"
-        )
+        raise InputError(f"pool.images: {stop} or more asked, but source {family!r} has {len(source)} images")
     return source
 
 
@@ -61,7 +59,7 @@ def part(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The source's rows `start` to `stop - 1`, checked as in `build`. `settings` is `pool.source`."""
     source = open_source(settings, stop=stop, seed=seed)
-    yield from build(progress(source.rows(start, stop), total=stop - start, what="pictures"))
+    yield from build(progress(source.rows(start, stop), total=stop - start, what="images"))
 
 
 def build(
@@ -70,7 +68,7 @@ def build(
     """Check rows of a source, one by one: ("pool", row) for a good one, ("rejects", row) for another.
 
     A row has the columns of the table `pool` but width, height and perceptual_hash, which are
-    added here. Rejected are a picture that cannot be decoded or is missing, one with a side
+    added here. Rejected are an image that cannot be decoded or is missing, one with a side
     below `min_side` pixels, and an image_id that came before (in these rows; the exemplars stage
     looks for ids that stand in two parts).
     """
@@ -111,7 +109,7 @@ def save(
             kept.write(waiting)
         tables.write(rejects_path, "rejects", rejected)
     for reason, count in sorted(reasons.items()):
-        LOGGER.warning("%d pictures rejected: %s (all in %s)", count, reason, rejects_path)
+        LOGGER.warning("%d images rejected: %s (all in %s)", count, reason, rejects_path)
     return {table: counts[table] for table in ("pool", "rejects")}
 
 
@@ -119,22 +117,22 @@ def _checked(row: Mapping[str, Any], min_side: int) -> dict[str, Any]:
     data = row["image"]["bytes"]
     if data is None:
         raise InputError(f"unreadable: no file {row['image']['path']}")
-    picture = images.to_rgb(data, where="undecodable")
-    height, width = picture.shape[:2]
+    image = to_rgb(data, where="undecodable")
+    height, width = image.shape[:2]
     if min(width, height) < min_side:
         raise InputError(f"too small: {width} x {height} pixels, at least {min_side} are needed")
-    kept = data if is_plain(data) else images.to_png(picture)
+    kept = data if is_plain(data) else to_png(image)
     return {
         **row,
         "image": {"bytes": kept, "path": row["image"]["path"]},
         "width": width,
         "height": height,
-        "perceptual_hash": difference_hash(picture),
+        "perceptual_hash": difference_hash(image),
     }
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether an encoded picture is RGB, upright, and in a format that every program opens."""
+    """Whether an encoded image is RGB, upright, and in a format that every program opens."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
         with PilImage.open(io.BytesIO(data)) as image:

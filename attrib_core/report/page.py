@@ -26,7 +26,7 @@ CONTENTS = (
     ("mapper", "Mapper"),
     ("pool", "Pool and index"),
     ("times", "Time"),
-    ("pictures", "Pictures and licences"),
+    ("images", "Images and licences"),
 )
 REASONS = {
     "exemplar": "is an exemplar itself",
@@ -57,7 +57,7 @@ def render(context: Mapping[str, Any]) -> str:
     }
     fixed = dict(
         css=Markup(sources["style.css"]), labels=legend.LABELS, mark=legend.mark, reasons=REASONS,
-        picture_side=SIDE, contents=CONTENTS, sections=_sections(context),
+        image_side=SIDE, contents=CONTENTS, sections=_sections(context),
     )  # fmt: skip
     return environment.get_template("page.html").render(fixed | dict(context))
 

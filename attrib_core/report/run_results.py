@@ -1,4 +1,4 @@
-"""What the report knows of a run: counts and measured values, read without the pictures."""
+"""What the report knows of a run: counts and measured values, read without the images."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def count_rows(paths: Iterable[Path]) -> int:
 
 
 def read_facts(files: RunFiles) -> Facts:
-    """Count what there is, without reading a picture."""
+    """Count what there is, without reading an image."""
     exemplars = tables.read(
         files.exemplars, "exemplars", ["exemplar_set", "kind", "category", "style", "split", "seen"]
     ).to_pylist()

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 5.0
 def progress(iterable: Iterable[Item], *, total: int | None, what: str) -> Iterator[Item]:
     """Yield the items; log count, rate and remaining time every few seconds and at the end.
 
-    `what` names the items ("pictures"). `total` may be None where it is not known.
+    `what` names the items ("images"). `total` may be None where it is not known.
     """
     started = last = time.monotonic()
     done = 0

@@ -14,24 +14,24 @@ import pytest
 from attrib_core.abc_benchmark import export_run, test_cases
 from attrib_core.cli.main import main
 from attrib_core.common import families
-from tests.features.embedding_fixtures import noise_pictures, png
+from tests.features.embedding_fixtures import noise_images, png
 
 
 def write_case(folder: Path) -> Path:
     """Three models of 1, 2 and 3 exemplars and two schemes, one of them with the clobbered category."""
-    pictures = iter(noise_pictures(40, size=16))
+    images = iter(noise_images(40, size=16))
 
-    def picture(path: str) -> str:
+    def image(path: str) -> str:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(png(next(pictures)))
+        target.write_bytes(png(next(images)))
         return path
 
     entries: list[dict[str, Any]] = [
         {
-            "exemplar": [picture(f"dataset/exemplar/a/{number}-{one}.png") for one in range(number + 1)],
+            "exemplar": [image(f"dataset/exemplar/a/{number}-{one}.png") for one in range(number + 1)],
             "synth": {
-                kind: [picture(f"dataset/synth/{kind}/{number}/{one}.png") for one in range(2)]
+                kind: [image(f"dataset/synth/{kind}/{number}/{one}.png") for one in range(2)]
                 for kind in ("gpt", "media")
             },
             "class_id": f"n{number}",
@@ -129,12 +129,12 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, encoder, more
     assert words in capsys.readouterr().err and not out.exists()
 
 
-def test_missing_and_broken_pictures_are_named_before_anything_is_written(tmp_path, capsys):
+def test_missing_and_broken_images_are_named_before_anything_is_written(tmp_path, capsys):
     testcase, out = write_case(tmp_path), tmp_path / "x.pth"
     broken = tmp_path / "dataset/synth/media/1/0.png"
     broken.write_bytes(b"junk")
     assert embed(testcase, out) == 2
-    assert f"{broken}: 4 bytes are no picture" in capsys.readouterr().err
+    assert f"{broken}: 4 bytes are no image" in capsys.readouterr().err
     broken.unlink()
     assert embed(testcase, out) == 2
     assert f"entry 1, media: no file {broken}; expected --images" in capsys.readouterr().err
@@ -147,11 +147,11 @@ POOL = ["00000/b.png", "00000/c.jpeg", "00001/a.PNG", "00001/deep/er.png", "z.pn
 
 
 def write_pool(folder: Path) -> Path:
-    """Pictures in folders, written in another order than that of their paths, and what is no picture."""
-    own = noise_pictures(50, size=16)[-len(POOL) :]  # other pictures than those of the test case
-    for path, picture in zip(reversed(POOL), own, strict=True):
+    """Images in folders, written in another order than that of their paths, and what is no image."""
+    own = noise_images(50, size=16)[-len(POOL) :]  # other images than those of the test case
+    for path, image in zip(reversed(POOL), own, strict=True):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(png(picture))
+        (folder / path).write_bytes(png(image))
     (folder / "captions.txt").write_text("a\n")
     (folder / ".hidden.png").write_bytes(b"junk")
     return folder
@@ -190,7 +190,7 @@ def test_a_pool_has_the_encoders_features_in_the_order_of_the_paths(tmp_path, ca
 
     folder, out = write_pool(tmp_path / "laion"), tmp_path / "feats" / "laion_subset.pth"
     assert embed_pool(folder, out) == 0
-    assert f"5 pictures, 48 features\nwrote {out}\n" in capsys.readouterr().out
+    assert f"5 images, 48 features\nwrote {out}\n" in capsys.readouterr().out
     content = torch.load(out, weights_only=True)
     assert list(content) == ["feats", "paths"] and content["paths"] == POOL
     assert content["feats"].dtype == torch.float32
@@ -203,7 +203,7 @@ def test_a_pool_has_the_encoders_features_in_the_order_of_the_paths(tmp_path, ca
     assert torch.equal(cut["feats"], content["feats"]) and cut["paths"] == POOL
 
 
-def test_a_list_chooses_the_pictures_of_a_pool_and_their_order(tmp_path):
+def test_a_list_chooses_the_images_of_a_pool_and_their_order(tmp_path):
     import torch
 
     folder = write_pool(tmp_path / "laion")
@@ -256,14 +256,14 @@ def test_the_features_of_a_pool_are_not_held_in_memory(tmp_path):
     assert np.array_equal(content["feats"][-1024:].numpy(), block + 31)
 
 
-def test_a_broken_picture_of_a_pool_is_named_and_nothing_is_left(tmp_path, capsys):
+def test_a_broken_image_of_a_pool_is_named_and_nothing_is_left(tmp_path, capsys):
     folder, out = write_pool(tmp_path / "laion"), tmp_path / "feats" / "x.pth"
     out.parent.mkdir()
     out.write_bytes(b"as before")
     (folder / "00001/a.PNG").write_bytes(b"junk")
     assert embed_pool(folder, out) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: {folder}/00001/a.PNG: 4 bytes are no picture")
+    assert last.startswith(f"error: {folder}/00001/a.PNG: 4 bytes are no image")
     (folder / "00001/a.PNG").unlink()
     (folder / "00001/a.PNG").symlink_to("nowhere.png")
     assert embed_pool(folder, out) == 2
@@ -277,7 +277,7 @@ def test_a_broken_picture_of_a_pool_is_named_and_nothing_is_left(tmp_path, capsy
         ("z.png\nno.png\n", "line 2: no file .*no.png; expected --pool"),
         ("z.png\n\nz.png\n", "line 3: 'z.png' stands in line 1 too"),
         ("/z.png\n", "line 1: '/z.png' is absolute"),
-        ("\n", "names 0 pictures"),
+        ("\n", "names 0 images"),
         (None, "--list: .*list.txt cannot be read"),
     ],
 )
@@ -293,7 +293,7 @@ def test_what_a_list_gets_wrong_is_told_with_its_line(tmp_path, capsys, text, wo
     ("options", "words"),
     [
         ("--pool none --out x.pth", "--pool: none is no folder"),
-        ("--pool empty --out x.pth", "--pool: 0 pictures below empty; expected files .bmp"),
+        ("--pool empty --out x.pth", "--pool: 0 images below empty; expected files .bmp"),
         ("--pool empty --out x.npy", "--out: x.npy, expected a file NAME.pth"),
         ("--pool empty --images d --out x.pth", "--images: d beside --pool"),
         ("--testcase t.json --out x.pth", "--images: missing"),

@@ -27,7 +27,7 @@ SETS = [
     ("object", 1, "test"),
     ("style", 5, "test"),
 ]
-PICTURE = {"bytes": b"png", "path": "x.png"}
+IMAGE = {"bytes": b"png", "path": "x.png"}
 
 
 def mapper() -> heads.Heads:
@@ -50,7 +50,7 @@ def write_run(
     for (name, vectors), (kind, _, split) in zip(case.exemplars.items(), sets, strict=True):
         exemplars += [
             {
-                "exemplar_id": f"{name}-e{i}", "exemplar_set": name, "image_id": f"{name}-{i}", "image": PICTURE,
+                "exemplar_id": f"{name}-e{i}", "exemplar_set": name, "image_id": f"{name}-{i}", "image": IMAGE,
                 "caption": "c", "kind": kind, "category": "bird", "subject": None, "style": None, "split": split,
                 "seen": True,
             }

@@ -42,7 +42,7 @@ def tensors(case: Release, kind: str, rows: np.ndarray) -> dict[str, Any]:
 
 
 CASE = release(1, rows=20, dim=6, sizes=[1, 3, 2], each=2)
-PICTURE = np.ones((6, 5), np.float32)
+IMAGE = np.ones((6, 5), np.float32)
 TEST_CHANGES: list[tuple[dict[str, Any], list[str]]] = [
     ({"exemplar_chunks": [(0, 1), (1, 4), (4, 7)]}, ["exemplar_chunks[2]", "(4, 7)", "past the end of 6"]),
     ({"exemplar_chunks": [(0, 1), (1, 5), (4, 6)]}, ["exemplar_chunks", "[1]", "(4, 6)", "overlap"]),
@@ -69,7 +69,7 @@ TEST_CHANGES: list[tuple[dict[str, Any], list[str]]] = [
     ({"synth_tensors": {}}, ["synth_tensors", "prompt kind"]),
     ({"synth_tensors": torch.ones(3, 6)}, ["synth_tensors", "a tensor (3, 6)"]),
     (tensors(CASE, "gpt", np.ones((0, 6), np.float32)), ["synth_tensors['gpt']", "no rows"]),
-    (tensors(CASE, "gpt", PICTURE), ["synth_tensors['gpt']", "5 dimensions", "has 6", "one encoder"]),
+    (tensors(CASE, "gpt", IMAGE), ["synth_tensors['gpt']", "5 dimensions", "has 6", "one encoder"]),
     (tensors(CASE, "gpt", np.full((6, 6), np.nan, np.float32)), ["synth_tensors['gpt']", "row 0", "NaN"]),
     ({"exemplar_paths": [Evil()] * 6}, ["needs code to unpickle", "print", "refused"]),
 ]

@@ -1,4 +1,4 @@
-"""Attribution of single pictures by a finished run: against plain NumPy, against the run's own soft scores."""
+"""Attribution of single images by a finished run: against plain NumPy, against the run's own soft scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def record(run: Path, rule: str, wildcards: dict[str, str], params: dict[str, An
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A finished run of real pixel embeddings, a query of its test split, and the picture of that."""
+    """A finished run of real pixel embeddings, a query of its test split, and the image of that."""
     run = tmp_path_factory.mktemp("attribution") / "made"
     write_run(run, pool=40, object_sets=7, style_sets=4, prompts_each=1, samples_each=1, encoders=("pixel",))
     encoder = pixel.load(size=4)
@@ -106,11 +106,11 @@ def _rank_and_calibrate(run: Path, mapper: str, own: heads.Heads) -> None:
 
 
 def test_candidates_are_those_of_plain_cosines(made: Made) -> None:
-    folder, _, picture = made
+    folder, _, image = made
     run = runs.opened(folder)
     features = runs.Features("object", "pixel", "linear-object")
-    vectors = attribute.embed([picture], run.encoder("pixel"))
-    rows, searched = attribute.attribute(run, features, vectors, [picture], top=20)
+    vectors = attribute.embed([image], run.encoder("pixel"))
+    rows, searched = attribute.attribute(run, features, vectors, [image], top=20)
     own = run.heads(features)
     ids, pool = zip(*(embedding_tables.read(path) for path in run.pool("pixel")), strict=True)
     names = np.array([name for some in ids for name in some])
@@ -132,7 +132,7 @@ def test_candidates_are_those_of_plain_cosines(made: Made) -> None:
 
 @pytest.mark.parametrize("mapper", MAPPERS)
 def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, mapper: str) -> None:
-    folder, query, picture = made
+    folder, query, image = made
     run = runs.opened(folder)
     features = runs.Features("object", "pixel", mapper)
     soft = tables.read(run.calibration(features) / "soft_scores.parquet", "soft_scores").to_pylist()
@@ -140,7 +140,7 @@ def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, ma
     exemplars = tables.read(folder / "exemplars.parquet", "exemplars").to_pylist()
     row_of = {row["exemplar_id"]: row["image_id"] for row in exemplars}
     own = {row_of[row["candidate_id"]] for row in soft if row["is_exemplar"]}
-    vectors = attribute.embed([picture], run.encoder("pixel"))
+    vectors = attribute.embed([image], run.encoder("pixel"))
     without = run.excluded_rows() - own  # what this query was ranked against: its own exemplars alone
     found = list(attribute.candidates(run, features, vectors, names=["asked"], without=without))
     rows = attribute.shares(run, features, found[0], top=TOP).to_pylist()
@@ -154,10 +154,10 @@ def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, ma
 
 
 def test_company_and_blocks_change_nothing(made: Made) -> None:
-    folder, _, picture = made
+    folder, _, image = made
     run = runs.opened(folder)
     features = runs.Features("style", "pixel", "untuned")
-    vectors = np.repeat(attribute.embed([picture], run.encoder("pixel")), 3, axis=0)
+    vectors = np.repeat(attribute.embed([image], run.encoder("pixel")), 3, axis=0)
     vectors[1:] += np.random.default_rng(0).normal(0, 0.1, (2, 48)).astype(np.float32)
     together = next(attribute.candidates(run, features, vectors, names=["a", "b", "c"], without=()))
     cut = attribute.candidates(
@@ -172,11 +172,11 @@ def test_company_and_blocks_change_nothing(made: Made) -> None:
 def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
     made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    folder, _, picture = made
+    folder, _, image = made
     call = [
         "attribute",
-        str(picture),
-        str(picture),
+        str(image),
+        str(image),
         "--run",
         str(folder),
         "--mapper",
@@ -187,7 +187,7 @@ def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
     assert main([*call, "--out", str(tmp_path / "a.parquet")]) == 0
     out = capsys.readouterr().out
     rows = tables.read(tmp_path / "a.parquet", "attributions").to_pylist()
-    assert len(rows) == 2 * 2 * 3  # kinds, pictures, candidates
+    assert len(rows) == 2 * 2 * 3  # kinds, images, candidates
     assert rows[:3] == rows[3:6]
     for row in rows:
         assert row["image_id"] in out and row["caption"] in out
@@ -196,7 +196,7 @@ def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
     assert pyarrow.csv.read_csv(tmp_path / "a.csv").column("image_id").to_pylist() == [
         row["image_id"] for row in rows[:6]
     ]
-    assert main(["attribute", str(picture), "--run", str(folder), "--kind", "object"]) == 0
+    assert main(["attribute", str(image), "--run", str(folder), "--kind", "object"]) == 0
     assert "encoder pixel, mapper " in capsys.readouterr().out
 
 
@@ -211,19 +211,19 @@ def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
         (["--out", "a.txt"], "--out: a.txt, expected a name that ends in .parquet or .csv"),
         (["--run", "nowhere"], "--run: nowhere: no such folder"),
         (["--run", "{empty}"], "expected a finished run"),
-        (["{broken}"], "bytes are no picture that Pillow knows"),
-        (["missing.png"], "missing.png: No such file or directory; expected the file of a picture"),
+        (["{broken}"], "bytes are no image that Pillow knows"),
+        (["missing.png"], "missing.png: No such file or directory; expected the file of an image"),
     ],
 )
 def test_mistakes_are_one_line(
     made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], said: str
 ) -> None:
-    folder, _, picture = made
+    folder, _, image = made
     broken, empty = tmp_path / "broken.png", tmp_path / "empty"
     broken.write_bytes(b"nothing")
     empty.mkdir()
     given = [option.format(broken=broken, empty=empty) for option in options]
-    images = given if not given[0].startswith("--") else [str(picture)]
+    images = given if not given[0].startswith("--") else [str(image)]
     options = given if given[0].startswith("--") else []
     assert main(["attribute", *images, "--run", str(folder), "--mapper", "untuned", *options]) == 2
     error = capsys.readouterr().err

@@ -23,11 +23,11 @@ def test_check_sums_up_the_config(capsys, monkeypatch):
     assert out.startswith("config.yaml: fine\n")
     for words in (
         "results/demo",
-        "2992 pictures of source 'openmoji'",
+        "2992 images of source 'openmoji'",
         "64 sets (48 of objects, 16 of styles)",
     ):
         assert words in out
-    assert "1024 pictures" in out  # (48 + 16) sets x 2 prompt kinds x 4 prompts x 2 samples
+    assert "1024 images" in out  # (48 + 16) sets x 2 prompt kinds x 4 prompts x 2 samples
 
 
 def test_a_mistake_is_one_line_and_status_2(tmp_path):

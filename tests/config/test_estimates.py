@@ -35,7 +35,7 @@ def test_numbers_of_the_demo() -> None:
     found = counts.count(stated())
     assert found.models == 64 == 48 + 16
     assert found.training_steps == 48 * 160 + 16 * 300 == 12480
-    assert found.step_pictures == 3 + 1
+    assert found.step_images == 3 + 1
     assert (found.customized, found.control) == (64 * 2 * 4 * 2, 64 * 2 * 4) == (1024, 512)
     assert found.exemplars == (48 + 16 * 4, 48 + 16 * 8)
     assert found.prior == (2 * 16, (48 + 1) * 16)
@@ -50,13 +50,13 @@ def test_numbers_of_the_published_run_without_its_data() -> None:
     found = counts.count(stated(ROOT / "config" / "paper.yaml"))
     assert (found.models, found.training_steps) == (7435, 7435 * 250)
     assert (found.customized, found.control) == (7435 * 2 * 10 * 4, 7435 * 2 * 10)
-    assert found.step_pictures == 8
+    assert found.step_images == 8
 
 
 def test_numbers_that_hang_on_switches() -> None:
     no_prior = {"family": "custom_diffusion", "prior_batch": 0, "accumulation": 5}
     found = counts.count(stated(customizer=no_prior))
-    assert found.prior == (0, 0) and found.step_pictures == 5 * 3
+    assert found.prior == (0, 0) and found.step_images == 5 * 3
     splits = {"train": 0.7, "validation": 0.3, "test": 0.0}
     exemplars = {"object_sets": 0, "style_sets": 3, "style_set_size": [2, 2], "splits": splits}
     found = counts.count(stated(exemplars=exemplars, mapper={"trained_on": ["style"]}))
@@ -185,7 +185,7 @@ def test_bytes_by_stage_of_a_tiny_config() -> None:
     assert found["prior"].bytes == (2 * 2 * 500, 2 * 5 * 500)
     assert found["customize"].bytes == (7 * 394_712, 7 * 394_712)
     assert found["synthesize"].bytes == (28 * 500, 28 * 500)
-    assert found["sample"].bytes == (7 * 2 * 500,) * 2  # one picture a set, and its control
+    assert found["sample"].bytes == (7 * 2 * 500,) * 2  # one image a set, and its control
     assert found["embed pixel"] == sizes.Size(((120 + 28 + 10) * 768, (120 + 28 + 13) * 768), most_only=True)
     assert found["tune"].bytes == (2 * 2 * 4 * (192 * 192 + 192),) * 2
     assert found["index"] == sizes.Size((120 * 4 * 192 * 3,) * 2, most_only=True)
@@ -220,16 +220,16 @@ def test_what_is_not_known_is_said() -> None:
     found, missing = sizes.sized(config, counts.count(config), None, Rates({}, {}), {"pixel": 192})
     assert set(found) == {"embed pixel", "tune", "rank"}
     said = "\n".join(missing)
-    for words in ("bytes of the pool", "prior pictures", "synthesized pictures", "deltas", "'IVF16,SQ8'"):
+    for words in ("bytes of the pool", "prior images", "synthesized images", "deltas", "'IVF16,SQ8'"):
         assert words in said
     found, missing = sizes.sized(config, counts.count(config), None, Rates({}, {}), {"pixel": None})
     assert set(found) == {"rank"} and "pixel: how many features" in "\n".join(missing)
 
 
-def test_pictures_of_a_folder_are_measured(tmp_path: Path) -> None:
+def test_images_of_a_folder_are_measured(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(b"x" * 100 * (number + 1))
     source = {"family": "folder", "path": str(tmp_path), "licence": "CC0-1.0", "attribution": "me"}
     config = stated(pool={"images": 2992, "source": source})
-    assert sizes.picture_bytes(config) == 250
-    assert sizes.picture_bytes(stated()) is None
+    assert sizes.image_bytes(config) == 250
+    assert sizes.image_bytes(stated()) is None

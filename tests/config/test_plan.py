@@ -40,8 +40,8 @@ def rows(name: str, count: int, **values: Any) -> list[dict[str, Any]]:
     blank: dict[str, Any] = {"string": "x", "bool": True}
     found: dict[str, Any] = {}
     for field in tables.schema(name):
-        picture = {"bytes": b"x", "path": None} if field.type.equals(tables.IMAGE) else 0
-        found[field.name] = blank.get(str(field.type), picture)
+        image = {"bytes": b"x", "path": None} if field.type.equals(tables.IMAGE) else 0
+        found[field.name] = blank.get(str(field.type), image)
     return [found | values for _ in range(count)]
 
 
@@ -74,9 +74,9 @@ def run(tmp_path: Path) -> Path:
     said = {
         "customize_part/0001": "2026-01-02 10:00:00,123 DEBUG attrib_core: job customize_part 0001\n"
         "2026-01-02 10:00:09,123 INFO attrib_core: 40 of 300 steps of 2 sets, 2.8/s, 5.3 s left\n",
-        "embed_pool_part/pixel-0000": "2026-01-02 10:00:00,123 INFO attrib_core: 5 of 60 pictures\n"
+        "embed_pool_part/pixel-0000": "2026-01-02 10:00:00,123 INFO attrib_core: 5 of 60 images\n"
         "2026-01-02 10:00:01,123 DEBUG attrib_core: traceback\nTraceback (most recent call last):\n  oh\n"
-        "2026-01-02 10:00:01,124 ERROR attrib_core: error: pool/part-0000.parquet: picture 'a' has no bytes\n",
+        "2026-01-02 10:00:01,124 ERROR attrib_core: error: pool/part-0000.parquet: image 'a' has no bytes\n",
         "embed_pool_part/pixel-0001": "",
         "tune/pixel-linear-both": "2026-01-02 10:00:00,123 DEBUG attrib_core: done in 3 s\n",
     }
@@ -195,9 +195,9 @@ def test_plan_of_the_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         "exemplar sets: 64 (48 of objects, 16 of styles), of 112 to 176 exemplars",
         "training steps: 12,480 (160 each of objects, 300 each of styles)",
         "images: 1,536 (1,024 customized, 512 of the control)",
-        "64 models, 12,480 steps of 4 pictures  25.3 MB",
+        "64 models, 12,480 steps of 4 images  25.3 MB",
         "not known: time of base model, exemplars, sample, tune, index",
-        "pictures: png, all are kept",
+        "images: png, all are kept",
     ):
         assert words in said, said
 
@@ -206,8 +206,8 @@ def test_plan_takes_the_rates_of_a_run(run: Path, tmp_path: Path, capsys: pytest
     config = str(config_file(tmp_path / "long.yaml", customizer={"style_steps": 300}))
     assert main(["plan", "--config", config, "--rates", str(run)]) == 0
     said = capsys.readouterr().out
-    # 908 steps of 2 pictures at a quarter of a second
-    assert "7 models, 908 steps of 2 pictures" in said and "0.126 h" in said
+    # 908 steps of 2 images at a quarter of a second
+    assert "7 models, 908 steps of 2 images" in said and "0.126 h" in said
     assert f"rate: measured in {run}" in said and "Plain CPU, 1 thread a job" in said
     assert main(["plan", "--config", config, "--rates", str(run / "nowhere")]) == 2
     assert "no run with measured times" in capsys.readouterr().err
@@ -224,13 +224,13 @@ def test_status_of_a_run_that_was_stopped(
     assert "1 of 5" in lines["embed pixel"] and "0 of 2" in lines["tune"]
     planned = list(expected_jobs.planned(counts.count(plain(stated_config(TINY)))))
     assert said.startswith(f"{run}: 7 of {len(planned)} jobs are done\n")
-    # half of 908 steps of 2 pictures at a quarter of a second, and nothing else has a rate
+    # half of 908 steps of 2 images at a quarter of a second, and nothing else has a rate
     assert (
         "time: 0.0631 h of one job at a time to come, without synthesize, sample, embed pixel, tune" in said
     )
     assert "begun: customize_part/0001: 40 of 300 steps of 2 sets, 2.8/s, 5.3 s left (" in said
     assert "begun: embed_pool_part/pixel-0001: nothing said yet" in said
-    failed = "failed: embed_pool_part/pixel-0000: error: pool/part-0000.parquet: picture 'a' has no bytes"
+    failed = "failed: embed_pool_part/pixel-0000: error: pool/part-0000.parquet: image 'a' has no bytes"
     assert failed in said.splitlines()
     assert "tune/" not in said, "what was finished and removed waits to be made again"
     used = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())

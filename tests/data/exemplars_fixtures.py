@@ -1,4 +1,4 @@
-"""A pool of words and hashes, its pictures no pictures, to draw exemplar sets from."""
+"""A pool of words and hashes, its images no images, to draw exemplar sets from."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_excluded_rows_and_their_reasons(parts: list[Path]) -> None:
     assert result.pool_rows == len(pool_rows())
     counts = Counter(reasons.values())
     assert result.summary[1] == (
-        f"{len(reasons)} of {len(pool_rows())} pictures of the pool are no distractors: {counts['exemplar']} exemplar,"
+        f"{len(reasons)} of {len(pool_rows())} images of the pool are no distractors: {counts['exemplar']} exemplar,"
         f" {counts['same_subject']} same_subject, {counts['same_style']} same_style, 0 near_duplicate"
     )
     assert min(counts["exemplar"], counts["same_subject"], counts["same_style"]) > 0

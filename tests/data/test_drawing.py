@@ -1,4 +1,4 @@
-"""Pictures: every treatment and background keeps the same contract; names and articles."""
+"""Images: every treatment and background keeps the same contract; names and articles."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from attrib_core.data import images
 from attrib_core.data.drawing import backgrounds, layers, render
 from attrib_core.data.drawing.layers import Layers
 from attrib_core.data.drawing.styles import STYLES
 from attrib_core.data.drawing.treatments import MEDIA
+from attrib_core.data.images import to_png
 from attrib_core.data.naming import article, slug
 
 TREATMENTS = MEDIA | STYLES
@@ -43,7 +43,7 @@ def test_treatment_keeps_the_contract(name: str, size: int) -> None:
     assert treatment.__doc__
 
 
-def test_treatments_differ_from_each_other_and_from_the_plain_picture() -> None:
+def test_treatments_differ_from_each_other_and_from_the_plain_image() -> None:
     source = disk(64)
     shown = {name: treatment(source, np.random.default_rng(1)) for name, (treatment, _) in TREATMENTS.items()}
     shown["plain"] = source.flat
@@ -77,10 +77,10 @@ def test_background_phrases_are_different() -> None:
     assert "on an orange background" in phrases
 
 
-def test_picture_is_seeded_and_moves_with_the_seed() -> None:
+def test_image_is_seeded_and_moves_with_the_seed() -> None:
     drawn = render.objects()[0]
     first, again, other = (
-        render.picture(drawn.codepoint, "snow", 32, np.random.default_rng(seed), None) for seed in (1, 1, 2)
+        render.image(drawn.codepoint, "snow", 32, np.random.default_rng(seed), None) for seed in (1, 1, 2)
     )
     assert first.shape == (32, 32, 3) and first.dtype == np.uint8
     assert np.array_equal(first, again) and not np.array_equal(first, other)
@@ -131,13 +131,13 @@ def test_slug() -> None:
 
 
 def test_png_keeps_pixels_and_is_deterministic() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    encoded = images.to_png(picture)
-    assert encoded == images.to_png(picture.copy())
+    array = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    encoded = to_png(array)
+    assert encoded == to_png(array.copy())
     with PilImage.open(io.BytesIO(encoded)) as image:
-        assert image.format == "PNG" and np.array_equal(np.asarray(image), picture)
+        assert image.format == "PNG" and np.array_equal(np.asarray(image), array)
     with pytest.raises(ValueError, match="float64"):
-        images.to_png(picture.astype(np.float64))
+        to_png(array.astype(np.float64))
 
 
 def test_blocks_against_loops() -> None:

@@ -78,7 +78,7 @@ def test_plan_does_not_depend_on_parts_batches_or_order(
         row["image_id"] for row in first.excluded
     )
     monkeypatch.setattr(plan, "ROWS_A_BATCH", 5)
-    monkeypatch.setattr(plan, "PICTURES_A_BATCH", 3)
+    monkeypatch.setattr(plan, "IMAGES_A_BATCH", 3)
     monkeypatch.setattr(exclusion, "BLOCK", 2)
     assert made(parts) == first
 
@@ -113,7 +113,7 @@ def test_another_seed_chooses_others(parts: list[Path]) -> None:
             ["exemplars.splits.test: 0.3 of 12", "makes 4", "6 sets are of exemplars.unseen_categories"],
         ),
         ({"object_sets": 0, "style_sets": 0}, ["exemplars.object_sets"]),
-        ({"near_duplicate_distance": 64}, ["pool.images: the pool has 92 pictures"]),
+        ({"near_duplicate_distance": 64}, ["pool.images: the pool has 92 images"]),
     ],
 )
 def test_errors_name_key_and_numbers(parts: list[Path], changes: dict[str, Any], said: list[str]) -> None:
@@ -183,7 +183,7 @@ def test_what_the_base_model_may_know_is_a_warning(parts: list[Path]) -> None:
     assert made(parts, held_out_only=True).warnings == []
 
 
-def test_pictures_of_another_source_were_never_seen_by_the_base_model(parts: list[Path]) -> None:
+def test_images_of_another_source_were_never_seen_by_the_base_model(parts: list[Path]) -> None:
     held_out = HELD_OUT | {"source": "openmoji"}
     assert made(parts, held_out=held_out) == made(parts)
     assert made(parts, held_out=held_out, source="folder", object_sets=30).warnings == []
@@ -193,8 +193,8 @@ def test_pictures_of_another_source_were_never_seen_by_the_base_model(parts: lis
         assert other.exemplars == free.exemplars
 
 
-def test_pictures_without_words(tmp_path: Path) -> None:
-    """Style sets of a source that knows no subjects: every picture counts as another object."""
+def test_images_without_words(tmp_path: Path) -> None:
+    """Style sets of a source that knows no subjects: every image counts as another object."""
     rows = [pool_row(f"{number}.jpg", None, None, "oil" if number < 5 else None) for number in range(9)]
     result = made(
         write_pool(tmp_path, rows),
@@ -208,7 +208,7 @@ def test_pictures_without_words(tmp_path: Path) -> None:
     assert {row["reason"] for row in result.excluded} == {"exemplar"}
 
 
-def test_several_plain_pictures_of_a_subject_make_one_set(tmp_path: Path) -> None:
+def test_several_plain_images_of_a_subject_make_one_set(tmp_path: Path) -> None:
     rows = pool_rows() + [pool_row(f"again {number}", f"toy {number}", "toy", None) for number in range(4)]
     result = made(write_pool(tmp_path, rows), object_sets=24)
     assert len({row["subject"] for row in result.exemplars if row["kind"] == "object"}) == 24

@@ -1,4 +1,4 @@
-"""Bytes of picture files become upright 8-bit RGB by the documented rule, or one line says why not."""
+"""Bytes of image files become upright 8-bit RGB by the documented rule, or one line says why not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
+from attrib_core.data.images import to_rgb
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -21,14 +21,14 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def decode(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
-    return images.to_rgb(encoded(image, kind, **options), where="pool.parquet: picture 'a'")
+    return to_rgb(encoded(image, kind, **options), where="pool.parquet: image 'a'")
 
 
 def test_rgb_comes_back_as_it_was():
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    got = decode(Image.fromarray(picture))
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    got = decode(Image.fromarray(image))
     assert got.dtype == np.uint8
-    assert np.array_equal(got, picture)
+    assert np.array_equal(got, image)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -53,7 +53,7 @@ def test_sixteen_bit_colour_keeps_its_upper_bytes():
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)  # one pixel of 16-bit RGB
     pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x01FF, 0x8000, 0xFFFF))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
-    assert images.to_rgb(data, where="a").tolist() == [[[0x01, 0x80, 0xFF]]]
+    assert to_rgb(data, where="a").tolist() == [[[0x01, 0x80, 0xFF]]]
 
 
 def test_cmyk_by_the_plain_formula():
@@ -86,11 +86,11 @@ def test_black_and_white_and_gray():
 
 
 def test_exif_orientation_is_applied():
-    picture = np.zeros((2, 3, 3), dtype=np.uint8)
-    picture[0, 0] = 255  # a white corner, which a quarter turn clockwise moves to the upper right
+    image = np.zeros((2, 3, 3), dtype=np.uint8)
+    image[0, 0] = 255  # a white corner, which a quarter turn clockwise moves to the upper right
     exif = Image.Exif()
     exif[0x0112] = 6
-    got = decode(Image.fromarray(picture), exif=exif)
+    got = decode(Image.fromarray(image), exif=exif)
     assert got.shape == (3, 2, 3)
     assert got[0, 1].tolist() == [255, 255, 255] and got.sum() == 3 * 255
 
@@ -104,21 +104,21 @@ def test_first_frame_of_several():
 @pytest.mark.parametrize(("mode", "kind"), [("F", "TIFF"), ("I", "TIFF"), ("LAB", "TIFF")])
 def test_pixels_without_a_known_white_are_refused(mode, kind):
     image = Image.new("RGB", (2, 2)).convert("L").convert(mode) if mode != "LAB" else Image.new("LAB", (2, 2))
-    with pytest.raises(InputError, match=rf"^pool.parquet: picture 'a': pixels of mode '{mode}'"):
+    with pytest.raises(InputError, match=rf"^pool.parquet: image 'a': pixels of mode '{mode}'"):
         decode(image, kind)
 
 
-def test_what_is_no_picture_or_a_damaged_one_is_named():
-    with pytest.raises(InputError, match="^x: 5 bytes are no picture"):
-        images.to_rgb(b"hello", where="x")
+def test_what_is_no_image_or_a_damaged_one_is_named():
+    with pytest.raises(InputError, match="^x: 5 bytes are no image"):
+        to_rgb(b"hello", where="x")
     whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
-    with pytest.raises(InputError, match="^x: the picture is damaged"):
-        images.to_rgb(whole[: len(whole) // 2], where="x")
+    with pytest.raises(InputError, match="^x: the image is damaged"):
+        to_rgb(whole[: len(whole) // 2], where="x")
 
 
-def test_a_picture_with_too_many_pixels_is_refused(monkeypatch):
+def test_a_image_with_too_many_pixels_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match="^x: more than 10 pixels"):
-        images.to_rgb(encoded(Image.new("L", (4, 4))), where="x")
+        to_rgb(encoded(Image.new("L", (4, 4))), where="x")
     with pytest.raises(InputError, match="^x: more than 10 pixels"):
-        images.to_rgb(encoded(Image.new("L", (40, 40))), where="x")
+        to_rgb(encoded(Image.new("L", (40, 40))), where="x")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from attrib_core.data import images, perceptual_hash, pool
+from attrib_core.data import perceptual_hash, pool
+from attrib_core.data.images import to_png, to_rgb
 from attrib_core.storage import tables
 
 WORDS = {
@@ -21,7 +22,7 @@ WORDS = {
 }  # fmt: skip
 
 
-def picture(height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:
+def image(height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:
     """Smooth colours, (height, width, 3) uint8."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     return np.asarray(PilImage.fromarray(coarse).resize((width, height), PilImage.Resampling.BICUBIC))
@@ -68,13 +69,13 @@ def slow_levels(gray: np.ndarray) -> list[list[int]]:
 @pytest.mark.parametrize("shape", [(8, 9), (5, 4), (24, 32), (33, 40)])
 def test_difference_hash_against_loops(shape: tuple[int, int]) -> None:
     for seed in range(2):
-        shown = picture(*shape, seed=seed)
+        shown = image(*shape, seed=seed)
         levels = slow_levels(np.asarray(PilImage.fromarray(shown).convert("L")))
         expected = [line[column + 1] > line[column] for line in levels for column in range(8)]
         assert bits_of(perceptual_hash.difference_hash(shown)) == expected
 
 
-def test_difference_hash_of_known_pictures() -> None:
+def test_difference_hash_of_known_images() -> None:
     rising = np.repeat(np.repeat(np.arange(9, dtype=np.uint8)[None, :, None] * 20, 8, axis=0), 3, axis=2)
     assert perceptual_hash.difference_hash(rising) == -1  # all 64 bits, as a signed number
     assert perceptual_hash.difference_hash(rising[:, ::-1].copy()) == 0
@@ -88,21 +89,21 @@ def test_difference_hash_of_known_pictures() -> None:
 
 
 def test_difference_hash_hardly_changes_with_size_and_compression() -> None:
-    shown = picture(96, 96)
+    shown = image(96, 96)
     first = perceptual_hash.difference_hash(shown)
     smaller = np.asarray(PilImage.fromarray(shown).resize((64, 64), PilImage.Resampling.LANCZOS))
     lossy = np.asarray(PilImage.open(io.BytesIO(encoded(PilImage.fromarray(shown), "JPEG", quality=70))))
     for other in (smaller, lossy):
         assert bin((first ^ perceptual_hash.difference_hash(other)) & 0xFFFFFFFFFFFFFFFF).count("1") <= 4
-    far = perceptual_hash.difference_hash(picture(96, 96, seed=9))
+    far = perceptual_hash.difference_hash(image(96, 96, seed=9))
     assert bin((first ^ far) & 0xFFFFFFFFFFFFFFFF).count("1") > 12
 
 
 def test_build_checks_and_measures() -> None:
-    good, small = images.to_png(picture()), images.to_png(picture(31, 100))
+    good, small = to_png(image()), to_png(image(31, 100))
     made = list(
         pool.build(
-            [row("a", good), row("b", b"no picture"), row("c", small), row("a", good), row("d", None)]
+            [row("a", good), row("b", b"no image"), row("c", small), row("a", good), row("d", None)]
             + [row("e", good[:-200])]
         )
     )
@@ -111,8 +112,8 @@ def test_build_checks_and_measures() -> None:
     assert [value["image_id"] for value in kept] == ["a"]
     assert (kept[0]["width"], kept[0]["height"]) == (48, 40)
     assert kept[0]["image"]["bytes"] == good
-    assert kept[0]["perceptual_hash"] == perceptual_hash.difference_hash(picture())
-    assert rejects["b"].startswith("undecodable: 10 bytes")
+    assert kept[0]["perceptual_hash"] == perceptual_hash.difference_hash(image())
+    assert rejects["b"].startswith("undecodable: 8 bytes")
     assert rejects["c"] == "too small: 100 x 31 pixels, at least 32 are needed"
     assert rejects["a"] == "duplicate id"
     assert rejects["d"] == "unreadable: no file d.png"
@@ -124,7 +125,7 @@ def test_build_streams() -> None:
     def endless() -> Any:
         number = 0
         while True:
-            yield row(str(number), images.to_png(picture()))
+            yield row(str(number), to_png(image()))
             number += 1
 
     made = pool.build(endless())
@@ -156,20 +157,20 @@ STRANGE: dict[str, Callable[[PilImage.Image], bytes]] = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_strange_pictures_become_rgb(name: str) -> None:
-    data = STRANGE[name](PilImage.fromarray(picture()))
+def test_strange_images_become_rgb(name: str) -> None:
+    data = STRANGE[name](PilImage.fromarray(image()))
     [(table, made)] = pool.build([row("a", data)])
     assert table == "pool"
-    with PilImage.open(io.BytesIO(made["image"]["bytes"])) as image:
-        assert (image.format, image.mode) == ("PNG", "RGB")
-        assert image.size == (made["width"], made["height"])
-        assert image.size == ((40, 48) if name == "EXIF" else (48, 40))
-        assert np.array_equal(np.asarray(image), images.to_rgb(data, where=name))
+    with PilImage.open(io.BytesIO(made["image"]["bytes"])) as opened:
+        assert (opened.format, opened.mode) == ("PNG", "RGB")
+        assert opened.size == (made["width"], made["height"])
+        assert opened.size == ((40, 48) if name == "EXIF" else (48, 40))
+        assert np.array_equal(np.asarray(opened), to_rgb(data, where=name))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_plain_pictures_keep_their_bytes(kind: str) -> None:
-    data = encoded(PilImage.fromarray(picture()), kind)
+def test_plain_images_keep_their_bytes(kind: str) -> None:
+    data = encoded(PilImage.fromarray(image()), kind)
     [(_, made)] = pool.build([row("a", data)])
     assert made["image"]["bytes"] == data
 
@@ -193,7 +194,7 @@ def test_parts_make_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_save_writes_rejects_and_leaves_nothing_half_written(tmp_path: Path) -> None:
-    good = images.to_png(picture())
+    good = to_png(image())
     rows = pool.build([row(str(number), good if number % 3 else b"") for number in range(600)])
     counts = pool.save(rows, pool_path=tmp_path / "p.parquet", rejects_path=tmp_path / "r.parquet")
     assert counts == {"pool": 400, "rejects": 200}

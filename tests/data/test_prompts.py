@@ -166,7 +166,7 @@ def test_lists_use_the_words_of_the_base_model(name: str) -> None:
         assert not set(template.replace("{token}", "").replace("{category}", "").split()) - known, template
 
 
-def test_scenes_and_media_are_those_of_the_pictures() -> None:
+def test_scenes_and_media_are_those_of_the_images() -> None:
     phrases = {backgrounds.phrase(name) for name in backgrounds.BACKGROUNDS}
     for template in prompts.read_list("object_scene"):
         assert template.removeprefix("a {token} {category} ") in phrases

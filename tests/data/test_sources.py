@@ -106,23 +106,21 @@ def test_openmoji_state_is_stable_and_by_rows(drawn: openmoji.Openmoji) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    below = tmp_path / "pictures" / "birds"
+def images(tmp_path: Path) -> Path:
+    below = tmp_path / "images" / "birds"
     below.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in ("owl_at-night.png", "duck.png"):
         PilImage.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(below / name)
-    PilImage.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(
-        tmp_path / "pictures" / "z.jpg"
-    )
-    (tmp_path / "pictures" / "broken.png").write_bytes(b"\x89PNG no picture")
-    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
-    (tmp_path / "pictures" / ".hidden.png").write_bytes(b"")
-    return tmp_path / "pictures"
+    PilImage.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(tmp_path / "images" / "z.jpg")
+    (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG no image")
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    (tmp_path / "images" / ".hidden.png").write_bytes(b"")
+    return tmp_path / "images"
 
 
-def test_folder_without_a_table(pictures: Path) -> None:
-    source = folder.load(path=str(pictures), licence="CC0-1.0", attribution="nobody")
+def test_folder_without_a_table(images: Path) -> None:
+    source = folder.load(path=str(images), licence="CC0-1.0", attribution="nobody")
     rows = list(source.rows(0, len(source)))
     assert [row["image_id"] for row in rows] == [
         "birds/duck.png",
@@ -132,11 +130,11 @@ def test_folder_without_a_table(pictures: Path) -> None:
     ]
     assert rows[1]["caption"] == "owl at night"
     assert rows[1]["subject"] is rows[1]["category"] is rows[1]["style"] is None
-    assert rows[0]["image"]["bytes"] == (pictures / "birds" / "duck.png").read_bytes()
+    assert rows[0]["image"]["bytes"] == (images / "birds" / "duck.png").read_bytes()
     assert list(source.rows(1, 3)) == rows[1:3]
 
 
-def test_folder_with_a_table(pictures: Path, tmp_path: Path) -> None:
+def test_folder_with_a_table(images: Path, tmp_path: Path) -> None:
     table = tmp_path / "words.csv"
     table.write_text(
         "\ufefffile,caption,subject,category,style,licence\n"
@@ -146,7 +144,7 @@ def test_folder_with_a_table(pictures: Path, tmp_path: Path) -> None:
         "gone.png,,,,,\n",
         "utf-8",
     )
-    source = folder.load(path=str(pictures), metadata=str(table), licence="CC0-1.0", attribution="nobody")
+    source = folder.load(path=str(images), metadata=str(table), licence="CC0-1.0", attribution="nobody")
     rows = list(source.rows(0, 9))
     assert [row["image_id"] for row in rows] == ["z.jpg", "birds/owl_at-night.png", "gone.png"]
     assert rows[0]["caption"] == "noise, coloured" and rows[0]["style"] is None
@@ -157,13 +155,13 @@ def test_folder_with_a_table(pictures: Path, tmp_path: Path) -> None:
     assert rows[2]["image"]["bytes"] is None
 
 
-def test_folder_with_json_lines_and_the_names_of_hugging_face(pictures: Path, tmp_path: Path) -> None:
+def test_folder_with_json_lines_and_the_names_of_hugging_face(images: Path, tmp_path: Path) -> None:
     lines, table = tmp_path / "metadata.jsonl", tmp_path / "metadata.csv"
     first = '{"file": "z.jpg", "caption": "noise", "subject": null}\n\n'
     lines.write_text(first + '{"file_name": "birds/duck.png", "text": "a duck", "style": "oil"}\n')
     table.write_text("file_name,text,style\nz.jpg,noise,\nbirds/duck.png,a duck,oil\n")
     found = [
-        list(folder.load(path=str(pictures), metadata=str(one), licence="x", attribution="y").rows(0, 9))
+        list(folder.load(path=str(images), metadata=str(one), licence="x", attribution="y").rows(0, 9))
         for one in (lines, table)
     ]
     assert found[0] == found[1]
@@ -173,20 +171,20 @@ def test_folder_with_json_lines_and_the_names_of_hugging_face(pictures: Path, tm
     ]
 
 
-def test_folder_takes_captions_from_the_files_beside(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "birds" / "duck.txt").write_text("a duck\n on a pond\n")
-    (pictures / "z.txt").write_text(" \n")
-    source = folder.load(path=str(pictures), licence="x", attribution="y")
+def test_folder_takes_captions_from_the_files_beside(images: Path, tmp_path: Path) -> None:
+    (images / "birds" / "duck.txt").write_text("a duck\n on a pond\n")
+    (images / "z.txt").write_text(" \n")
+    source = folder.load(path=str(images), licence="x", attribution="y")
     said = {row["image_id"]: row["caption"] for row in source.rows(0, 9)}
     assert (said["birds/duck.png"], said["z.jpg"]) == ("a duck on a pond", "z")
     table = tmp_path / "words.csv"
     table.write_text("file,caption\nbirds/duck.png,a drake\nbirds/owl_at-night.png,\n")
-    told = folder.load(path=str(pictures), metadata=str(table), licence="x", attribution="y")
+    told = folder.load(path=str(images), metadata=str(table), licence="x", attribution="y")
     assert [row["caption"] for row in told.described(0, 2)] == ["a drake", "owl at night"]
     before = source.state(0, 9), told.state(0, 1)
-    (pictures / "birds" / "duck.txt").write_text("a goose")
+    (images / "birds" / "duck.txt").write_text("a goose")
     assert source.state(0, 9) != before[0] and told.state(0, 1) == before[1]
-    (pictures / "birds" / "duck.txt").write_bytes(b"\xff")
+    (images / "birds" / "duck.txt").write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"duck\.txt: not UTF-8 at byte 0"):
         list(source.rows(0, 9))
 
@@ -202,20 +200,20 @@ def test_folder_takes_captions_from_the_files_beside(pictures: Path, tmp_path: P
         ('{"caption": "x"}\n', "line 1 names no file"),
     ],
 )
-def test_folder_json_lines_errors(pictures: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_folder_json_lines_errors(images: Path, tmp_path: Path, text: str, said: str) -> None:
     table = tmp_path / "words.jsonl"
     table.write_text(text)
     with pytest.raises(InputError) as caught:
-        folder.load(path=str(pictures), metadata=str(table), licence="x", attribution="y")
+        folder.load(path=str(images), metadata=str(table), licence="x", attribution="y")
     assert said in str(caught.value) and str(table) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_folder_through_the_pool_makes_rejects_with_reasons(pictures: Path, tmp_path: Path) -> None:
+def test_folder_through_the_pool_makes_rejects_with_reasons(images: Path, tmp_path: Path) -> None:
     table = tmp_path / "words.csv"
     table.write_text("file\nz.jpg\nbroken.png\ngone.png\nz.jpg\nbirds/duck.png\n")
     settings = {
         "family": "folder",
-        "path": str(pictures),
+        "path": str(images),
         "metadata": str(table),
         "licence": "x",
         "attribution": "y",
@@ -228,12 +226,12 @@ def test_folder_through_the_pool_makes_rejects_with_reasons(pictures: Path, tmp_
     assert reasons["z.jpg"] == "duplicate id"
 
 
-def test_folder_state_follows_the_files(pictures: Path) -> None:
+def test_folder_state_follows_the_files(images: Path) -> None:
     def state(start: int, stop: int) -> str:
-        return folder.load(path=str(pictures), licence="x", attribution="y").state(start, stop)
+        return folder.load(path=str(images), licence="x", attribution="y").state(start, stop)
 
     before = state(0, 2), state(2, 4)
-    (pictures / "z.jpg").write_bytes(b"other")
+    (images / "z.jpg").write_bytes(b"other")
     assert state(0, 2) == before[0] and state(2, 4) != before[1]
 
 
@@ -245,34 +243,34 @@ def test_folder_state_follows_the_files(pictures: Path) -> None:
         ("file,file\nz.jpg,z.jpg\n", "each stand once"),
         ("file,caption\nz.jpg\n", "line 2 has 1 cells, the header has 2"),
         ("file,caption\n,x\n", "line 2 names no file"),
-        ("file\n", "0 pictures in table"),
+        ("file\n", "0 images in table"),
     ],
 )
-def test_folder_table_errors(pictures: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_folder_table_errors(images: Path, tmp_path: Path, text: str, said: str) -> None:
     table = tmp_path / "words.csv"
     table.write_text(text)
     with pytest.raises(InputError) as caught:
-        folder.load(path=str(pictures), metadata=str(table), licence="x", attribution="y")
+        folder.load(path=str(images), metadata=str(table), licence="x", attribution="y")
     assert said in str(caught.value) and str(table) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_folder_errors(pictures: Path, tmp_path: Path) -> None:
+def test_folder_errors(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pool\.source\.path: 'nowhere'"):
         folder.load(path="nowhere", licence="x", attribution="y")
     with pytest.raises(InputError, match=r"pool\.source\.metadata: '.*none\.csv'"):
-        folder.load(path=str(pictures), metadata=str(tmp_path / "none.csv"), licence="x", attribution="y")
-    with pytest.raises(InputError, match=r"pool\.source\.licence: None.*4 pictures"):
-        folder.load(path=str(pictures), attribution="y")
+        folder.load(path=str(images), metadata=str(tmp_path / "none.csv"), licence="x", attribution="y")
+    with pytest.raises(InputError, match=r"pool\.source\.licence: None.*4 images"):
+        folder.load(path=str(images), attribution="y")
     latin = tmp_path / "latin.csv"
     latin.write_bytes("file,caption\nz.jpg,Zürich\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.csv: not UTF-8"):
-        folder.load(path=str(pictures), metadata=str(latin), licence="x", attribution="y")
+        folder.load(path=str(images), metadata=str(latin), licence="x", attribution="y")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="0 pictures in folder"):
+    with pytest.raises(InputError, match="0 images in folder"):
         folder.load(path=str(tmp_path / "empty"), licence="x", attribution="y")
 
 
-def test_too_few_pictures(pictures: Path) -> None:
-    settings = {"family": "folder", "path": str(pictures), "licence": "x", "attribution": "y"}
+def test_too_few_images(images: Path) -> None:
+    settings = {"family": "folder", "path": str(images), "licence": "x", "attribution": "y"}
     with pytest.raises(InputError, match=r"pool\.images: 5 or more asked, but source 'folder' has 4"):
         list(pool.part(settings, start=0, stop=5, seed=1))

@@ -49,7 +49,7 @@ def save_base(folder: Path, *, prediction_type: str = "v_prediction", held_out: 
 
 
 def png(seed: int, side: int = SIDE) -> bytes:
-    """A smooth picture of random colours."""
+    """A smooth image of random colours."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(stream, "PNG")
@@ -57,7 +57,7 @@ def png(seed: int, side: int = SIDE) -> bytes:
 
 
 def exemplar_sets() -> list[ExemplarSet]:
-    """Four object sets of one picture and one style set of three."""
+    """Four object sets of one image and one style set of three."""
     objects = [
         ExemplarSet(f"object-{number}", "object", category, {f"object-{number}.0": png(number)})
         for number, category in enumerate(["fruit", "animal", "fruit", "animal"])
@@ -73,7 +73,7 @@ def write_exemplars(path: Path, sets: Sequence[ExemplarSet]) -> Path:
             "exemplar_id": name,
             "exemplar_set": one.name,
             "image_id": name,
-            "image": {"bytes": picture, "path": None},
+            "image": {"bytes": image, "path": None},
             "caption": f"{one.category} of {name}",
             "kind": one.kind,
             "category": one.category,
@@ -83,14 +83,14 @@ def write_exemplars(path: Path, sets: Sequence[ExemplarSet]) -> Path:
             "seen": True,
         }
         for one in sets
-        for name, picture in one.pictures.items()
+        for name, image in one.images.items()
     ]
     tables.write(path, "exemplars", rows)
     return path
 
 
 def write_prior(path: Path, classes: Sequence[tuple[str, str]], count: int = 3) -> Path:
-    """A table `prior` of made-up pictures."""
+    """A table `prior` of made-up images."""
     rows = [
         {
             "kind": kind,

@@ -21,16 +21,16 @@ from tests.diffusion import diffusion_fixtures as made
 
 TOKEN = "<new1>"
 SIDE, CELLS = 64, 16
-PICTURE = np.random.default_rng(0).integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)  # never the canvas's 128
+IMAGE = np.random.default_rng(0).integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)  # never the canvas's 128
 
 
 def views(count: int) -> list[View]:
-    return [augmentation.resized(PICTURE, np.random.default_rng(seed), CELLS) for seed in range(count)]
+    return [augmentation.resized(IMAGE, np.random.default_rng(seed), CELLS) for seed in range(count)]
 
 
 def box(view: View) -> tuple[int, int, int]:
     """Top, left and size of what is not canvas."""
-    shown = (view.picture != augmentation.CANVAS).any(axis=2)
+    shown = (view.image != augmentation.CANVAS).any(axis=2)
     rows, columns = np.nonzero(shown.any(axis=1))[0], np.nonzero(shown.any(axis=0))[0]
     assert len(rows) == len(columns)
     return int(rows[0]), int(columns[0]), len(rows)
@@ -40,7 +40,7 @@ def test_sizes_words_and_places() -> None:
     found = views(600)
     large = [view for view in found if view.words in augmentation.LARGE_WORDS]
     assert abs(len(large) / 600 - 1 / 3) < 0.06
-    assert all(view.mask.all() and view.picture.shape == (SIDE, SIDE, 3) for view in large)
+    assert all(view.mask.all() and view.image.shape == (SIDE, SIDE, 3) for view in large)
     small = [view for view in found if view.words not in augmentation.LARGE_WORDS]
     boxes = [box(view) for view in small]
     sizes = [size for _, _, size in boxes]
@@ -59,7 +59,7 @@ def test_sizes_words_and_places() -> None:
     assert len({(top, left) for top, left, _ in boxes}) > 200
 
 
-def test_a_view_of_the_whole_side_is_the_picture() -> None:
+def test_a_view_of_the_whole_side_is_the_image() -> None:
     class Fixed:
         """Draws the smaller kind, and always the largest number."""
 
@@ -72,8 +72,8 @@ def test_a_view_of_the_whole_side_is_the_picture() -> None:
         def choice(self, words: tuple[str, ...]) -> str:
             return words[0]
 
-    view = augmentation.resized(PICTURE, Fixed(), CELLS)  # type: ignore[arg-type]
-    assert np.array_equal(view.picture, PICTURE) and view.words == ""
+    view = augmentation.resized(IMAGE, Fixed(), CELLS)  # type: ignore[arg-type]
+    assert np.array_equal(view.image, IMAGE) and view.words == ""
     assert view.mask.sum() == (CELLS - 2) ** 2
 
 
@@ -88,9 +88,9 @@ def test_a_mask_is_never_empty() -> None:
 
 
 def test_flips_come_by_half() -> None:
-    found = [augmentation.flipped(PICTURE, np.random.default_rng(seed)) for seed in range(400)]
-    turned = [np.array_equal(one, PICTURE[:, ::-1]) for one in found]
-    assert all(one or np.array_equal(shown, PICTURE) for one, shown in zip(turned, found, strict=True))
+    found = [augmentation.flipped(IMAGE, np.random.default_rng(seed)) for seed in range(400)]
+    turned = [np.array_equal(one, IMAGE[:, ::-1]) for one in found]
+    assert all(one or np.array_equal(shown, IMAGE) for one, shown in zip(turned, found, strict=True))
     assert abs(np.mean(turned) - 0.5) < 0.08
 
 
@@ -180,7 +180,7 @@ def test_training_with_all_of_it(loaded: Components) -> None:
 
 
 def test_the_published_settings_are_a_config() -> None:
-    """`config/paper.yaml` but for pictures and weights, which nobody ships."""
+    """`config/paper.yaml` but for images and weights, which nobody ships."""
     values = read_yaml(Path(__file__).parents[2] / "config" / "paper.yaml")
     for key in ("pool", "exemplars", "base_model"):
         del values[key]

@@ -31,7 +31,7 @@ def tokenizer(items: list[corpus.Item], tmp_path_factory: pytest.TempPathFactory
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def test_held_out_objects_are_in_no_picture(items: list[corpus.Item]) -> None:
+def test_held_out_objects_are_in_no_image(items: list[corpus.Item]) -> None:
     held = held_out_objects(SEED, 0.1)
     assert len(held) >= 60
     assert {drawn.codepoint for drawn in held}.isdisjoint({item.drawn.codepoint for item in items})
@@ -39,7 +39,7 @@ def test_held_out_objects_are_in_no_picture(items: list[corpus.Item]) -> None:
     assert categories == {item.drawn.category for item in items}
 
 
-def test_a_picture_follows_from_its_name_alone(items: list[corpus.Item]) -> None:
+def test_a_image_follows_from_its_name_alone(items: list[corpus.Item]) -> None:
     item = items[5]
     again = next(other for other in corpus.items(SEED, 0.1, 1, 1) if other == item)
     first = corpus.pixels(item, SEED, 32)
@@ -77,12 +77,12 @@ def test_learning_rate_warms_up_and_decays() -> None:
 def test_normalised_latents_leave_reconstructions_as_they_were(items: list[corpus.Item]) -> None:
     torch.manual_seed(0)
     model = autoencoder.build([8, 8, 8], 4, 32)
-    pictures = np.stack([corpus.pixels(item, SEED, 32) for item in items[:48:3]])
-    target = autoencoder.to_tensor(pictures)
+    images = np.stack([corpus.pixels(item, SEED, 32) for item in items[:48:3]])
+    target = autoencoder.to_tensor(images)
     with torch.no_grad():
         before = model.encode(target).latent_dist
         shown = model.decode(before.mode()).sample
-        export.normalise_latents(model, pictures)
+        export.normalise_latents(model, images)
         after = model.encode(target).latent_dist
         assert torch.allclose(model.decode(after.mode()).sample, shown, atol=5e-3)
     latents = after.mode().numpy()
@@ -145,12 +145,12 @@ def test_a_resumed_training_ends_in_the_same_weights(tokenizer, items, tmp_path:
 def test_decoder_training_leaves_latents_alone(items: list[corpus.Item], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = autoencoder.build([8, 8, 8], 4, 32)
-    pictures = np.stack([corpus.pixels(item, SEED, 32) for item in items[:8]])
-    before = export.encode(model, pictures)
+    images = np.stack([corpus.pixels(item, SEED, 32) for item in items[:8]])
+    before = export.encode(model, images)
     rows = list(
         autoencoder.train(
             model,
-            pictures,
+            images,
             steps=3,
             batch=2,
             crop=16,
@@ -163,4 +163,4 @@ def test_decoder_training_leaves_latents_alone(items: list[corpus.Item], tmp_pat
         )  # fmt: skip
     )
     assert rows[-1]["step"] == 3
-    assert np.array_equal(before, export.encode(model, pictures))
+    assert np.array_equal(before, export.encode(model, images))

@@ -21,7 +21,7 @@ from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import components, description
 from attrib_core.diffusion.pipeline.components import Components
-from attrib_core.diffusion.pipeline.latents import encode_pictures
+from attrib_core.diffusion.pipeline.latents import encode_images
 from attrib_core.storage import tables
 from attrib_core.storage.schemas.generation import MEASURED
 from attrib_core.storage.store import claims, layout
@@ -55,7 +55,7 @@ def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[
         training_data.concept(
             one,
             loaded,
-            prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.pictures))],
+            prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.images))],
             prior=found[one.kind, one.category],
             views=4,
             scale_jitter=0.1,
@@ -190,10 +190,10 @@ def test_draws_of_two_sets_or_steps_differ(ready: list[Concept]) -> None:
     assert not torch.equal(first.noise, other.noise)
 
 
-def test_a_view_without_jitter_is_the_picture() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    shown = training_data.moved(picture, np.random.default_rng(1), scale_jitter=0.0, shift=0.0)
-    assert np.array_equal(shown, picture)
+def test_a_view_without_jitter_is_the_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    shown = training_data.moved(image, np.random.default_rng(1), scale_jitter=0.0, shift=0.0)
+    assert np.array_equal(shown, image)
 
 
 def test_views_shift_and_scale_about_the_middle() -> None:
@@ -203,10 +203,10 @@ def test_views_shift_and_scale_about_the_middle() -> None:
         def uniform(self, low: float, high: float, size: int | None = None) -> Any:
             return high if size is None else np.array([high] * size)
 
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    shown = training_data.moved(picture, Fixed(), scale_jitter=0.0, shift=4 / 32)  # type: ignore[arg-type]
-    assert np.array_equal(shown[4:, 4:], picture[:-4, :-4])
-    assert np.array_equal(shown[:4, 4:], np.repeat(picture[:1, :-4], 4, axis=0))
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    shown = training_data.moved(image, Fixed(), scale_jitter=0.0, shift=4 / 32)  # type: ignore[arg-type]
+    assert np.array_equal(shown[4:, 4:], image[:-4, :-4])
+    assert np.array_equal(shown[:4, 4:], np.repeat(image[:1, :-4], 4, axis=0))
     dot = np.zeros((33, 33, 3), dtype=np.uint8)
     dot[16, 16] = dot[16, 26] = 255
     larger = training_data.moved(dot, Fixed(), scale_jitter=0.5, shift=0.0)[..., 0].astype(float)  # type: ignore[arg-type]
@@ -227,8 +227,8 @@ def test_every_exemplar_is_among_the_views_as_it_is(loaded: Components) -> None:
         seed=0,
     )
     assert len(one.views) == 9
-    pictures = np.stack([training_data.images.to_rgb(data, where="") for data in style.pictures.values()])
-    mode = encode_pictures(loaded, pictures)
+    images = np.stack([training_data.to_rgb(data, where="") for data in style.images.values()])
+    mode = encode_images(loaded, images)
     torch.testing.assert_close(one.views[:3], mode, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(one.views[3:6], mode, atol=1e-3)
 
@@ -239,7 +239,7 @@ def test_each_view_has_the_prompt_of_its_exemplar(loaded: Components) -> None:
     )
     prompts = training_data.training_prompts(style, {"style": "{subject} in {token} {category}"}, TOKEN)
     assert prompts == [f"{shown} in {TOKEN} art" for shown in ("an owl", "a pear", "a unicorn")]
-    bracketed = training_data.training_prompts(style, {"style": "a picture[ of {subject}] by {token}"}, TOKEN)
+    bracketed = training_data.training_prompts(style, {"style": "an image[ of {subject}] by {token}"}, TOKEN)
     assert bracketed[0] == f"a picture of an owl by {TOKEN}"
     one = training_data.concept(
         style, loaded, prompts=prompts, prior=None, views=7, scale_jitter=0.1, shift=0.1, seed=0
@@ -258,10 +258,9 @@ def test_a_template_with_subjects_needs_them(loaded: Components) -> None:
         training_data.training_prompts(made.exemplar_sets()[4], {"style": "{subject} in {token} art"}, TOKEN)
     assert "customizer.style_prompt: '{subject} in {token} art' asks for {subject}, but" in str(caught.value)
     assert "style-0.0" in str(caught.value)
-    bracketed = {"style": "a picture[ of {subject}] by {token}"}
+    bracketed = {"style": "an image[ of {subject}] by {token}"}
     assert (
-        training_data.training_prompts(made.exemplar_sets()[4], bracketed, TOKEN)[0]
-        == f"a picture by {TOKEN}"
+        training_data.training_prompts(made.exemplar_sets()[4], bracketed, TOKEN)[0] == f"an image by {TOKEN}"
     )
 
 
@@ -435,7 +434,7 @@ def test_the_key_holds_all_that_a_model_depends_on() -> None:
         "prior_prints": {("object", "fruit"): "p"},
     }
     changes: list[dict[str, Any]] = [
-        {"one": replace(one, pictures={"object-0.0": made.png(77)})},
+        {"one": replace(one, images={"object-0.0": made.png(77)})},
         {"one": replace(one, name="other")},
         {"one": replace(one, category="animal")},
         {"base": "c"},
@@ -465,8 +464,8 @@ def test_a_set_that_fails_leaves_the_others(
     sets = made.exemplar_sets()
     with pytest.raises(InputError, match=r"'object-0': .* at step 1; customizer.learning_rate 1e\+30"):
         customize(sets[:1], learning_rate=1e30)
-    unreadable = replace(sets[1], pictures={"object-1.0": b"no picture"})
-    with pytest.raises(InputError, match=r"exemplar object-1.0: 10 bytes are no picture"):
+    unreadable = replace(sets[1], images={"object-1.0": b"no image"})
+    with pytest.raises(InputError, match=r"exemplar object-1.0: 10 bytes are no image"):
         customize([sets[0], unreadable, sets[2]])
     assert len(contents(tmp_path / "run")) == 4
     whole = customize([sets[0], sets[2]], run="whole")
@@ -495,15 +494,15 @@ def test_wrong_settings(
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_wrong_pictures_are_named(customize: Callable[..., list[dict[str, Any]]]) -> None:
-    one = replace(made.exemplar_sets()[0], pictures={"object-0.0": b"no picture"})
-    with pytest.raises(InputError, match=r"exemplar object-0.0: 10 bytes are no picture"):
+def test_wrong_images_are_named(customize: Callable[..., list[dict[str, Any]]]) -> None:
+    one = replace(made.exemplar_sets()[0], images={"object-0.0": b"no image"})
+    with pytest.raises(InputError, match=r"exemplar object-0.0: 10 bytes are no image"):
         customize([one])
-    with pytest.raises(InputError, match="no prior picture of 'tool' .object.; run the rule prior"):
+    with pytest.raises(InputError, match="no prior image of 'tool' .object.; run the rule prior"):
         customize([replace(made.exemplar_sets()[0], category="tool")])
 
 
-def test_captions_of_prior_pictures(loaded: Components, tmp_path: Path) -> None:
+def test_captions_of_prior_images(loaded: Components, tmp_path: Path) -> None:
     """A long one is cut where the text encoder stops reading; one with the modifier token is refused."""
     path = made.write_prior(tmp_path / "images.parquet", [("object", "fruit")])
     rows = inputs.read_prior(path, [("object", "fruit")])
@@ -513,11 +512,11 @@ def test_captions_of_prior_pictures(loaded: Components, tmp_path: Path) -> None:
     plain = components.encode_text(loaded, components.tokenize(loaded, [row["prompt"] for row in rows[::2]]))
     torch.testing.assert_close(found.text.states[::2], plain.states)
     rows[2]["prompt"] = f"a {TOKEN} fruit"
-    with pytest.raises(InputError, match=f"prior picture 'a {TOKEN} fruit' of 'fruit': its prompt has the"):
+    with pytest.raises(InputError, match=f"prior image 'a {TOKEN} fruit' of 'fruit': its prompt has the"):
         training_data.priors(rows, loaded, [("object", "fruit")])
 
 
-def test_without_prior_pictures(customize: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_without_prior_images(customize: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
     rows = customize([replace(made.exemplar_sets()[0], category="tool")], prior_batch=0)
     assert rows[0]["method"] == "custom_diffusion" and np.isfinite(rows[0]["loss"])
 
@@ -558,7 +557,7 @@ def test_the_scripts(tiny_base: Path, tmp_path: Path, run_script: Callable[..., 
             "settings": {"family": "generated", "images": 2, "steps": 2, "guidance": 2.0},
             "run": str(tmp_path / "results" / "run"),
             "seed": 1,
-            "picture_code": "x",
+            "image_code": "x",
         },
     )
     assert tables.read(images, "prior").num_rows == 6
@@ -584,6 +583,6 @@ def test_the_scripts(tiny_base: Path, tmp_path: Path, run_script: Callable[..., 
 def test_a_part_that_is_not_there(tmp_path: Path) -> None:
     path = made.write_exemplars(tmp_path / "exemplars.parquet", made.exemplar_sets())
     assert [one.name for one in inputs.read_part(path, 2, 2)] == ["style-0"]
-    assert len(inputs.read_part(path, 2, 2)[0].pictures) == 3
+    assert len(inputs.read_part(path, 2, 2)[0].images) == 3
     with pytest.raises(InputError, match="part 3 of 2 sets asked, but it has 5 sets"):
         inputs.read_part(path, 3, 2)

@@ -61,12 +61,12 @@ def test_one_bad_set_of_a_stack_fails_by_name_and_the_others_are_kept(
 ) -> None:
     sets = made.exemplar_sets()
     whole = customize(sets, run="whole")
-    given, said = list(sets), "exemplar object-1.0: 10 bytes are no picture"
+    given, said = list(sets), "exemplar object-1.0: 10 bytes are no image"
     if broken == "unreadable":
-        given[1] = replace(sets[1], pictures={"object-1.0": b"no picture"})
+        given[1] = replace(sets[1], images={"object-1.0": b"no image"})
     elif broken == "damaged":
-        given[1] = replace(sets[1], pictures={"object-1.0": sets[1].pictures["object-1.0"][:60]})
-        said = "exemplar object-1.0: the picture is damaged"
+        given[1] = replace(sets[1], images={"object-1.0": sets[1].images["object-1.0"][:60]})
+        said = "exemplar object-1.0: the image is damaged"
     else:
         real = training_data.concept
 
@@ -97,7 +97,7 @@ def test_several_bad_sets_are_counted(
     customize: Callable[..., list[dict[str, Any]]], caplog: pytest.LogCaptureFixture
 ) -> None:
     sets = made.exemplar_sets()
-    bad = [replace(one, pictures={f"{one.name}.0": b"x"}) for one in sets[:2]]
+    bad = [replace(one, images={f"{one.name}.0": b"x"}) for one in sets[:2]]
     with pytest.raises(InputError, match=r"^exemplar object-0.0: .*\(and 1 more sets failed, see the log\)$"):
         customize([*bad, *sets[2:]])
     assert "exemplar object-1.0: " in caplog.text
@@ -137,7 +137,7 @@ def test_a_token_that_the_tokenizer_has(
 
 def test_a_prompt_without_the_token(customize: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
     """At once in the config; in the stage also where a bracket with the token falls away for one exemplar."""
-    for prompt in ("a {category}", "a picture[ of {subject} by {token}]"):
+    for prompt in ("a {category}", "an image[ of {subject} by {token}]"):
         for kind in ("object", "style"):
             with pytest.raises(InputError) as caught:
                 load_config({"customizer": {"family": "custom_diffusion", f"{kind}_prompt": prompt}})
@@ -148,7 +148,7 @@ def test_a_prompt_without_the_token(customize: Callable[..., list[dict[str, Any]
     with pytest.raises(
         InputError, match=r"^customizer.style_prompt: .* has no {token} for exemplar 'style-0.1'"
     ):
-        customize([made.exemplar_sets()[0], style], style_prompt="a picture[ of {subject} by {token}]")
+        customize([made.exemplar_sets()[0], style], style_prompt="an image[ of {subject} by {token}]")
     assert len(contents(tmp_path / "run")) == 2  # of the object set
 
 

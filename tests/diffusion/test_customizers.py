@@ -51,7 +51,7 @@ def prepared(loaded: Components, prior_file: Path) -> list[Concept]:
     found = training_data.priors(inputs.read_prior(prior_file, classes), loaded, classes)
     return [
         training_data.concept(
-            one, loaded, prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.pictures))],
+            one, loaded, prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.images))],
             prior=found[one.kind, one.category], views=4, scale_jitter=0.1, shift=0.08, seed=1,
         )
         for one in sets
@@ -175,23 +175,23 @@ def test_every_method_resumes_and_synthesizes(
             quality=90, samples_each=1, control_samples_each=1, run=tmp_path / "run", seed=9, code="code", device="cpu",
         )
     )  # fmt: skip
-    pictures = [row for _, table in tables for row in table.to_pylist()]
+    images = [row for _, table in tables for row in table.to_pylist()]
     for row in rows[2:4]:
         own = [
             one
-            for one in pictures
+            for one in images
             if one["exemplar_set"] == row["exemplar_set"] and one["condition"] == "customized"
         ]
         found = np.stack([np.asarray(Image.open(io.BytesIO(one["image"]["bytes"]))) for one in own])
-        expected = stock_pictures(tiny_base, row, own, tmp_path / "run")
+        expected = stock_images(tiny_base, row, own, tmp_path / "run")
         difference = np.abs(found.astype(int) - expected.astype(int))
         assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
-def stock_pictures(
+def stock_images(
     tiny_base: Path, row: dict[str, Any], asked: Sequence[dict[str, Any]], run: Path
 ) -> np.ndarray:
-    """The same pictures by a stock pipeline into which the delta was loaded by stock calls."""
+    """The same images by a stock pipeline into which the delta was loaded by stock calls."""
     pipe = StableDiffusionPipeline.from_pretrained(
         tiny_base, safety_checker=None, requires_safety_checker=False
     )

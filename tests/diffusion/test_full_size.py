@@ -59,7 +59,7 @@ def test_clip_vocabulary(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_stacked_steps_and_a_picture(tmp_path: Path) -> None:
+def test_two_stacked_steps_and_a_image(tmp_path: Path) -> None:
     if free_memory() < NEEDED:
         pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free memory, there are {free_memory() / 1e9:.1f}")
     pipe = full.pipeline(tmp_path, SIDE)
@@ -94,7 +94,7 @@ def test_two_stacked_steps_and_a_picture(tmp_path: Path) -> None:
     nothing = components.tokenize(loaded, [""])
     with torch.no_grad(), delta_files.applied(loaded, [first.delta]):
         ids = components.tokenize(loaded, [f"a {TOKEN} fruit in the snow"])
-        picture = sampling.sample(
+        image = sampling.sample(
             loaded,
             components.encode_text(loaded, ids),
             components.encode_text(loaded, nothing),
@@ -102,7 +102,7 @@ def test_two_stacked_steps_and_a_picture(tmp_path: Path) -> None:
             steps=2,
             guidance=6.0,
         )
-    assert picture.shape == (1, SIDE * 8, SIDE * 8, 3) and picture.std() > 0
+    assert image.shape == (1, SIDE * 8, SIDE * 8, 3) and image.std() > 0
 
     delta_files.write(tmp_path, "one", first.delta, TOKEN)
     files = delta_files.paths(tmp_path, "one")
@@ -126,7 +126,7 @@ def test_the_weights_of_sdxl() -> None:
 
 
 @pytest.mark.slow
-def test_two_stacked_steps_and_a_picture_of_sdxl(tmp_path: Path) -> None:
+def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
     """Real widths; 1 transformer block a layer for 1, 2 and 10, and 2 text layers for 12 and 32."""
     if free_memory() < NEEDED:
         pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free memory, there are {free_memory() / 1e9:.1f}")
@@ -157,7 +157,7 @@ def test_two_stacked_steps_and_a_picture_of_sdxl(tmp_path: Path) -> None:
         assert (
             text.states.shape == (1, 77, 2048) and text.pooled is not None and text.pooled.shape == (1, 1280)
         )
-        picture = sampling.sample(
+        image = sampling.sample(
             loaded,
             text,
             components.without_prompt(loaded, 1),
@@ -165,7 +165,7 @@ def test_two_stacked_steps_and_a_picture_of_sdxl(tmp_path: Path) -> None:
             steps=2,
             guidance=6.0,
         )
-    assert picture.shape == (1, SIDE * 8, SIDE * 8, 3) and picture.std() > 0
+    assert image.shape == (1, SIDE * 8, SIDE * 8, 3) and image.std() > 0
 
     delta_files.write(tmp_path, "one", first.delta, TOKEN)
     delta_files.load_into(

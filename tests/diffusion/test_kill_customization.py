@@ -29,21 +29,19 @@ PATIENCE = 600.0  # seconds until a job that makes no progress is a failure
 
 
 def sets() -> list[ExemplarSet]:
-    """Twenty object sets and four style sets, each with pictures of its own."""
+    """Twenty object sets and four style sets, each with images of its own."""
     objects, styles = made.exemplar_sets()[:4], made.exemplar_sets()[4]
     found = [
         replace(
             objects[number % 4],
             name=f"object-{number}",
-            pictures={f"object-{number}.0": made.png(200 + number)},
+            images={f"object-{number}.0": made.png(200 + number)},
         )
         for number in range(SETS - 4)
     ]
     for number in range(4):
-        pictures = {
-            f"style-{number}.{position}": made.png(300 + 2 * number + position) for position in (0, 1)
-        }
-        found.append(replace(styles, name=f"style-{number}", pictures=pictures))
+        images = {f"style-{number}.{position}": made.png(300 + 2 * number + position) for position in (0, 1)}
+        found.append(replace(styles, name=f"style-{number}", images=images))
     return found
 
 

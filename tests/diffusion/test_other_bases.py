@@ -177,24 +177,24 @@ def test_options_of_training_hold_for_sdxl(
     assert coarse.loss == pytest.approx(plain.loss, rel=1e-2) and coarse.loss != plain.loss
 
 
-def test_prior_pictures_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Path]) -> None:
+def test_prior_images_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Path]) -> None:
     base = description.describe(folders["sdxl"])
     source = families.load("priors", "generated", {"images": 3, "steps": 2}, device="cpu", seed=2)
     (asked,) = source.planned([PriorClass("object", "fruit")], Material(base=base))
     one_by_two = replace(source, batch=2)
     whole, last = (
-        list(one_by_two.pictures([replace(asked, rows=rows)], Material(base=base)))
+        list(one_by_two.encoded_images([replace(asked, rows=rows)], Material(base=base)))
         for rows in (asked.rows, asked.rows[2:])
     )
     assert last == whole[2:] and last[0] != whole[0]
 
 
-def test_what_sdxl_is_told_of_a_picture(loaded: dict[str, Components]) -> None:
+def test_what_sdxl_is_told_of_a_image(loaded: dict[str, Components]) -> None:
     """Its size, what is cut off once its shorter side is 32, and the side asked for; and it matters."""
     assert framing.sizes_of(64, 64, 32) == (64, 64, 0, 0, 32, 32)
     assert framing.sizes_of(100, 200, 32) == (100, 200, 0, 16, 32, 32)
     assert framing.sizes_of(300, 100, 32) == (300, 100, 32, 0, 32, 32)
-    wide = replace(made.exemplar_sets()[0], pictures={"wide": made.png(1, 64)})
+    wide = replace(made.exemplar_sets()[0], images={"wide": made.png(1, 64)})
     one = loaded["sdxl"]
     found = training_data.concept(
         wide, one, prompts=[TOKEN], prior=None, views=3, scale_jitter=0.1, shift=0.1, seed=1

@@ -1,4 +1,4 @@
-"""The contract of a family of prior pictures, held against every family there is; and each family's own."""
+"""The contract of a family of prior images, held against every family there is; and each family's own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pool_rows(count: int = 60) -> list[dict[str, Any]]:
 
 
 def row(image_id: str, caption: str, number: int, **changes: Any) -> dict[str, Any]:
-    """A row of a pool; its picture and perceptual hash are of its number."""
+    """A row of a pool; its image and perceptual hash are of its number."""
     plain: dict[str, Any] = {
         "image_id": image_id, "image": {"bytes": made.png(number), "path": None}, "caption": caption,
         "subject": None, "category": None, "style": None, "width": 32, "height": 32,
@@ -70,7 +70,7 @@ def write_pool(
 
 @dataclass
 class World:
-    """What the families take pictures from, in a folder of the test, and their options."""
+    """What the families take images from, in a folder of the test, and their options."""
 
     material: Material
     options: dict[str, dict[str, Any]]
@@ -100,16 +100,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> description.BaseModel:
 
 @pytest.fixture
 def world(base: description.BaseModel, tmp_path: Path) -> World:
-    pictures = tmp_path / "pictures"
+    images = tmp_path / "images"
     for number in range(15):
-        file = pictures / f"{number % 5}" / f"{NOUNS[number % 3]} {number}.png"
+        file = images / f"{number % 5}" / f"{NOUNS[number % 3]} {number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(made.png(number))
     (tmp_path / "style.txt").write_text("red {category}\nblue {category}\n{category}\n")
     material = write_pool(tmp_path / "pool", pool_rows(), size=25)
     options: dict[str, dict[str, Any]] = {
         "generated": {"images": COUNT, "steps": 2, "style_prompts": str(tmp_path / "style.txt")},
-        "folder": {"images": COUNT, "path": str(pictures)},
+        "folder": {"images": COUNT, "path": str(images)},
         "captions": {"images": COUNT},
     }
     return World(replace(material, base=base), options, tmp_path / "run")
@@ -117,7 +117,7 @@ def world(base: description.BaseModel, tmp_path: Path) -> World:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The classes whose pictures families were asked to make, in order; a test may read and clear it."""
+    """The classes whose images families were asked to make, in order; a test may read and clear it."""
     found: list[str] = []
     real = families.load
 
@@ -125,9 +125,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def __init__(self, source: PriorSource) -> None:
             self.source, self.planned = source, source.planned
 
-        def pictures(self, sets: Any, material: Material) -> Iterator[bytes]:
+        def encoded_images(self, sets: Any, material: Material) -> Iterator[bytes]:
             found.extend(one.category for one in sets)
-            return self.source.pictures(sets, material)
+            return self.source.encoded_images(sets, material)
 
     def load(kind: str, *given: Any, **named: Any) -> Any:
         loaded = real(kind, *given, **named)
@@ -146,7 +146,7 @@ def pixels(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("family", families.names("priors"))
 class TestContract:
-    def test_each_class_has_its_pictures(self, family: str, world: World) -> None:
+    def test_each_class_has_its_images(self, family: str, world: World) -> None:
         module = families.module("priors", family)
         assert set(module.READS) <= {"base_model", "pool", "excluded"}
         rows = world.images(family, [ANIMAL, FRUIT, ART])
@@ -225,14 +225,14 @@ class TestContract:
         assert len(list(prior_images.images([ANIMAL], settings, world.material, code="other", **given))) == 1
         assert asked == ["animal"] * 3
 
-    def test_without_prior_pictures_nothing_is_opened(self, family: str, tmp_path: Path) -> None:
+    def test_without_prior_images_nothing_is_opened(self, family: str, tmp_path: Path) -> None:
         nothing = prior_images.images(
             [ANIMAL], None, Material(), run=tmp_path / "run", seed=3, code="x", device="cpu"
         )
         assert list(nothing) == [] and not list(tmp_path.iterdir())
 
 
-def test_generated_pictures_do_not_depend_on_their_batch(world: World) -> None:
+def test_generated_images_do_not_depend_on_their_batch(world: World) -> None:
     source = world.source("generated")
     planned = source.planned([ANIMAL, FRUIT, ART], world.material)
     assert len({one["prompt"] for one in planned[0].rows}) == 3
@@ -240,11 +240,11 @@ def test_generated_pictures_do_not_depend_on_their_batch(world: World) -> None:
     longer = world.source("generated", images=30).planned([FRUIT], world.material)[0]
     assert longer.rows[:3] == planned[1].rows
     in_fours = replace(source, batch=4)  # type: ignore[type-var]
-    whole = list(in_fours.pictures(planned, world.material))
-    assert list(in_fours.pictures(planned[1:], world.material)) == whole[3:]
+    whole = list(in_fours.encoded_images(planned, world.material))
+    assert list(in_fours.encoded_images(planned[1:], world.material)) == whole[3:]
 
 
-def test_generated_pictures_hang_on_the_base(world: World, base: description.BaseModel) -> None:
+def test_generated_images_hang_on_the_base(world: World, base: description.BaseModel) -> None:
     one = world.source("generated").planned([ANIMAL], world.material)[0]
     other = replace(world.material, base=replace(base, fingerprint="other"))
     assert world.source("generated").planned([ANIMAL], other)[0].content != one.content
@@ -259,7 +259,7 @@ def test_the_size_of_parts_changes_no_nearest_caption(world: World, tmp_path: Pa
         world.images("captions", [ANIMAL, FRUIT, ART], run=tmp_path / "other" / "run", material=material)
         == whole
     )
-    # and the same pictures are under the same keys
+    # and the same images are under the same keys
     keys = [
         {path.name for path in run.glob("store/prior/*.parquet")} for run in (tmp_path, tmp_path / "other")
     ]
@@ -303,14 +303,14 @@ def test_the_nearest_captions_are_those_of_bm25(tmp_path: Path, query: str) -> N
     expected = [rows[number] for number in order[:12]]
     assert [one["image"]["path"] for one in found.rows] == [one["image_id"] for one in expected]
     assert [one["prompt"] for one in found.rows] == [one["caption"] for one in expected]
-    assert list(source.pictures([found], material)) == [one["image"]["bytes"] for one in expected]
+    assert list(source.encoded_images([found], material)) == [one["image"]["bytes"] for one in expected]
     assert found.content == [hashlib.sha256(one["image"]["bytes"]).hexdigest() for one in expected]
 
 
-def test_neither_exemplars_nor_a_picture_twice(tmp_path: Path) -> None:
+def test_neither_exemplars_nor_a_image_twice(tmp_path: Path) -> None:
     rows = [
         row("a", "a dog", 1),
-        row("b", "dog", 1),  # the same picture as a, and nearer
+        row("b", "dog", 1),  # the same image as a, and nearer
         row("c", "dog", 2),  # as near as b
         row("d", "dog dog", 3),  # an exemplar's near duplicate
         row("e", "a cat", 4),
@@ -339,25 +339,25 @@ def test_the_kept_rows_are_the_first_of_all_in_any_order(seed: int) -> None:
         kept.offer(offered[number])
     expected: dict[int, captions.Found] = {}
     for one in sorted(offered):
-        expected.setdefault(one.picture, one)
+        expected.setdefault(one.image, one)
     assert kept.sorted() == list(expected.values())[:6]
 
 
-def test_pictures_are_read_in_bounded_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_read_in_bounded_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source = world.source("captions")
     planned = source.planned([ANIMAL, FRUIT, ART], world.material)
-    whole = list(source.pictures(planned, world.material))
+    whole = list(source.encoded_images(planned, world.material))
     held: list[int] = []
-    real = captions._pictures
+    real = captions._images
     monkeypatch.setattr(
-        captions, "_pictures", lambda pool, places: held.append(len(places)) or real(pool, places)
+        captions, "_images", lambda pool, places: held.append(len(places)) or real(pool, places)
     )
     monkeypatch.setattr(captions, "HELD", 2 * COUNT)
-    assert list(source.pictures(planned, world.material)) == whole
+    assert list(source.encoded_images(planned, world.material)) == whole
     assert held == [2 * COUNT, COUNT]
 
 
-def test_a_changed_picture_of_the_pool_is_taken_anew(world: World, asked: list[str]) -> None:
+def test_a_changed_image_of_the_pool_is_taken_anew(world: World, asked: list[str]) -> None:
     before = world.images("captions", [ANIMAL, FRUIT])
     nearest = before[0]["image"]["path"]
     changed = next(
@@ -379,7 +379,7 @@ def test_a_changed_picture_of_the_pool_is_taken_anew(world: World, asked: list[s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"images": 50}, r"^prior\.images: 50 asked, but \d+ different pictures of the pool .*'animal'"),
+        ({"images": 50}, r"^prior\.images: 50 asked, but \d+ different images of the pool .*'animal'"),
         (
             {"queries": {"animal": "zebra"}},
             r"^prior\.images: 3 asked, but 0 different .*'zebra' \(class 'animal'\)",
@@ -395,8 +395,8 @@ def test_what_is_wrong_with_captions(world: World, options: dict[str, Any], said
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Pictures below folders of nouns, with captions beside some."""
+def images(tmp_path: Path) -> Path:
+    """Images below folders of nouns, with captions beside some."""
     for number, (name, caption) in enumerate(
         [
             ("dog/one.png", "a Dog that sleeps"),
@@ -414,79 +414,79 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def taken(pictures: Path, **options: Any) -> dict[str, str]:
-    """Captions of the pictures of class "dog", by file."""
-    source = families.load("priors", "folder", {"path": str(pictures)} | options, seed=1)
+def taken(images: Path, **options: Any) -> dict[str, str]:
+    """Captions of the images of class "dog", by file."""
+    source = families.load("priors", "folder", {"path": str(images)} | options, seed=1)
     found = source.planned([PriorClass("object", "dog")], Material())[0]
-    assert list(source.pictures([found], Material())) == [
-        (pictures / one["image"]["path"]).read_bytes() for one in found.rows
+    assert list(source.encoded_images([found], Material())) == [
+        (images / one["image"]["path"]).read_bytes() for one in found.rows
     ]
     return {one["image"]["path"]: one["prompt"] for one in found.rows}
 
 
-def test_a_folder_gives_by_subfolder_caption_or_all(pictures: Path, tmp_path: Path) -> None:
-    assert taken(pictures, choose="subfolder", images=3) == {
+def test_a_folder_gives_by_subfolder_caption_or_all(images: Path, tmp_path: Path) -> None:
+    assert taken(images, choose="subfolder", images=3) == {
         "dog/one.png": "a Dog that sleeps", "dog/two.png": "nobody", "dog/three.png": "hotdogs",
     }  # fmt: skip
     by_caption = {"dog/one.png": "a Dog that sleeps", "cat/four.png": "a dog and a cat"}
-    assert taken(pictures, choose="caption", images=2) == taken(pictures, images=2) == by_caption
-    assert len(taken(pictures, choose="all", images=5)) == 5
-    assert taken(pictures, choose="all", images=5)["five.png"] == "five"
+    assert taken(images, choose="caption", images=2) == taken(images, images=2) == by_caption
+    assert len(taken(images, choose="all", images=5)) == 5
+    assert taken(images, choose="all", images=5)["five.png"] == "five"
     table = tmp_path / "words.csv"
     table.write_text("file_name,text,category\nfive.png,barking,dog\ndog/two.png,,\n")
-    assert taken(pictures, metadata=str(table), images=1) == {"five.png": "barking"}
+    assert taken(images, metadata=str(table), images=1) == {"five.png": "barking"}
     lines = tmp_path / "words.jsonl"
     lines.write_text('{"file_name": "cat/four.png", "text": "dog"}\n')
-    assert taken(pictures, metadata=str(lines), images=1) == {"cat/four.png": "dog"}
+    assert taken(images, metadata=str(lines), images=1) == {"cat/four.png": "dog"}
 
 
-def test_some_of_many_are_taken_by_key(pictures: Path) -> None:
-    two = taken(pictures, choose="all", images=2)
-    assert set(two) < set(taken(pictures, choose="all", images=3)) and len(two) == 2
-    (pictures / "aaa.png").write_bytes(made.png(50))
-    assert len(set(two) & set(taken(pictures, choose="all", images=3))) == 2
+def test_some_of_many_are_taken_by_key(images: Path) -> None:
+    two = taken(images, choose="all", images=2)
+    assert set(two) < set(taken(images, choose="all", images=3)) and len(two) == 2
+    (images / "aaa.png").write_bytes(made.png(50))
+    assert len(set(two) & set(taken(images, choose="all", images=3))) == 2
 
 
-def test_what_is_wrong_with_a_folder(pictures: Path, world: World) -> None:
+def test_what_is_wrong_with_a_folder(images: Path, world: World) -> None:
     dog = PriorClass("object", "dog")
 
     def said(**options: Any) -> str:
         with pytest.raises(InputError) as caught:
-            world.images("folder", [dog], **({"path": str(pictures), "choose": "all", "images": 5} | options))
+            world.images("folder", [dog], **({"path": str(images), "choose": "all", "images": 5} | options))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
     assert said(path="nowhere") == "prior.path: 'nowhere' is no folder"
-    (pictures / "empty").mkdir()
-    assert said(path=str(pictures / "empty")).startswith("prior.path: 0 pictures in folder")
+    (images / "empty").mkdir()
+    assert said(path=str(images / "empty")).startswith("prior.path: 0 images in folder")
     assert said(metadata="gone.csv") == "prior.metadata: 'gone.csv' is no file"
     assert re.match(
-        r"prior\.images: 3 asked, but folder '.*mine' has 2 pictures for class 'dog' by caption",
+        r"prior\.images: 3 asked, but folder '.*mine' has 2 images for class 'dog' by caption",
         said(choose="caption", images=3),
     )
-    assert "has 3 pictures for class 'dog' by subfolder (dog/)" in said(choose="subfolder", images=4)
-    (pictures / "five.png").write_bytes(b"no picture")
-    assert re.match(r"prior: folder '.*mine': five\.png: 10 bytes are no picture", said())
-    (pictures / "five.png").unlink()
-    (pictures / "five.png").mkdir()
-    (pictures / "cat" / "four.txt").write_bytes(b"\xff\xfe")
+    assert "has 3 images for class 'dog' by subfolder (dog/)" in said(choose="subfolder", images=4)
+    (images / "five.png").write_bytes(b"no image")
+    assert re.match(r"prior: folder '.*mine': five\.png: 10 bytes are no image", said())
+    (images / "five.png").unlink()
+    (images / "five.png").mkdir()
+    (images / "cat" / "four.txt").write_bytes(b"\xff\xfe")
     assert re.match(r"prior: .*four\.txt: not UTF-8 at byte 0", said())
 
 
-def test_a_broken_picture_leaves_the_other_classes(pictures: Path, world: World, asked: list[str]) -> None:
+def test_a_broken_image_leaves_the_other_classes(images: Path, world: World, asked: list[str]) -> None:
     classes = [PriorClass("object", "dog"), PriorClass("object", "cat")]
-    options: dict[str, Any] = {"path": str(pictures), "choose": "subfolder", "images": 1}
-    (pictures / "cat" / "four.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"four\.png: 10 bytes are no picture"):
+    options: dict[str, Any] = {"path": str(images), "choose": "subfolder", "images": 1}
+    (images / "cat" / "four.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"four\.png: 10 bytes are no image"):
         world.images("folder", classes, **options)
     assert len(list(layout.folder(world.run, "prior").glob("*.parquet"))) == 1
-    (pictures / "cat" / "four.png").write_bytes(made.png(3))
+    (images / "cat" / "four.png").write_bytes(made.png(3))
     asked.clear()
     assert len(world.images("folder", classes, **options)) == 2 and asked == ["cat"]
 
 
-def test_the_config_looks_into_the_folder(pictures: Path) -> None:
-    section: dict[str, Any] = {"family": "folder", "path": str(pictures)}
+def test_the_config_looks_into_the_folder(images: Path) -> None:
+    section: dict[str, Any] = {"family": "folder", "path": str(images)}
     assert load_config({"prior": section}).prior.model_dump()["choose"] == "caption"
     for changes, said in [
         ({"path": "nowhere"}, r"^prior\.path: 'nowhere' is no folder"),
@@ -500,12 +500,12 @@ def test_the_config_looks_into_the_folder(pictures: Path) -> None:
         load_config({"prior": {"family": "generated", "style_prompts": "style_priors"}})
 
 
-def test_a_folder_is_noticed_to_have_changed(pictures: Path) -> None:
+def test_a_folder_is_noticed_to_have_changed(images: Path) -> None:
     module = families.module("priors", "folder")
-    options = families.check("priors", "folder", {"path": str(pictures)})
+    options = families.check("priors", "folder", {"path": str(images)})
     before = module.state(**options)
     assert module.state(**options) == before
-    (pictures / "five.txt").write_text("five dogs")
+    (images / "five.txt").write_text("five dogs")
     assert module.state(**options) != before
 
 
@@ -524,7 +524,7 @@ def test_the_script(family: str, world: World, tmp_path: Path, run_script: Calla
         output={"images": str(tmp_path / "prior.parquet")},
         params={
             "settings": {"family": family} | world.options[family], "run": str(world.run), "seed": 3,
-            "picture_code": "code",
+            "image_code": "code",
         },
     )  # fmt: skip
     found = tables.read(tmp_path / "prior.parquet", "prior").to_pylist()

@@ -1,4 +1,4 @@
-"""Synthesis: held against the stock pipeline, and what must not change a picture."""
+"""Synthesis: held against the stock pipeline, and what must not change an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
+from attrib_core.data.images import to_rgb
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.deltas.delta_files import Delta
 from attrib_core.diffusion.pipeline import components, description, sampling
@@ -91,7 +91,7 @@ def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
-    """The stage in a run's folder of the test, its parts as one table; pictures are not kept unless asked."""
+    """The stage in a run's folder of the test, its parts as one table; images are not kept unless asked."""
 
     def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
         prompts = changes.pop("prompts", made.prompt_rows(SETS))
@@ -120,7 +120,7 @@ def stock(
     seeds: Sequence[int],
     scheduler: type = DDIMScheduler,
 ) -> np.ndarray:
-    """Pictures by the stock pipeline from the same latents."""
+    """Images by the stock pipeline from the same latents."""
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     shown = pipe(
@@ -141,7 +141,7 @@ def close(first: np.ndarray, second: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
-def test_pictures_are_those_of_the_stock_pipeline(
+def test_images_are_those_of_the_stock_pipeline(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, prediction_type: str, solver: str
 ) -> None:
     folder = made.save_base(tmp_path_factory.mktemp("other") / "tiny", prediction_type=prediction_type)
@@ -257,7 +257,7 @@ def test_every_format_is_what_the_table_says_and_decodes_everywhere(
     kind = {"jpeg": "JPEG"}.get(image_format, "WEBP")
     first, second = ([row["bytes"] for row in found["image"].to_pylist()] for found in (whole, other))
     assert {Image.open(io.BytesIO(data)).format for data in second} == {kind}
-    decoded = [np.stack([images.to_rgb(data, where="x") for data in some]) for some in (first, second)]
+    decoded = [np.stack([to_rgb(data, where="x") for data in some]) for some in (first, second)]
     assert np.array_equal(decoded[0], pixels(whole))
     assert np.array_equal(decoded[0], decoded[1]) == lossless
     gray = [some.mean(axis=-1) for some in decoded]  # colours of an untrained network are noise
@@ -328,13 +328,13 @@ def test_what_another_job_draws_is_left_for_last_and_not_drawn(
 
     monkeypatch.setattr(claims.time, "sleep", slept)
     assert synthesize(models, keep=True).equals(expected)
-    assert len(drawn) == 4, "batches of five for two sets of eight pictures"
+    assert len(drawn) == 4, "batches of five for two sets of eight images"
 
 
 def test_the_sample_is_of_each_set_and_by_seed(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
-    """Pictures of prompts that have a control, and those; more samples begin with the fewer."""
+    """Images of prompts that have a control, and those; more samples begin with the fewer."""
     path = tmp_path / "part.parquet"
     tables.write(path, "synthesized", whole := synthesize(models, control_samples_each=1))
     rows = {row["query_id"]: row for row in whole.to_pylist()}
@@ -472,7 +472,7 @@ def test_the_scripts(
             "samples": {"samples_each": 1, "control_samples_each": 1},
             "batch": OPTIONS["batch"],
             "seed": 9,
-            "picture_code": "x",
+            "image_code": "x",
         },
         wildcards={"part": "0000"},
     )
@@ -525,9 +525,9 @@ def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) ->
         before = int(timestep) - 1000 // steps
         after = (scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod).double()
         if prediction_type == "epsilon":
-            picture, rest = (latents - (1 - now).sqrt() * predicted) / now.sqrt(), predicted
+            image, rest = (latents - (1 - now).sqrt() * predicted) / now.sqrt(), predicted
         else:
-            picture = now.sqrt() * latents - (1 - now).sqrt() * predicted
+            image = now.sqrt() * latents - (1 - now).sqrt() * predicted
             rest = now.sqrt() * predicted + (1 - now).sqrt() * latents
         sigma = min(eta, sampling.LARGEST_ETA) * ((1 - after) / (1 - now)).sqrt() * (1 - now / after).sqrt()
         added = np.stack(
@@ -537,7 +537,7 @@ def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) ->
             ]
         )
         latents = (
-            after.sqrt() * picture
+            after.sqrt() * image
             + (1 - after - sigma**2).clamp(min=0).sqrt() * rest
             + sigma * torch.from_numpy(added)
         )

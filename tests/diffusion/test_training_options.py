@@ -147,7 +147,7 @@ def test_min_snr_weighs_the_loss(ready: list[Concept], loaded: Components) -> No
 
 
 def test_the_published_learning_rate() -> None:
-    """1e-5, scaled as `--scale_lr` does for 2 processes of 2 pictures with a prior."""
+    """1e-5, scaled as `--scale_lr` does for 2 processes of 2 images with a prior."""
     assert scaled_learning_rate(1e-5, 4, prior=True) == pytest.approx(8e-5)
     assert scaled_learning_rate(1e-5, 2, 3, prior=False) == pytest.approx(6e-5)
     scaled = replace(METHOD, learning_rate=1e-5, scale_learning_rate=True, exemplar_batch=4)

@@ -1,4 +1,4 @@
-"""Small tables of pictures and of embeddings for the tests of encoders, heads, mapper and index."""
+"""Small tables of images and of embeddings for the tests of encoders, heads, mapper and index."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from PIL import Image
 from attrib_core.storage import tables
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
+    Image.fromarray(image).save(stream, "PNG")
     return stream.getvalue()
 
 
-def noise_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+def noise_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     """(count, size, size, 3) uint8: coarse random patches, unlike each other."""
     cells = np.random.default_rng(seed).integers(0, 256, (count, size // 4, size // 4, 3), dtype=np.uint8)
     return cells.repeat(4, axis=1).repeat(4, axis=2)
 
 
-def write_pictures(
+def write_images(
     path: Path, ids: Sequence[str], data: Sequence[bytes | None], *, column: str = "image_id"
 ) -> Path:
     """A table with the columns of `column` and `image` alone."""

@@ -140,8 +140,8 @@ def _two(network: Any) -> Any:
             super().__init__()
             self.network = network
 
-        def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            found = self.network(pictures)
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            found = self.network(images)
             return found, 2 * found
 
     return Two()
@@ -187,13 +187,13 @@ def load_small(weights: Path, family: str, /, **options: Any) -> Any:
 NOUNS = ("owl", "cat", "house", "tree", "boat", "apple", "bread", "train")
 
 
-def words_of(picture: np.ndarray) -> str:
-    """Words for a picture, made of its pixels."""
-    random = hashing.generator(picture.shape, picture.tobytes().hex())
+def words_of(image: np.ndarray) -> str:
+    """Words for an image, made of its pixels."""
+    random = hashing.generator(image.shape, image.tobytes().hex())
     return "a {} and a {} beside a {}".format(*random.choice(NOUNS, 3))
 
 
-def given(encoder: Any, pictures: Iterable[np.ndarray]) -> list[Any]:
-    """What an encoder is given of pictures: themselves, their words, or both."""
-    kinds = {"pictures": lambda one: one, "words": words_of, "both": lambda one: (one, words_of(one))}
-    return [kinds[encoder_protocol.reads(encoder)](one) for one in pictures]
+def given(encoder: Any, images: Iterable[np.ndarray]) -> list[Any]:
+    """What an encoder is given of images: themselves, their words, or both."""
+    kinds = {"images": lambda one: one, "words": words_of, "both": lambda one: (one, words_of(one))}
+    return [kinds[encoder_protocol.reads(encoder)](one) for one in images]

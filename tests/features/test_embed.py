@@ -18,16 +18,16 @@ from attrib_core.features.embedding import embed as part
 from attrib_core.features.embedding.rows import Row
 from attrib_core.storage import tables
 from attrib_core.storage.store import claims, layout, parts, pieces
-from tests.features.embedding_fixtures import noise_pictures, png
+from tests.features.embedding_fixtures import noise_images, png
 from tests.files_fixtures import rewrite
 from tests.storage.claims_fixtures import Holder
 
-PICTURES = [png(one) for one in noise_pictures(12, size=8)]
+IMAGES = [png(one) for one in noise_images(12, size=8)]
 SETS = {"a": [0, 1, 2], "b": [3, 4], "c": [5, 6, 7, 8], "d": [9]}
 
 
 class Counting:
-    """The mean colour of a picture; counts the pictures that it has seen."""
+    """The mean colour of an image; counts the images that it has seen."""
 
     dim = 3
     identity: dict[str, Any] = {"family": "counting"}
@@ -35,8 +35,8 @@ class Counting:
     def __init__(self) -> None:
         self.seen = 0
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        found = [picture.mean(axis=(0, 1)) for picture in pictures]
+    def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        found = [image.mean(axis=(0, 1)) for image in images]
         self.seen += len(found)
         return np.array(found, dtype=np.float32)
 
@@ -47,15 +47,15 @@ class CountingBoth(Counting):
     dim = 4
     reads = "both"
 
-    def encode(self, pictures: Iterable[Any]) -> np.ndarray:
-        found = [[*picture.mean(axis=(0, 1)), len(words)] for picture, words in pictures]
+    def encode(self, images: Iterable[Any]) -> np.ndarray:
+        found = [[*image.mean(axis=(0, 1)), len(words)] for image, words in images]
         self.seen += len(found)
         return np.array(found, dtype=np.float32)
 
 
 def table(path: Path, sets: Sequence[str], *, word: str = "p", name: str = "") -> Path:
     rows = [(one, number) for one in sets for number in SETS[one]]
-    images = pa.array([{"bytes": PICTURES[number], "path": None} for _, number in rows], type=tables.IMAGE)
+    images = pa.array([{"bytes": IMAGES[number], "path": None} for _, number in rows], type=tables.IMAGE)
     found = {
         "query_id": pa.array([f"{name}{one}-{number}" for one, number in rows]),
         "exemplar_set": pa.array([one for one, _ in rows]),
@@ -75,7 +75,7 @@ def embed(
     code: str = "x",
     kind: type[Counting] = Counting,
 ) -> tuple[pa.Table, int]:
-    """The part, and how many pictures were encoded for it."""
+    """The part, and how many images were encoded for it."""
     encoder = kind()
     read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": encoder}
     asked = part.wanted(path, by=by, conditions={"code": code, "encoder": kind.__name__}, **read)
@@ -132,7 +132,7 @@ def test_a_part_is_that_of_the_encoder_alone_and_is_encoded_once(tmp_path: Path,
     ]
 
 
-def test_sets_more_encode_the_pictures_of_these(tmp_path: Path) -> None:
+def test_sets_more_encode_the_images_of_these(tmp_path: Path) -> None:
     run = tmp_path / "results" / "run"
     embed(table(tmp_path / "one.parquet", "bd"), run)
     more = table(tmp_path / "two.parquet", "abcd")
@@ -150,7 +150,7 @@ def test_all_that_an_encoder_sees_is_in_the_key(tmp_path: Path) -> None:
     assert embed(path, run, code="y")[1] == 5
     assert embed(path, run, by=None)[1] == 5
     other = table(tmp_path / "one.parquet", "ab", word="other words")
-    assert embed(other, run)[1] == 0  # of pictures alone
+    assert embed(other, run)[1] == 0  # of images alone
     found, seen = embed(other, run, kind=CountingBoth)
     assert seen == 5 and found.equals(
         pa.concat_tables(encoding.embed(other, ids="query_id", words="prompt", encoder=CountingBoth()))
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_encoded_again(tmp_path: Path) -> None:
     assert embed(more, run)[1] == 0
 
 
-def test_two_sets_of_the_same_pictures_are_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_sets_of_the_same_images_are_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SETS, "z", SETS["a"])
     path, run = table(tmp_path / "one.parquet", "abz"), tmp_path / "results" / "run"
     found, seen = embed(path, run)
@@ -196,12 +196,12 @@ def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
         part.wanted(tmp_path / "x.parquet", **asked)
 
 
-@pytest.mark.parametrize("kept", [0, 5 * len(PICTURES[0]), 1 << 27])
+@pytest.mark.parametrize("kept", [0, 5 * len(IMAGES[0]), 1 << 27])
 @pytest.mark.parametrize("kind", [Counting, CountingBoth])
-def test_how_many_pictures_are_held_changes_nothing(
+def test_how_many_images_are_held_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, kind: type[Counting]
 ) -> None:
-    """None, those of some sets, or all: then the pictures are read once."""
+    """None, those of some sets, or all: then the images are read once."""
     path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
     expected = pa.concat_tables(encoding.embed(path, ids="query_id", words="prompt", encoder=kind()))
     monkeypatch.setattr(part, "KEPT", kept)
@@ -251,11 +251,11 @@ def test_keys_are_those_of_the_bytes_and_the_words() -> None:
 
 
 @pytest.mark.parametrize("images", [[None], [{"bytes": None, "path": "x"}]])
-def test_a_picture_without_bytes_is_named_wherever_it_stands(tmp_path: Path, images: list[Any]) -> None:
-    given = [{"bytes": PICTURES[0], "path": None}] * 17 + images
+def test_a_image_without_bytes_is_named_wherever_it_stands(tmp_path: Path, images: list[Any]) -> None:
+    given = [{"bytes": IMAGES[0], "path": None}] * 17 + images
     names = [f"p{number}" for number in range(18)]
     pq.write_table(
         pa.table({"query_id": names, "image": pa.array(given, type=tables.IMAGE)}), tmp_path / "x.parquet"
     )
-    with pytest.raises(InputError, match="picture 'p17' has no bytes"):
+    with pytest.raises(InputError, match="image 'p17' has no bytes"):
         part.wanted(tmp_path / "x.parquet", ids="query_id", by=None, encoder=Counting(), conditions={})

@@ -1,4 +1,4 @@
-"""Parts of pictures become parts of embeddings: the same rows in any cut, bad encoders and bad pictures named."""
+"""Parts of images become parts of embeddings: the same rows in any cut, bad encoders and bad images named."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import pytest
 
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
+from attrib_core.data.images import to_rgb
 from attrib_core.features.embedding import embedding_tables, encoder_protocol, encoding
 from attrib_core.storage import tables
 from tests.features.embedding_fixtures import (
-    noise_pictures,
+    noise_images,
     png,
     write_embeddings,
+    write_images,
     write_parts,
-    write_pictures,
 )
 
 
@@ -35,8 +35,8 @@ class MeanColor:
     dim = 4
     identity: dict[str, Any] = {"family": "mean_color", "dim": 4}
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        rows = [[*picture.mean(axis=(0, 1)), 1] for picture in pictures]
+    def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        rows = [[*image.mean(axis=(0, 1)), 1] for image in images]
         return np.array(rows, dtype=np.float32).reshape(-1, 4)
 
 
@@ -48,20 +48,20 @@ def embedded(
     return names, np.concatenate([tables.vectors(part["embedding"]) for part in parts])
 
 
-def test_every_picture_gets_its_features_in_order(tmp_path, monkeypatch):
+def test_every_image_gets_its_features_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "CHUNK", 4)
-    pictures = noise_pictures(11)
+    images = noise_images(11)
     ids = [f"p{number}" for number in range(11)]
-    path = write_pictures(tmp_path / "a.parquet", ids, [png(picture) for picture in pictures])
+    path = write_images(tmp_path / "a.parquet", ids, [png(image) for image in images])
     names, features = embedded(path)
     assert names == ids
-    assert np.array_equal(features, MeanColor().encode(pictures))
+    assert np.array_equal(features, MeanColor().encode(images))
 
 
 def test_tables_have_at_most_about_a_row_group_and_the_documented_schema(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "CHUNK", 2)
     monkeypatch.setattr(tables, "ROW_GROUP", 4)
-    path = write_pictures(tmp_path / "a.parquet", list("abcdefghi"), [png(one) for one in noise_pictures(9)])
+    path = write_images(tmp_path / "a.parquet", list("abcdefghi"), [png(one) for one in noise_images(9)])
     parts = list(encoding.embed(path, ids="image_id", encoder=MeanColor()))
     assert [len(part) for part in parts] == [4, 4, 1]
     for part in parts:
@@ -69,12 +69,12 @@ def test_tables_have_at_most_about_a_row_group_and_the_documented_schema(tmp_pat
 
 
 def test_the_cut_into_parts_changes_nothing(tmp_path):
-    pictures = noise_pictures(10)
-    data = [png(picture) for picture in pictures]
+    images = noise_images(10)
+    data = [png(image) for image in images]
     encoder = families.load("encoders", "pixel", {"size": 4})
-    whole = write_pictures(tmp_path / "whole.parquet", [str(n) for n in range(10)], data)
-    first = write_pictures(tmp_path / "1.parquet", [str(n) for n in range(3)], data[:3])
-    second = write_pictures(tmp_path / "2.parquet", [str(n) for n in range(3, 10)], data[3:])
+    whole = write_images(tmp_path / "whole.parquet", [str(n) for n in range(10)], data)
+    first = write_images(tmp_path / "1.parquet", [str(n) for n in range(3)], data[:3])
+    second = write_images(tmp_path / "2.parquet", [str(n) for n in range(3, 10)], data[3:])
     expected = embedded(whole, encoder)
     names, features = zip(embedded(first, encoder), embedded(second, encoder), strict=True)
     assert sum(names, []) == expected[0]
@@ -82,14 +82,14 @@ def test_the_cut_into_parts_changes_nothing(tmp_path):
 
 
 def test_an_empty_part_yields_nothing(tmp_path):
-    path = write_pictures(tmp_path / "a.parquet", [], [])
+    path = write_images(tmp_path / "a.parquet", [], [])
     assert list(encoding.embed(path, ids="image_id", encoder=MeanColor())) == []
 
 
-def test_pictures_are_decoded_one_at_a_time(tmp_path):
-    """A part of 20 pictures of 1 MB each (in memory) never needs more than a few of them."""
+def test_images_are_decoded_one_at_a_time(tmp_path):
+    """A part of 20 images of 1 MB each (in memory) never needs more than a few of them."""
     data = png(np.zeros((600, 600, 3), np.uint8))
-    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(20)], [data] * 20)
+    path = write_images(tmp_path / "a.parquet", [str(n) for n in range(20)], [data] * 20)
     tracemalloc.start()
     embedded(path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -98,16 +98,16 @@ def test_pictures_are_decoded_one_at_a_time(tmp_path):
 
 
 class Prepared(MeanColor):
-    """Split as encoders with a network are: `prepare` runs where pictures are decoded."""
+    """Split as encoders with a network are: `prepare` runs where images are decoded."""
 
     batch = 3
 
     def __init__(self) -> None:
         self.threads: set[str] = set()
 
-    def prepare(self, picture: np.ndarray) -> np.ndarray:
+    def prepare(self, image: np.ndarray) -> np.ndarray:
         self.threads.add(threading.current_thread().name)
-        return picture.astype(np.float32)
+        return image.astype(np.float32)
 
     def encode_prepared(self, prepared: Iterable[np.ndarray]) -> np.ndarray:
         return super().encode(prepared)
@@ -116,11 +116,11 @@ class Prepared(MeanColor):
 @pytest.mark.parametrize("encoder", [MeanColor(), Prepared()], ids=["whole", "split"])
 def test_threads_that_decode_ahead_change_nothing(tmp_path, monkeypatch, encoder):
     monkeypatch.setattr(encoding, "CHUNK", 4)
-    pictures = [one[: 8 + 4 * (number % 7)] for number, one in enumerate(noise_pictures(40))]
+    images = [one[: 8 + 4 * (number % 7)] for number, one in enumerate(noise_images(40))]
     ids = [f"p{number}" for number in range(40)]
-    path = write_pictures(tmp_path / "a.parquet", ids, [png(picture) for picture in pictures])
+    path = write_images(tmp_path / "a.parquet", ids, [png(image) for image in images])
     expected = embedded(path, encoder)
-    assert expected[0] == ids and np.array_equal(expected[1], MeanColor().encode(pictures))
+    assert expected[0] == ids and np.array_equal(expected[1], MeanColor().encode(images))
     for threads in (1, 3, 8):
         names, features = embedded(path, encoder, threads)
         assert names == ids and np.array_equal(features, expected[1])
@@ -128,38 +128,38 @@ def test_threads_that_decode_ahead_change_nothing(tmp_path, monkeypatch, encoder
         assert any(name.startswith("decoding") for name in encoder.threads)
 
 
-def test_threads_run_a_bounded_number_of_pictures_ahead(tmp_path, monkeypatch):
-    """And a broken picture is told in its turn, by its name, after which nothing goes on."""
+def test_threads_run_a_bounded_number_of_images_ahead(tmp_path, monkeypatch):
+    """And a broken image is told in its turn, by its name, after which nothing goes on."""
     opened: list[str] = []
     taken: list[int] = []
     most = 2 * encoding.AHEAD
-    real = images.to_rgb
+    real = to_rgb
 
     def counted(data: bytes, *, where: str) -> np.ndarray:
         opened.append(where)
         return real(data, where=where)
 
     class Slow(MeanColor):
-        def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
             def watched() -> Iterator[np.ndarray]:
-                for number, picture in enumerate(pictures):
+                for number, image in enumerate(images):
                     deadline = time.monotonic() + 120
                     while len(opened) < min(number + most, 60) and time.monotonic() < deadline:
                         time.sleep(0.001)
                     time.sleep(0.002)
                     taken.append(len(opened) - number)
-                    yield picture
+                    yield image
 
             return super().encode(watched())
 
-    monkeypatch.setattr(images, "to_rgb", counted)
-    data = [png(one) for one in noise_pictures(60)]
-    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(60)], data)
+    monkeypatch.setattr(encoding, "to_rgb", counted)
+    data = [png(one) for one in noise_images(60)]
+    path = write_images(tmp_path / "a.parquet", [str(n) for n in range(60)], data)
     embedded(path, Slow(), 2)
     assert max(taken) == most
-    path = write_pictures(tmp_path / "b.parquet", [str(n) for n in range(60)], [*data[:9], b"x", *data[10:]])
+    path = write_images(tmp_path / "b.parquet", [str(n) for n in range(60)], [*data[:9], b"x", *data[10:]])
     opened.clear()
-    with pytest.raises(InputError, match="b.parquet: picture '9': 1 bytes are no picture"):
+    with pytest.raises(InputError, match="b.parquet: image '9': 1 bytes are no image"):
         embedded(path, Slow(), 2)
     assert len(opened) < 30
 
@@ -169,7 +169,7 @@ def test_without_a_number_threads_decode_where_a_gpu_computes(tmp_path, monkeypa
     monkeypatch.setattr(
         encoding, "_ahead", lambda items, work, threads: asked.append(threads) or map(work, items)
     )
-    path = write_pictures(tmp_path / "a.parquet", ["a"], [png(one) for one in noise_pictures(1)])
+    path = write_images(tmp_path / "a.parquet", ["a"], [png(one) for one in noise_images(1)])
     encoder = MeanColor()
     embedded(path, encoder, -1)
     encoder.device = "cuda:0"
@@ -183,7 +183,7 @@ def strange() -> dict[str, tuple[bytes, np.ndarray]]:
     from PIL import Image
 
     gray = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
-    colours = noise_pictures(1)[0]
+    colours = noise_images(1)[0]
     found: dict[str, tuple[bytes, np.ndarray]] = {}
 
     def add(name: str, image: Image.Image, expected: np.ndarray, kind: str = "PNG", **options: Any) -> None:
@@ -209,22 +209,22 @@ def strange() -> dict[str, tuple[bytes, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", ["16 bit", "CMYK", "palette", "alpha", "EXIF", "1 bit"])
-def test_pictures_of_every_strange_mode_are_embedded_as_the_rgb_they_stand_for(tmp_path, name):
+def test_images_of_every_strange_mode_are_embedded_as_the_rgb_they_stand_for(tmp_path, name):
     data, expected = strange()[name]
-    path = write_pictures(tmp_path / "a.parquet", ["a"], [data])
+    path = write_images(tmp_path / "a.parquet", ["a"], [data])
     encoder = families.load("encoders", "pixel", {"size": 32, "centred": False})
     _, features = embedded(path, encoder)
     assert np.abs(features.reshape(32, 32, 3) * 255 - expected).max() <= 1.01  # a level, by rounding
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_pictures_that_do_not_say_what_white_is_are_refused_by_name(tmp_path, mode):
+def test_images_that_do_not_say_what_white_is_are_refused_by_name(tmp_path, mode):
     from PIL import Image
 
     stream = io.BytesIO()
     Image.new(mode, (4, 4)).save(stream, "TIFF")
-    path = write_pictures(tmp_path / "a.parquet", ["a"], [stream.getvalue()])
-    with pytest.raises(InputError, match=f"a.parquet: picture 'a': pixels of mode '{mode}'"):
+    path = write_images(tmp_path / "a.parquet", ["a"], [stream.getvalue()])
+    with pytest.raises(InputError, match=f"a.parquet: image 'a': pixels of mode '{mode}'"):
         embedded(path)
 
 
@@ -240,16 +240,16 @@ def test_a_dimension_that_changes_on_the_way_is_refused_and_nothing_is_left(run_
             dim = 4
             asked = 0
 
-            def encode(self, pictures):
+            def encode(self, images):
                 self.asked += 1
-                return np.ones((len(list(pictures)), 4 if self.asked == 1 else 5), np.float32)
+                return np.ones((len(list(images)), 4 if self.asked == 1 else 5), np.float32)
 
         def load():
             return Changing()
         """,
     )
-    data = [png(one) for one in noise_pictures(encoding.CHUNK + 3, size=8)]
-    path = write_pictures(tmp_path / "a.parquet", [str(n) for n in range(len(data))], data)
+    data = [png(one) for one in noise_images(encoding.CHUNK + 3, size=8)]
+    path = write_images(tmp_path / "a.parquet", [str(n) for n in range(len(data))], data)
     target = tmp_path / "out" / "part.parquet"
     with pytest.raises(SystemExit):
         run_script(
@@ -267,7 +267,7 @@ def test_a_dimension_that_changes_on_the_way_is_refused_and_nothing_is_left(run_
             wildcards={"encoder": "x"},
         )
     assert (
-        "gave float32 of shape (3, 5) for 3 pictures, expected float32 of shape (3, 4)"
+        "gave float32 of shape (3, 5) for 3 images, expected float32 of shape (3, 4)"
         in (tmp_path / "job.log").read_text()
     )
     assert not target.exists() and not list(target.parent.iterdir())
@@ -277,8 +277,8 @@ class Broken(MeanColor):
     def __init__(self, change: Any) -> None:
         self._change = change
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        changed: np.ndarray = self._change(super().encode(pictures))
+    def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        changed: np.ndarray = self._change(super().encode(images))
         return changed
 
 
@@ -293,14 +293,14 @@ def with_nan(features: np.ndarray) -> np.ndarray:
         (with_nan, "numbers that are not finite for 'b'"),
         (
             lambda features: features[:, :3],
-            r"float32 of shape \(3, 3\) for 3 pictures, expected float32 of shape \(3, 4\)",
+            r"float32 of shape \(3, 3\) for 3 images, expected float32 of shape \(3, 4\)",
         ),
-        (lambda features: features[:2], r"float32 of shape \(2, 4\) for 3 pictures"),
+        (lambda features: features[:2], r"float32 of shape \(2, 4\) for 3 images"),
         (lambda features: features.astype(np.float64), "float64"),
     ],
 )
 def test_what_breaks_the_contract_of_encoders_is_refused(tmp_path, change, words):
-    path = write_pictures(tmp_path / "a.parquet", list("abc"), [png(one) for one in noise_pictures(3)])
+    path = write_images(tmp_path / "a.parquet", list("abc"), [png(one) for one in noise_images(3)])
     with pytest.raises(InputError, match=f"a.parquet: encoder 'mean_color' gave {words}"):
         embedded(path, Broken(change))
 
@@ -321,24 +321,24 @@ def test_a_network_with_damaged_weights_is_refused(tmp_path):
         {"architecture": "test_efficientnet", "weights": str(tmp_path / "w.safetensors"), "size": 32},
         device="cpu",
     )
-    path = write_pictures(tmp_path / "a.parquet", ["a"], [png(noise_pictures(1)[0])])
+    path = write_images(tmp_path / "a.parquet", ["a"], [png(noise_images(1)[0])])
     with pytest.raises(InputError, match="encoder 'timm' gave numbers that are not finite for 'a'"):
         embedded(path, encoder)
 
 
-def test_bad_tables_and_pictures_are_named(tmp_path):
+def test_bad_tables_and_images_are_named(tmp_path):
     with pytest.raises(InputError, match="none.parquet: no such table"):
         embedded(tmp_path / "none.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"x")
     with pytest.raises(InputError, match="bad.parquet: not a readable Parquet file"):
         embedded(tmp_path / "bad.parquet")
-    path = write_pictures(tmp_path / "a.parquet", ["a"], [b"junk"])
-    with pytest.raises(InputError, match="a.parquet: picture 'a': 4 bytes are no picture"):
+    path = write_images(tmp_path / "a.parquet", ["a"], [b"junk"])
+    with pytest.raises(InputError, match="a.parquet: image 'a': 4 bytes are no image"):
         embedded(path)
     with pytest.raises(InputError, match=r"a.parquet: missing columns \['query_id'\]"):
         list(encoding.embed(path, ids="query_id", encoder=MeanColor()))
-    with pytest.raises(InputError, match="a.parquet: picture 'b' has no bytes"):
-        embedded(write_pictures(tmp_path / "a.parquet", ["b"], [None]))
+    with pytest.raises(InputError, match="a.parquet: image 'b' has no bytes"):
+        embedded(write_images(tmp_path / "a.parquet", ["b"], [None]))
 
 
 def test_a_part_says_which_encoder_made_it(tmp_path):
@@ -397,8 +397,8 @@ def test_a_sample_leaves_out_what_is_excluded_and_gives_all_where_there_is_less(
 
 @pytest.mark.parametrize("column", ["image_id", "query_id", "exemplar_id"])
 def test_the_script_writes_a_part(run_script, tmp_path, column):
-    pictures = noise_pictures(3)
-    path = write_pictures(tmp_path / "in.parquet", list("abc"), [png(one) for one in pictures], column=column)
+    images = noise_images(3)
+    path = write_images(tmp_path / "in.parquet", list("abc"), [png(one) for one in images], column=column)
     run_script(
         "embed",
         input={"images": str(path)},
@@ -415,5 +415,5 @@ def test_the_script_writes_a_part(run_script, tmp_path, column):
     )
     names, features = embedding_tables.read(tmp_path / "out" / "part.parquet")
     encoder = families.load("encoders", "pixel", {"size": 4})
-    assert names == list("abc") and np.array_equal(features, encoder.encode(pictures))
+    assert names == list("abc") and np.array_equal(features, encoder.encode(images))
     assert embedding_tables.identity(tmp_path / "out" / "part.parquet") == encoder.identity

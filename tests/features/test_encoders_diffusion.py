@@ -12,7 +12,7 @@ from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config, plain
 from attrib_core.features.encoders import diffusion
-from tests.features.embedding_fixtures import noise_pictures
+from tests.features.embedding_fixtures import noise_images
 from tests.features.encoders_fixtures import load_small, tiny_weights
 
 BUNDLED = {"family": "bundled"}
@@ -37,14 +37,14 @@ def test_it_is_the_stock_pipelines_activations(load, layer, timestep, draws, pro
     pipe = StableDiffusionPipeline.from_pretrained(base.path, safety_checker=None, dtype=torch.float32)
     kept: list[Any] = []
     pipe.unet.get_submodule(layer).register_forward_hook(lambda _module, _given, output: kept.append(output))
-    picture = noise_pictures(1, size=64)[0]
+    image = noise_images(1, size=64)[0]
     ids = pipe.tokenizer(prompt, padding="max_length", max_length=pipe.tokenizer.model_max_length)[
         "input_ids"
     ]
     expected = []
     with torch.inference_mode():
         text = pipe.text_encoder(torch.tensor([ids])).last_hidden_state
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
         latent = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
         for draw in range(draws):
             noise = hashing.generator("diffusion encoder", 7, draw).standard_normal(
@@ -65,14 +65,14 @@ def test_it_is_the_stock_pipelines_activations(load, layer, timestep, draws, pro
         cells=1,
         deviation=True,
     )
-    assert np.allclose(found.encode([picture])[0], np.mean(expected, axis=0), rtol=1e-4, atol=1e-5)
+    assert np.allclose(found.encode([image])[0], np.mean(expected, axis=0), rtol=1e-4, atol=1e-5)
 
 
 def test_the_noise_hangs_on_its_number_alone(load):
-    pictures = noise_pictures(3)
-    first, again = (load("diffusion", noise=1, timestep=500).encode(pictures) for _ in range(2))
+    images = noise_images(3)
+    first, again = (load("diffusion", noise=1, timestep=500).encode(images) for _ in range(2))
     assert np.array_equal(first, again)
-    assert not np.allclose(first, load("diffusion", noise=2, timestep=500).encode(pictures))
+    assert not np.allclose(first, load("diffusion", noise=2, timestep=500).encode(images))
 
 
 def test_options_that_change_features_are_in_the_identity(load):

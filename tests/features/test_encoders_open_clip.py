@@ -25,7 +25,7 @@ def load(folder: Path) -> Any:
     return functools.partial(load_small, tiny_weights(folder))
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((40, 32), (31, 77), (64, 64))]
 
@@ -37,20 +37,20 @@ def test_it_is_the_librarys_transform_and_image_embedding(load, folder):
     model, _, transform = open_clip.create_model_and_transforms(
         TINY_CLIP, pretrained=str(tiny_open_clip(folder))
     )
-    batch = torch.stack([transform(Image.fromarray(one)) for one in pictures()])
+    batch = torch.stack([transform(Image.fromarray(one)) for one in images()])
     with torch.inference_mode():
         expected = model.eval().encode_image(batch).numpy()
     encoder = load("open_clip")
     assert encoder.dim == 24 and encoder.identity["size"] == 32
-    assert np.allclose(encoder.encode(pictures()), expected, rtol=1e-5, atol=1e-6)
+    assert np.allclose(encoder.encode(images()), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_another_size_and_fit_reach_the_network(load, folder):
     """Positions are those of 32 pixels, so that another size does not fit, which is told."""
     with pytest.raises(InputError, match="positional_embedding has shape .* expected"):
         load("open_clip", size=64)
-    squashed = load("open_clip", fit="squash").encode(pictures())
-    assert not np.allclose(squashed, load("open_clip").encode(pictures()))
+    squashed = load("open_clip", fit="squash").encode(images())
+    assert not np.allclose(squashed, load("open_clip").encode(images()))
 
 
 def test_weights_and_architectures_that_do_not_fit_are_named(load, folder, tmp_path):
@@ -75,5 +75,5 @@ def test_the_text_tower_is_neither_needed_nor_counted(load, folder, tmp_path):
     state = torch.load(tiny_open_clip(folder), weights_only=True)
     kept = {f"module.{name}": value for name, value in state.items() if name.startswith("visual.")}
     torch.save({"state_dict": kept}, tmp_path / "tower.pt")
-    found = load("open_clip", weights=str(tmp_path / "tower.pt"), prefix="module.").encode(pictures())
-    assert np.array_equal(found, load("open_clip").encode(pictures()))
+    found = load("open_clip", weights=str(tmp_path / "tower.pt"), prefix="module.").encode(images())
+    assert np.array_equal(found, load("open_clip").encode(images()))

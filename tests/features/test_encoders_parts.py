@@ -15,7 +15,7 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config, plain
 from attrib_core.features.embedding import encoder_protocol
-from tests.features.embedding_fixtures import noise_pictures
+from tests.features.embedding_fixtures import noise_images
 from tests.features.encoders_fixtures import ARCHITECTURE, STAGES, load_small, small_options, tiny_weights
 
 PIXEL = {"family": "pixel", "size": 3}
@@ -39,7 +39,7 @@ def fusion(batch: int = 32, **parts: Any) -> Any:
 
 
 def test_fusion_is_its_parts_at_unit_length_times_the_root_of_their_weight(load):
-    pictures = noise_pictures(6)
+    images = noise_images(6)
     by_hand = [
         (load("palette", bins=2), 1.0),  # "colour" comes before "layout" and "shape"
         (load("pixel", size=3), 0.5),
@@ -47,18 +47,18 @@ def test_fusion_is_its_parts_at_unit_length_times_the_root_of_their_weight(load)
     ]
     expected = []
     for part, weight in by_hand:
-        vectors = part.encode(pictures).astype(np.float64)
+        vectors = part.encode(images).astype(np.float64)
         expected.append(vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * weight**0.5)
     fused = load("fusion")
-    assert np.allclose(fused.encode(pictures), np.concatenate(expected, axis=1), rtol=1e-6, atol=1e-7)
+    assert np.allclose(fused.encode(images), np.concatenate(expected, axis=1), rtol=1e-6, atol=1e-7)
     assert fused.dim == sum(part.dim for part, _ in by_hand)
-    assert np.allclose(np.square(fused.encode(pictures)).sum(axis=1), 3.5, rtol=1e-5)
+    assert np.allclose(np.square(fused.encode(images)).sum(axis=1), 3.5, rtol=1e-5)
 
 
 def test_the_order_of_the_parts_and_the_batch_change_nothing():
-    pictures = noise_pictures(9)
+    images = noise_images(9)
     one, other = fusion(a=PIXEL, b=PALETTE), fusion(batch=2, b=PALETTE, a=PIXEL)
-    assert np.array_equal(one.encode(pictures), other.encode(pictures))
+    assert np.array_equal(one.encode(images), other.encode(images))
     assert one.identity == other.identity
 
 
@@ -71,23 +71,23 @@ def test_identity_holds_weights_and_identities_of_the_parts():
 
 def test_a_part_without_direction_stays_zero():
     encoder = fusion(a=PIXEL, b=PALETTE)
-    encoder._parts["a"].encode = lambda pictures: np.zeros((len(pictures), 27), np.float32)
-    vectors = encoder.encode(noise_pictures(2))
+    encoder._parts["a"].encode = lambda images: np.zeros((len(images), 27), np.float32)
+    vectors = encoder.encode(noise_images(2))
     assert np.isfinite(vectors).all() and not vectors[:, :27].any() and vectors[:, 27:].any()
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures():
+def test_memory_does_not_grow_with_the_number_of_images():
     encoder = fusion(batch=4, a=PIXEL, b=PALETTE)
     held: list[int] = []
 
-    def pictures() -> Iterator[np.ndarray]:
+    def images() -> Iterator[np.ndarray]:
         for _ in range(64):
             held.append(tracemalloc.get_traced_memory()[0])
             yield np.zeros((300, 300, 3), np.uint8)
 
     tracemalloc.start()
     try:
-        encoder.encode(pictures())
+        encoder.encode(images())
     finally:
         tracemalloc.stop()
     assert max(held) - held[0] < 10 * 300 * 300 * 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attrib_core.common.errors import InputError
-from tests.features.embedding_fixtures import noise_pictures
+from tests.features.embedding_fixtures import noise_images
 from tests.features.encoders_fixtures import load_small, tiny_weights
 
 
@@ -35,11 +35,11 @@ def unit(values: Any) -> np.ndarray:
     return np.asarray(values) / np.linalg.norm(values)
 
 
-def run(network: Any, picture: np.ndarray) -> None:
+def run(network: Any, image: np.ndarray) -> None:
     import torch
 
     with torch.inference_mode():
-        network(torch.from_numpy(picture).permute(2, 0, 1)[None])
+        network(torch.from_numpy(image).permute(2, 0, 1)[None])
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_timm_stages_against_plain_sums_over_activations(load, stages, cells, de
     for block in network.blocks:
         block.register_forward_hook(catch)
     encoder = load("timm", stages=stages, cells=cells, deviation=deviation)
-    for picture, features in zip(noise_pictures(3), encoder.encode(noise_pictures(3)), strict=True):
+    for image, features in zip(noise_images(3), encoder.encode(noise_images(3)), strict=True):
         caught.clear()
         mean, std = (np.float32(one) for one in (encoder.prepare.mean, encoder.prepare.std))
-        network_input = (picture.astype(np.float32) / 255 - mean) / std
+        network_input = (image.astype(np.float32) / 255 - mean) / std
         run(network, network_input)
         expected: list[np.ndarray] = []
         for stage in stages:
@@ -78,17 +78,17 @@ def test_timm_computes_nothing_behind_the_deepest_stage(load):
     blocks = encoder._network.network.blocks
     for number, block in enumerate(blocks):
         block.register_forward_hook(lambda *_, number=number: ran.append(f"block {number}"))
-    encoder.encode(noise_pictures(1))
+    encoder.encode(noise_images(1))
     assert "conv_stem" in ran and "block 0" in ran
     assert not {"conv_head", f"block {len(blocks) - 1}"} & set(ran)
 
 
 def test_timm_stages_keep_where_things_are_by_their_cells(load):
-    picture = np.zeros((32, 32, 3), np.uint8)
-    picture[:16, :16] = noise_pictures(1, size=16)[0]
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:16, :16] = noise_images(1, size=16)[0]
     for cells, least, most in [(1, 0.0, 0.1), (4, 0.2, 2.0)]:
         encoder = load("timm", stages=[0], cells=cells)
-        here, there = encoder.encode([picture, picture[::-1, ::-1]])
+        here, there = encoder.encode([image, image[::-1, ::-1]])
         assert least < 1 - here @ there / np.linalg.norm(here) / np.linalg.norm(there) < most
 
 
@@ -124,4 +124,4 @@ def test_timm_taps_a_transformer(load, tmp_path):
     save_file(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.safetensors")
     options = {"architecture": "test_vit", "weights": str(tmp_path / "vit.safetensors"), "size": 160}
     encoder = load("timm", **options, stages=[0, 3], cells=2, deviation=True)
-    assert encoder.dim == 2 * 64 * (4 + 1) == encoder.encode(noise_pictures(2)).shape[1]
+    assert encoder.dim == 2 * 64 * (4 + 1) == encoder.encode(noise_images(2)).shape[1]

@@ -21,7 +21,7 @@ from attrib_core.features.embedding import embedding_tables, encoding
 from attrib_core.features.encoders import fusion
 from attrib_core.features.encoders.text import encoder as text
 from attrib_core.storage import tables
-from tests.features.embedding_fixtures import noise_pictures, png
+from tests.features.embedding_fixtures import noise_images, png
 from tests.features.encoders_fixtures import (
     TINY_CLIP,
     load_small,
@@ -144,7 +144,7 @@ def test_whole_architectures_of_open_clip_give_their_librarys_text_features(tmp_
     assert close(found, expected)
 
 
-def test_the_picture_tower_is_neither_needed_nor_counted(folder, tmp_path):
+def test_the_image_tower_is_neither_needed_nor_counted(folder, tmp_path):
     import torch
 
     state = torch.load(tiny_open_clip(folder), weights_only=True)
@@ -263,11 +263,11 @@ def test_a_fusion_counts_the_files_and_the_code_of_its_text_part():
 # What an encoder that reads words is given of a table.
 
 
-def write_said(path: Path, said: list[str | None], *, pictures: bool = True) -> Path:
-    data = [png(one) for one in noise_pictures(len(said))]
-    images = pa.array([{"bytes": one, "path": None} for one in data], type=tables.IMAGE)
+def write_said(path: Path, said: list[str | None], *, images: bool = True) -> Path:
+    data = [png(one) for one in noise_images(len(said))]
+    cells = pa.array([{"bytes": one, "path": None} for one in data], type=tables.IMAGE)
     columns = {"image_id": [f"p{number}" for number in range(len(said))], "said": pa.array(said, pa.string())}
-    pq.write_table(pa.table(columns | ({"image": images} if pictures else {})), path)
+    pq.write_table(pa.table(columns | ({"image": cells} if images else {})), path)
     return path
 
 
@@ -289,12 +289,12 @@ def test_words_are_given_row_by_row_in_any_cut_without_the_token(load, tmp_path,
         write_said(tmp_path / f"{n}.parquet", rows) for n, rows in enumerate([said[:2], said[2:]])
     )
     assert np.array_equal(np.concatenate([embedded(one, encoder) for one in (first, second)]), expected)
-    alone = write_said(tmp_path / "alone.parquet", said, pictures=False)
-    assert np.array_equal(embedded(alone, encoder), expected)  # pictures are not asked for
+    alone = write_said(tmp_path / "alone.parquet", said, images=False)
+    assert np.array_equal(embedded(alone, encoder), expected)  # images are not asked for
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_a_fusion_is_given_pictures_and_words(load, tmp_path, threads):
+def test_a_fusion_is_given_images_and_words(load, tmp_path, threads):
     said = ["an owl", "a cat", "", "a train"]
     parts = {
         "look": {"family": "pixel", "size": 3},
@@ -303,20 +303,20 @@ def test_a_fusion_is_given_pictures_and_words(load, tmp_path, threads):
     encoder = load("fusion", parts=parts)
     assert encoder.reads == "both" and encoder.dim == 27 + 96
     found = embedded(write_said(tmp_path / "a.parquet", said), encoder, threads)
-    look = families.load("encoders", "pixel", {"size": 3}).encode(noise_pictures(4))
+    look = families.load("encoders", "pixel", {"size": 3}).encode(noise_images(4))
     words = load("text").encode(said)
     unit = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (look, words)]
     assert np.allclose(found, np.concatenate([unit[0], unit[1] / 2], axis=1), atol=1e-6)
     texts = load("fusion", parts={"a": parts["words"], "b": parts["words"]})
     assert texts.reads == "words"
-    assert embedded(write_said(tmp_path / "b.parquet", said, pictures=False), texts).shape == (4, 192)
-    assert load("fusion", parts={"a": parts["look"]}).reads == "pictures"
+    assert embedded(write_said(tmp_path / "b.parquet", said, images=False), texts).shape == (4, 192)
+    assert load("fusion", parts={"a": parts["look"]}).reads == "images"
 
 
 def test_a_table_without_words_is_refused_where_they_are_read(load, tmp_path):
     path = write_said(tmp_path / "a.parquet", ["an owl", None])
     with pytest.raises(
-        InputError, match="a.parquet: picture 'p1' has None as 'said'; expected words, '' for none"
+        InputError, match="a.parquet: image 'p1' has None as 'said'; expected words, '' for none"
     ):
         embedded(path, load("text"))
     assert embedded(path, families.load("encoders", "pixel", {"size": 2})).shape == (2, 12)
@@ -330,9 +330,7 @@ def test_an_encoder_that_reads_something_else_is_refused(tmp_path):
     class Odd:
         reads, dim, identity = "sounds", 1, {"family": "odd"}
 
-    with pytest.raises(
-        InputError, match="encoder 'odd' reads 'sounds', expected one of pictures, words, both"
-    ):
+    with pytest.raises(InputError, match="encoder 'odd' reads 'sounds', expected one of images, words, both"):
         embedded(write_said(tmp_path / "a.parquet", ["a"]), Odd())
 
 

@@ -13,7 +13,7 @@ import pytest
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.data.drawing import render
-from tests.features.embedding_fixtures import noise_pictures
+from tests.features.embedding_fixtures import noise_images
 from tests.features.encoders_fixtures import ARCHITECTURE, load_small, tiny_weights
 
 
@@ -30,18 +30,18 @@ def load(weights: Path) -> Any:
 
 
 def test_timm_batch_size_changes_no_bit_on_the_cpu(load):
-    pictures = noise_pictures(9)
-    one, many = (load("timm", batch=batch).encode(pictures) for batch in (1, 4))
+    images = noise_images(9)
+    one, many = (load("timm", batch=batch).encode(images) for batch in (1, 4))
     assert np.array_equal(one, many)
 
 
 def test_timm_in_batches_as_on_a_gpu_differs_in_last_bits_only(load):
     """Batches of one shape, the last filled up: forced on the CPU, since a GPU is not at hand."""
-    pictures = noise_pictures(11)
+    images = noise_images(11)
     encoder = load("timm")
-    single = encoder.encode(pictures)
+    single = encoder.encode(images)
     encoder._batch = 4
-    batched = encoder.encode(pictures)
+    batched = encoder.encode(images)
     assert batched.shape == single.shape
     difference = np.linalg.norm(single - batched, axis=1) / np.linalg.norm(single, axis=1)
     assert difference.max() < 5e-6
@@ -54,17 +54,17 @@ def test_timm_is_the_network_on_normalised_pixels(load, weights):
 
     network = timm.create_model(ARCHITECTURE, pretrained=False)
     network.load_state_dict(load_file(weights))
-    pictures = noise_pictures(3, size=32)
-    values = torch.from_numpy(pictures).permute(0, 3, 1, 2).double() / 255
+    images = noise_images(3, size=32)
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).double() / 255
     with torch.inference_mode():
         expected = network.reset_classifier(0) or network.eval().double()((values - 0.25) / 0.5)
-    features = load("timm", mean=[0.25, 0.25, 0.25], std=[0.5, 0.5, 0.5]).encode(pictures)
+    features = load("timm", mean=[0.25, 0.25, 0.25], std=[0.5, 0.5, 0.5]).encode(images)
     assert np.allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_timm_cuts_the_middle_square_of_a_wide_picture(load):
+def test_timm_cuts_the_middle_square_of_a_wide_image(load):
     encoder = load("timm")
-    square = noise_pictures(1, size=32)[0]
+    square = noise_images(1, size=32)[0]
     wide = np.concatenate([np.zeros((32, 10, 3), np.uint8), square, np.zeros((32, 10, 3), np.uint8)], axis=1)
     assert np.array_equal(encoder.encode([wide]), encoder.encode([square]))
 
@@ -76,9 +76,9 @@ def test_timm_reads_wrapped_pth_files_and_ignores_another_classifier(load, weigh
     state = load_file(weights)
     state["classifier.weight"], state["classifier.bias"] = torch.zeros(7, 3), torch.zeros(7)
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "mine.pth")
-    pictures = noise_pictures(2)
+    images = noise_images(2)
     assert np.array_equal(
-        load("timm", weights=str(tmp_path / "mine.pth")).encode(pictures), load("timm").encode(pictures)
+        load("timm", weights=str(tmp_path / "mine.pth")).encode(images), load("timm").encode(images)
     )
 
 
@@ -204,11 +204,11 @@ def test_the_preset_knows_objects_again_in_other_media():
     assert encoder.dim == 1280
     shown = render.objects()[5::28][:24]
     random = np.random.default_rng(0)
-    plain = [render.picture(one.codepoint, "white", 64, random) for one in shown]
+    plain = [render.image(one.codepoint, "white", 64, random) for one in shown]
     media = {
-        name: [render.picture(one.codepoint, "white", 64, random, name) for one in shown]
+        name: [render.image(one.codepoint, "white", 64, random, name) for one in shown]
         for name in ("comic print", "neon sign", "watercolor painting")
     }
     features = encoder.encode(plain)
-    right = {name: nearest(encoder.encode(pictures), features) for name, pictures in media.items()}
+    right = {name: nearest(encoder.encode(images), features) for name, images in media.items()}
     assert min(right.values()) > 0.3, right

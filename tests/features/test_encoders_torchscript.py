@@ -12,7 +12,7 @@ import pytest
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config
-from tests.features.embedding_fixtures import noise_pictures
+from tests.features.embedding_fixtures import noise_images
 from tests.features.encoders_fixtures import load_small, tiny_torchscript, tiny_weights
 
 
@@ -31,14 +31,14 @@ def test_it_is_the_files_own_output_on_normalised_pixels(load, folder):
     import torch
 
     network = torch.jit.load(str(tiny_torchscript(folder)))
-    pictures = noise_pictures(3, size=16)
+    images = noise_images(3, size=16)
     mean, std = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
-    values = torch.from_numpy((pictures.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
+    values = torch.from_numpy((images.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
         expected = [one.numpy() for one in network(values)]
     for output in (0, 1):
         found = load("torchscript", output=output)
-        assert np.allclose(found.encode(pictures), expected[output], rtol=1e-5, atol=1e-6)
+        assert np.allclose(found.encode(images), expected[output], rtol=1e-5, atol=1e-6)
         assert found.identity["output"] == output
     assert np.array_equal(expected[1], 2 * expected[0])
 
@@ -72,10 +72,10 @@ def test_what_the_program_raises_is_one_line(tmp_path):
     import torch
 
     class Dark(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            if pictures.max().item() > 1.5:
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if images.max().item() > 1.5:
                 raise RuntimeError("too bright")
-            return pictures.mean(dim=(2, 3))
+            return images.mean(dim=(2, 3))
 
     path = tmp_path / "dark.pt"
     torch.jit.script(Dark()).save(str(path))
@@ -83,7 +83,7 @@ def test_what_the_program_raises_is_one_line(tmp_path):
     encoder = families.load("encoders", "torchscript", options)
     assert encoder.encode([np.zeros((16, 16, 3), np.uint8)]).shape == (1, 3)
     with pytest.raises(
-        InputError, match=r"dark.pt fails on pictures of shape \(16, 3, 16, 16\): .*too bright$"
+        InputError, match=r"dark.pt fails on images of shape \(16, 3, 16, 16\): .*too bright$"
     ):
         encoder.encode([np.full((16, 16, 3), 255, np.uint8)])
 

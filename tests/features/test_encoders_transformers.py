@@ -30,7 +30,7 @@ def load(folder: Path) -> Any:
     return functools.partial(load_small, tiny_weights(folder))
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((40, 32), (51, 77), (64, 64))]
 
@@ -41,7 +41,7 @@ def reference(path: Path, kind: str) -> np.ndarray:
     import transformers
 
     processor = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
-    batch = processor(images=[Image.fromarray(one) for one in pictures()], return_tensors="pt")
+    batch = processor(images=[Image.fromarray(one) for one in images()], return_tensors="pt")
     model = transformers.AutoModel.from_pretrained(path).eval()
     with torch.inference_mode():
         if kind in ("clip", "siglip"):
@@ -57,7 +57,7 @@ def reference(path: Path, kind: str) -> np.ndarray:
 def test_it_is_the_librarys_processor_and_forward(load, folder, kind):
     path = tiny_transformers(folder, kind)
     encoder = load("transformers", weights=str(path))
-    assert np.allclose(encoder.encode(pictures()), reference(path, kind), rtol=1e-5, atol=1e-5)
+    assert np.allclose(encoder.encode(images()), reference(path, kind), rtol=1e-5, atol=1e-5)
     assert encoder.dim == {"clip": 16}.get(kind, 32)
 
 
@@ -112,7 +112,7 @@ def remove(name: str) -> Any:
             lambda path: (path / "model.safetensors").write_bytes(b"x" * 40),
             "weights: .*(cannot be opened|damaged)",
         ),
-        (with_config(image_size=64), "(does not fit|refuses pictures|cannot be opened)"),
+        (with_config(image_size=64), "(does not fit|refuses images|cannot be opened)"),
     ],
 )
 def test_folders_that_are_no_model_are_refused(load, folder, tmp_path, change, words):

@@ -129,7 +129,7 @@ def test_recall_does_not_depend_on_the_cut_of_the_parts(tmp_path, pool, queries)
     )
 
 
-def test_equal_pictures_may_stand_for_each_other(tmp_path, queries):
+def test_equal_images_may_stand_for_each_other(tmp_path, queries):
     doubled = np.repeat(vectors(20), 10, axis=0)
     parts = write_parts(tmp_path / "pool", ids(200), doubled, 64)
     assert recall(build(parts), parts, queries, k=5)["recall_at_k"] == 1.0

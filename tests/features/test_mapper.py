@@ -374,7 +374,7 @@ def test_what_is_missing_is_named(tmp_path):
     ):
         run.gather(**{"queries": silent})
     run.query_ids = [name.replace("set-4", "other") for name in run.query_ids]
-    with pytest.raises(InputError, match="3 pictures have none, such as query 'set-4.customized.0'"):
+    with pytest.raises(InputError, match="3 images have none, such as query 'set-4.customized.0'"):
         run.gather()
 
 

@@ -15,7 +15,7 @@ from attrib_core.common.errors import InputError
 from attrib_core.features.networks import state_dicts, weight_paths
 from attrib_core.features.networks.network_encoder import NetworkEncoder
 from attrib_core.features.networks.preprocessing import Preparation
-from tests.features.embedding_fixtures import noise_pictures
+from tests.features.embedding_fixtures import noise_images
 from tests.features.encoders_fixtures import load_small, tiny_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -45,9 +45,9 @@ def test_preparation_has_the_bits_of_torchvision(interpolation, resize):
     random = np.random.default_rng(0)
     prepare = Preparation(32, MEAN, STD, resize, interpolation)
     for shape in SHAPES:
-        picture = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        expected = reference(Image.fromarray(picture)).numpy().transpose(1, 2, 0)
-        assert np.array_equal(prepare(picture), expected), shape
+        image = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        expected = reference(Image.fromarray(image)).numpy().transpose(1, 2, 0)
+        assert np.array_equal(prepare(image), expected), shape
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
@@ -59,9 +59,9 @@ def test_squashing_has_the_bits_of_open_clip(interpolation):
     )
     prepare = Preparation(32, MEAN, STD, interpolation=interpolation, fit="squash")
     for shape in SHAPES:
-        picture = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
-        expected = reference(Image.fromarray(picture)).numpy().transpose(1, 2, 0)
-        assert np.array_equal(prepare(picture), expected), shape
+        image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        expected = reference(Image.fromarray(image)).numpy().transpose(1, 2, 0)
+        assert np.array_equal(prepare(image), expected), shape
 
 
 @pytest.mark.parametrize(
@@ -98,29 +98,29 @@ def test_a_prefix_takes_the_tensors_below_it_alone(load, tmp_path):
     }
     torch.save({"state_dict": wrapped, "epoch": 9}, tmp_path / "wrapped.pth.tar")
     encoder = load("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.base.")
-    pictures = noise_pictures(2)
-    assert np.array_equal(encoder.encode(pictures), load("timm").encode(pictures))
+    images = noise_images(2)
+    assert np.array_equal(encoder.encode(images), load("timm").encode(images))
     with pytest.raises(InputError, match="^prefix: no tensor of .* begins with 'module.bass.'; the first is"):
         load("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.bass.")
 
 
 @pytest.mark.parametrize("family", ["timm", "open_clip", "transformers"])
 def test_bfloat16_gives_nearly_the_same_features(load, family):
-    pictures = noise_pictures(4)
-    exact, rough = (load(family, precision=choice).encode(pictures) for choice in ("float32", "bfloat16"))
+    images = noise_images(4)
+    exact, rough = (load(family, precision=choice).encode(images) for choice in ("float32", "bfloat16"))
     assert rough.dtype == np.float32 and not np.array_equal(rough, exact)
     length = np.linalg.norm(exact, axis=1)
     assert (np.linalg.norm(rough - exact, axis=1) / length).max() < 0.05
-    assert np.array_equal(load(family, precision="bfloat16").encode(pictures[2:3]), rough[2:3])
+    assert np.array_equal(load(family, precision="bfloat16").encode(images[2:3]), rough[2:3])
 
 
 @pytest.mark.parametrize("family", ["timm", "open_clip", "transformers", "diffusion", "torchscript"])
 def test_batches_as_on_a_gpu_differ_in_last_bits_only(load, family):
     """Batches of one shape, the last filled up: forced on the CPU."""
-    pictures, encoder = noise_pictures(11), load(family)
-    single = encoder.encode(pictures)
+    images, encoder = noise_images(11), load(family)
+    single = encoder.encode(images)
     encoder._batch = 4
-    batched = encoder.encode(pictures)
+    batched = encoder.encode(images)
     assert batched.shape == single.shape
     assert (np.linalg.norm(single - batched, axis=1) / np.linalg.norm(single, axis=1)).max() < 5e-6
 
@@ -132,10 +132,10 @@ def test_a_gpu_gives_the_features_of_the_cpu_in_any_batch(load, family):
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    pictures, expected = noise_pictures(11), load(family).encode(noise_pictures(11))
+    images, expected = noise_images(11), load(family).encode(noise_images(11))
     length = np.linalg.norm(expected, axis=1)
     for batch in (1, 4, 32):
-        found = load(family, device="cuda", batch=batch).encode(pictures)
+        found = load(family, device="cuda", batch=batch).encode(images)
         assert (np.linalg.norm(found - expected, axis=1) / length).max() < 1e-4
 
 
@@ -195,7 +195,7 @@ def test_weights_of_the_hub_are_the_file_that_lies_there(load, cache, tmp_path):
     fill_cache(cache, "me/net", "c" * 40, {"model.safetensors": file.read_bytes()})
     encoder, plain = load("timm", weights="hub:me/net"), load("timm")
     assert encoder.identity == plain.identity
-    assert np.array_equal(encoder.encode(noise_pictures(2)), plain.encode(noise_pictures(2)))
+    assert np.array_equal(encoder.encode(noise_images(2)), plain.encode(noise_images(2)))
 
 
 def test_weights_of_another_architecture_are_refused_by_every_family(load, tmp_path):
@@ -219,8 +219,8 @@ def place_matters(first_wrong: int) -> Any:
     import torch
 
     class Placed(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            means = pictures.mean(dim=(2, 3))
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            means = images.mean(dim=(2, 3))
             off = torch.arange(len(means)) >= first_wrong
             return torch.where(off[:, None], torch.nextafter(means, means + 1), means)
 
@@ -231,45 +231,45 @@ def place_matters(first_wrong: int) -> Any:
 def test_a_batch_on_a_cpu_is_one_in_which_no_place_changes_a_bit(first_wrong, batch):
     made = NetworkEncoder(place_matters(first_wrong), small, dim=3, batch=5, device="cpu")
     assert made.batch == batch
-    pictures = noise_pictures(21)
-    together = made.encode(pictures)
-    assert np.array_equal(made.encode(pictures[::-1])[::-1], together)
-    assert np.array_equal(np.concatenate([made.encode([one]) for one in pictures]), together)
+    images = noise_images(21)
+    together = made.encode(images)
+    assert np.array_equal(made.encode(images[::-1])[::-1], together)
+    assert np.array_equal(np.concatenate([made.encode([one]) for one in images]), together)
 
 
-def test_a_network_that_takes_one_picture_at_a_time_is_given_one():
+def test_a_network_that_takes_one_image_at_a_time_is_given_one():
     import torch
 
     class Traced(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures.mean(dim=(2, 3)).view(1, 3)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean(dim=(2, 3)).view(1, 3)
 
     made = NetworkEncoder(Traced(), small, dim=3, batch=5, device="cpu")
     assert made.batch == 1
-    pictures = noise_pictures(3)
-    means = np.stack([small(one).mean(axis=(0, 1)) for one in pictures])
-    assert np.allclose(made.encode(pictures), means, rtol=1e-5)
+    images = noise_images(3)
+    means = np.stack([small(one).mean(axis=(0, 1)) for one in images])
+    assert np.allclose(made.encode(images), means, rtol=1e-5)
 
 
 def test_a_network_whose_dimension_changes_is_an_error_of_the_input():
     import torch
 
     class Changing(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            wide = 4 if pictures.mean() > 200 else 3
-            return pictures.flatten(1)[:, :wide]
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            wide = 4 if images.mean() > 200 else 3
+            return images.flatten(1)[:, :wide]
 
     made = NetworkEncoder(Changing(), small, dim=3, batch=5, device="cpu")
     made.identity = {"family": "torchscript"}
     made.encode([np.zeros((8, 8, 3), np.uint8)])
     white = np.full((8, 8, 3), 255, np.uint8)
-    words = r"encoder 'torchscript': the network gave features of shape \(16, 4\) for 16 pictures, expected \(16, 3\)"
+    words = r"encoder 'torchscript': the network gave features of shape \(16, 4\) for 16 images, expected \(16, 3\)"
     with pytest.raises(InputError, match=words):
         made.encode([white] * 16)
 
 
 @pytest.mark.parametrize(("side", "batch"), [(64, 16), (128, 8), (224, 2), (363, 1), (2000, 1)])
-def test_the_size_of_a_picture_decides_about_a_batch_on_a_cpu(side, batch):
+def test_the_size_of_a_image_decides_about_a_batch_on_a_cpu(side, batch):
     prepare = functools.partial(np.resize, new_shape=(side, side, 3))
     made = NetworkEncoder(
         place_matters(99), lambda one: prepare(one).astype(np.float32), dim=3, batch=5, device="cpu"
@@ -277,5 +277,5 @@ def test_the_size_of_a_picture_decides_about_a_batch_on_a_cpu(side, batch):
     assert made.batch == batch
 
 
-def small(picture: np.ndarray) -> np.ndarray:
-    return picture[:8, :8].astype(np.float32)
+def small(image: np.ndarray) -> np.ndarray:
+    return image[:8, :8].astype(np.float32)

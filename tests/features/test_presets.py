@@ -150,7 +150,7 @@ def test_a_preset_whose_weights_a_package_carries_computes():
 
 
 def eight() -> list[np.ndarray]:
-    """Eight pictures of various sizes, smooth and not."""
+    """Eight images of various sizes, smooth and not."""
     random = np.random.default_rng(0)
     found = []
     for side in ((300, 400), (224, 224), (640, 333), (90, 120), (257, 256), (512, 512), (384, 500), (31, 47)):
@@ -220,8 +220,8 @@ def full_sscd(folder: Path) -> tuple[dict[str, Any], Any]:
             self.trunk = torch.nn.Sequential(*list(trunk.children())[:-2])
             self.linear = torch.nn.Linear(2048, 512)
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            pooled = self.trunk(pictures).clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            pooled = self.trunk(images).clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3)
             return torch.nn.functional.normalize(self.linear(pooled))
 
     network, path = Descriptor().eval(), folder / "sscd.torchscript.pt"
@@ -233,7 +233,7 @@ def full_sscd(folder: Path) -> tuple[dict[str, Any], Any]:
 
 
 def full_size(name: str, folder: Path) -> tuple[dict[str, Any], Any]:
-    """Options that name weights saved by their own library, and that library's features of eight pictures."""
+    """Options that name weights saved by their own library, and that library's features of eight images."""
     halves = ([0.5] * 3, [0.5] * 3)
     if name == "abc-clip":
         return full_clip(folder)

@@ -175,7 +175,7 @@ def test_an_mlp_starts_from_whitened_features_where_a_linear_head_does(start: st
     assert np.allclose(linear.synth(given.train.synth), mlp.synth(given.train.synth), atol=2e-6)
 
 
-def test_a_shared_start_centres_both_kinds_of_pictures_alike() -> None:
+def test_a_shared_start_centres_both_kinds_of_images_alike() -> None:
     given = material()
     for start in begin(given, WHITENS, (0.2,), shared=True):
         if start.white is not None:
@@ -327,7 +327,7 @@ def test_two_heads_of_different_forms_are_refused(tmp_path: Path) -> None:
 
 
 def bent(head: str) -> Material:
-    """Data that the form of head can mend, with real and synthesized pictures in the same space."""
+    """Data that the form of head can mend, with real and synthesized images in the same space."""
     given = material(bend=0.0, noise=0.25)
     random = np.random.default_rng(11)
     loud = np.where(np.arange(DIM) < 3, 6.0, 1.0)

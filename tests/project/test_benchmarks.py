@@ -86,7 +86,7 @@ def test_calibration_compares_all_forms_with_the_truth(capsys: pytest.CaptureFix
 
 @pytest.mark.slow
 def test_embedding_prints_all_methods_whose_features_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--pictures", "12", "--side", "48", "--size", "32", "--batch", "5", "--at-once", "4"]
+    options = ["--images", "12", "--side", "48", "--size", "32", "--batch", "5", "--at-once", "4"]
     rows = script("embedding")["main"](options)
     assert [row["method"] for row in rows] == ["plain loop", "ours", "ours, threads", "decoding", "network"]
     assert all(row["per_second"] > 0 and row["per_cpu_second"] > 0 and row["peak_mb"] > 1 for row in rows)

@@ -36,13 +36,13 @@ def test_the_encoder(add_family: Callable[[str, str, str], None], tmp_path: Path
     section = plain(load_config(lines))["encoders"]["brightness"]
     family, options = families.split(section)
     encoder = families.load("encoders", family, options, where="encoders.brightness")
-    picture = np.zeros((16, 16, 3), np.uint8)
-    picture[:8, :8] = 255
-    vectors = encoder.encode(iter([picture, picture[::-1]]))
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:8, :8] = 255
+    vectors = encoder.encode(iter([image, image[::-1]]))
     assert vectors.shape == (2, encoder.dim) == (2, 64) and vectors.dtype == np.float32
     assert vectors[0].reshape(8, 8)[:4, :4].min() == 1 and vectors.sum() == 32
-    images = tmp_path / "pictures.parquet"
-    rows = [{"image_id": str(n), "image": {"bytes": to_png(picture), "path": f"{n}.png"}} for n in range(3)]
+    images = tmp_path / "images.parquet"
+    rows = [{"image_id": str(n), "image": {"bytes": to_png(image), "path": f"{n}.png"}} for n in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), images)
     [table] = encoding.embed(images, ids="image_id", encoder=encoder)  # as the workflow does it
     assert table.num_rows == 3

@@ -28,7 +28,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def picture(checkout: Path, strength: float) -> np.ndarray:
+def image(checkout: Path, strength: float) -> np.ndarray:
     """What the README's script draws with a delta that scales the base's keys and values."""
     import torch
     from diffusers import UNet2DConditionModel
@@ -71,16 +71,16 @@ def picture(checkout: Path, strength: float) -> np.ndarray:
     return np.asarray(Image.open(checkout / "new1.png"), dtype=np.float64)
 
 
-def test_stock_calls_draw_another_picture_with_a_delta(checkout: Path) -> None:
-    unchanged = picture(checkout, 1.0)
+def test_stock_calls_draw_another_image_with_a_delta(checkout: Path) -> None:
+    unchanged = image(checkout, 1.0)
     assert unchanged.shape == (64, 64, 3) and unchanged.std() > 10
-    assert np.array_equal(unchanged, picture(checkout, 1.0)), "the same delta draws the same picture"
-    changed = picture(checkout, 1.5)
+    assert np.array_equal(unchanged, image(checkout, 1.0)), "the same delta draws the same image"
+    changed = image(checkout, 1.5)
     assert np.abs(changed - unchanged).mean() > 3
 
 
 def test_datasets_opens_an_image_part(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attrib_core.data import images
+    from attrib_core.data.images import to_png
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(checkout / "cache"))
     drawn = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
@@ -94,7 +94,7 @@ def test_datasets_opens_an_image_part(checkout: Path, monkeypatch: pytest.Monkey
         "sample_index": 0,
         "prompt": "a <new1> tool in the snow",
         "seed": 1,
-        "image": {"bytes": images.to_png(drawn), "path": None},
+        "image": {"bytes": to_png(drawn), "path": None},
         "image_format": "png",
     }
     tables.write(checkout / "results/demo/synthesized/part-0000.parquet", "synthesized", [row])
@@ -104,13 +104,13 @@ def test_datasets_opens_an_image_part(checkout: Path, monkeypatch: pytest.Monkey
     assert np.array_equal(np.asarray(scope["shown"].convert("RGB")), drawn)
 
 
-def test_the_config_for_own_pictures_is_right(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_config_for_own_images_is_right(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
-    text = (ROOT / "docs/own_pictures.md").read_text("utf-8")
+    text = (ROOT / "docs/own_images.md").read_text("utf-8")
     (checkout / "mine.yaml").write_text(re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[0])
     asked = yaml.safe_load((checkout / "mine.yaml").read_text())["pool"]["images"]
-    folder = checkout / "my_pictures"
+    folder = checkout / "my_images"
     folder.mkdir()
     lines = [re.findall(r"```\n(.*?)\n", text, flags=re.DOTALL)[0]]
     for number in range(asked):

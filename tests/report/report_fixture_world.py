@@ -1,4 +1,4 @@
-"""The world of the made-up run: what its pictures show, and where they lie in latent space."""
+"""The world of the made-up run: what its images show, and where they lie in latent space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = dict(subject=24, category=8, style=12, background=10)
 
 @dataclass(frozen=True)
 class Thing:
-    """What a picture shows, enough to draw it and to place it in latent space."""
+    """What an image shows, enough to draw it and to place it in latent space."""
 
     name: str
     drawn: render.DrawnObject
@@ -46,13 +46,13 @@ def _part(kind: str, name: str | None, width: int) -> np.ndarray:
 
 
 def latent(subject: str, category: str, style: str | None, background: str | None) -> np.ndarray:
-    """The parts of a picture's meaning, concatenated: (54,) float64."""
+    """The parts of an image's meaning, concatenated: (54,) float64."""
     values = dict(subject=subject, category=category, style=style, background=background)
     return np.concatenate([_part(kind, values[kind], width) for kind, width in PARTS.items()])
 
 
 def build(*, pool: int, object_sets: int, style_sets: int, prompts_each: int, samples_each: int) -> World:
-    """Draw the experiment: which pictures there are, and where they lie in latent space."""
+    """Draw the experiment: which images there are, and where they lie in latent space."""
     rng = hashing.generator(SEED, "report fixture")
     drawings, places, media = list(render.objects()), list(backgrounds.BACKGROUNDS), list(MEDIA)
     order = rng.permutation(len(drawings))

@@ -1,6 +1,6 @@
 """A small made-up run with every file that the report reads.
 
-The numbers come from a simulation, not from a trained model: every picture has
+The numbers come from a simulation, not from a trained model: every image has
 a latent vector (object, category, style, background), encoders weigh its parts
 differently, and ranks, candidates and metrics follow from the cosines. So the
 tables agree with each other, and the report has something plausible to show.
@@ -27,20 +27,20 @@ from attrib_core.storage import tables
 from tests.report.report_fixture_results import write_results
 from tests.report.report_fixture_world import Thing, World, build
 
-SAMPLES = 3  # synthesized pictures of a set that the report shows
+SAMPLES = 3  # synthesized images of a set that the report shows
 
 
 def png(thing: Thing, size: int = 64, *, blurred: float = 0.0) -> bytes:
-    """The picture of a thing as PNG; blurred it passes for a small model's work."""
+    """The image of a thing as PNG; blurred it passes for a small model's work."""
     rng = hashing.generator("report fixture", "pixels", thing.name)
-    pixels = render.picture(thing.drawn.codepoint, thing.background, size, rng, thing.treatment)
-    picture = Image.fromarray(pixels)
+    pixels = render.image(thing.drawn.codepoint, thing.background, size, rng, thing.treatment)
+    image = Image.fromarray(pixels)
     if blurred:
         rough = rng.normal(0, 14, (size // 4, size // 4, 3)).repeat(4, 0).repeat(4, 1)
-        soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(blurred)), dtype=float)
-        picture = Image.fromarray(np.clip(soft + rough, 0, 255).astype(np.uint8))
+        soft = np.asarray(image.filter(ImageFilter.GaussianBlur(blurred)), dtype=float)
+        image = Image.fromarray(np.clip(soft + rough, 0, 255).astype(np.uint8))
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    image.save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -151,8 +151,8 @@ def _write_exemplars(run: Path, world: World) -> None:
     )
 
 
-def write_pictures(run: Path, part: int, rows: list[dict[str, Any]]) -> None:
-    """A part of synthesized pictures, its rows without them, and a sample."""
+def write_images(run: Path, part: int, rows: list[dict[str, Any]]) -> None:
+    """A part of synthesized images, its rows without them, and a sample."""
     folder, images = run / "synthesized", run / f"synthesized/part-{part:04d}.parquet"
     tables.write(images, "synthesized", rows)
     queries = tables.read(images, "synthesized", tables.schema("queries").names)
@@ -203,7 +203,7 @@ def _write_models(run: Path, world: World) -> None:
         [(models[:half], synthesized[:cut]), (models[half:], synthesized[cut:])]
     ):
         tables.write(run / f"models/part-{part:04d}.parquet", "models", rows)
-        write_pictures(run, part, made)
+        write_images(run, part, made)
     held = dict(subjects=["apple"], styles=sorted(STYLES))
     described = dict(path="bundled", fingerprint="0123456789abcdef", resolution=64)
     tables.write_json(

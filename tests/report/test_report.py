@@ -23,7 +23,7 @@ from attrib_core.report import build, formatting, run_results
 from attrib_core.report.plots import curves
 from attrib_core.report.sections import row_lookup
 from attrib_core.storage import tables
-from tests.report.report_fixtures import SAMPLES, inputs_of, jobs_of, write_pictures, write_run
+from tests.report.report_fixtures import SAMPLES, inputs_of, jobs_of, write_images, write_run
 
 ROOT = Path(__file__).parents[2]
 ENCODERS, MAPPERS = ["pixel", "efficientnet"], ["untuned", "linear-object", "linear-style"]
@@ -51,7 +51,7 @@ def report(run: Path) -> build.Report:
 
 
 class Page(html.parser.HTMLParser):
-    """Elements, ids and pictures of a page; an unclosed or crossed element fails."""
+    """Elements, ids and images of a page; an unclosed or crossed element fails."""
 
     VOID = frozenset("meta img br path rect circle use line image".split())
 
@@ -59,7 +59,7 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.ids: list[str] = []
-        self.pictures: list[dict[str, str | None]] = []
+        self.images: list[dict[str, str | None]] = []
         self.links: list[str] = []
         self.sources: list[str] = []
         self.feed(text)
@@ -69,7 +69,7 @@ class Page(html.parser.HTMLParser):
         self.ids += [values["id"]] if values.get("id") else []
         self.sources += [values[name] or "" for name in ("src", "href", "xlink:href") if name in values]
         if tag == "img":
-            self.pictures.append(values)
+            self.images.append(values)
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -89,7 +89,7 @@ def test_the_page_stands_alone_and_is_well_formed(report: build.Report) -> None:
     assert len(page.ids) == len(set(page.ids))
     assert all(source.startswith(("data:image/", "#")) for source in page.sources)
     assert {source[1:] for source in page.sources if source.startswith("#")} <= set(page.ids)
-    assert all(picture["alt"] for picture in page.pictures)
+    assert all(image["alt"] for image in page.images)
     assert "<script" not in report.html and "@import" not in report.html
     assert not re.search(r"url\((?!#)", report.html)
     assert len(report.html) < 6e6
@@ -191,7 +191,7 @@ def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
     for part, path in enumerate(sorted(tmp_path.glob("synthesized/part-*.parquet"))):
         rows = tables.read(path, "synthesized").to_pylist()
         fewer = [row for row in rows if row["condition"] == "customized" or row["sample_index"] == 1]
-        write_pictures(tmp_path, part, fewer)
+        write_images(tmp_path, part, fewer)
     shown = make(tmp_path, gallery_sets=5).tables["gallery.csv"]
     assert shown and all(row["query_id"].endswith("/1") for row in shown)
 
@@ -229,7 +229,7 @@ def test_the_choice_does_not_hang_on_order_or_on_others() -> None:
     assert report_sample.by_seed([name for name in names if name in chosen], 5, 7, "object") == chosen
 
 
-def test_a_picture_that_is_nowhere_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_image_that_is_nowhere_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"part-0000\.parquet .*image_id 'nobody'"):
         row_lookup.rows_by_id(sorted(run.glob("pool/part-*")), "image_id", ["nobody"], ["caption"])
 
@@ -249,10 +249,10 @@ def test_plots_are_whole_svg_files(report: build.Report) -> None:
         assert "var(--" not in text
 
 
-def test_a_report_without_times_and_pictures(run: Path) -> None:
+def test_a_report_without_times_and_images(run: Path) -> None:
     made = make(run, gallery_sets=0, benchmarks=run / "nowhere")
     page = Page(made.html)
-    assert not page.pictures and 'href="#gallery"' not in made.html and 'href="#times"' not in made.html
+    assert not page.images and 'href="#gallery"' not in made.html and 'href="#times"' not in made.html
     assert made.tables["gallery.csv"] == made.tables["stages.csv"] == []
 
 

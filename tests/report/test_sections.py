@@ -30,7 +30,7 @@ def test_lookup_reads_across_row_groups(tmp_path: Path) -> None:
     assert {name: row["value"] for name, row in found.items()} == dict(n3=3, n64=64, n700=700, n999=999)
 
 
-def test_small_pictures_keep_their_pixels_and_large_ones_shrink() -> None:
+def test_small_images_keep_their_pixels_and_large_ones_shrink() -> None:
     def encoded(pixels: np.ndarray) -> bytes:
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
@@ -43,7 +43,7 @@ def test_small_pictures_keep_their_pixels_and_large_ones_shrink() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 300, 3), dtype=np.uint8)
     assert decoded(thumbnails.thumbnail(encoded(noise), where="x")).shape == (160, 80, 3)
     with pytest.raises(InputError, match=r"^query q1: "):
-        thumbnails.thumbnail(b"no picture", where="query q1")
+        thumbnails.thumbnail(b"no image", where="query q1")
 
 
 def decoded(source: str) -> np.ndarray:

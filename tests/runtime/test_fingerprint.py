@@ -184,7 +184,7 @@ def test_what_can_change_a_result_counts(project, name, old, new):
         (CODE, "def lonely", "def added(): return 1\ndef lonely"),
         ("attrib_core/unrelated.py", "pass", "x = 1"),
         ("attrib_core/tables.py", "return path", "return path, 1"),
-        ("attrib_core/storage/schemas/registry.py", "width in pixels", "width of the picture"),
+        ("attrib_core/storage/schemas/registry.py", "width in pixels", "width of the image"),
         ("attrib_core/storage/schemas/registry.py", "pa.int64()", "pa.int32()"),
         ("attrib_core/storage/schemas/registry.py", "SCHEMAS = {", 'SCHEMAS = {\n    "new": pa.schema([]),'),
         ("attrib_core/runtime/job.py", "return snakemake", "return None"),
@@ -387,7 +387,7 @@ def test_what_really_runs_was_foreseen(tmp_path):
         "def main(folder):\n"
         "    rng = hashing.generator(1, 'a')\n"
         "    for treatment in (None, list(render.MEDIA)[0], list(render.STYLES)[-1]):\n"
-        "        render.picture(render.objects()[0].codepoint, 'beach', 32, rng, treatment)\n"
+        "        render.image(render.objects()[0].codepoint, 'beach', 32, rng, treatment)\n"
         "    rows = [{'image_id': hashing.content_key('a'), 'reason': render.caption('apple', 'beach')}]\n"
         "    tables.write(folder / 't.parquet', 'rejects', rows)\n"
         "    tables.read_parts([folder / 't.parquet'], 'rejects', ['reason'])\n"

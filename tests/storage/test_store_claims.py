@@ -127,8 +127,8 @@ def test_places_of_keys_are_their_own(folder: Path) -> None:
 
 
 def test_an_error_of_who_makes_is_kept_and_ends_its_claims(folder: Path) -> None:
-    with pytest.raises(ValueError, match="a bad picture"):
+    with pytest.raises(ValueError, match="a bad image"):
         for _ in claims.turns(folder, [[ONE, TWO]], lambda _: False, what="models"):
-            raise ValueError("a bad picture")
+            raise ValueError("a bad image")
     Holder(folder, ONE, TWO).end()
     assert list(claims.turns(folder, [[ONE]], lambda _: False, what="models")) == [[ONE]]

@@ -17,7 +17,7 @@ from attrib_core.storage.schemas.registry import abc_per_query_schema
 
 
 def reject(number: int) -> dict[str, str]:
-    return {"image_id": f"picture-{number}", "reason": "broken"}
+    return {"image_id": f"image-{number}", "reason": "broken"}
 
 
 def test_every_column_of_every_table_says_what_it_means():
@@ -134,7 +134,7 @@ def test_parts_are_read_in_the_order_given(tmp_path):
     for number, path in enumerate(paths):
         tables.write(path, "rejects", [reject(number)])
     names = tables.read_parts(reversed(paths), "rejects", ["image_id"]).column("image_id").to_pylist()
-    assert names == ["picture-2", "picture-1", "picture-0"]
+    assert names == ["image-2", "image-1", "image-0"]
     with pytest.raises(InputError, match="no parts of table 'rejects'"):
         tables.read_parts([], "rejects")
 
@@ -146,7 +146,7 @@ def test_iterate_streams_all_rows_in_small_batches(tmp_path):
     batches = list(tables.iterate(paths, ["image_id"], 3))
     assert max(batch.num_rows for batch in batches) <= 3
     assert [name.as_py() for batch in batches for name in batch.column(0)] == [
-        f"picture-{n}" for n in range(14)
+        f"image-{n}" for n in range(14)
     ]
     with pytest.raises(InputError, match=r"missing columns \['colour'\]"):
         list(tables.iterate(paths, ["colour"], 3))
@@ -160,7 +160,7 @@ def test_rows_are_found_by_their_numbers(tmp_path, places):
         for start in range(0, 30, 6):  # a row group each
             sink.write([reject(number) for number in range(start, start + 6)])
     found = list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), places, batch_size=4))
-    assert found == [(place, {"image_id": f"picture-{place}"}) for place in places]
+    assert found == [(place, {"image_id": f"image-{place}"}) for place in places]
     with pytest.raises(InputError, match=r"r\.parquet: row 30 asked, but it has 30"):
         list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), [30]))
 

@@ -119,7 +119,7 @@ EVENTS: dict[str, Changes] = {
 }
 
 BLANK = '''
-"""Pictures of one colour, a source for tests."""
+"""Images of one colour, a source for tests."""
 class Blank:
     def __len__(self): return 1000
     def state(self, start, stop): return ""

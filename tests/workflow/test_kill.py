@@ -48,10 +48,10 @@ def test_thirty_kills_lose_nothing(undisturbed: tuple[Path, Path], tmp_path: Pat
 
     Every third time Snakemake alone dies, and its jobs are left to themselves. What was finished at one
     kill is the same file at the next: no model is trained twice but those of a stack in work, no
-    picture drawn again but those of a set in work, no table made again but that of a job in work.
+    image drawn again but those of a set in work, no table made again but that of a job in work.
 
     Rules whose turn came too late are forced to run once more; until a call has then ended well, tables
-    made of theirs are rightly made anew, and only models and pictures, which have keys, must stay.
+    made of theirs are rightly made anew, and only models and images, which have keys, must stay.
     """
     quiet, config = undisturbed
     usual = run.seconds_of(quiet)

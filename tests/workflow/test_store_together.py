@@ -48,7 +48,7 @@ if {root!r} in sys.path:  # a job, not Snakemake itself
 
 
 def test_two_runs_at_once_make_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One keeps a sample of its pictures, the other all; what is made hangs on no time."""
+    """One keeps a sample of its images, the other all; what is made hangs on no time."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # who waits for the other would keep a single GPU from it
     quiet, folder = tmp_path / "quiet", tmp_path / "together"
     quiet.mkdir()

@@ -36,7 +36,7 @@ def kept(results: Path) -> dict[str, int]:
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """Tables and JSON of a run, but for its synthesized pictures and what says how it was run."""
+    """Tables and JSON of a run, but for its synthesized images and what says how it was run."""
     found: dict[str, Any] = {}
     for path in sorted([*run.rglob("*.parquet"), *run.rglob("*.json")]):
         name = path.relative_to(run).as_posix()
@@ -47,7 +47,7 @@ def contents(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a finished run, `all`, that keeps all pictures."""
+    """A folder with a finished run, `all`, that keeps all images."""
     folder = tmp_path_factory.mktemp("store")
     call(folder, "all", **QUICK)
     yield folder
@@ -79,7 +79,7 @@ def test_what_is_kept_changes_no_result_and_a_second_run_makes_nothing_dear(fold
     assert (results / "sample/report/gallery.csv").read_text() == (
         results / "all/report/gallery.csv"
     ).read_text()
-    assert call(folder, "sample", "--dry-run", **SAMPLE) == {}, "pictures that are gone are not missed"
+    assert call(folder, "sample", "--dry-run", **SAMPLE) == {}, "images that are gone are not missed"
     encoders = {"pixel": {"family": "pixel", "size": 8}, "coarse": {"family": "pixel", "size": 4}}
     assert call(folder, "sample", "--dry-run", **SAMPLE, encoders=encoders)["synthesize_part"] == 2
 
@@ -93,7 +93,7 @@ def test_a_set_more_costs_a_set_more(folder: Path) -> None:
     new = sorted(name.partition("/")[0] for name in after.keys() - before.keys())
     assert new == ["deltas", "embeddings", "embeddings", "synthesized"]  # embeddings: queries and exemplars
     assert main(["store", "verify", "--results", str(results)]) == 0
-    # one file holds the pictures of a part, and is that part
+    # one file holds the images of a part, and is that part
     store = [path for path in (results / "store/synthesized").glob("*.parquet") if path.stat().st_nlink == 2]
     parts = {path.stat().st_ino for path in results.glob("all/synthesized/part-*.parquet")}
     assert {path.stat().st_ino for path in store} == parts

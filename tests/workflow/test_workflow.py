@@ -71,9 +71,9 @@ def test_a_fusion_has_the_files_and_the_gpu_of_its_parts(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("family", ["generated", "folder", "captions"])
 @pytest.mark.slow
-def test_prior_pictures_wait_for_what_they_are_taken_from(tmp_path: Path, family: str) -> None:
+def test_prior_images_wait_for_what_they_are_taken_from(tmp_path: Path, family: str) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "dog.png").write_bytes(b"a picture")
+    (tmp_path / "mine" / "dog.png").write_bytes(b"an image")
     section = {"family": family} | ({"path": str(tmp_path / "mine")} if family == "folder" else {})
     # not merged with the section of tiny.yaml, whose options are another family's
     config = config_file(tmp_path / "prior.yaml")
@@ -189,14 +189,14 @@ def _what_was_planned_was_made(results: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_picture_of_a_finished_run_is_attributed(
+def test_a_image_of_a_finished_run_is_attributed(
     run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = run[0] / "results" / "tiny"
     sample = tables.read(next(results.glob("synthesized/sample-*.parquet")), "synthesized", ["image"])
-    picture = run[0] / "asked.png"
-    picture.write_bytes(sample["image"][0]["bytes"].as_py())
-    assert main(["attribute", str(picture), "--run", str(results), "--out", str(run[0] / "found.csv")]) == 0
+    image = run[0] / "asked.png"
+    image.write_bytes(sample["image"][0]["bytes"].as_py())
+    assert main(["attribute", str(image), "--run", str(results), "--out", str(run[0] / "found.csv")]) == 0
     assert capsys.readouterr().out.count("none of these") >= 2
     assert len(pd.read_csv(run[0] / "found.csv")) == 2 * 10  # kinds, candidates
 
@@ -299,7 +299,7 @@ def test_an_encoder_and_the_fusion_of_two_are_added_by_config(
 
 
 def _what_is_said_is_the_prompt_without_the_token(results: Path) -> None:
-    """By words alone a picture and its control are the same, and so are the samples of a prompt."""
+    """By words alone an image and its control are the same, and so are the samples of a prompt."""
     drawn = tables.read_parts(sorted(results.glob("synthesized/part-*")), "synthesized").to_pylist()
     vectors = {}
     for path in sorted(results.glob("embeddings/words/queries/part-*")):
@@ -373,7 +373,7 @@ def test_a_change_reruns_what_uses_it_and_nothing_else(
 def test_the_size_of_parts_changes_no_result(
     run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """One large part each in place of two: same rows, same numbers, same pictures, bit for bit."""
+    """One large part each in place of two: same rows, same numbers, same images, bit for bit."""
     config = config_file(tmp_path / "whole.yaml", parts={"pool_images": 120, "exemplar_sets": 8})
     result = snakemake(tmp_path, config)
     assert result.returncode == 0, tail(result)

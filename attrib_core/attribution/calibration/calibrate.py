@@ -1,4 +1,4 @@
-"""Soft influence: what share of a picture each candidate is held responsible for.
+"""Soft influence: what share of an image each candidate is held responsible for.
 
 Several forms (`forms`), each fitted on the validation split and judged on validation and test (`quality`),
 on the whole pool and on parts of it: `pool_aware`, which has the whole pool in its sum and may say "none

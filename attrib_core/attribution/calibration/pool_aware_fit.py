@@ -3,7 +3,7 @@
 tau and the floor maximise the likelihood of the exemplars; level and slope of "none of these" that of
 telling each query from the same query with its exemplars taken away. Both have a weak prior, worth one
 customized model: queries of one model are alike, so five models are five observations however many
-pictures they made, and a floor of 0, which three models may well ask for, would be refuted without
+images they made, and a floor of 0, which three models may well ask for, would be refuted without
 limit by the fourth. Its centres are what object and style sets of the demo's train and validation splits
 gave with untuned features and object mappers; its widths let 50 models go where they want.
 

@@ -1,7 +1,7 @@
 """Cosine similarities as exact integers, so that how they are computed leaves no trace.
 
 A float32 matrix product gives other last bits for another block size, row order, number of threads
-or library: with it, equal pictures tie or do not tie by chance, and a count of candidates above an
+or library: with it, equal images tie or do not tie by chance, and a count of candidates above an
 exemplar depends on how the work was cut. Here each component of a unit vector is rounded to a
 multiple of 2**-26. In units of 2**-52 every product of two components is then an integer, and by
 Cauchy and Schwarz no partial sum, in whatever order, exceeds |q| |c| 2**52, about 2**52. Integers

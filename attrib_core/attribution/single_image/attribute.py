@@ -1,10 +1,10 @@
-"""Whose work is in a picture: candidates of a finished run's pool, ranked and calibrated for one image.
+"""Whose work is in an image: candidates of a finished run's pool, ranked and calibrated for one image.
 
 Nothing is computed here that the workflow does not compute: the encoder and the heads are the run's, the
 pass over the pool is `ranking.rank_group`, the calibrator is the one that the run fitted, and influence comes
 from `calibration.soft_scores`. What differs from a query of the run is what is searched. A query of the run
 competes with its own exemplars and all distractors; here nobody knows the exemplars, so those of all sets
-stand among the distractors. What ranking leaves out beside them (near duplicates of an exemplar, other pictures
+stand among the distractors. What ranking leaves out beside them (near duplicates of an exemplar, other images
 of its subject or in its style) is left out here as well: the calibrators have never seen it.
 """
 
@@ -43,25 +43,25 @@ class Searched(NamedTuple):
 def embed(
     paths: Sequence[Path], encoder: encoder_protocol.Encoder, *, prompt: str | None = None
 ) -> np.ndarray:
-    """Features of picture files, (pictures, dim) float32, as the run embeds a synthesized image with its prompt.
+    """Features of image files, (images, dim) float32, as the run embeds a synthesized image with its prompt.
 
-    Raises InputError for a file that is none or no picture, and for an encoder that reads words without a prompt.
+    Raises InputError for a file that is none or no image, and for an encoder that reads words without a prompt.
     """
     reads = encoder_protocol.reads(encoder)
-    if reads != "pictures" and prompt is None:
-        what = "words alone" if reads == "words" else "words beside the picture"
+    if reads != "images" and prompt is None:
+        what = "words alone" if reads == "words" else "words beside the image"
         raise InputError(f"--prompt: the encoder reads {what}; say what the image was generated from")
-    words = None if prompt is None or reads == "pictures" else plain(prompt)
+    words = None if prompt is None or reads == "images" else plain(prompt)
 
     def rows() -> Iterator[Row]:
         for path in paths:
             try:
                 data = path.read_bytes()
             except OSError as error:
-                raise InputError(f"{path}: {error.strerror}; expected the file of a picture") from None
+                raise InputError(f"{path}: {error.strerror}; expected the file of an image") from None
             yield Row(str(path), data, words, str(path))
 
-    found = [features for _, features in encoding.encoded(rows(), encoder, where="pictures")]
+    found = [features for _, features in encoding.encoded(rows(), encoder, where="images")]
     return np.concatenate(found)
 
 
@@ -75,10 +75,10 @@ def candidates(
     query_group: int = QUERY_GROUP,
     pool_block: int = POOL_BLOCK,
 ) -> Iterator[pa.Table]:
-    """Rows of the table `candidates` for pictures, some hundred at a time; the pool streams past once for these.
+    """Rows of the table `candidates` for images, some hundred at a time; the pool streams past once for these.
 
-    embeddings  (pictures, dim) float32 of the features' encoder, not mapped
-    names       of the pictures, each once
+    embeddings  (images, dim) float32 of the features' encoder, not mapped
+    names       of the images, each once
     without     image_id of the rows of the pool that are not searched
     """
     heads = run.heads(features)
@@ -109,9 +109,9 @@ def shares(
     *,
     top: int,
 ) -> pa.Table:
-    """The `top` most similar candidates of each picture as rows of the table `soft_scores`, by the run's calibrator.
+    """The `top` most similar candidates of each image as rows of the table `soft_scores`, by the run's calibrator.
 
-    `is_exemplar` is false everywhere: which exemplars are a picture's own is what is asked.
+    `is_exemplar` is false everywhere: which exemplars are an image's own is what is asked.
     """
     evidence = of_candidates(found, [features.kind] * len(found))
     return calibrate.soft_scores(
@@ -122,7 +122,7 @@ def shares(
 def attribute(
     run: Run, features: Features, embeddings: np.ndarray, paths: Sequence[Path], *, top: int = 10
 ) -> tuple[list[dict[str, Any]], Searched]:
-    """Rows of the table `attributions` for pictures with these embeddings, and what was searched.
+    """Rows of the table `attributions` for images with these embeddings, and what was searched.
 
     Raises InputError where `top` is more than the run keeps by name.
     """
@@ -139,7 +139,7 @@ def attribute(
     credits = credit(run, {row["candidate_id"] for row in rows})
     result = [
         {
-            "picture": str(paths[int(row["query_id"])]),
+            "image": str(paths[int(row["query_id"])]),
             "kind": features.kind,
             "encoder": features.encoder,
             "mapper": features.mapper,
@@ -157,10 +157,10 @@ def attribute(
 
 
 def credit(run: Run, wanted: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Caption, attribution and licence of rows of the pool by image_id; the pictures are not read."""
+    """Caption, attribution and licence of rows of the pool by image_id; the images are not read."""
     names = pa.array(sorted(wanted), pa.string())
     found: dict[str, dict[str, Any]] = {}
-    for batch in tables.iterate(run.pictures(), CREDIT, BATCH):
+    for batch in tables.iterate(run.images(), CREDIT, BATCH):
         for row in batch.filter(pc.is_in(batch.column("image_id"), value_set=names)).to_pylist():
             found[row.pop("image_id")] = row
     if missing := set(wanted) - set(found):

@@ -23,7 +23,7 @@ FINISHED = "report/index.html"
 
 
 class Features(NamedTuple):
-    """What a picture is judged by: a kind of sets, and encoder and mapper by their names in the run."""
+    """What an image is judged by: a kind of sets, and encoder and mapper by their names in the run."""
 
     kind: str
     encoder: str
@@ -37,13 +37,13 @@ class Run:
     folder: Path
     metrics: Metrics
 
-    def pictures(self) -> list[Path]:
+    def images(self) -> list[Path]:
         """The parts of the pool."""
         return sorted((self.folder / "pool").glob("part-*.parquet"))
 
     def pool(self, encoder: str) -> list[Path]:
         """The embeddings of the pool, part by part."""
-        return [self.folder / "embeddings" / encoder / "pool" / path.name for path in self.pictures()]
+        return [self.folder / "embeddings" / encoder / "pool" / path.name for path in self.images()]
 
     def exemplar_rows(self) -> frozenset[str]:
         """image_id of the exemplars in the pool."""

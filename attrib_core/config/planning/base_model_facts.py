@@ -16,7 +16,7 @@ from attrib_core.diffusion.pipeline import description
 
 BUNDLED, STABLE_DIFFUSION = "bundled", "stable-diffusion-v1"
 STABLE_DIFFUSION_PARAMETERS, STABLE_DIFFUSION_SIDE = 19_169_280, 512
-"""Keys and values of its cross-attention, and side of its pictures."""
+"""Keys and values of its cross-attention, and side of its images."""
 DIGESTED_AT_MOST = 1_000_000_000  # bytes: more would keep a plan waiting
 
 

@@ -21,15 +21,15 @@ Range = tuple[int, int]
 class Counts:
     """The numbers of a run.
 
-    sets, set_steps: exemplar sets, and optimizer steps of one of them, by kind. step_pictures: pictures that a
-    set's optimizer step sends through the network. prior: pictures made for the prior; how many classes
-    the exemplars have shows only when they are drawn. sampled: synthesized pictures that the report may
+    sets, set_steps: exemplar sets, and optimizer steps of one of them, by kind. step_images: images that a
+    set's optimizer step sends through the network. prior: images made for the prior; how many classes
+    the exemplars have shows only when they are drawn. sampled: synthesized images that the report may
     show. mappers: `untuned` and those that are trained.
     """
 
     sets: Mapping[str, int]
     set_steps: Mapping[str, int]
-    step_pictures: int
+    step_images: int
     exemplars: Range
     prior: Range
     customized: int
@@ -53,18 +53,18 @@ class Counts:
 
     @property
     def images(self) -> int:
-        """Synthesized pictures: customized ones and the control's. Each is a query."""
+        """Synthesized images: customized ones and the control's. Each is a query."""
         return self.customized + self.control
 
     @property
     def embedded(self) -> Range:
-        """Pictures that each encoder embeds: pool, exemplars and queries."""
+        """Images that each encoder embeds: pool, exemplars and queries."""
         low, high = self.exemplars
         return self.pool + self.images + low, self.pool + self.images + high
 
 
 def draws(config: Mapping[str, Any], stage: str) -> int:
-    """Denoising steps of a picture of `prior` or `synthesize`; 1 for prior pictures that are not drawn."""
+    """Denoising steps of an image of `prior` or `synthesize`; 1 for prior images that are not drawn."""
     section = config["prior" if stage == "prior" else "synthesis"]
     return int(section.get("steps", 1))
 
@@ -77,7 +77,7 @@ def count(config: Mapping[str, Any]) -> Counts:
     sets = {kind: exemplars[f"{kind}_sets"] for kind in KINDS}
     low, high = exemplars["style_set_size"]
     asked = prompts["prompts_each"] * sum(sets[kind] * len(prompts[kind]) for kind in KINDS)
-    pictures = method.accumulation * (method.exemplar_batch + method.prior_batch)
+    images = method.accumulation * (method.exemplar_batch + method.prior_batch)
     # style sets are one class; object sets are of one category at least, and of one each at most
     present = bool(sets["style"])
     classes = (bool(sets["object"]) + present, sets["object"] + present)
@@ -85,7 +85,7 @@ def count(config: Mapping[str, Any]) -> Counts:
     return Counts(
         sets=sets,
         set_steps={kind: method.steps_of(kind) for kind in KINDS},
-        step_pictures=pictures,
+        step_images=images,
         exemplars=(sets["object"] + low * sets["style"], sets["object"] + high * sets["style"]),
         prior=(classes[0] * each, classes[1] * each),
         customized=asked * prompts["samples_each"],
@@ -104,7 +104,7 @@ def _heads(mapper: Mapping[str, Any]) -> list[str]:
 
 
 def _sampled(config: Mapping[str, Any], kind: str) -> int:
-    """Pictures of a set's sample: customized ones of prompts that have a control, and those controls."""
+    """Images of a set's sample: customized ones of prompts that have a control, and those controls."""
     prompts = config["prompts"]
     compared = min(prompts["samples_each"], prompts["control_samples_each"])
     return 2 * min(config["report"]["samples"], len(prompts[kind]) * prompts["prompts_each"] * compared)

@@ -1,4 +1,4 @@
-"""What a run of a config will take, before anything of it runs: models, pictures, bytes, device-hours."""
+"""What a run of a config will take, before anything of it runs: models, images, bytes, device-hours."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Plan:
     stages: tuple[Stage, ...]
     missing: tuple[str, ...]
     sources: tuple[str, ...]
-    pictures: str
+    images: str
     note: str = ""
 
 
@@ -72,10 +72,10 @@ def planned(config: Mapping[str, Any], *, run: Path | None = None) -> Plan:
     if any(stage in size for stage in MODEL_STAGES) and "image" in known.bytes:
         used.append(known.bytes["image"])
     sources = tuple(_sources(used, base))
-    return Plan(config["run"], number, base, stages, tuple(missing), sources, _pictures(config), known.note)
+    return Plan(config["run"], number, base, stages, tuple(missing), sources, _images(config), known.note)
 
 
-def _pictures(config: Mapping[str, Any]) -> str:
+def _images(config: Mapping[str, Any]) -> str:
     section = config["synthesis"]
     kept = "all are kept" if section["keep"] == "all" else "a sample is kept, the others go once embedded"
     return f"{image_formats.encoding(section['image_format'], section['quality'])}, {kept}"
@@ -86,23 +86,22 @@ def _stages(
 ) -> Iterator[Stage]:
     steps, draws = (counts.draws(config, stage) for stage in ("prior", "synthesize"))
     drawn_prior = f", {steps} steps" if "steps" in config["prior"] else f" from {config['prior']['family']}"
-    pictures = number.training_steps * number.step_pictures
+    images = number.training_steps * number.step_images
     drawn = number.images * draws
     counted = {
-        "pool": (f"{number.pool:,} pictures", (number.pool, number.pool)),
+        "pool": (f"{number.pool:,} images", (number.pool, number.pool)),
         "prior": (
-            f"{_between(number.prior)} pictures{drawn_prior}",
+            f"{_between(number.prior)} images{drawn_prior}",
             (number.prior[0] * steps, number.prior[1] * steps),
         ),
         "customize": (
-            f"{number.models:,} models, {number.training_steps:,} steps of {number.step_pictures} pictures",
-            (pictures, pictures),
+            f"{number.models:,} models, {number.training_steps:,} steps of {number.step_images} images",
+            (images, images),
         ),
-        "synthesize": (f"{number.images:,} pictures, {draws} steps", (drawn, drawn)),
+        "synthesize": (f"{number.images:,} images, {draws} steps", (drawn, drawn)),
     }
     counted |= {
-        f"embed {name}": (f"{_between(number.embedded)} pictures", number.embedded)
-        for name in number.encoders
+        f"embed {name}": (f"{_between(number.embedded)} images", number.embedded) for name in number.encoders
     }
     of_stage = Counter(job.stage for job in expected_jobs.planned(number))
     for name in expected_jobs.stages(number):
@@ -131,9 +130,9 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"exemplar sets: {number.models:,} ({kinds}), of {_between(number.exemplars)} exemplars"
     yield f"models: {number.models:,}"
     yield f"training steps: {number.training_steps:,} ({steps})"
-    yield f"pictures: {plan.pictures}"
+    yield f"images: {plan.images}"
     yield f"images: {number.images:,} ({number.customized:,} customized, {number.control:,} of the control)"
-    yield f"pool: {number.pool:,} pictures"
+    yield f"pool: {number.pool:,} images"
     yield f"embeddings: {_between(number.embedded)} by each of {', '.join(number.encoders)}"
     if plan.base is not None:
         name = plan.base.kind or "a network without a name here"

@@ -1,8 +1,8 @@
 """What a unit of work took where it was measured: in a run of one's own, or before, in `reference.toml`.
 
-Units, by stage: pool: a row; prior, synthesize: a picture and denoising step; customize: a picture and
-training step; embed: a picture by an encoder; others: a job. `image` is the file of a synthesized
-picture. Nothing is guessed: without a measurement there is no rate.
+Units, by stage: pool: a row; prior, synthesize: an image and denoising step; customize: an image and
+training step; embed: an image by an encoder; others: a job. `image` is the file of a synthesized
+image. Nothing is guessed: without a measurement there is no rate.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
         stage, number = job.stage, 1
         if stage in COUNTED or job.rule.startswith("embed_"):
             number = pq.read_metadata(output).num_rows
-            if stage != "synthesize":  # of which this is the table without the pictures
+            if stage != "synthesize":  # of which this is the table without the images
                 size[stage] += output.stat().st_size
                 rows[stage] += number
         if stage in ON_DEVICE:
@@ -171,7 +171,7 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
 
 
 def _encoding(sample: Path) -> str | None:
-    """How the pictures of a sample are encoded; None where there are none."""
+    """How the images of a sample are encoded; None where there are none."""
     found: list[str] = tables.read(sample, "synthesized", ["image_format"])["image_format"].to_pylist()
     return found[0] if found else None
 
@@ -193,14 +193,14 @@ def _models(run: Path, counts: Counts) -> list[dict[str, Any]]:
 
 
 def _customize(run: Path, counts: Counts) -> float | None:
-    """Seconds of a picture and training step, over all models that are listed."""
+    """Seconds of an image and training step, over all models that are listed."""
     models = _models(run, counts)
     steps = sum(row["steps"] for row in models)
-    return sum(row["seconds"] for row in models) / (steps * counts.step_pictures) if steps else None
+    return sum(row["seconds"] for row in models) / (steps * counts.step_images) if steps else None
 
 
 def _device(run: Path, counts: Counts) -> str:
-    """What most models were trained on; pictures are drawn there too."""
+    """What most models were trained on; images are drawn there too."""
     names = [(row["device_name"], row["threads"]) for row in _models(run, counts)]
     if not names:
         return "that run's machine"

@@ -54,8 +54,8 @@ def token_bytes(widths: Sequence[int], tokens: int) -> int:
     return safetensors_headers.file_bytes(held, {"modifier_token": MODIFIER_TOKEN})
 
 
-def picture_bytes(config: Mapping[str, Any]) -> float | None:
-    """Bytes of a picture of the pool, where its source can say them; InputError where it cannot be opened."""
+def image_bytes(config: Mapping[str, Any]) -> float | None:
+    """Bytes of an image of the pool, where its source can say them; InputError where it cannot be opened."""
     family, options = families.split(config["pool"]["source"])
     source = families.load("sources", family, options, where="pool.source", seed=config["seed"])
     mean = getattr(source, "mean_bytes", None)
@@ -86,10 +86,10 @@ def sized(
     found: dict[str, Size] = {}
     missing = []
     try:
-        each = picture_bytes(config)
+        each = image_bytes(config)
         each = rates.bytes["pool"].amount if each is None and "pool" in rates.bytes else each
         if each is None:
-            missing.append("bytes of the pool: what a picture takes was not measured for this source")
+            missing.append("bytes of the pool: what an image takes was not measured for this source")
         else:
             found["pool"] = _flat(counts.pool * each)
     except InputError as error:
@@ -103,7 +103,7 @@ def sized(
         found["synthesize"] = _range(shares, each)
         found["sample"] = _flat(counts.sampled * each)
     else:
-        missing.append("bytes of synthesized pictures: not measured for this base model and format")
+        missing.append("bytes of synthesized images: not measured for this base model and format")
     if counts.prior[1]:
         drawn = "steps" in config["prior"] and config["synthesis"]["image_format"] == rates_of.PRIOR_FORMAT
         prior = rates.bytes.get("prior") or (rates.bytes.get("image") if drawn else None)
@@ -111,7 +111,7 @@ def sized(
             found["prior"] = _range(counts.prior, prior.amount)
         else:
             missing.append(
-                f"bytes of prior pictures: what one of {config['prior']['family']} takes was not measured"
+                f"bytes of prior images: what one of {config['prior']['family']} takes was not measured"
             )
     if base is None:
         missing.append("bytes of deltas: the base model's shapes decide")

@@ -59,8 +59,8 @@ def _beach(size: int, rng: np.random.Generator) -> Image:
     sky = _gradient(size, [(0, (150, 210, 245)), (0.4, (215, 240, 250))])
     sea = _gradient(size, [(0.3, (40, 130, 190)), (0.7, (70, 170, 205))])
     sand = _gradient(size, [(0.6, (240, 220, 160)), (1, (225, 195, 130))])
-    picture = np.where(_horizon(size, rng, 0.36, 0.42, 0.0)[..., None], sea, sky)
-    return np.where(_horizon(size, rng, 0.62, 0.70, 0.02)[..., None], sand, picture)
+    image = np.where(_horizon(size, rng, 0.36, 0.42, 0.0)[..., None], sea, sky)
+    return np.where(_horizon(size, rng, 0.62, 0.70, 0.02)[..., None], sand, image)
 
 
 def _night(size: int, rng: np.random.Generator) -> Image:
@@ -81,10 +81,10 @@ def _sunset(size: int, rng: np.random.Generator) -> Image:
 def _snow(size: int, rng: np.random.Generator) -> Image:
     sky = _gradient(size, [(0, (160, 190, 215)), (0.7, (205, 222, 235))])
     ground = _gradient(size, [(0.6, (250, 252, 255)), (1, (225, 235, 246))])
-    picture = np.where(_horizon(size, rng, 0.62, 0.72, 0.05)[..., None], ground, sky)
+    image = np.where(_horizon(size, rng, 0.62, 0.72, 0.05)[..., None], ground, sky)
     y, x = rng.integers(0, size, (2, 40))
-    picture[y, x] = 1
-    return picture
+    image[y, x] = 1
+    return image
 
 
 def _bricks(size: int, rng: np.random.Generator) -> Image:

@@ -1,6 +1,6 @@
-"""A picture in layers, and the small image operations that treatments share.
+"""An image in layers, and the small image operations that treatments share.
 
-Arrays are float32 in [0, 1]; a picture is (size, size, 3), a mask (size, size).
+Arrays are float32 in [0, 1]; an image is (size, size, 3), a mask (size, size).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Layers:
 
 
 def blur(array: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur of a picture or a mask; radius in pixels."""
+    """Gaussian blur of an image or a mask; radius in pixels."""
     image = PilImage.fromarray((np.clip(array, 0, 1) * 255).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
 
 
-def luminance(picture: np.ndarray) -> np.ndarray:
+def luminance(image: np.ndarray) -> np.ndarray:
     """Rec. 601 luma, (size, size)."""
-    return picture @ LUMA
+    return image @ LUMA
 
 
 def edges(layers: Layers, radius: float = 1.0) -> np.ndarray:
@@ -67,7 +67,7 @@ def blocks(array: np.ndarray, cell: int) -> np.ndarray:
     """Mean over square cells, repeated to full size; `cell` must divide the size."""
     size = array.shape[0]
     if size % cell:
-        raise ValueError(f"cell {cell} does not divide the picture size {size}")
+        raise ValueError(f"cell {cell} does not divide the image size {size}")
     shape = (size // cell, cell, size // cell, cell, *array.shape[2:])
     means = array.reshape(shape).mean(axis=(1, 3))
     return means.repeat(cell, axis=0).repeat(cell, axis=1).astype(np.float32)
@@ -82,10 +82,10 @@ def ramp(values: np.ndarray, stops: list[tuple[float, tuple[int, int, int]]]) ->
     )
 
 
-def saturate(picture: np.ndarray, amount: float) -> np.ndarray:
+def saturate(image: np.ndarray, amount: float) -> np.ndarray:
     """Scale the distance of each pixel from its own gray by `amount`."""
-    gray = luminance(picture)[..., None]
-    return np.clip(gray + (picture - gray) * amount, 0, 1).astype(np.float32)
+    gray = luminance(image)[..., None]
+    return np.clip(gray + (image - gray) * amount, 0, 1).astype(np.float32)
 
 
 def waves(size: int, period: float, angle: float, phase: float = 0.0) -> np.ndarray:

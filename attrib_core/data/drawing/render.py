@@ -1,4 +1,4 @@
-"""From an OpenMoji drawing to a picture: render, place, treat, reduce."""
+"""From an OpenMoji drawing to an image: render, place, treat, reduce."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def with_article(noun: str) -> str:
 
 
 def caption(noun: str, background: str, treatment: str | None = None) -> str:
-    """What a picture shows, in words: "a mosaic of an apple in the snow"."""
+    """What an image shows, in words: "a mosaic of an apple in the snow"."""
     shown = with_article(noun)
     if treatment is None:
         return f"{shown} {backgrounds.phrase(background)}"
@@ -107,10 +107,10 @@ def place(codepoint: str, background: str, size: int, rng: np.random.Generator) 
     return Layers(foreground, alpha, backgrounds.draw(background, full, rng))
 
 
-def picture(
+def image(
     codepoint: str, background: str, size: int, rng: np.random.Generator, treatment: str | None = None
 ) -> np.ndarray:
-    """A finished picture, (size, size, 3) uint8."""
+    """A finished image, (size, size, 3) uint8."""
     layers = place(codepoint, background, size, rng)
     shown = layers.flat if treatment is None else (MEDIA | STYLES)[treatment][0](layers, rng)
     shown = shown.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3).mean(axis=(1, 3))

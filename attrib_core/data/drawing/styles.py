@@ -150,18 +150,18 @@ def sepia(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     tone = blur(luminance(layers.flat), 0.8 * unit) + 0.04 * noise(layers.size, rng, unit)
     y, x = np.mgrid[-1 : 1 : layers.size * 1j, -1 : 1 : layers.size * 1j]
     tone = tone * (1 - 0.45 * np.clip(np.hypot(y, x) - 0.55, 0, 1))
-    picture = ramp(np.clip(tone, 0, 1), [(0, (44, 26, 14)), (0.5, (150, 108, 66)), (1, (244, 226, 188))])
+    image = ramp(np.clip(tone, 0, 1), [(0, (44, 26, 14)), (0.5, (150, 108, 66)), (1, (244, 226, 188))])
     frame = (np.maximum(abs(y), abs(x)) > 1 - 0.11)[..., None]
-    return np.where(frame, _rgb(246, 238, 220), picture).astype(np.float32)
+    return np.where(frame, _rgb(246, 238, 220), image).astype(np.float32)
 
 
 def vaporwave(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Magenta to cyan by brightness, dark scan lines across."""
     unit = _unit(layers)
     stops = [(0, (40, 0, 90)), (0.45, (255, 50, 180)), (0.75, (120, 140, 255)), (1, (130, 255, 250))]
-    picture = ramp(luminance(layers.flat), stops)
+    image = ramp(luminance(layers.flat), stops)
     lines = np.mgrid[: layers.size, : layers.size][0] % (4 * unit) < unit
-    return (picture * np.where(lines, 0.62, 1.0)[..., None]).astype(np.float32)
+    return (image * np.where(lines, 0.62, 1.0)[..., None]).astype(np.float32)
 
 
 def lino_print(layers: Layers, rng: np.random.Generator) -> np.ndarray:
@@ -187,9 +187,9 @@ def night_vision(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Green phosphor with grain inside a round eyepiece."""
     unit = _unit(layers)
     tone = luminance(blur(layers.flat, 0.7 * unit)) + 0.16 * noise(layers.size, rng, unit)
-    picture = ramp(np.clip(tone, 0, 1), [(0, (0, 24, 6)), (0.6, (40, 190, 60)), (1, (200, 255, 190))])
+    image = ramp(np.clip(tone, 0, 1), [(0, (0, 24, 6)), (0.6, (40, 190, 60)), (1, (200, 255, 190))])
     y, x = np.mgrid[-1 : 1 : layers.size * 1j, -1 : 1 : layers.size * 1j]
-    return np.where((np.hypot(y, x) > 0.97)[..., None], 0.0, picture).astype(np.float32)
+    return np.where((np.hypot(y, x) > 0.97)[..., None], 0.0, image).astype(np.float32)
 
 
 def sand_art(layers: Layers, rng: np.random.Generator) -> np.ndarray:
@@ -204,7 +204,7 @@ def sand_art(layers: Layers, rng: np.random.Generator) -> np.ndarray:
 
 
 def kaleidoscope(layers: Layers, rng: np.random.Generator) -> np.ndarray:
-    """The picture four times, mirrored at the middle lines, in jewel colours."""
+    """The image four times, mirrored at the middle lines, in jewel colours."""
     half = layers.size // 2
     shift = rng.integers(-layers.size // 16, layers.size // 16 + 1, 2)
     moved = np.roll(saturate(layers.flat, 2.0) ** 1.3, shift, (0, 1))

@@ -1,9 +1,9 @@
 """Treatments: the media in which an object can be shown, as seeded functions.
 
-Each takes a picture in layers and a random generator and returns
+Each takes an image in layers and a random generator and returns
 (size, size, 3) float32 in [0, 1]. The docstring of each says what is seen.
 Media are what a base model may know; styles are held out from it, so that a
-style set teaches it something new. Sizes inside scale with the picture: `unit`
+style set teaches it something new. Sizes inside scale with the image: `unit`
 is 1/64 of its width.
 """
 

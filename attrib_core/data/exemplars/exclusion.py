@@ -43,8 +43,8 @@ def excluded(
 ) -> list[dict[str, str]]:
     """Rows of the table `excluded` for some rows of the pool, one for each that is left out.
 
-    A row is left out as the exemplar itself; as another picture of the subject of an object set
-    (in another medium); as another picture in the style of a style set; or as a near duplicate,
+    A row is left out as the exemplar itself; as another image of the subject of an object set
+    (in another medium); as another image in the style of a style set; or as a near duplicate,
     whose perceptual hash is at most `near_duplicate_distance` bits from an exemplar's (a negative
     number switches this off). The first of these reasons that holds is given, with the exemplar
     that it holds for: of the nearest one, or of the set's first. Rows need image_id, subject,

@@ -20,7 +20,7 @@ from attrib_core.storage import tables
 
 LOGGER = logging.getLogger(__name__)
 ROWS_A_BATCH = 4096
-PICTURES_A_BATCH = 512
+IMAGES_A_BATCH = 512
 WORDS = ("image_id", "caption", "subject", "category", "style", "perceptual_hash")
 
 
@@ -44,8 +44,8 @@ class Plan:
         reasons = Counter(row["reason"] for row in self.excluded)
         why = ", ".join(f"{reasons[reason]} {reason}" for reason in exclusion.REASONS)
         return [
-            f"{len(one_each)} exemplar sets of {len(self.exemplars)} pictures: {', '.join(parts)}",
-            f"{len(self.excluded)} of {self.pool_rows} pictures of the pool are no distractors: {why}",
+            f"{len(one_each)} exemplar sets of {len(self.exemplars)} images: {', '.join(parts)}",
+            f"{len(self.excluded)} of {self.pool_rows} images of the pool are no distractors: {why}",
         ]
 
 
@@ -66,9 +66,9 @@ def plan(
     """Choose exemplar sets from the pool's parts, split them, and find what they exclude.
 
     The options are the config section `exemplars`. `held_out` has the lists `subjects` and
-    `styles` that the base model never saw of the pictures of its `source`, and is None where it
+    `styles` that the base model never saw of the images of its `source`, and is None where it
     does not say. Where the pool comes from another `source`, the base has seen none of it, and
-    all may be exemplars. The parts stream through; only the candidates' words and the exemplars' pictures are held.
+    all may be exemplars. The parts stream through; only the candidates' words and the exemplars' images are held.
 
     Raises InputError, naming the config key and both numbers, where the pool has too few
     candidates or no distractor is left, and for an image_id that stands in the pool twice.
@@ -76,7 +76,7 @@ def plan(
     held = None if held_out is None else {kind: frozenset(held_out[kind]) for kind in ("subjects", "styles")}
     elsewhere = held_out is not None and held_out.get("source") not in (None, source)
     if elsewhere:
-        LOGGER.info("the base model learned from other pictures than those of source %r", source)
+        LOGGER.info("the base model learned from other images than those of source %r", source)
     held_out_only &= not elsewhere
     plain, styled = sampling.candidates(_once(_words(parts)), held, held_out_only=held_out_only)
     sets = sampling.object_sets(plain, count=object_sets, unseen_categories=unseen_categories, seed=seed)
@@ -91,12 +91,12 @@ def plan(
         excluded += exclusion.excluded(batch, sets, near_duplicate_distance=near_duplicate_distance)
     if len(excluded) == pool_rows:
         raise InputError(
-            f"pool.images: the pool has {pool_rows} pictures, and the exemplars leave none of them as a"
-            " distractor; ask for more pictures or for fewer sets"
+            f"pool.images: the pool has {pool_rows} images, and the exemplars leave none of them as a"
+            " distractor; ask for more images or for fewer sets"
         )
     chosen = {member.image_id for one in sets for member in one.members}
     made = Plan(
-        exemplars=_rows(sets, split_of, _pictures(parts, chosen)),
+        exemplars=_rows(sets, split_of, _images(parts, chosen)),
         excluded=excluded,
         captions={member.image_id: member.caption for one in sets for member in one.members},
         pool_rows=pool_rows,
@@ -113,7 +113,7 @@ def plan(
 
 
 def _rows(
-    sets: Sequence[ExemplarSet], split_of: Mapping[str, str], pictures: Mapping[str, dict[str, Any]]
+    sets: Sequence[ExemplarSet], split_of: Mapping[str, str], images: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Rows of the table `exemplars`, set after set."""
     seen = assign_splits.seen(sets, split_of)
@@ -122,7 +122,7 @@ def _rows(
             "exemplar_id": exemplar_id,
             "exemplar_set": one.name,
             "image_id": member.image_id,
-            "image": pictures[member.image_id],
+            "image": images[member.image_id],
             "caption": member.caption,
             "kind": one.kind,
             "category": one.category,
@@ -157,11 +157,11 @@ def _once(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _pictures(parts: Sequence[Path], chosen: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The encoded pictures of the chosen rows, by image_id."""
+def _images(parts: Sequence[Path], chosen: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The encoded images of the chosen rows, by image_id."""
     wanted = pa.array(sorted(chosen), pa.string())
     found: dict[str, dict[str, Any]] = {}
-    for batch in tables.iterate(parts, ("image_id", "image"), PICTURES_A_BATCH):
+    for batch in tables.iterate(parts, ("image_id", "image"), IMAGES_A_BATCH):
         few = batch.filter(pc.is_in(batch.column("image_id"), value_set=wanted))
         found |= {row["image_id"]: row["image"] for row in few.to_pylist()}
     return found

@@ -1,8 +1,8 @@
-"""Which pictures make the exemplar sets: an order by keys, of which the first are taken.
+"""Which images make the exemplar sets: an order by keys, of which the first are taken.
 
 What stays the same: the order depends on the seed, on names and on the list of unseen categories
 alone. So the sets are the same for any part size and order of the pool; more object sets keep all
-earlier ones and add to their end; more style sets likewise; and pictures added to the pool change
+earlier ones and add to their end; more style sets likewise; and images added to the pool change
 only the sets whose place they take. The numbers in the sets' names are their places.
 """
 
@@ -22,7 +22,7 @@ STYLE_CATEGORY = "art"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture of the pool that may become an exemplar: its row without the pixels."""
+    """An image of the pool that may become an exemplar: its row without the pixels."""
 
     image_id: str
     caption: str
@@ -33,7 +33,7 @@ class Candidate:
 
     @property
     def shown(self) -> str:
-        """What two exemplars of a set must not share: the subject, or the picture where none is named."""
+        """What two exemplars of a set must not share: the subject, or the image where none is named."""
         return self.subject if self.subject is not None else self.image_id
 
 
@@ -52,7 +52,7 @@ class ExemplarSet:
 def candidates(
     rows: Iterable[Mapping[str, Any]], held_out: Mapping[str, Collection[str]] | None, *, held_out_only: bool
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """The pictures that may become exemplars, for object sets and for style sets.
+    """The images that may become exemplars, for object sets and for style sets.
 
     An object's is plain and has a category; a style's has a style. With `held_out_only`, only
     subjects and styles that the base model never saw, where it says so (`held_out` is not None).
@@ -82,7 +82,7 @@ def check_enough(
 ) -> None:
     """Raise now what the draw would raise once the pool is there, from what its rows will show.
 
-    `words` has image_id, subject, category and style of each row; pictures that the pool will reject count
+    `words` has image_id, subject, category and style of each row; images that the pool will reject count
     here, so that passing is no promise. `held_out`, `source` and the options as `plan.plan` has them.
     """
     only = held_out_only and held_out is not None and held_out.get("source") in (None, source)
@@ -113,7 +113,7 @@ def _check_objects(
             )
     if subjects < count:
         raise InputError(
-            f"exemplars.object_sets: {count} asked, but the pool has pictures of only {subjects} different"
+            f"exemplars.object_sets: {count} asked, but the pool has images of only {subjects} different"
             " subjects that may be exemplars: with a category, no style, and, where exemplars.held_out_only"
             " holds, never seen by the base model"
         )
@@ -130,7 +130,7 @@ def _check_styles(count: int, styles: int, low: int) -> None:
 def object_sets(
     plain: Sequence[Candidate], *, count: int, unseen_categories: Sequence[str], seed: int
 ) -> list[ExemplarSet]:
-    """`count` sets of one plain picture each, of different subjects, spread over categories.
+    """`count` sets of one plain image each, of different subjects, spread over categories.
 
     The categories take turns: all give their first subject before one gives its second. Unseen
     categories are spaced evenly over each turn, so that few sets already have both.
@@ -140,7 +140,7 @@ def object_sets(
     subjects: dict[str, Candidate] = {}
     for candidate in plain:
         best = subjects.setdefault(candidate.shown, candidate)
-        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
+        if _order(seed, "image", candidate.image_id) < _order(seed, "image", best.image_id):
             subjects[candidate.shown] = candidate
     by_category: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in subjects.values():
@@ -174,7 +174,7 @@ def style_sets(
     for candidate in styled:
         style = str(candidate.style)
         best = by_style[style].setdefault(candidate.shown, candidate)
-        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
+        if _order(seed, "image", candidate.image_id) < _order(seed, "image", best.image_id):
             by_style[style][candidate.shown] = candidate
     large_enough = [style for style, members in by_style.items() if len(members) >= low]
     _check_styles(count, len(large_enough), low)

@@ -1,12 +1,12 @@
-"""Source `folder`: the pictures below a local folder, with or without a table of what they show.
+"""Source `folder`: the images below a local folder, with or without a table of what they show.
 
-Without a table, every picture file below the folder is a row, in the order of its relative path.
+Without a table, every image file below the folder is a row, in the order of its relative path.
 With a table (CSV, or JSON lines where its name ends in ".jsonl"; UTF-8), its lines are the rows, in
 their order. Its column `file` is the path relative to the folder; caption, subject, category,
 style, licence and attribution may stand beside it, and an empty cell means that it is not known.
 `file_name` and `text`, the names of Hugging Face's image folders, mean `file` and `caption`.
 
-A picture without a caption in a table has that of the text file beside it ("owl.txt" beside
+An image without a caption in a table has that of the text file beside it ("owl.txt" beside
 "owl.png"), else its name ("red-apple_2.png": "red apple 2"). A file that is missing or broken
 becomes a reject of the pool.
 """
@@ -39,11 +39,11 @@ OTHER_NAMES = {"file_name": "file", "text": "caption"}
 
 @dataclass(frozen=True)
 class Folder:
-    """The rows of a folder: names and words are held, pictures are read as they are asked for."""
+    """The rows of a folder: names and words are held, images are read as they are asked for."""
 
     path: Path
     table: pa.Table
-    """A row a picture: `file`, and those of COLUMNS that are given; "" is not known. A million take 100 MB so."""
+    """A row an image: `file`, and those of COLUMNS that are given; "" is not known. A million take 100 MB so."""
     defaults: dict[str, str]
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Folder:
             yield row | {"image": {"bytes": content, "path": row["image_id"]}}
 
     def described(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        """The same rows without their pictures, which are not read."""
+        """The same rows without their images, which are not read."""
         for line in self._lines(start, stop):
             file = self.path / line["file"]
             yield {
@@ -84,7 +84,7 @@ class Folder:
             yield {"image_id": line["file"], **shown}
 
     def mean_bytes(self, stop: int) -> float | None:
-        """Bytes of a picture file, the mean of some, evenly spaced among the rows before `stop`; None for no file."""
+        """Bytes of an image file, the mean of some, evenly spaced among the rows before `stop`; None for no file."""
         sizes = []
         names = self.table["file"].slice(0, stop)
         for number in range(0, len(names), max(1, len(names) // 1000)):
@@ -108,21 +108,21 @@ class Folder:
 
 def load(
     *,
-    path: Annotated[str, Field(min_length=1, description="folder of pictures, with folders below it")],
+    path: Annotated[str, Field(min_length=1, description="folder of images, with folders below it")],
     metadata: Annotated[
-        str | None, Field(description="table that says what the pictures show: CSV or JSON lines")
+        str | None, Field(description="table that says what the images show: CSV or JSON lines")
     ] = None,
     licence: Annotated[
-        str | None, Field(description="licence of pictures for which the table names none")
+        str | None, Field(description="licence of images for which the table names none")
     ] = None,
     attribution: Annotated[
-        str | None, Field(description="whom to name for pictures for which the table names nobody")
+        str | None, Field(description="whom to name for images for which the table names nobody")
     ] = None,
 ) -> Folder:
     """The source, its table read and checked.
 
-    Raises InputError for a folder or table that is not there, a table of another form, a picture
-    without licence or attribution, and where there is no picture at all.
+    Raises InputError for a folder or table that is not there, a table of another form, an image
+    without licence or attribution, and where there is no image at all.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -130,7 +130,7 @@ def load(
     table = _listed(folder) if metadata is None else _read(Path(metadata))
     if not table.num_rows:
         where = f"folder {path!r}" if metadata is None else f"table {metadata!r}"
-        raise InputError(f"pool.source: 0 pictures in {where}; expected files {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"pool.source: 0 images in {where}; expected files {', '.join(sorted(SUFFIXES))}")
     defaults = {"licence": licence or "", "attribution": attribution or ""}
     for column, default in defaults.items():
         if default:
@@ -138,7 +138,7 @@ def load(
         lacks = pc.equal(table[column], "") if column in table.column_names else pa.array([True] * len(table))
         if (first := pc.index(lacks, True).as_py()) >= 0:
             raise InputError(
-                f"pool.source.{column}: None, and nothing is known for {pc.sum(lacks).as_py()} pictures"
+                f"pool.source.{column}: None, and nothing is known for {pc.sum(lacks).as_py()} images"
                 f" ({table['file'][first].as_py()!r}); set it here, or in the column {column!r} of the table"
             )
     return Folder(folder, table, defaults)
@@ -247,7 +247,7 @@ def _stamp(file: str) -> list[int]:
 
 
 def _beside(file: Path) -> str:
-    """The text of the file of a picture's name that ends in ".txt", in one line; nothing where there is none."""
+    """The text of the file of an image's name that ends in ".txt", in one line; nothing where there is none."""
     text = file.with_suffix(".txt")
     try:
         return " ".join(text.read_text("utf-8-sig").split())

@@ -1,9 +1,9 @@
-"""Source `openmoji`: drawn pictures with captions, made anew on the spot from OpenMoji's drawings.
+"""Source `openmoji`: drawn images with captions, made anew on the spot from OpenMoji's drawings.
 
-Rows: for each object of `pictures/objects.csv` a plain picture and some in media that the
+Rows: for each object of `images/objects.csv` a plain image and some in media that the
 bundled base model knows, and for each held-out style some objects in that style. What may become
-an exemplar stands first (plain pictures of objects that the base never saw, then the styles), so
-that a small pool has it too. A row's picture follows from the seed and its name alone.
+an exemplar stands first (plain images of objects that the base never saw, then the styles), so
+that a small pool has it too. A row's image follows from the seed and its name alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pydantic import Field
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
 from attrib_core.data.drawing import backgrounds, render
 from attrib_core.data.drawing.held_out import held_out_objects
 from attrib_core.data.drawing.render import DrawnObject
 from attrib_core.data.drawing.styles import STYLES
 from attrib_core.data.drawing.treatments import MEDIA
+from attrib_core.data.images import to_png
 from attrib_core.data.naming import slug
 
 LICENCE = "CC-BY-SA-4.0"
@@ -65,13 +65,13 @@ class Openmoji:
 
     def _row(self, drawn: DrawnObject, treatment: str | None) -> dict[str, Any]:
         image_id = _image_id(drawn, treatment)
-        rng = hashing.generator("openmoji picture", self.seed, drawn.codepoint, treatment)
+        rng = hashing.generator("openmoji image", self.seed, drawn.codepoint, treatment)
         names = list(backgrounds.BACKGROUNDS)
         background = names[int(rng.integers(len(names)))]
-        picture = render.picture(drawn.codepoint, background, self.size, rng, treatment)
+        image = render.image(drawn.codepoint, background, self.size, rng, treatment)
         return {
             "image_id": image_id,
-            "image": {"bytes": images.to_png(picture), "path": f"{image_id}.png"},
+            "image": {"bytes": to_png(image), "path": f"{image_id}.png"},
             "caption": render.caption(drawn.name, background, treatment),
             "subject": drawn.name,
             "category": drawn.category,
@@ -87,12 +87,12 @@ def _image_id(drawn: DrawnObject, treatment: str | None) -> str:
 
 def load(
     *,
-    size: Annotated[int, Field(ge=32, multiple_of=32, description="side of a picture in pixels")] = 64,
+    size: Annotated[int, Field(ge=32, multiple_of=32, description="side of an image in pixels")] = 64,
     media_each: Annotated[
-        int, Field(ge=0, le=len(MEDIA), description="pictures of each object in different media")
+        int, Field(ge=0, le=len(MEDIA), description="images of each object in different media")
     ] = 3,
     style_objects: Annotated[
-        int, Field(ge=0, le=200, description="pictures in each of the sixteen held-out styles")
+        int, Field(ge=0, le=200, description="images in each of the sixteen held-out styles")
     ] = 12,
     seed: Annotated[int, Field(description="decides backgrounds, media, places and objects")] = 2306,
 ) -> Openmoji:

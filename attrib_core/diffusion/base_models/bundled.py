@@ -1,4 +1,4 @@
-"""The base model that comes with this package: a tiny Stable Diffusion of OpenMoji pictures, 64 px.
+"""The base model that comes with this package: a tiny Stable Diffusion of OpenMoji images, 64 px.
 
 It is trained by `base_recipe`; docs/base_model.md says how and on what.
 """

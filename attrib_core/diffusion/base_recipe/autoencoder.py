@@ -2,7 +2,7 @@
 
 Two settings make it learn in minutes. All normalisations have one group: with
 more, each group loses its own mean, and flat colours with it. And training
-begins on crops, since the network is convolutional and small pictures buy more
+begins on crops, since the network is convolutional and small images buy more
 steps.
 """
 
@@ -37,26 +37,26 @@ def build(channels: list[int], latent_channels: int, size: int) -> AutoencoderKL
     )
 
 
-def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+def to_tensor(images: np.ndarray) -> torch.Tensor:
     """(n, size, size, 3) uint8 to (n, 3, size, size) float32 in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def psnr(model: AutoencoderKL, pictures: np.ndarray) -> float:
+def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
     """Mean peak signal-to-noise ratio of the reconstructions, in dB."""
     total = 0.0
     with torch.no_grad():
-        for start in range(0, len(pictures), 64):
-            target = to_tensor(pictures[start : start + 64])
+        for start in range(0, len(images), 64):
+            target = to_tensor(images[start : start + 64])
             shown = model.decode(model.encode(target).latent_dist.mode()).sample.clamp(-1, 1)
             error = ((shown - target) / 2).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
             total += float((-10 * torch.log10(error)).sum())
-    return total / len(pictures)
+    return total / len(images)
 
 
 def train(
     model: AutoencoderKL,
-    pictures: np.ndarray,
+    images: np.ndarray,
     *,
     steps: int,
     batch: int,
@@ -71,7 +71,7 @@ def train(
     """Train to `steps`, resuming from the checkpoint; yields a row of the loss curve every 50 steps.
 
     For the first `crop_share` of the steps the batches are crops of `crop`
-    pixels, as many more as they are smaller, then whole pictures. With
+    pixels, as many more as they are smaller, then whole images. With
     `decoder_only` the encoder, and so every latent, stays as it is.
     """
     if decoder_only:
@@ -85,17 +85,17 @@ def train(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, seconds = state["step"], state["seconds"]
-    size = pictures.shape[1]
+    size = images.shape[1]
     began = time.monotonic() - seconds
     while step < steps:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         if step < crop_share * steps:
             y, x = rng.integers(0, (size - crop) // 4 + 1, 2) * 4
-            chosen = rng.integers(0, len(pictures), batch * (size // crop) ** 2 // 2)
-            target = to_tensor(pictures[chosen, y : y + crop, x : x + crop])
+            chosen = rng.integers(0, len(images), batch * (size // crop) ** 2 // 2)
+            target = to_tensor(images[chosen, y : y + crop, x : x + crop])
         else:
-            target = to_tensor(pictures[rng.integers(0, len(pictures), batch)])
+            target = to_tensor(images[rng.integers(0, len(images), batch)])
         posterior = model.encode(target).latent_dist
         shown = model.decode(posterior.sample()).sample
         loss = (shown - target).abs().mean() + (shown - target).square().mean()

@@ -1,6 +1,6 @@
-"""What the bundled base model is trained on: pictures, captions, what is held out.
+"""What the bundled base model is trained on: images, captions, what is held out.
 
-A picture of the corpus is named by a triple (object, treatment, background) and
+An image of the corpus is named by a triple (object, treatment, background) and
 a number; its pixels follow from the seed and that name alone. Captions are
 drawn anew at each step: full, without the background, with the coarse category
 in place of the object's own name, or in the words "in the style of", so that
@@ -23,7 +23,7 @@ from attrib_core.data.drawing.treatments import MEDIA
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of the corpus, before it is drawn."""
+    """One image of the corpus, before it is drawn."""
 
     drawn: DrawnObject
     treatment: str | None
@@ -32,7 +32,7 @@ class Item:
 
 
 def items(seed: int, held_out_fraction: float, plain_each: int, media_each: int) -> Iterator[Item]:
-    """Every picture of the corpus, object by object.
+    """Every image of the corpus, object by object.
 
     An object appears `plain_each` times on each background without treatment,
     and `media_each` times in each medium, on backgrounds drawn by seed.
@@ -52,10 +52,10 @@ def items(seed: int, held_out_fraction: float, plain_each: int, media_each: int)
 
 
 def pixels(item: Item, seed: int, size: int) -> np.ndarray:
-    """The picture of an item, (size, size, 3) uint8."""
+    """The image of an item, (size, size, 3) uint8."""
     name = f"{seed}/{item.drawn.codepoint}/{item.treatment}/{item.background}/{item.number}"
     rng = np.random.default_rng(int(hashlib.sha256(name.encode()).hexdigest()[:16], 16))
-    return render.picture(item.drawn.codepoint, item.background, size, rng, item.treatment)
+    return render.image(item.drawn.codepoint, item.background, size, rng, item.treatment)
 
 
 def draw_caption(item: Item, rng: np.random.Generator) -> str:

@@ -19,23 +19,23 @@ from attrib_core.diffusion.base_recipe.denoiser import build_scheduler
 
 
 @torch.no_grad()
-def encode(model: AutoencoderKL, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Latents of pictures, the posterior's mode, (n, channels, h, w) float16."""
+def encode(model: AutoencoderKL, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Latents of images, the posterior's mode, (n, channels, h, w) float16."""
     parts = [
-        model.encode(to_tensor(pictures[start : start + batch])).latent_dist.mode().half().numpy()
-        for start in range(0, len(pictures), batch)
+        model.encode(to_tensor(images[start : start + batch])).latent_dist.mode().half().numpy()
+        for start in range(0, len(images), batch)
     ]
     return np.concatenate(parts)
 
 
 @torch.no_grad()
-def normalise_latents(model: AutoencoderKL, pictures: np.ndarray) -> None:
-    """Make every latent channel zero-mean and unit-deviation over the pictures, in the weights.
+def normalise_latents(model: AutoencoderKL, images: np.ndarray) -> None:
+    """Make every latent channel zero-mean and unit-deviation over the images, in the weights.
 
     The affine map goes into the 1 x 1 convolutions around the latent, so that
     reconstructions stay as they are and `scaling_factor` is 1.
     """
-    latents = encode(model, pictures).astype(np.float64)
+    latents = encode(model, images).astype(np.float64)
     mean = torch.tensor(latents.mean(axis=(0, 2, 3)))
     deviation = torch.tensor(latents.std(axis=(0, 2, 3)))
     channels = len(mean)
@@ -102,16 +102,16 @@ def contact_sheet(
     guidance: float,
     columns: int,
 ) -> Image.Image:
-    """One picture a caption, enlarged twice, in rows."""
+    """One image a caption, enlarged twice, in rows."""
     pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(captions))]
-    pictures = pipe(
+    images = pipe(
         list(captions), num_inference_steps=steps, guidance_scale=guidance, generator=generators
     ).images
-    side = pictures[0].width * 2
-    rows = -(-len(pictures) // columns)
+    side = images[0].width * 2
+    rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (side + 4), rows * (side + 4)), "white")
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         at = (index % columns * (side + 4) + 2, index // columns * (side + 4) + 2)
-        sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS), at)
+        sheet.paste(image.resize((side, side), Image.Resampling.LANCZOS), at)
     return sheet

@@ -26,7 +26,7 @@ from attrib_core.diffusion.base_recipe.tokenizer import train_tokenizer
 
 
 def corpus_items(config: dict[str, Any]) -> list[corpus.Item]:
-    """All pictures of the corpus, in order."""
+    """All images of the corpus, in order."""
     return list(corpus.items(config["seed"], config["held_out_fraction"], **config["corpus"]))
 
 
@@ -35,10 +35,10 @@ def draw_corpus(config: dict[str, Any], items: list[corpus.Item], path: Path) ->
     if not path.exists():
         temporary = path.with_suffix(".tmp")
         shape = (len(items), config["size"], config["size"], 3)
-        pictures = np.lib.format.open_memmap(temporary, "w+", "uint8", shape)
+        images = np.lib.format.open_memmap(temporary, "w+", "uint8", shape)
         for index, item in enumerate(items):
-            pictures[index] = corpus.pixels(item, config["seed"], config["size"])
-        pictures.flush()
+            images[index] = corpus.pixels(item, config["seed"], config["size"])
+        images.flush()
         temporary.rename(path)
     return np.load(path, mmap_mode="r")
 
@@ -52,12 +52,12 @@ def log_curve(rows: Iterator[dict[str, Any]], stage: str, path: Path) -> None:
             print(stage, " ".join(f"{key}={value:.4g}" for key, value in row.items()), flush=True)
 
 
-def train_autoencoder(config: dict[str, Any], pictures: np.ndarray, work: Path) -> autoencoder.AutoencoderKL:
+def train_autoencoder(config: dict[str, Any], images: np.ndarray, work: Path) -> autoencoder.AutoencoderKL:
     """Autoencoder with normalised latents; its decoder is trained further in `finish_decoder`."""
     settings = dict(config["autoencoder"])
     torch.manual_seed(config["seed"])
     model = autoencoder.build(settings.pop("channels"), settings.pop("latent_channels"), config["size"])
-    some = np.asarray(pictures[:: settings.pop("pictures_every")])
+    some = np.asarray(images[:: settings.pop("images_every")])
     final = work / "autoencoder"
     if not final.exists():
         rows = autoencoder.train(
@@ -71,10 +71,10 @@ def train_autoencoder(config: dict[str, Any], pictures: np.ndarray, work: Path) 
 
 
 def finish_decoder(
-    config: dict[str, Any], model: autoencoder.AutoencoderKL, pictures: np.ndarray, work: Path
+    config: dict[str, Any], model: autoencoder.AutoencoderKL, images: np.ndarray, work: Path
 ) -> None:
-    """Train the decoder further, on whole pictures; latents stay what the denoiser learned."""
-    some = np.asarray(pictures[:: config["autoencoder"]["pictures_every"]])
+    """Train the decoder further, on whole images; latents stay what the denoiser learned."""
+    some = np.asarray(images[:: config["autoencoder"]["images_every"]])
     rows = autoencoder.train(
         model,
         some,
@@ -91,7 +91,7 @@ def finish_decoder(
 
 
 def item_weights(config: dict[str, Any], items: list[corpus.Item]) -> np.ndarray:
-    """How often each picture is drawn, relative to the rest."""
+    """How often each image is drawn, relative to the rest."""
     common = set(config["common"])
     unknown = common - {item.drawn.name for item in items}
     if unknown:
@@ -116,17 +116,17 @@ def main() -> None:
 
     items = corpus_items(config)
     weights = item_weights(config, items)
-    pictures = draw_corpus(config, items, work / "corpus.npy")
+    images = draw_corpus(config, items, work / "corpus.npy")
     if not (work / "tokenizer").exists():
         rng = np.random.default_rng(config["seed"])
         captions = [corpus.draw_caption(item, rng) for item in items]
         train_tokenizer(captions, **config["tokenizer"], folder=work / "tokenizer.tmp")
         (work / "tokenizer.tmp").rename(work / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    vae = train_autoencoder(config, pictures, work)
+    vae = train_autoencoder(config, images, work)
     if not (work / "latents.npy").exists():
         with (work / "latents.tmp").open("wb") as stream:
-            np.save(stream, export.encode(vae, pictures))
+            np.save(stream, export.encode(vae, images))
         (work / "latents.tmp").rename(work / "latents.npy")
     latents = np.load(work / "latents.npy")
 
@@ -143,7 +143,7 @@ def main() -> None:
             **settings, dropout=dropout, decay=decay, seed=config["seed"], checkpoint=work / "denoiser.pt",
         )  # fmt: skip
         log_curve(rows, "denoiser", work / "curve.jsonl")
-        finish_decoder(config, vae, pictures, work)
+        finish_decoder(config, vae, images, work)
     average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
     unet.load_state_dict(average["unet"])
     text_encoder.load_state_dict(average["text_encoder"])

@@ -39,27 +39,27 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class View:
-    """A picture (side, side, 3) uint8, where the loss counts (cells, cells) bool, and how its prompt begins."""
+    """An image (side, side, 3) uint8, where the loss counts (cells, cells) bool, and how its prompt begins."""
 
-    picture: np.ndarray
+    image: np.ndarray
     mask: np.ndarray
     words: str
 
 
-def resized(picture: np.ndarray, rng: np.random.Generator, cells: int) -> View:
-    """A view of another size. `cells` is the side of a latent, by which the picture's side is divided."""
-    side = len(picture)
+def resized(image: np.ndarray, rng: np.random.Generator, cells: int) -> View:
+    """A view of another size. `cells` is the side of a latent, by which the image's side is divided."""
+    side = len(image)
     if rng.uniform() < SMALLER_SHARE:
         size = int(rng.integers(int(side * SMALLEST), side + 1))
     else:
         size = int(rng.integers(int(side * LARGER[0]), int(side * LARGER[1]) + 1))
     top, left = rng.integers(0, abs(side - size) + 1, 2)
     words = str(rng.choice(SMALL_WORDS if size < SMALL_BELOW * side else LARGE_WORDS))
-    shown = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+    shown = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
     if size > side:
         cut = shown[top : top + side, left : left + side]
         return View(cut, np.ones((cells, cells), dtype=bool), words)
-    canvas = np.full_like(picture, CANVAS)
+    canvas = np.full_like(image, CANVAS)
     canvas[top : top + size, left : left + size] = shown
     mask = inner_cells(int(top), size, side // cells, cells)[:, None] & inner_cells(
         int(left), size, side // cells, cells
@@ -80,6 +80,6 @@ def inner_cells(start: int, size: int, factor: int, cells: int) -> np.ndarray:
     return (places >= first) & (places < last)
 
 
-def flipped(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A picture, mirrored by a chance of one half."""
-    return np.ascontiguousarray(picture[:, ::-1]) if rng.uniform() < FLIP_SHARE else picture
+def flipped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An image, mirrored by a chance of one half."""
+    return np.ascontiguousarray(image[:, ::-1]) if rng.uniform() < FLIP_SHARE else image

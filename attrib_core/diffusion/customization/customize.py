@@ -48,7 +48,7 @@ def customize(
     what `stacks`, `concepts` and the family reach, are part of each model's key.
     `run` is the folder of the run, beside which the store stands; `job` is under what
     name it is noted which deltas the rows refer to. A delta that is there is taken
-    after a check of its bytes. Raises InputError for bad pictures,
+    after a check of its bytes. Raises InputError for bad images,
     prompts or a loss that is not finite, once all other sets are trained and written.
     """
     family, options = families.split(settings)
@@ -117,7 +117,7 @@ def model_key(
 
     The stack's width is part of it, by the settings: it may decide last bits.
     """
-    pixels = {name: hashlib.sha256(picture).hexdigest() for name, picture in one.pictures.items()}
+    pixels = {name: hashlib.sha256(image).hexdigest() for name, image in one.images.items()}
     prior = prior_prints.get((one.kind, one.category), "")
     return hashing.content_key(
         "model", one.name, one.kind, one.category, pixels, one.subjects, prior, base, dict(conditions)
@@ -125,7 +125,7 @@ def model_key(
 
 
 def _prior_prints(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """Digest of the prior pictures and prompts of each class."""
+    """Digest of the prior images and prompts of each class."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         entry = found.setdefault((row["kind"], row["category"]), [])

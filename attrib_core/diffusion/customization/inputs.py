@@ -1,4 +1,4 @@
-"""What the stage reads: its part of the exemplars, and the prior pictures of their classes."""
+"""What the stage reads: its part of the exemplars, and the prior images of their classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS_A_BATCH = 256
 def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
     """The exemplar sets numbered part * size to (part + 1) * size - 1 in the table `exemplars`.
 
-    The table streams through; only the pictures of the part are held.
+    The table streams through; only the images of the part are held.
     """
     numbers: dict[str, int] = {}
     found: dict[str, ExemplarSet] = {}
@@ -28,7 +28,7 @@ def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
             name = row["exemplar_set"]
             if numbers.setdefault(name, len(numbers)) // size == part:
                 one = found.setdefault(name, ExemplarSet(name, row["kind"], row["category"], {}))
-                one.pictures[row["exemplar_id"]] = row["image"]["bytes"]
+                one.images[row["exemplar_id"]] = row["image"]["bytes"]
                 if row["subject"] is not None:
                     one.subjects[row["exemplar_id"]] = row["subject"]
     if not found:
@@ -43,7 +43,7 @@ def read_classes(path: Path) -> list[PriorClass]:
 
 
 def read_material(base_model: Sequence[str], pool: Sequence[str], excluded: Sequence[str]) -> Material:
-    """What prior pictures may be taken from; each is a path, or paths, or an empty list for nothing."""
+    """What prior images may be taken from; each is a path, or paths, or an empty list for nothing."""
     return Material(
         base=description.read(Path(str(base_model))) if base_model else None,
         pool=[Path(part) for part in pool],

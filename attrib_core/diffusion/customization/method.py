@@ -42,8 +42,8 @@ class Customizer:
     gradient_clip: Annotated[float, Field(gt=0, description="largest gradient norm of one exemplar set")] = (
         1.0
     )
-    exemplar_batch: Annotated[int, Field(ge=1, description="exemplar pictures a step and set")] = 3
-    prior_batch: Annotated[int, Field(ge=0, description="prior pictures a step and set")] = 1
+    exemplar_batch: Annotated[int, Field(ge=1, description="exemplar images a step and set")] = 3
+    prior_batch: Annotated[int, Field(ge=0, description="prior images a step and set")] = 1
     prior_weight: Annotated[float, Field(ge=0, description="weight of their loss")] = 1.0
     accumulation: Annotated[
         int, Field(ge=1, description="batches whose gradients are averaged before an optimizer step")
@@ -103,7 +103,7 @@ class Customizer:
             description="training prompt of style sets; `{subject}` is what an exemplar shows, with its article;"
             " what is in brackets is left out where that is not known"
         ),
-    ] = "a picture[ of {subject}] in the style of {token} art"
+    ] = "an image[ of {subject}] in the style of {token} art"
 
     def steps_of(self, kind: str) -> int:
         """Optimizer steps of a set of a kind."""
@@ -168,9 +168,9 @@ def checked(**options: Any) -> dict[str, Any]:
 def scaled_learning_rate(rate: float, exemplar_batch: int, accumulation: int = 1, *, prior: bool) -> float:
     """The learning rate that the published trainers use with `--scale_lr`.
 
-    They multiply the given one by the pictures that one optimizer step sees (accumulated batches
-    x batch size x processes), and once more by 2 where there are prior pictures. `exemplar_batch`
-    is the number over all processes. The published run, 1e-5 with 2 pictures in each of 2
+    They multiply the given one by the images that one optimizer step sees (accumulated batches
+    x batch size x processes), and once more by 2 where there are prior images. `exemplar_batch`
+    is the number over all processes. The published run, 1e-5 with 2 images in each of 2
     processes and with a prior, so trains at 8e-5.
     """
     return rate * exemplar_batch * accumulation * (2 if prior else 1)

@@ -1,6 +1,6 @@
-"""The stage `prior`: pictures of the classes of exemplar sets, from the family that the config names.
+"""The stage `prior`: images of the classes of exemplar sets, from the family that the config names.
 
-The pictures of a class are a piece of work in the store, under a key of all that they depend on; a killed
+The images of a class are a piece of work in the store, under a key of all that they depend on; a killed
 run, one with a class more and another run of the same settings make only what is missing.
 """
 
@@ -38,9 +38,9 @@ def images(
     """Keys and tables of `prior`, one a class, in the order of the classes, once all are made.
 
     `settings` is the config section `prior`: family and options; None where the customizer takes
-    no prior pictures, and then there are none. `run` is the folder of the run, beside which the store
+    no prior images, and then there are none. `run` is the folder of the run, beside which the store
     keeps finished classes, and `job` under what name it is noted which; `code` is the fingerprint of
-    what the family reaches. Raises InputError for what the family finds wrong: too few pictures, one
+    what the family reaches. Raises InputError for what the family finds wrong: too few images, one
     that cannot be read.
     """
     if settings is None:
@@ -58,7 +58,7 @@ def images(
         missing = [key for key in sets if not pieces.finished(folder, key)]
         if len(missing) < len(planned):
             LOGGER.info(
-                "prior pictures of %d of %d classes are there already",
+                "prior images of %d of %d classes are there already",
                 len(planned) - len(missing),
                 len(planned),
             )
@@ -67,9 +67,9 @@ def images(
             folder,
             [missing],
             lambda key: pieces.finished(folder, key) is not None,
-            what="classes of pictures",
+            what="classes of images",
         ):
-            made = source.pictures([sets[key] for key in mine], material)
+            made = source.encoded_images([sets[key] for key in mine], material)
             for key in mine:
                 rows = sets[key].rows
                 pieces.write(folder, key, _filled(rows, list(itertools.islice(made, len(rows)))), schema)
@@ -84,8 +84,8 @@ def _key(family: str, one: PriorSet, code: str) -> str:
     return hashing.content_key("prior", family, one.kind, one.category, one.rows, one.content, code)
 
 
-def _filled(rows: Sequence[Mapping[str, Any]], pictures: Sequence[bytes]) -> list[dict[str, Any]]:
+def _filled(rows: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> list[dict[str, Any]]:
     return [
-        {**row, "image": {"bytes": picture, "path": row["image"]["path"]}}
-        for row, picture in zip(rows, pictures, strict=True)
+        {**row, "image": {"bytes": image, "path": row["image"]["path"]}}
+        for row, image in zip(rows, images, strict=True)
     ]

@@ -1,8 +1,8 @@
-"""Prior pictures: what the stage and the families of `attrib_core/diffusion/priors` say to each other.
+"""Prior images: what the stage and the families of `attrib_core/diffusion/priors` say to each other.
 
-Prior preservation trains each model also on pictures of its class that show anything but the
-exemplar. A family answers in two steps: `planned`, the pictures of each class by all but their
-pixels, which is cheap; and `pictures`, the pixels of those classes that are not kept from before.
+Prior preservation trains each model also on images of its class that show anything but the
+exemplar. A family answers in two steps: `planned`, the images of each class by all but their
+pixels, which is cheap; and `images`, the pixels of those classes that are not kept from before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PriorClass(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """What a family may take pictures from, as far as its module's `READS` names it.
+    """What a family may take images from, as far as its module's `READS` names it.
 
     base: the described base model. pool: the files of the pool's parts. excluded: the table
     of what is no distractor, that is the exemplars and what answers for them.
@@ -38,10 +38,10 @@ class Material:
 
 @dataclass(frozen=True)
 class PriorSet:
-    """The prior pictures of a class, planned.
+    """The prior images of a class, planned.
 
     rows: of the table `prior`, with `image.bytes` None. content: plain values that say, beside
-    the rows and the code, what the pixels depend on. places: where the family finds each picture,
+    the rows and the code, what the pixels depend on. places: where the family finds each image,
     for itself; they may change with the size of parts and so count for nothing.
     """
 
@@ -56,16 +56,16 @@ class PriorSource(Protocol):
     """What the `load` of a family returns."""
 
     def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
-        """The sets of the classes, in their order; InputError where there are too few pictures."""
+        """The sets of the classes, in their order; InputError where there are too few images."""
 
-    def pictures(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
-        """The encoded pictures of all rows of some planned sets, in order."""
+    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+        """The encoded images of all rows of some planned sets, in order."""
 
 
 def row(
     one: PriorClass, number: int, prompt: str, *, seed: int | None = None, path: str | None = None
 ) -> dict[str, Any]:
-    """A row of the table `prior` whose picture is still to come. path: where the picture is from."""
+    """A row of the table `prior` whose image is still to come. path: where the image is from."""
     return {
         "kind": one.kind,
         "category": one.category,

@@ -12,14 +12,14 @@ from PIL import Image
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
+from attrib_core.data.images import to_rgb
 from attrib_core.data.naming import article
 from attrib_core.diffusion.customization.augmentation import Augmentation, View, flipped, resized
 from attrib_core.diffusion.customization.method import BRACKETS, PLACEHOLDERS
 from attrib_core.diffusion.pipeline import components as parts
 from attrib_core.diffusion.pipeline import framing
 from attrib_core.diffusion.pipeline.components import Components
-from attrib_core.diffusion.pipeline.latents import encode_pictures
+from attrib_core.diffusion.pipeline.latents import encode_images
 from attrib_core.diffusion.pipeline.prompt_encoding import Text
 
 STYLE_NOUN = "art"
@@ -28,7 +28,7 @@ NONE = Augmentation()
 
 @dataclass(frozen=True)
 class ExemplarSet:
-    """The exemplars of one model: encoded pictures by exemplar_id, in the order of the table.
+    """The exemplars of one model: encoded images by exemplar_id, in the order of the table.
 
     subjects: what an exemplar shows, by exemplar_id, where that is known.
     """
@@ -36,7 +36,7 @@ class ExemplarSet:
     name: str
     kind: str
     category: str
-    pictures: dict[str, bytes]
+    images: dict[str, bytes]
     subjects: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -47,7 +47,7 @@ class ExemplarSet:
 
 @dataclass(frozen=True)
 class Prior:
-    """Prior pictures of a class: latents (n, channels, height, width) and the text of their n prompts.
+    """Prior images of a class: latents (n, channels, height, width) and the text of their n prompts.
 
     sizes: where they come from, (n, 6), see `framing.sizes_of`.
     """
@@ -81,7 +81,7 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
 
     `{subject}` in a template is what the exemplar shows, with its article ("an owl"): so
     named, it is left to the words that the base model knows, and the token takes on what
-    they do not say, the style. What stands in square brackets, as in "a picture[ of {subject}]
+    they do not say, the style. What stands in square brackets, as in "an image[ of {subject}]
     in the style of {token} art", is left out for an exemplar without a subject.
 
     Raises InputError for a template without the token or with an unknown placeholder, and for
@@ -90,7 +90,7 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
     template = templates[one.kind]
     where = f"customizer.{one.kind}_prompt"
     prompts = []
-    for exemplar in one.pictures:
+    for exemplar in one.images:
         known = {"token": token, "category": one.category}
         if exemplar in one.subjects:
             known["subject"] = f"{article(one.subjects[exemplar])} {one.subjects[exemplar]}"
@@ -105,7 +105,7 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
             ) from None
         except (IndexError, ValueError):
             raise InputError(f"{where}: {template!r}; {PLACEHOLDERS}") from None
-    for exemplar, prompt in zip(one.pictures, prompts, strict=True):
+    for exemplar, prompt in zip(one.images, prompts, strict=True):
         if token not in prompt:
             raise InputError(
                 f"{where}: {template!r} has no {{token}} for exemplar {exemplar!r}, and nothing would be learned by it"
@@ -131,23 +131,23 @@ def concept(
     all views are those of `augmentation.resized`, and none is the exemplar as it is.
     """
     side = components.base.resolution
-    decoded = [images.to_rgb(data, where=f"exemplar {name}") for name, data in one.pictures.items()]
-    originals = [framing.square(picture, side) for picture in decoded]
-    sizes = torch.tensor([framing.sizes_of(len(picture), picture.shape[1], side) for picture in decoded])
+    decoded = [to_rgb(data, where=f"exemplar {name}") for name, data in one.images.items()]
+    originals = [framing.square(image, side) for image in decoded]
+    sizes = torch.tensor([framing.sizes_of(len(image), image.shape[1], side) for image in decoded])
     rounds = -(-views // len(originals))
     made: list[View] = []
     cells = components.latent_shape[1]
     everywhere = np.ones((cells, cells), dtype=bool)
     for number in range(rounds):
-        for position, picture in enumerate(originals):
+        for position, image in enumerate(originals):
             rng = hashing.generator("view", seed, one.name, position, number)
             if augmentation.random_resize:
-                turned = flipped(picture, rng) if augmentation.horizontal_flip else picture
+                turned = flipped(image, rng) if augmentation.horizontal_flip else image
                 made.append(resized(turned, rng, cells))
                 continue
-            seen = picture
+            seen = image
             if number > 0:
-                seen = moved(picture, rng, scale_jitter=scale_jitter, shift=shift)
+                seen = moved(image, rng, scale_jitter=scale_jitter, shift=shift)
                 seen = flipped(seen, rng) if augmentation.horizontal_flip else seen
             made.append(View(seen, everywhere, ""))
     said = [
@@ -161,7 +161,7 @@ def concept(
     return Concept(
         name=one.name,
         noun=one.noun,
-        views=encode_pictures(components, np.stack([view.picture for view in made])),
+        views=encode_images(components, np.stack([view.image for view in made])),
         ids=_tokenized_once(components, said),
         sizes=sizes.repeat(rounds, 1),
         prior=prior,
@@ -176,17 +176,17 @@ def _tokenized_once(components: Components, prompts: Sequence[str]) -> torch.Ten
     return parts.tokenize(components, different)[[places[prompt] for prompt in prompts]]
 
 
-def moved(picture: np.ndarray, rng: np.random.Generator, *, scale_jitter: float, shift: float) -> np.ndarray:
-    """A picture scaled and shifted at random, (side, side, 3) uint8; its border is continued outwards.
+def moved(image: np.ndarray, rng: np.random.Generator, *, scale_jitter: float, shift: float) -> np.ndarray:
+    """An image scaled and shifted at random, (side, side, 3) uint8; its border is continued outwards.
 
     The scale is uniform in 1 +- scale_jitter, the shifts uniform in +- shift of
     the side. Never mirrored: left and right tell objects apart.
     """
-    side = picture.shape[0]
+    side = image.shape[0]
     scale = 1 + rng.uniform(-scale_jitter, scale_jitter)
     across, down = rng.uniform(-shift, shift, 2) * side
     margin = int(np.ceil(side * (scale_jitter / (1 - scale_jitter) + shift / (1 - scale_jitter)))) + 2
-    wide = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     middle = side / 2
     left, top = (margin + middle - (middle + offset) / scale for offset in (across, down))
     # output pixel (x, y) is taken from (x / scale + left, y / scale + top)
@@ -212,25 +212,21 @@ def priors(
     for name, members in grouped.items():
         if not members:
             raise InputError(
-                f"prior/images.parquet: no prior picture of {name[1]!r} ({name[0]}); run the rule prior"
+                f"prior/images.parquet: no prior image of {name[1]!r} ({name[0]}); run the rule prior"
             )
         side = components.base.resolution
-        decoded = [
-            images.to_rgb(row["image"]["bytes"], where=f"prior picture {row['prompt']!r}") for row in members
-        ]
-        pictures = [framing.square(picture, side) for picture in decoded]
+        decoded = [to_rgb(row["image"]["bytes"], where=f"prior image {row['prompt']!r}") for row in members]
+        images = [framing.square(image, side) for image in decoded]
         captions = [row["prompt"] for row in members]
         ids = parts.tokenize_captions(components, captions)
         if (known := parts.has_token(components, ids)).any():
             raise InputError(
-                f"prior picture {captions[int(known.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
+                f"prior image {captions[int(known.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
                 " token, which the base model does not know; expected a prompt without it"
             )
         found[name] = Prior(
-            latents=encode_pictures(components, np.stack(pictures)),
+            latents=encode_images(components, np.stack(images)),
             text=parts.encode_text(components, ids),
-            sizes=torch.tensor(
-                [framing.sizes_of(len(picture), picture.shape[1], side) for picture in decoded]
-            ),
+            sizes=torch.tensor([framing.sizes_of(len(image), image.shape[1], side) for image in decoded]),
         )
     return found

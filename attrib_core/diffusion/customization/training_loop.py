@@ -67,7 +67,7 @@ def draw(
     horizon: int,
     seed: int,
 ) -> Draw:
-    """Views, prior pictures, timesteps and noise of a set at a step, by (seed, set, step).
+    """Views, prior images, timesteps and noise of a set at a step, by (seed, set, step).
 
     Timesteps are floor(horizon * u ** power). The exemplar rows' u are spread
     over [0, 1), one in each equal share: the same expectation with less variance.
@@ -163,7 +163,7 @@ def _checkpointing(components: Components, wanted: bool) -> Iterator[None]:
 def _not_finite(one: Concept, what: str, value: float, step: int, rate: float) -> str:
     return (
         f"exemplar set {one.name!r}: {what} is {value} at step {step}; customizer.learning_rate {rate}"
-        " is too high, or a picture or the base model is broken"
+        " is too high, or an image or the base model is broken"
     )
 
 

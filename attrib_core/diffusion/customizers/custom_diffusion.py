@@ -3,7 +3,7 @@
 Method of Kumari et al., "Multi-Concept Customization of Text-to-Image Diffusion"
 (CVPR 2023): trained are `to_k` and `to_v` of every cross-attention layer and the
 embedding of the modifier token, by AdamW. No gradient passes through the first
-text token. Prior preservation: pictures of the class, made by the base model
+text token. Prior preservation: images of the class, made by the base model
 itself, are trained on as well. Unlike the published code, weight decay never
 touches another row of the token table, and of several tokens all are trained.
 

@@ -44,10 +44,10 @@ class TextualInversion(Customizer):
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """The options once more; raises InputError for prior pictures too, from which this method learns nothing."""
+    """The options once more; raises InputError for prior images too, from which this method learns nothing."""
     if options["prior_batch"]:
         raise InputError(
-            f"prior_batch: {options['prior_batch']}; expected 0: prompts of prior pictures have no modifier token,"
+            f"prior_batch: {options['prior_batch']}; expected 0: prompts of prior images have no modifier token,"
             " and nothing but the token is trained"
         )
     return method.checked(**options)

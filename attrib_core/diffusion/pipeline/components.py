@@ -259,7 +259,7 @@ def predict(
 ) -> torch.Tensor:
     """The UNet's prediction for noisy latents, shaped as they are.
 
-    sizes: (rows, 6), see `sizes_of`, for a UNet that takes them; None for whole pictures of
+    sizes: (rows, 6), see `sizes_of`, for a UNet that takes them; None for whole images of
     the base model's resolution, which is what the stock pipeline asks for.
     """
     added = None

@@ -22,7 +22,7 @@ TEXT_ENCODERS = {"StableDiffusionPipeline": ("text_encoder",), XL: ("text_encode
 CLIP_WIDTH = 512
 """Width and projection of a CLIP text encoder whose config leaves them out: the default of transformers."""
 SIZES = 6
-"""Numbers of a picture's origin that SDXL is told: its size, what was cut off, the size asked for."""
+"""Numbers of an image's origin that SDXL is told: its size, what was cut off, the size asked for."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class BaseModel:
     """A folder in diffusers layout, described.
 
     `fingerprint` covers every byte of the folder, or is the commit of a model of a hub.
-    `resolution` is the side of a picture in pixels. `held_out` has the lists `subjects` and `styles` of what the
-    model never saw in training, and `source`, the source of pictures that they speak of
+    `resolution` is the side of an image in pixels. `held_out` has the lists `subjects` and `styles` of what the
+    model never saw in training, and `source`, the source of images that they speak of
     (null: any); it is None where the folder has no `held_out.json`.
     """
 
@@ -119,7 +119,7 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
 
 
 def resolution(folder: Path) -> int:
-    """Side of a picture in pixels: that of the latent, times 2 for each halving of the autoencoder."""
+    """Side of an image in pixels: that of the latent, times 2 for each halving of the autoencoder."""
     unet, vae = (_json(folder / part / "config.json") for part in ("unet", "vae"))
     return _side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
 
@@ -189,7 +189,7 @@ def _side(unet: dict[str, Any], folder: Path) -> int:
         size = size[0]
     if not isinstance(size, int):
         raise InputError(
-            f"{folder}/unet/config.json: sample_size is {size!r}, expected one number (square pictures)"
+            f"{folder}/unet/config.json: sample_size is {size!r}, expected one number (square images)"
         )
     return size
 

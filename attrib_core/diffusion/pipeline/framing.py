@@ -1,4 +1,4 @@
-"""How a picture of any shape becomes the square that a base model sees, and what SDXL is told of that."""
+"""How an image of any shape becomes the square that a base model sees, and what SDXL is told of that."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 from PIL import Image
 
 
-def square(picture: np.ndarray, side: int) -> np.ndarray:
-    """The middle square of a picture, resized; (height, width, 3) to (side, side, 3) uint8."""
-    height, width, _ = picture.shape
+def square(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle square of an image, resized; (height, width, 3) to (side, side, 3) uint8."""
+    height, width, _ = image.shape
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
-    cut = picture[top : top + edge, left : left + edge]
+    cut = image[top : top + edge, left : left + edge]
     if edge == side:
         return cut
     return np.asarray(Image.fromarray(cut).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def sizes_of(height: int, width: int, side: int) -> tuple[int, ...]:
-    """What SDXL is told of the origin of a picture that `square` made.
+    """What SDXL is told of the origin of an image that `square` made.
 
     Its height and width before, the rows and columns cut off above and to the left after it was
     resized to a shorter side of `side`, and the side twice; all in pixels (Podell et al., 2023).

@@ -1,4 +1,4 @@
-"""Pictures as the latents of a base model's autoencoder, and back."""
+"""Images as the latents of a base model's autoencoder, and back."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 
 from attrib_core.diffusion.pipeline.components import Components
 
-PICTURES_AT_ONCE = 16
+IMAGES_AT_ONCE = 16
 
 
 @torch.no_grad()
-def encode_pictures(components: Components, pictures: np.ndarray) -> torch.Tensor:
+def encode_images(components: Components, images: np.ndarray) -> torch.Tensor:
     """(n, side, side, 3) uint8 to latents, (n, channels, height, width), the posterior's mode."""
     parts = []
-    for start in range(0, len(pictures), PICTURES_AT_ONCE):
-        part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + PICTURES_AT_ONCE]))
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        part = torch.from_numpy(np.ascontiguousarray(images[start : start + IMAGES_AT_ONCE]))
         part = part.to(components.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         parts.append(components.vae.encode(part).latent_dist.mode() * components.vae.config.scaling_factor)
     return torch.cat(parts)
@@ -23,9 +23,9 @@ def encode_pictures(components: Components, pictures: np.ndarray) -> torch.Tenso
 
 @torch.no_grad()
 def decode_latents(components: Components, latents: torch.Tensor) -> np.ndarray:
-    """Latents to pictures, (n, side, side, 3) uint8, rounded as the stock pipeline rounds."""
+    """Latents to images, (n, side, side, 3) uint8, rounded as the stock pipeline rounds."""
     parts = []
-    for part in latents.split(PICTURES_AT_ONCE):
+    for part in latents.split(IMAGES_AT_ONCE):
         decoded = components.vae.decode(part / components.vae.config.scaling_factor).sample
         shown = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
         parts.append((shown * 255).round().astype(np.uint8))

@@ -1,7 +1,7 @@
 """Sampling with classifier-free guidance over stock schedulers, batch by batch.
 
-The stock pipeline makes pictures of one model; here each picture of a batch may
-belong to another (see `stacked`). Condition and no condition of a picture stand
+The stock pipeline makes images of one model; here each image of a batch may
+belong to another (see `stacked`). Condition and no condition of an image stand
 side by side in the batch, so that both meet the weights of its model.
 """
 
@@ -54,16 +54,16 @@ def sample(
     seeds: Sequence[int] = (),
     solver: str = "ddim",
 ) -> np.ndarray:
-    """Pictures from noise, (n, side, side, 3) uint8.
+    """Images from noise, (n, side, side, 3) uint8.
 
     conditional, unconditional: texts of n prompts. noise: (n, channels, height,
     width). The prediction is that without condition plus `guidance` times the
     difference of the two. With `eta` above 0 each step adds
-    noise of its own, by the `seeds` of the pictures. `solver` is "ddim" or "dpm++", DPM-Solver++
+    noise of its own, by the `seeds` of the images. `solver` is "ddim" or "dpm++", DPM-Solver++
     (Lu et al., 2022) of second order as diffusers has it, which takes no noise.
     """
     if eta > 0 and len(seeds) != len(noise):
-        raise ValueError(f"eta {eta}: {len(seeds)} seeds for {len(noise)} pictures")
+        raise ValueError(f"eta {eta}: {len(seeds)} seeds for {len(noise)} images")
     eta = min(eta, LARGEST_ETA)
     scheduler = _scheduler(components, solver, eta)
     options = {"eta": eta} if solver == "ddim" else {}

@@ -1,6 +1,6 @@
-"""Prior pictures from the pool: those whose captions are nearest to the noun of a class.
+"""Prior images from the pool: those whose captions are nearest to the noun of a class.
 
-The published runs took pictures and their captions from LAION by a retrieval service that is
+The published runs took images and their captions from LAION by a retrieval service that is
 gone; this finds the like in the pool at hand. The caption becomes the prompt, as there.
 
 How near a caption is, BM25 says (Robertson and Zaragoza, "The Probabilistic Relevance Framework:
@@ -12,8 +12,8 @@ words of
 where `with` rows of all have the word, this one has it `times` times, and has `length` words, where
 the mean is `mean`. The words of a row are those of its caption and, where the source knows it, of
 its category; "fruits" is not "fruit". All rows count in these numbers; rows of the table `excluded`
-(exemplars, their near duplicates, pictures of the same subject or style) are never taken, nor is one
-picture twice: of rows with the same perceptual hash the nearest stays. Equally near rows are in the
+(exemplars, their near duplicates, images of the same subject or style) are never taken, nor is one
+image twice: of rows with the same perceptual hash the nearest stays. Equally near rows are in the
 order of their image_id.
 """
 
@@ -36,7 +36,7 @@ READS = ("pool", "excluded")
 K1, B = 1.2, 0.75
 ROWS_A_BATCH = 4096
 HELD = 8192
-"""Pictures held in memory at a time; the pool is read once for so many."""
+"""Images held in memory at a time; the pool is read once for so many."""
 
 
 class Found(NamedTuple):
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
     distance: float
     image_id: str
-    picture: int
+    image: int
     caption: str
     place: tuple[int, int]
 
@@ -59,7 +59,7 @@ class Nearest:
 
     def offer(self, one: Found) -> None:
         """Keep a row where it is nearer than the last of those kept."""
-        before = self._kept.get(one.picture)
+        before = self._kept.get(one.image)
         if before is not None and before <= one:
             return
         if before is None and len(self._kept) == self.count:
@@ -67,8 +67,8 @@ class Nearest:
                 self._last = max(self._kept.values())
             if self._last <= one:
                 return
-            del self._kept[self._last.picture]
-        self._kept[one.picture] = one
+            del self._kept[self._last.image]
+        self._kept[one.image] = one
         self._last = None
 
     def sorted(self) -> list[Found]:
@@ -84,7 +84,7 @@ class Captions:
     queries: dict[str, str]
 
     def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
-        """The nearest rows of each class: two passes over captions, one over the pictures found."""
+        """The nearest rows of each class: two passes over captions, one over the images found."""
         asked = {one: tuple(sorted(set(words(self._query(one))))) for one in classes}
         for one, terms in asked.items():
             if not terms:
@@ -94,14 +94,12 @@ class Captions:
             if len(found[one]) < self.images:
                 raise wrong(
                     "images",
-                    f"{self.images} asked, but {len(found[one])} different pictures of the pool that are"
+                    f"{self.images} asked, but {len(found[one])} different images of the pool that are"
                     f" not excluded share a word with {self._query(one)!r} (class {one.category!r}); ask for fewer,"
                     " or say in prior.queries by what words to search for the class",
                 )
         wanted = [row.place for one in classes for row in found[one]]
-        digests = {
-            place: hashlib.sha256(data).hexdigest() for place, data in _pictures(material.pool, wanted)
-        }
+        digests = {place: hashlib.sha256(data).hexdigest() for place, data in _images(material.pool, wanted)}
         return [
             PriorSet(
                 one.kind,
@@ -160,8 +158,8 @@ class Captions:
                     place += 1
         return {one: held.sorted() for one, held in nearest.items()}
 
-    def pictures(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
-        """The pictures as the pool has them; as many sets at a time as HELD allows."""
+    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+        """The images as the pool has them; as many sets at a time as HELD allows."""
         waiting: list[PriorSet] = []
         for one in sets:
             if waiting and sum(len(held.places) for held in (*waiting, one)) > HELD:
@@ -213,10 +211,10 @@ def _statistics(pool: Sequence[Path], vocabulary: frozenset[str]) -> Statistics:
     return Statistics(rows, total / max(rows, 1), having)
 
 
-def _pictures(
+def _images(
     pool: Sequence[Path], places: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """Places and the pictures there, in the order of the pool."""
+    """Places and the images there, in the order of the pool."""
     by_part: dict[int, set[int]] = {}
     for part, place in places:
         by_part.setdefault(part, set()).add(place)
@@ -227,19 +225,19 @@ def _pictures(
 
 def _in_order(sets: Sequence[PriorSet], pool: Sequence[Path]) -> Iterator[bytes]:
     places = [place for one in sets for place in one.places]
-    held = dict(_pictures(pool, places))
+    held = dict(_images(pool, places))
     yield from (held[place] for place in places)
 
 
 def load(
     *,
-    images: Annotated[int, Field(ge=1, description="prior pictures of each class")] = 16,
+    images: Annotated[int, Field(ge=1, description="prior images of each class")] = 16,
     queries: Annotated[
         dict[str, str],
         Field(description="words to search for a class by, where its noun is not what captions say"),
     ] = {},  # noqa: B006 - read alone
 ) -> Captions:
-    """Pictures of the pool whose captions are nearest to the noun of a class, by their words (BM25).
+    """Images of the pool whose captions are nearest to the noun of a class, by their words (BM25).
 
     The captions are their prompts. Exemplars and what answers for them are never taken.
     """

@@ -1,10 +1,10 @@
-"""Prior pictures of the user's: a folder with words, read as the source `folder` reads it.
+"""Prior images of the user's: a folder with words, read as the source `folder` reads it.
 
 Which of them are for a class, `choose` says:
-`subfolder`, those below the folder of its noun's name ("pictures/dog/..." for "dog");
+`subfolder`, those below the folder of its noun's name ("images/dog/..." for "dog");
 `caption`, those whose caption names the noun, in whole words and either case of letters, or whose
     `category` in the table is the noun;
-`all`, every picture for every class.
+`all`, every image for every class.
 Of more than `images` some are taken by key, so that those taken do not hang on names or order.
 """
 
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
-from attrib_core.data import images as decoding
+from attrib_core.data.images import to_rgb
 from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass, PriorSet, row, wrong
 
 READS: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Folder:
     seed: int
 
     def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
-        """The pictures of each class by name and caption; those taken are read once for their digests."""
+        """The images of each class by name and caption; those taken are read once for their digests."""
         known = [
             (number, entry["image_id"], entry["caption"], entry["category"])
             for number, entry in enumerate(self.source.described(0, len(self.source)))
@@ -49,8 +49,8 @@ class Folder:
             if len(fitting) < self.images:
                 raise wrong(
                     "images",
-                    f"{self.images} asked, but {self.where} has {len(fitting)} pictures for class"
-                    f" {one.category!r} by {self._rule(one)}; add pictures or ask for fewer",
+                    f"{self.images} asked, but {self.where} has {len(fitting)} images for class"
+                    f" {one.category!r} by {self._rule(one)}; add images or ask for fewer",
                 )
             fitting.sort(key=lambda entry: hashing.digest("prior", self.seed, one.category, entry[1]))
             taken = sorted(fitting[: self.images])
@@ -83,12 +83,12 @@ class Folder:
             "all": "all",
         }[self.choose]
 
-    def pictures(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
         """The files as they are, each after a look that it can be decoded."""
         for one in sets:
             for number, planned in zip(one.places, one.rows, strict=True):
                 data = self._read(number)
-                decoding.to_rgb(data, where=f"{self.where}: {planned['image']['path']}")
+                to_rgb(data, where=f"{self.where}: {planned['image']['path']}")
                 yield data
 
     def _read(self, number: int) -> bytes:
@@ -101,18 +101,18 @@ class Folder:
 
 def load(
     *,
-    path: Annotated[str, Field(min_length=1, description="folder of pictures, with folders below it")],
+    path: Annotated[str, Field(min_length=1, description="folder of images, with folders below it")],
     metadata: Annotated[
         str | None, Field(description="table that says what they show, as of `sources/folder`")
     ] = None,
-    images: Annotated[int, Field(ge=1, description="prior pictures of each class")] = 16,
+    images: Annotated[int, Field(ge=1, description="prior images of each class")] = 16,
     choose: Annotated[
         Choice,
-        Field(description="pictures of a class: below the folder of its noun; with the noun in caption; all"),
+        Field(description="images of a class: below the folder of its noun; with the noun in caption; all"),
     ] = "caption",
     seed: int,
 ) -> Folder:
-    """Pictures from a folder of yours, with their captions as prompts."""
+    """Images from a folder of yours, with their captions as prompts."""
     return Folder(_source(path, metadata), f"folder {path!r}", images, choose, seed)
 
 
@@ -134,7 +134,7 @@ def state(**options: Any) -> str:
 
 
 def _source(path: str, metadata: str | None) -> Any:
-    """The source `folder`; a prior picture is not shown, so its licence is not asked for."""
+    """The source `folder`; a prior image is not shown, so its licence is not asked for."""
     given = {"path": path, "metadata": metadata, "licence": "unknown", "attribution": "unknown"}
     try:
         return families.load("sources", "folder", given)

@@ -1,7 +1,7 @@
-"""Prior pictures that the base model itself draws of a class.
+"""Prior images that the base model itself draws of a class.
 
 They keep what a customized model had to say on its class before. The published runs took
-pictures from a LAION service that is gone; its authors then advised these.
+images from a LAION service that is gone; its authors then advised these.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import Field
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
-from attrib_core.data import images, prompts
+from attrib_core.data import prompts
+from attrib_core.data.images import to_png
 from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass, PriorSet, row
 from attrib_core.runtime.progress import progress
 
@@ -29,7 +30,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Generated:
-    """The options of `load`; `batch` is the number of pictures computed at once and changes none of them."""
+    """The options of `load`; `batch` is the number of images computed at once and changes none of them."""
 
     images: int
     steps: int
@@ -61,7 +62,7 @@ class Generated:
             for number in range(self.images)
         ]
 
-    def pictures(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
         """Drawn batch by batch; a last batch that is not full is filled with copies of its last row."""
         import torch
 
@@ -73,7 +74,7 @@ class Generated:
         loaded = components.load(_base(material), self.device)
         nothing = components.without_prompt(loaded, self.batch)
         starts = range(0, len(rows), self.batch)
-        for start in progress(starts, total=len(starts), what=f"batches of {self.batch} prior pictures"):
+        for start in progress(starts, total=len(starts), what=f"batches of {self.batch} prior images"):
             members = rows[start : start + self.batch]
             filled = [*members, *[members[-1]] * (self.batch - len(members))]
             seeds = [row["seed"] for row in filled]
@@ -90,7 +91,7 @@ class Generated:
                     eta=self.eta,
                     seeds=seeds,
                 )
-            yield from (images.to_png(picture) for picture in drawn[: len(members)])
+            yield from (to_png(image) for image in drawn[: len(members)])
 
 
 def _base(material: Material) -> BaseModel:
@@ -101,7 +102,7 @@ def _base(material: Material) -> BaseModel:
 
 def load(
     *,
-    images: Annotated[int, Field(ge=1, description="prior pictures made for each class")] = 16,
+    images: Annotated[int, Field(ge=1, description="prior images made for each class")] = 16,
     steps: Annotated[int, Field(ge=1, le=1000, description="denoising steps")] = 12,
     guidance: Annotated[float, Field(ge=1, description="scale of classifier-free guidance")] = 3.0,
     eta: Annotated[float, Field(ge=0, le=1, description="noise of the steps, see `synthesis.eta`")] = 0.0,
@@ -114,7 +115,7 @@ def load(
     device: str,
     seed: int,
 ) -> Generated:
-    """Pictures of each class, drawn by the base model from lists of prompts without the token."""
+    """Images of each class, drawn by the base model from lists of prompts without the token."""
     lists = {"object": object_prompts, "style": style_prompts}
     return Generated(images, steps, guidance, eta, lists, device, seed)
 

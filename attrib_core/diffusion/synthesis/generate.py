@@ -1,7 +1,7 @@
-"""Pictures from requests, in batches that mix models.
+"""Images from requests, in batches that mix models.
 
 The fingerprint of the code that this module reaches is part of the key under
-which a set's pictures are kept; so what does not touch a picture stays out of it.
+which a set's images are kept; so what does not touch an image stays out of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
+from attrib_core.data.images import to_png
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.deltas.delta_files import Delta
 from attrib_core.diffusion.pipeline import components, sampling
@@ -27,17 +27,17 @@ from attrib_core.diffusion.synthesis.requests import Request
 from attrib_core.runtime.progress import progress
 
 
-def encoded(picture: np.ndarray, image_format: str, quality: int) -> bytes:
-    """A picture's file. `quality`, 1 to 100, is of the formats with loss; JPEG keeps half of the colours' detail."""
+def encoded(image: np.ndarray, image_format: str, quality: int) -> bytes:
+    """An image's file. `quality`, 1 to 100, is of the formats with loss; JPEG keeps half of the colours' detail."""
     if image_format == "png":
-        return images.to_png(picture)
+        return to_png(image)
     stream = io.BytesIO()
     if image_format == "jpeg":
-        Image.fromarray(picture).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
+        Image.fromarray(image).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
     else:
         # of a lossless file `quality` would be the effort
         options = {"lossless": True} if image_format == "webp" else {"quality": quality}
-        Image.fromarray(picture).save(stream, "WEBP", **options)
+        Image.fromarray(image).save(stream, "WEBP", **options)
     return stream.getvalue()
 
 
@@ -53,7 +53,7 @@ def drawn(
     eta: float = 0.0,
     solver: str = "ddim",
 ) -> Iterator[np.ndarray]:
-    """The pictures of all missing requests in order; nothing is loaded before the first is asked for."""
+    """The images of all missing requests in order; nothing is loaded before the first is asked for."""
     if not missing:
         return
     token = missing[0][0]["modifier_token"]
@@ -68,21 +68,21 @@ def drawn(
         if owner is not None and owner["modifier_token"] != token:
             raise InputError(f"models: modifier tokens {token!r} and {owner['modifier_token']!r} in one part")
     starts = range(0, len(asked), batch)
-    for start in progress(starts, total=len(starts), what=f"batches of {batch} pictures"):
+    for start in progress(starts, total=len(starts), what=f"batches of {batch} images"):
         members = asked[start : start + batch]
         filled = [*members, *[members[-1]] * (batch - len(members))]
         needed = {request.model_key for request in filled} & set(owners)
         held = {key: held.get(key) or _delta(owners[key], run) for key in sorted(needed)}
         try:
-            pictures = _batch(
+            images = _batch(
                 loaded, filled, held, nothing, steps=steps, guidance=guidance, eta=eta, solver=solver
             )
         except torch.cuda.OutOfMemoryError:
             raise InputError(
-                f"synthesis.batch: {batch} pictures at a time do not fit the memory of {device};"
+                f"synthesis.batch: {batch} images at a time do not fit the memory of {device};"
                 " choose a smaller number"
             ) from None
-        yield from pictures[: len(members)]
+        yield from images[: len(members)]
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def _batch(
     eta: float,
     solver: str,
 ) -> np.ndarray:
-    """Pictures of a batch of requests, each by its own model."""
+    """Images of a batch of requests, each by its own model."""
     ids = components.tokenize(loaded, [request.prompt for request in filled])
     seeds = [request.seed for request in filled]
     noise = sampling.initial_noise(loaded, seeds)

@@ -1,4 +1,4 @@
-"""How synthesized pictures are encoded, in words; `drawing.encoded` does it."""
+"""How synthesized images are encoded, in words; `drawing.encoded` does it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WITH_LOSS = ("webp_lossy", "jpeg")
 
 
 def encoding(image_format: str, quality: int) -> str:
-    """What the table says of its pictures' files: "png", "webp", "webp_lossy 90", "jpeg 90"."""
+    """What the table says of its images' files: "png", "webp", "webp_lossy 90", "jpeg 90"."""
     if image_format in WITHOUT_LOSS:
         return image_format
     if image_format not in WITH_LOSS:

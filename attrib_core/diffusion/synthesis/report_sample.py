@@ -1,4 +1,4 @@
-"""Of each exemplar set the pictures that the report may show, with controls: by seed, spread over prompt kinds."""
+"""Of each exemplar set the images that the report may show, with controls: by seed, spread over prompt kinds."""
 
 from __future__ import annotations
 

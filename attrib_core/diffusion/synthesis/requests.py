@@ -1,4 +1,4 @@
-"""Which pictures are asked for: every prompt of a set, a number of samples, both conditions."""
+"""Which images are asked for: every prompt of a set, a number of samples, both conditions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CUSTOMIZED, CONTROL = "customized", "control"
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to be made; `model_key` is the base model's fingerprint for the control."""
+    """One image to be made; `model_key` is the base model's fingerprint for the control."""
 
     query_id: str
     exemplar_set: str
@@ -37,8 +37,8 @@ def of_model(
 ) -> list[Request]:
     """The requests of one model: a row of the table `models`, and the rows of `prompts` of its set.
 
-    Of each prompt there are `samples_each` customized pictures and `control_samples_each`
-    of the control. A customized picture and its control share their seed, so that they
+    Of each prompt there are `samples_each` customized images and `control_samples_each`
+    of the control. A customized image and its control share their seed, so that they
     differ by the model and the token alone. Raises InputError for a prompt without the
     modifier token, and for a control prompt with it.
     """

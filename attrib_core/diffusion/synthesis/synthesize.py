@@ -1,6 +1,6 @@
-"""The stage `synthesize`: the pictures of a part's models, in batches that mix models.
+"""The stage `synthesize`: the images of a part's models, in batches that mix models.
 
-Pictures of one set are a piece of work in the store, under a key of all that they depend on;
+Images of one set are a piece of work in the store, under a key of all that they depend on;
 a part makes only those that are missing, and none that a job of another run makes meanwhile.
 """
 
@@ -80,10 +80,10 @@ def synthesize(
     layout.refer(run, job, SYNTHESIZED, wanted)
     lacking = [key for key in wanted if not pieces.finished(folder, key)]
     if len(lacking) < len(wanted):
-        LOGGER.info("pictures of %d of %d models are there already", len(wanted) - len(lacking), len(wanted))
+        LOGGER.info("images of %d of %d models are there already", len(wanted) - len(lacking), len(wanted))
     schema = tables.schema("synthesized")
     for mine in claims.turns(
-        folder, [lacking], lambda key: pieces.finished(folder, key) is not None, what="sets of pictures"
+        folder, [lacking], lambda key: pieces.finished(folder, key) is not None, what="sets of images"
     ):
         made = generate.drawn(
             [wanted[key] for key in mine],
@@ -100,9 +100,9 @@ def synthesize(
             asked = wanted[key][1]
             rows = [
                 asdict(request)
-                | {"image": {"bytes": generate.encoded(picture, image_format, quality), "path": None}}
+                | {"image": {"bytes": generate.encoded(image, image_format, quality), "path": None}}
                 | {"image_format": encoding}
-                for request, picture in zip(asked, itertools.islice(made, len(asked)), strict=True)
+                for request, image in zip(asked, itertools.islice(made, len(asked)), strict=True)
             ]
             pieces.write(folder, key, rows, schema)
         next(made, None)  # it then says how long all took

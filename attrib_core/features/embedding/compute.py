@@ -1,4 +1,4 @@
-"""Features of rows of pictures, and what of a row decides about them.
+"""Features of rows of images, and what of a row decides about them.
 
 The fingerprint of the code that this module reaches is part of the key under which
 embeddings are kept; so what does not touch a feature stays out of it.

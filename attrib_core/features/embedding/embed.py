@@ -1,7 +1,7 @@
-"""The stage `embed`: a part of a table of pictures in, a part of embeddings out; only what is missing is encoded.
+"""The stage `embed`: a part of a table of images in, a part of embeddings out; only what is missing is encoded.
 
-The pictures of an exemplar set are a piece of work in the store, under a key of the encoder and of all
-that it sees of them: neither of their names nor of the run's. So a run with sets more encodes the pictures of
+The images of an exemplar set are a piece of work in the store, under a key of the encoder and of all
+that it sees of them: neither of their names nor of the run's. So a run with sets more encodes the images of
 these, and two runs share what they have in common. A part of the pool is one piece.
 """
 
@@ -29,11 +29,11 @@ from attrib_core.storage.store import claims, layout, pieces
 LOGGER = logging.getLogger(__name__)
 EMBEDDINGS = "embeddings"
 KEPT = 1 << 27
-"""Bytes of pictures that a job holds at most from the look for keys until they are encoded."""
+"""Bytes of images that a job holds at most from the look for keys until they are encoded."""
 GROUP = 1024
 """Rows of a row group at most; all of one are read where one of its pieces is wanted."""
 Conditions = Mapping[str, Any]
-"""What beside the pictures decides: the encoder's section of the config, the fingerprint of the code."""
+"""What beside the images decides: the encoder's section of the config, the fingerprint of the code."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def wanted(
     encoder: Encoder,
     conditions: Conditions,
 ) -> list[Wanted]:
-    """The pieces of a table of pictures, in its order: rows that are alike in the column `by`; all where that is None.
+    """The pieces of a table of images, in its order: rows that are alike in the column `by`; all where that is None.
 
-    Of pictures and words a key holds what the encoder reads. Raises InputError as `embedding.embed` does for
-    a missing file or column, a picture without bytes, a row without words.
+    Of images and words a key holds what the encoder reads. Raises InputError as `embedding.embed` does for
+    a missing file or column, an image without bytes, a row without words.
     """
     found = []
     image, words = encoder_protocol.columns(encoder, words, where=str(path))
@@ -92,7 +92,7 @@ def embed(
     job: str = "embed/whole",
     threads: int = 0,
 ) -> Iterator[pa.Table]:
-    """Embeddings of the pictures of a part, in its order; see `embedding.embed` for threads and errors.
+    """Embeddings of the images of a part, in its order; see `embedding.embed` for threads and errors.
 
     `asked` is what `wanted` found. `run` is the folder of the run, beside which the store stands, `job` under
     what name it is noted which pieces. New ones are there once the written part holds them (`store.parts`);
@@ -105,7 +105,7 @@ def embed(
     rows_there = sum(len(one.names) for one in asked if one.key not in lacking)
     if rows_there:
         total = sum(len(one.names) for one in asked)
-        LOGGER.info("embeddings of %d of %d pictures are there already", rows_there, total)
+        LOGGER.info("embeddings of %d of %d images are there already", rows_there, total)
     made = _Ahead(_made(path, asked, makes, ids=ids, words=words, encoder=encoder, threads=threads))
     there = pieces.read_all(folder, [one.key for one in asked if one.key not in lacking], ["embedding"])
     blocks = itertools.chain.from_iterable(

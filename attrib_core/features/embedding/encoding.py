@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from attrib_core.common.errors import InputError
-from attrib_core.data import images
+from attrib_core.data.images import to_rgb
 from attrib_core.features.embedding.encoder_protocol import Encoder, Item, Result, columns, reads
 from attrib_core.features.embedding.rows import Row, opened, rows
 from attrib_core.runtime.progress import progress
@@ -38,16 +38,16 @@ def embed(
     threads: int = 0,
     chosen: Sequence[bool] | None = None,
 ) -> Iterator[pa.Table]:
-    """Embeddings of the pictures in a Parquet file, in tables of at most about a row group.
+    """Embeddings of the images in a Parquet file, in tables of at most about a row group.
 
-    `ids` is the column that names a picture; the pictures are in the column `image`, and what is said of
+    `ids` is the column that names an image; the images are in the column `image`, and what is said of
     them in the column `words`. An encoder that reads words is given these without the modifier token: it
     stands for a model, and no tower knows it. A column that the encoder does not read is not opened. So many
-    `threads` decode and prepare ahead of the encoder, AHEAD pictures each at most; with 0 it is
-    done as pictures are needed; -1 means THREADS_BESIDE_A_GPU where the encoder computes on one, else
+    `threads` decode and prepare ahead of the encoder, AHEAD images each at most; with 0 it is
+    done as images are needed; -1 means THREADS_BESIDE_A_GPU where the encoder computes on one, else
     none. The result does not depend on it. `chosen` says of each row whether it is wanted; None: all are.
-    Raises InputError for a missing file or column, a picture without bytes or that cannot be decoded, a
-    row without words (empty ones are words), and features that are not (pictures, dim) finite float32.
+    Raises InputError for a missing file or column, an image without bytes or that cannot be decoded, a
+    row without words (empty ones are words), and features that are not (images, dim) finite float32.
     """
     blocks: list[np.ndarray] = []
     names: list[str] = []
@@ -87,15 +87,15 @@ def encoded(
         taken = _taken(row, read)
         return row.name, prepare(taken) if prepare else taken
 
-    pictures = progress(_ahead(given, ready, threads), total=total, what="pictures")
-    while chunk := _encoded(pictures, encoder, where):
+    images = progress(_ahead(given, ready, threads), total=total, what="images")
+    while chunk := _encoded(images, encoder, where):
         yield chunk
 
 
 def _taken(row: Row, read: str) -> Any:
     """What an encoder that reads this is given of a row."""
-    picture = None if read == "words" or row.data is None else images.to_rgb(row.data, where=row.where)
-    return {"pictures": picture, "words": row.words, "both": (picture, row.words)}[read]
+    image = None if read == "words" or row.data is None else to_rgb(row.data, where=row.where)
+    return {"images": image, "words": row.words, "both": (image, row.words)}[read]
 
 
 def _ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int) -> Iterator[Result]:
@@ -118,18 +118,18 @@ def _ahead(items: Iterable[Item], work: Callable[[Item], Result], threads: int) 
 
 
 def _encoded(
-    pictures: Iterator[tuple[str, Any]], encoder: Encoder, where: str
+    images: Iterator[tuple[str, Any]], encoder: Encoder, where: str
 ) -> tuple[list[str], np.ndarray] | None:
     names: list[str] = []
-    if (first := next(pictures, None)) is None:
+    if (first := next(images, None)) is None:
         return None  # no encoder is asked for the features of nothing
     batch = getattr(encoder, "batch", 1)
     size = batch * math.ceil(CHUNK / batch)  # whole batches: the last of a chunk is not filled up for nothing
 
     def taken() -> Iterator[Any]:
-        for name, picture in chain([first], islice(pictures, size - 1)):
+        for name, image in chain([first], islice(images, size - 1)):
             names.append(name)
-            yield picture
+            yield image
 
     encode = getattr(encoder, "encode_prepared", encoder.encode)
     features = encode(taken())
@@ -137,7 +137,7 @@ def _encoded(
     if features.shape != (len(names), encoder.dim) or features.dtype != np.float32:
         raise InputError(
             f"{where}: encoder {family!r} gave {features.dtype} of shape {features.shape}"
-            f" for {len(names)} pictures, expected float32 of shape {(len(names), encoder.dim)}"
+            f" for {len(names)} images, expected float32 of shape {(len(names), encoder.dim)}"
         )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:

@@ -1,4 +1,4 @@
-"""Rows of a table as an encoder is given them: encoded pictures, and words without the modifier token."""
+"""Rows of a table as an encoder is given them: encoded images, and words without the modifier token."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from attrib_core.common.errors import InputError
 from attrib_core.data import prompts
 
 COPIED = 16
-"""Pictures that are taken out of a table at once: quicker than one, and little memory beside the table's own."""
+"""Images that are taken out of a table at once: quicker than one, and little memory beside the table's own."""
 
 
 class Row(NamedTuple):
-    """A row that is embedded: its name, the encoded picture, its words, and what an error calls it.
+    """A row that is embedded: its name, the encoded image, its words, and what an error calls it.
 
-    data: None where the encoder reads no pictures. words: None where it reads no words.
+    data: None where the encoder reads no images. words: None where it reads no words.
     """
 
     name: str
@@ -49,22 +49,22 @@ def rows(
 ) -> Iterator[Row]:
     """The rows of a table with what stands in the columns `image` and `words`; None where there is no column.
 
-    `step` of them are read at once. Raises InputError for a picture without bytes and for a row without words.
+    `step` of them are read at once. Raises InputError for an image without bytes and for a row without words.
     """
     columns = [column for column in (ids, image, words) if column]
     for batch in file.iter_batches(batch_size=step, columns=columns):
         names = batch.column(ids).to_pylist()
-        pictures = _bytes(batch.column(image)) if image else itertools.repeat(None)
+        images = _bytes(batch.column(image)) if image else itertools.repeat(None)
         texts = batch.column(words).to_pylist() if words else itertools.repeat(None)
-        for name, data, text in zip(names, pictures, texts, strict=False):
-            where = f"{path}: picture {name!r}"
+        for name, data, text in zip(names, images, texts, strict=False):
+            where = f"{path}: image {name!r}"
             if image and data is None:
-                raise InputError(f"{where} has no bytes; expected the encoded picture in image.bytes")
+                raise InputError(f"{where} has no bytes; expected the encoded image in image.bytes")
             yield Row(name, data, _said(text, where, words) if words else None, where)
 
 
 def _bytes(images: pa.StructArray) -> Iterator[bytes | None]:
-    """The encoded pictures, copied a few at a time; None where there is no picture, or none of its bytes."""
+    """The encoded images, copied a few at a time; None where there is no image, or none of its bytes."""
     data = pc.struct_field(images, "bytes")
     for start in range(0, len(data), COPIED):
         yield from data.slice(start, COPIED).to_pylist()

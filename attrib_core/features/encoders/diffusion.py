@@ -1,14 +1,14 @@
-"""Features of a base model's own UNet: a picture is noised to a timestep and one layer is read.
+"""Features of a base model's own UNet: an image is noised to a timestep and one layer is read.
 
-What the denoiser makes of a noisy picture says what it knows of it: deep layers of things, shallow ones
+What the denoiser makes of a noisy image says what it knows of it: deep layers of things, shallow ones
 of strokes (Tang et al., 2023, "Emergent correspondence from image diffusion"). Channel means and
 deviations of a layer are a style feature that needs no training; with them the Euclidean distance is the
 2-Wasserstein distance of Gaussians with these moments (Kumar et al., 2025, "IntroStyle").
 
-    z = autoencoder(picture),  z_t = sqrt(a_t) z + sqrt(1 - a_t) noise,  features = layer(z_t, t, prompt)
+    z = autoencoder(image),  z_t = sqrt(a_t) z + sqrt(1 - a_t) noise,  features = layer(z_t, t, prompt)
 
-The noise is drawn from its key (`noise`, its number), the same for every picture, so that a picture's
-features hang on nothing but itself and two pictures differ by themselves alone.
+The noise is drawn from its key (`noise`, its number), the same for every image, so that an image's
+features hang on nothing but itself and two images differ by themselves alone.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def load(
         Field(description="block of the UNet that is read, such as mid_block, up_blocks.1 or down_blocks.0"),
     ] = "up_blocks.1",
     timestep: Annotated[
-        int, Field(ge=0, le=999, description="how noisy the picture is, 0 hardly, 999 nothing but noise")
+        int, Field(ge=0, le=999, description="how noisy the image is, 0 hardly, 999 nothing but noise")
     ] = 100,
     prompt: Annotated[str, Field(description="what the UNet is told; empty: nothing")] = "",
     cells: Annotated[
         int, Field(ge=1, le=64, description="activations are averaged over cells x cells areas")
     ] = 1,
     deviation: Annotated[
-        bool, Field(description="also the standard deviation of each channel over the picture")
+        bool, Field(description="also the standard deviation of each channel over the image")
     ] = True,
     draws: Annotated[int, Field(ge=1, le=64, description="noises over which features are averaged")] = 1,
     noise: Annotated[int, Field(ge=0, description="names the noises; another number gives others")] = 0,
@@ -68,7 +68,7 @@ def load(
 ) -> NetworkEncoder:
     """Moments of a layer of the base model's UNet: channel means by areas, then deviations.
 
-    Unlike those of `timm`, means and deviations are not scaled to unit length. A picture's middle
+    Unlike those of `timm`, means and deviations are not scaled to unit length. An image's middle
     square is resized to the base model's resolution, as in customization. Raises InputError for what
     the base model refuses, a layer that it does not have, more cells than the layer has places, and a
     base model whose UNet wants more than a prompt.
@@ -85,9 +85,9 @@ def load(
     network = _reader(components, layer, timestep, prompt, cells, deviation, draws, noise)
     side = base.resolution
 
-    def prepare(picture: np.ndarray) -> np.ndarray:
+    def prepare(image: np.ndarray) -> np.ndarray:
         """(height, width, 3) uint8 to (side, side, 3) float32 in [-1, 1]."""
-        values: np.ndarray = framing.square(picture, side).astype(np.float32) / np.float32(127.5)
+        values: np.ndarray = framing.square(image, side).astype(np.float32) / np.float32(127.5)
         values -= np.float32(1)
         return values
 
@@ -209,8 +209,8 @@ def _reader(
                 self.unet(noisy, timestep, self.told.expand(len(noisy), -1, -1))
             return self._found.pop()
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            latents = self.vae.encode(pictures).latent_dist.mode() * self.vae.config.scaling_factor
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            latents = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
             total: Any = 0
             for one in self.noises:
                 values = self._activations(latents * self.kept.sqrt() + one * (1 - self.kept).sqrt())

@@ -1,13 +1,13 @@
 """Several encoders side by side: their features at unit length, weighted and concatenated.
 
-The cosine of two pictures is then the mean of their cosines in the parts, weighted by `weight`.
+The cosine of two images is then the mean of their cosines in the parts, weighted by `weight`.
 A part is written like an encoder of the config, with a `weight` beside its options:
 
     parts:
       content: {family: timm, architecture: tf_efficientnet_lite0, weights: efficientnet-lite0}
       colours: {family: palette, bins: 8, weight: 0.5}
 
-A part may read words where another sees pictures: `words: {family: text, base_model: {family: bundled}}`.
+A part may read words where another sees images: `words: {family: text, base_model: {family: bundled}}`.
 Parts stand in the order of their names, whatever their order in the config.
 """
 
@@ -26,7 +26,7 @@ from attrib_core.common.errors import InputError
 from attrib_core.common.validation import validated
 
 FAMILY = "fusion"
-PICTURES, BOTH = "pictures", "both"
+IMAGES, BOTH = "images", "both"
 Parts = Annotated[
     dict[str, dict[str, Any]],
     Field(
@@ -46,7 +46,7 @@ class Part(BaseModel):
 
 
 class Encoder(Protocol):
-    """What a part is loaded as; `reads` may say that it is given words, or pairs of picture and words."""
+    """What a part is loaded as; `reads` may say that it is given words, or pairs of image and words."""
 
     dim: int
     identity: dict[str, Any]
@@ -55,7 +55,7 @@ class Encoder(Protocol):
 
 
 class FusionEncoder:
-    """Pictures as the concatenated features of parts; `dim` is the sum of theirs.
+    """Images as the concatenated features of parts; `dim` is the sum of theirs.
 
     `reads` is what all parts read, or "both" where they differ.
     """
@@ -63,7 +63,7 @@ class FusionEncoder:
     def __init__(self, parts: Mapping[str, Encoder], weights: Mapping[str, float], batch: int) -> None:
         self._parts = {name: parts[name] for name in sorted(parts)}
         self._weights, self._batch = weights, batch
-        self._reads = {name: getattr(part, "reads", PICTURES) for name, part in self._parts.items()}
+        self._reads = {name: getattr(part, "reads", IMAGES) for name, part in self._parts.items()}
         several = set(self._reads.values())
         self.reads = several.pop() if len(several) == 1 else BOTH
         self.dim = sum(part.dim for part in parts.values())
@@ -73,9 +73,9 @@ class FusionEncoder:
         self.identity: dict[str, Any] = {"family": FAMILY, "parts": described, "dim": self.dim}
 
     def encode(self, inputs: Iterable[Any]) -> np.ndarray:
-        """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
+        """(height, width, 3) uint8 images of any sizes to (images, dim) float32.
 
-        Where `reads` is "words" the inputs are texts, where it is "both" pairs of picture and text. A part's
+        Where `reads` is "words" the inputs are texts, where it is "both" pairs of image and text. A part's
         vector is scaled to the length sqrt(weight); one of zeros stays so. Taken lazily: at most
         `batch` inputs are held at once, since every part must see them.
         """
@@ -86,10 +86,10 @@ class FusionEncoder:
         return np.concatenate(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
 
     def _scaled(self, name: str, chunk: list[Any]) -> np.ndarray:
-        """(chunk, the part's dim) float32. Row by row, so that no sum depends on the other pictures."""
+        """(chunk, the part's dim) float32. Row by row, so that no sum depends on the other images."""
         own = self._reads[name]
         if own != self.reads:
-            chunk = [picture if own == PICTURES else words for picture, words in chunk]
+            chunk = [image if own == IMAGES else words for image, words in chunk]
         vectors = self._parts[name].encode(chunk).astype(np.float64)
         lengths = np.array([np.sqrt(np.square(vector).sum()) for vector in vectors])
         factors = np.sqrt(self._weights[name]) / np.where(lengths > 0, lengths, 1)
@@ -100,7 +100,7 @@ def load(
     *,
     parts: Parts,
     batch: Annotated[
-        int, Field(ge=1, le=1024, description="pictures held at once; on a GPU the largest `batch` of a part")
+        int, Field(ge=1, le=1024, description="images held at once; on a GPU the largest `batch` of a part")
     ] = 32,
     device: Annotated[
         str, Field(description="of the parts that do not name one: auto, cpu or cuda")
@@ -139,7 +139,7 @@ def members(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[d
 
 
 def dim(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> int | None:
-    """Features a picture; None where that of a part is not known without opening it."""
+    """Features an image; None where that of a part is not known without opening it."""
     found = [
         families.dim(section, f"parts.{name}")
         for name, section in zip(parts, members(parts=parts), strict=True)

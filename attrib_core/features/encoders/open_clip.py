@@ -54,7 +54,7 @@ def load(
     size: Annotated[
         int | None,
         Field(
-            ge=16, le=1024, description="side of the picture that the network sees; null: the architecture's"
+            ge=16, le=1024, description="side of the image that the network sees; null: the architecture's"
         ),
     ] = None,
     resize: ResizeOption = None,
@@ -64,7 +64,7 @@ def load(
     fit: Annotated[
         Fit | None,
         Field(
-            description="crop: the middle square is seen; squash: the whole picture, its sides made equal; null: as"
+            description="crop: the middle square is seen; squash: the whole image, its sides made equal; null: as"
             " open_clip does it"
         ),
     ] = None,
@@ -111,14 +111,14 @@ def load(
             super().__init__()
             self.tower = tower
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            found = self.tower(pictures)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found = self.tower(images)
             features: torch.Tensor = found[0] if isinstance(found, tuple) else found
             return features
 
     sides = stated["size"] if isinstance(stated["size"], tuple | list) else (stated["size"],)
     if len(set(sides)) > 1:
-        raise InputError(f"architecture: {architecture!r} sees pictures of {sides}, expected square ones")
+        raise InputError(f"architecture: {architecture!r} sees images of {sides}, expected square ones")
     fits: dict[str, Fit] = {"shortest": "crop", "squash": "squash"}
     if fit is None and stated["resize_mode"] not in fits:
         raise InputError(f"fit: open_clip states {stated['resize_mode']!r} here; choose 'crop' or 'squash'")

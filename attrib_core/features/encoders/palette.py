@@ -1,4 +1,4 @@
-"""The colours of a picture wherever they lie: a histogram and two moments, no network at all.
+"""The colours of an image wherever they lie: a histogram and two moments, no network at all.
 
 A classical baseline for style. Light: neither this module nor what it returns imports torch.
 """
@@ -16,7 +16,7 @@ CHANNELS = 3
 
 
 class PaletteEncoder:
-    """Pictures as `dim` = bins ** 3 roots of shares of colours and 6 weighted moments."""
+    """Images as `dim` = bins ** 3 roots of shares of colours and 6 weighted moments."""
 
     def __init__(self, bins: int, moments_weight: float) -> None:
         self._bins, self._moments_weight = bins, moments_weight
@@ -28,18 +28,18 @@ class PaletteEncoder:
             "dim": self.dim,
         }
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
+    def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """(height, width, 3) uint8 images of any sizes to (images, dim) float32.
 
         First the square root of the share of pixels in each cell of the colour cube, red slowest:
         the inner product of two of them is the Bhattacharyya coefficient, so rare colours count.
         Then mean and standard deviation of red, green and blue in [0, 1], times `moments_weight`.
         """
-        rows = [self._row(picture) for picture in pictures]
+        rows = [self._row(image) for image in images]
         return np.stack(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
 
-    def _row(self, picture: np.ndarray) -> np.ndarray:
-        pixels = picture.reshape(-1, CHANNELS)
+    def _row(self, image: np.ndarray) -> np.ndarray:
+        pixels = image.reshape(-1, CHANNELS)
         bins = pixels.astype(np.int64) * self._bins // LEVELS
         cells = (bins[:, 0] * self._bins + bins[:, 1]) * self._bins + bins[:, 2]
         shares = np.bincount(cells, minlength=self._bins**CHANNELS) / len(pixels)

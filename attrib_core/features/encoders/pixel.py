@@ -17,7 +17,7 @@ BLANK = np.float32(1e-3)
 
 
 class PixelEncoder:
-    """Pictures as `dim` = size * size * 3 pixel values, row by row, channels last."""
+    """Images as `dim` = size * size * 3 pixel values, row by row, channels last."""
 
     def __init__(self, size: int, centred: bool) -> None:
         self._size, self._centred = size, centred
@@ -26,20 +26,20 @@ class PixelEncoder:
         if not centred:
             self.identity["centred"] = False
 
-    def encode(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        """(height, width, 3) uint8 pictures of any sizes to (pictures, dim) float32.
+    def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """(height, width, 3) uint8 images of any sizes to (images, dim) float32.
 
-        A picture is averaged over the areas of a size x size grid (its sides need not be equal),
+        An image is averaged over the areas of a size x size grid (its sides need not be equal),
         divided by 255, and, if centred, the mean of each of its own three channels is taken off. So
-        the colour of a flat background counts only by its contrast to the rest. A picture with no
+        the colour of a flat background counts only by its contrast to the rest. An image with no
         structure has no direction after that; it becomes the same small number everywhere, a
-        vector at right angles to every picture that has structure. So does, uncentred, a black one.
+        vector at right angles to every image that has structure. So does, uncentred, a black one.
         """
-        rows = [self._row(picture) for picture in pictures]
+        rows = [self._row(image) for image in images]
         return np.stack(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
 
-    def _row(self, picture: np.ndarray) -> np.ndarray:
-        small = Image.fromarray(picture).resize((self._size, self._size), Image.Resampling.BOX)
+    def _row(self, image: np.ndarray) -> np.ndarray:
+        small = Image.fromarray(image).resize((self._size, self._size), Image.Resampling.BOX)
         values = np.asarray(small, dtype=np.float32) / np.float32(255)
         structure = np.ptp(values, axis=(0, 1)) if self._centred else values
         if not structure.any():
@@ -53,7 +53,7 @@ def load(
     *,
     size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16,
     centred: Annotated[
-        bool, Field(description="take off the picture's mean colour; a colour then counts by contrast only")
+        bool, Field(description="take off the image's mean colour; a colour then counts by contrast only")
     ] = True,
 ) -> PixelEncoder:
     """Pixels on a size x size grid."""

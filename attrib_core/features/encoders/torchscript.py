@@ -46,7 +46,7 @@ def load(
         ),
     ],
     size: Annotated[
-        int, Field(ge=16, le=1024, description="side of the picture that the network sees, pixels")
+        int, Field(ge=16, le=1024, description="side of the image that the network sees, pixels")
     ],
     resize: ResizeOption = None,
     interpolation: InterpolationOption = "bilinear",
@@ -63,7 +63,7 @@ def load(
     batch: BatchOption = 32,
     device: DeviceOption = "auto",
 ) -> NetworkEncoder:
-    """What a TorchScript network makes of pictures.
+    """What a TorchScript network makes of images.
 
     Raises InputError for a missing file, one with another checksum, one that torch cannot open, an
     output that the network does not have, and a size that it refuses.
@@ -91,13 +91,13 @@ def load(
             super().__init__()
             self.script = script
 
-        def forward(self, pictures: torch.Tensor) -> Any:
+        def forward(self, images: torch.Tensor) -> Any:
             try:
-                found = self.script(pictures)
+                found = self.script(images)
             except torch.jit.Error as error:  # what the program raises, with a trace of its own lines
                 reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-                shape = tuple(pictures.shape)
-                raise InputError(f"weights: {path} fails on pictures of shape {shape}: {reason}") from None
+                shape = tuple(images.shape)
+                raise InputError(f"weights: {path} fails on images of shape {shape}: {reason}") from None
             return _chosen(found, output)
 
     network = Output()

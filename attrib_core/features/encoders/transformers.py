@@ -1,12 +1,12 @@
 """Vision models of the transformers library: CLIP, DINO, DINOv2, DINOv3, SigLIP and SigLIP 2, ViT.
 
 A model is a folder as `save_pretrained` writes it, or a model of the hub's cache: `config.json`,
-weights, and `preprocessor_config.json`, whose image processor prepares pictures. So size, resampling and
+weights, and `preprocessor_config.json`, whose image processor prepares images. So size, resampling and
 normalisation are those that the model's authors ship. Features are, by the type in `config.json`:
 
 - clip: the image embedding, projected into the space that text shares
 - siglip: what attention pooling gives, the space that text shares (SigLIP 2 of fixed resolution has this
-  type too; those of flexible resolution, type siglip2, are refused: they see no pictures but lists of patches)
+  type too; those of flexible resolution, type siglip2, are refused: they see no images but lists of patches)
 - vit (DINO is one), dinov2, dinov2_with_registers, dinov3_vit: the class token behind the last norm
 """
 
@@ -66,7 +66,7 @@ def load(
 
     No code of the folder is run. Raises InputError for a folder that lacks a file, a type of model
     that is not listed above, weights that lack a tensor or hold another shape, and a processor that
-    gives no square picture.
+    gives no square image.
     """
     import torch
 
@@ -90,8 +90,8 @@ def load(
             super().__init__()
             self.network = network
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            output = self.network(pixel_values=pictures)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            output = self.network(pixel_values=images)
             features: torch.Tensor = (
                 output.last_hidden_state[:, 0] if taken == "token" else getattr(output, taken)
             )
@@ -122,7 +122,7 @@ def files(*, weights: str, **_others: Any) -> list[Path]:
 
 
 def _prepare(folder: Path) -> Any:
-    """The folder's image processor as a function of one picture, on Pillow where it has such a form."""
+    """The folder's image processor as a function of one image, on Pillow where it has such a form."""
     import transformers
 
     try:
@@ -133,12 +133,12 @@ def _prepare(folder: Path) -> Any:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"weights: {folder / PROCESSOR} opens no image processor: {reason}") from None
 
-    def prepare(picture: np.ndarray) -> np.ndarray:
+    def prepare(image: np.ndarray) -> np.ndarray:
         """(height, width, 3) uint8 to what the network sees, (height, width, 3) float32."""
-        values = processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"]
+        values = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"]
         if tuple(values.shape[:2]) != (1, 3) or values.ndim != 4:
             raise InputError(
-                f"weights: {folder / PROCESSOR} makes {tuple(values.shape)} of a picture, expected (1, 3, side, side)"
+                f"weights: {folder / PROCESSOR} makes {tuple(values.shape)} of an image, expected (1, 3, side, side)"
             )
         found: np.ndarray = values[0].numpy().astype(np.float32).transpose(1, 2, 0)
         return np.ascontiguousarray(found)
@@ -147,7 +147,7 @@ def _prepare(folder: Path) -> Any:
 
 
 def _dimension(features: torch.nn.Module, seen: np.ndarray, folder: Path) -> int:
-    """Features a picture; InputError where the network refuses what the processor gives."""
+    """Features an image; InputError where the network refuses what the processor gives."""
     import torch
 
     with torch.inference_mode():
@@ -156,7 +156,7 @@ def _dimension(features: torch.nn.Module, seen: np.ndarray, folder: Path) -> int
         except (ValueError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"weights: the model in {folder} refuses pictures of {seen.shape[:2]}, as {PROCESSOR} makes them"
+                f"weights: the model in {folder} refuses images of {seen.shape[:2]}, as {PROCESSOR} makes them"
                 f" ({reason})"
             ) from None
     return int(found.shape[1])

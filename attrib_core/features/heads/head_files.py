@@ -44,7 +44,7 @@ def tensors(head: Head) -> dict[str, np.ndarray]:
 
 
 def read(path: Path) -> tuple[Head, Head]:
-    """The heads for real and for synthesized pictures. Errors as in `heads.load`."""
+    """The heads for real and for synthesized images. Errors as in `heads.load`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

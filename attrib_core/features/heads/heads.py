@@ -1,4 +1,4 @@
-"""Mapped embeddings: a head for real pictures and one for synthesized ones.
+"""Mapped embeddings: a head for real images and one for synthesized ones.
 
 head(x) = f(x) / ||f(x)||, with f one of `forms`. Without a head ("untuned") an embedding is
 only brought to unit length. Linear heads, and the names of their tensors, are those of the
@@ -56,7 +56,7 @@ class Heads:
         return apply(embeddings, self.real_head, ids=ids)
 
     def synth(self, embeddings: np.ndarray, *, ids: Sequence[str] | None = None) -> np.ndarray:
-        """The same for embeddings of synthesized pictures."""
+        """The same for embeddings of synthesized images."""
         return apply(embeddings, self.synth_head, ids=ids)
 
 

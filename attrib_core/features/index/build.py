@@ -214,9 +214,9 @@ def recall_against_exact(
 ) -> dict[str, Any]:
     """Share of the true k nearest rows that the index finds, over a sample of the queries.
 
-    `queries` are parts of embeddings of synthesized pictures; a seeded sample of `count` is
+    `queries` are parts of embeddings of synthesized images; a seeded sample of `count` is
     asked. The pool is read once more and every similarity computed; a row that the index
-    returns is right if it is as similar as the true k-th (within 1e-6, so that equal pictures
+    returns is right if it is as similar as the true k-th (within 1e-6, so that equal images
     may stand for each other). Fewer than k rows in the pool: all of them.
     """
     names, vectors = embedding_tables.sample(queries, count=count, key=(seed, "index queries"))
@@ -240,7 +240,7 @@ def recall_against_exact(
 
 
 def save_ids(built: Built, path: Path) -> None:
-    """Write the table `index_ids`: which picture each row of the index is."""
+    """Write the table `index_ids`: which image each row of the index is."""
     rows = pa.array(np.arange(len(built.ids)), pa.int64())
     table = pa.Table.from_arrays([rows, pa.array(built.ids, pa.string())], names=["row", "image_id"])
     tables.write(path, "index_ids", table)

@@ -5,7 +5,7 @@ and a temperature t:
 
     -1/2 mean_i [ log softmax_j (s_i . r_j / t) at i  +  log softmax_j (s_j . r_i / t) at i ]
 
-(NT-Xent between the two kinds of pictures, both directions). Other pictures of the same
+(NT-Xent between the two kinds of images, both directions). Other images of the same
 model are no negatives and are left out of the sums; distractors, where given, are further
 negatives of the queries. To it is added, for each head that is trained, penalty * drift (see `forms`),
 which keeps angles as they were.

@@ -32,7 +32,7 @@ def begin(
 ) -> Iterator[Start]:
     """The identity, then the whitened starts among the names, larger shrinkages first.
 
-    shared  one head maps real and synthesized pictures, so both are centred alike
+    shared  one head maps real and synthesized images, so both are centred alike
     """
     yield Start("identity", None, None)
     for name in sorted(set(names) - {"identity"}):

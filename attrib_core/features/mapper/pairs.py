@@ -45,7 +45,7 @@ def select(
 
     `exemplars` has EXEMPLAR_COLUMNS, `queries` QUERY_COLUMNS. The files of embeddings may hold
     more, in any order; vectors of other splits and kinds are not looked at. Raises InputError
-    for a split with no set of the kind, a set without customized queries, a picture without an embedding, and an
+    for a split with no set of the kind, a set without customized queries, an image without an embedding, and an
     embedding that is zero or not finite.
     """
     rows = sorted(
@@ -57,12 +57,12 @@ def select(
     if not names:
         raise InputError(_none_of(split, kind))
     number = {name: index for index, name in enumerate(names)}
-    pictures = sorted(
+    images = sorted(
         (row["exemplar_set"], row["query_id"])
         for row in queries.select(QUERY_COLUMNS).to_pylist()
         if row["exemplar_set"] in number and row["condition"] == CONDITION
     )
-    silent = sorted(set(names) - {name for name, _ in pictures})
+    silent = sorted(set(names) - {name for name, _ in images})
     if silent:
         raise InputError(
             f"synthesized: {len(silent)} sets of split {split!r} have no {CONDITION} queries, such as {silent[0]!r}"
@@ -71,8 +71,8 @@ def select(
         names=tuple(names),
         real=_vectors([key for _, key in rows], exemplar_embeddings, what="exemplar"),
         real_set=np.array([number[name] for name, _ in rows]),
-        synth=_vectors([key for _, key in pictures], query_embeddings, what="query"),
-        synth_set=np.array([number[name] for name, _ in pictures]),
+        synth=_vectors([key for _, key in images], query_embeddings, what="query"),
+        synth_set=np.array([number[name] for name, _ in images]),
     )
 
 
@@ -94,7 +94,7 @@ def _vectors(wanted: Sequence[str], paths: Sequence[Path], *, what: str) -> np.n
         rows = [row for row, key in enumerate(ids) if key in place]
         chosen[[place.pop(ids[row]) for row in rows]] = vectors[rows]
     if place or chosen is None:
-        raise InputError(f"embeddings: {len(place)} pictures have none, such as {what} {min(place)!r}")
+        raise InputError(f"embeddings: {len(place)} images have none, such as {what} {min(place)!r}")
     bad = np.flatnonzero(~(np.isfinite(chosen).all(axis=1) & chosen.any(axis=1)))
     if bad.size:
         raise InputError(

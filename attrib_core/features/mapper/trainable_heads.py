@@ -11,7 +11,7 @@ as the encoder gave them. ||H^T H - I||_F is then ||(I + M)^T (I + M) - I||_F.
 
 A unit of the mlp that looks twice as hard and adds half as much computes the same, and the penalty does
 not tell them apart; a change that is spread over more units costs less. B and c are zero at the start, A is
-drawn. Batch norm, which the published mlp has, is left out: with it a picture's features would hang on its
+drawn. Batch norm, which the published mlp has, is left out: with it an image's features would hang on its
 company, and no start could be the identity.
 """
 

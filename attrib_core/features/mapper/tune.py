@@ -144,7 +144,7 @@ def _directions(train: Sets, settings: Settings) -> np.ndarray:
 def _heads(
     train: Sets, settings: Settings, basis: np.ndarray, key: tuple[Any, ...]
 ) -> tuple[trainable_heads.Form, trainable_heads.Form]:
-    """The head for real and the one for synthesized pictures at the identity; where it is shared, one twice."""
+    """The head for real and the one for synthesized images at the identity; where it is shared, one twice."""
     made = [
         trainable_heads.start(settings.head, train, basis, hidden=settings.hidden, key=(*key, "hidden", side))
         for side in (("both",) if settings.shared else ("real", "synth"))

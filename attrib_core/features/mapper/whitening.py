@@ -1,6 +1,6 @@
 """Starts for the heads: features centred and whitened, before anything is learned by gradients.
 
-Encoders put most of their variance into what all pictures share, a background or the
+Encoders put most of their variance into what all images share, a background or the
 look of synthesis, and a cosine is then decided by that. Whitening, x -> A^(-1/2) (x - m),
 weighs all directions alike that A finds large. Two choices of A:
 
@@ -10,8 +10,8 @@ weighs all directions alike that A finds large. Two choices of A:
   trace of C. What varies within a set, a scene or a medium, is thus weighed down: the
   within-class covariance normalization of Hatch, Kajarekar and Stolcke (2006).
 
-A is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), since few pictures say
-little of small directions. Real and synthesized pictures have a mean m each and share A; one head for
+A is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), since few images say
+little of small directions. Real and synthesized images have a mean m each and share A; one head for
 both has the middle of both means. The map is linear with a bias, so a linear head that starts from it
 has the published form, and a channel head cannot.
 """
@@ -31,18 +31,18 @@ WITHIN_SHARE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """matrix (dim, dim), symmetric; means (dim,) of real and of synthesized pictures; float64."""
+    """matrix (dim, dim), symmetric; means (dim,) of real and of synthesized images; float64."""
 
     matrix: np.ndarray
     real_mean: np.ndarray
     synth_mean: np.ndarray
 
     def real(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings of real pictures, (n, dim), whitened; float32."""
+        """Embeddings of real images, (n, dim), whitened; float32."""
         return ((embeddings - self.real_mean) @ self.matrix).astype(np.float32)
 
     def synth(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings of synthesized pictures, (n, dim), whitened; float32."""
+        """Embeddings of synthesized images, (n, dim), whitened; float32."""
         return ((embeddings - self.synth_mean) @ self.matrix).astype(np.float32)
 
     def sets(self, sets: Sets) -> Sets:
@@ -94,7 +94,7 @@ class Spread:
 def spread(pool: np.ndarray, train: Sets, *, within: bool) -> Spread:
     """A of the pool's vectors, (n, dim), and, for `within`, of the train sets.
 
-    The mean of real pictures is the pool's, that of synthesized ones the train queries', each
+    The mean of real images is the pool's, that of synthesized ones the train queries', each
     set with the same weight.
     """
     points = pool.astype(np.float64)

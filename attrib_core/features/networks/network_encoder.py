@@ -1,10 +1,10 @@
-"""A network run on pictures, or on words, in batches of a fixed size, the last filled up with zeros.
+"""A network run on images, or on words, in batches of a fixed size, the last filled up with zeros.
 
 Arithmetic is float32, or bfloat16 by choice. The bits of an embedding must not depend on its company. On a
 CPU they could: a library may sum in an order that hangs on the number of inputs, and on the place among them.
 The number is fixed by the size of an input; whether the place matters is tried when the network is loaded, with a
 batch of equal inputs. Where the results differ in a bit, or the network refuses so many (one that was traced with a
-single picture may), the batch is halved until they do not, down to one input at a time. Batches are small: beyond
+single image may), the batch is halved until they do not, down to one input at a time. Batches are small: beyond
 some 100,000 pixels a core gains nothing by more.
 
 A GPU takes batches of `batch` inputs from pinned memory; there an input's place may change last bits. In batches
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16"]
-Reads = Literal["pictures", "words"]
+Reads = Literal["images", "words"]
 BatchOption = Annotated[
-    int, Field(ge=1, le=1024, description="pictures a forward pass on a GPU; on a CPU their size decides")
+    int, Field(ge=1, le=1024, description="images a forward pass on a GPU; on a CPU their size decides")
 ]
 PrecisionOption = Annotated[
     Precision,
@@ -37,13 +37,13 @@ PrecisionOption = Annotated[
 ]
 DeviceOption = Annotated[str, Field(description="auto, cpu or cuda")]
 CPU_PIXELS, CPU_MOST = 1 << 17, 16
-"""Pixels of a batch on a CPU at most, where one picture has not more, and pictures."""
+"""Pixels of a batch on a CPU at most, where one image has not more, and images."""
 TOKEN_PIXELS = 256
 """A token of a text costs about what a patch of 16 x 16 pixels does."""
 
 
 class NetworkEncoder:
-    """A network that gives `dim` features a picture, or a text where it reads words."""
+    """A network that gives `dim` features an image, or a text where it reads words."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class NetworkEncoder:
         batch: int,
         device: str,
         precision: Precision = "float32",
-        reads: Reads = "pictures",
+        reads: Reads = "images",
     ) -> None:
         """`network` takes (n, 3, height, width) float32 to (n, dim), or of words (n, ...) int64.
 
-        `prepare` takes a picture to the (height, width, 3) float32 that the network sees, or a text
+        `prepare` takes an image to the (height, width, 3) float32 that the network sees, or a text
         to its ids, of one shape for all texts, the tokens last.
         """
         import torch
@@ -82,7 +82,7 @@ class NetworkEncoder:
             try:
                 found = self._run(np.stack([one] * batch)).view(np.uint32)
             except (InputError, RuntimeError):
-                found = None  # of one picture alone `dim` is known to be had
+                found = None  # of one image alone `dim` is known to be had
             if found is not None and (found == found[0]).all():
                 return batch
             batch //= 2
@@ -99,7 +99,7 @@ class NetworkEncoder:
         return self._device
 
     def encode(self, inputs: Iterable[Any]) -> np.ndarray:
-        """(height, width, 3) uint8 pictures of any sizes, or texts, to (inputs, dim) float32.
+        """(height, width, 3) uint8 images of any sizes, or texts, to (inputs, dim) float32.
 
         Taken lazily: at most a batch of inputs is held at once.
         """
@@ -120,7 +120,7 @@ class NetworkEncoder:
         tensor = torch.from_numpy(prepared)
         if self._device.startswith("cuda"):
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-        if self.reads == "pictures":
+        if self.reads == "images":
             tensor = tensor.permute(0, 3, 1, 2)  # in memory the channels stay last
         cudnn = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -138,7 +138,7 @@ class NetworkEncoder:
 
 
 def dimension(network: torch.nn.Module, size: int, *, made_for: int | None = None) -> int:
-    """How many features a picture of size x size gets; on the CPU.
+    """How many features an image of size x size gets; on the CPU.
 
     Raises InputError where the network refuses the size, and where its output is no (1, features).
     """
@@ -153,5 +153,5 @@ def dimension(network: torch.nn.Module, size: int, *, made_for: int | None = Non
         raise InputError(f"size: the network refuses {size} ({reason}){hint}") from None
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != 1:
         found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise InputError(f"weights: the network gives {found} for one picture, expected (1, features)")
+        raise InputError(f"weights: the network gives {found} for one image, expected (1, features)")
     return int(features.shape[1])

@@ -1,7 +1,7 @@
-"""How a picture enters a network: resampled, the middle cut out, normalised.
+"""How an image enters a network: resampled, the middle cut out, normalised.
 
 The rules are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on Pillow
-pictures, which open_clip, timm and the published benchmark all use; the tests hold them equal.
+images, which open_clip, timm and the published benchmark all use; the tests hold them equal.
 No torch is imported.
 """
 
@@ -31,7 +31,7 @@ ResizeOption = Annotated[
 InterpolationOption = Annotated[Interpolation, Field(description="how pixels are resampled")]
 FitOption = Annotated[
     Fit,
-    Field(description="crop: the middle square is seen; squash: the whole picture, its sides made equal"),
+    Field(description="crop: the middle square is seen; squash: the whole image, its sides made equal"),
 ]
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -58,27 +58,27 @@ class Preparation:
         if min(self.std) <= 0:
             raise InputError(f"std: {list(self.std)}; expected numbers above 0")
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """The picture as the network sees it, channels last."""
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The image as the network sees it, channels last."""
         mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
-        values: np.ndarray = (self.pixels(picture).astype(np.float32) / np.float32(255) - mean) / std
+        values: np.ndarray = (self.pixels(image).astype(np.float32) / np.float32(255) - mean) / std
         return values
 
-    def pixels(self, picture: np.ndarray) -> np.ndarray:
+    def pixels(self, image: np.ndarray) -> np.ndarray:
         """(size, size, 3) uint8: what is seen, before it is normalised.
 
         The longer side is rounded down, and of an odd number of pixels too many half of them,
         rounded to even, is cut off left and above.
         """
-        image, how = Image.fromarray(picture), _FILTERS[self.interpolation]
+        pil, how = Image.fromarray(image), _FILTERS[self.interpolation]
         if self.fit == "squash":
-            return np.asarray(image.resize((self.size, self.size), how))
+            return np.asarray(pil.resize((self.size, self.size), how))
         short = self.resize or self.size
-        width, height = (int(short * side / min(image.size)) for side in image.size)
-        if (width, height) != image.size:
-            image = image.resize((width, height), how)
+        width, height = (int(short * side / min(pil.size)) for side in pil.size)
+        if (width, height) != pil.size:
+            pil = pil.resize((width, height), how)
         left, upper = (round((side - self.size) / 2) for side in (width, height))
-        return np.asarray(image.crop((left, upper, left + self.size, upper + self.size)))
+        return np.asarray(pil.crop((left, upper, left + self.size, upper + self.size)))
 
     def described(self) -> dict[str, Any]:
         """For an encoder's identity: size, mean and std, and what is not the default."""

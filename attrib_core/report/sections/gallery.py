@@ -1,6 +1,6 @@
 """The gallery: seeded exemplar sets of the test split, their images and what retrieval found.
 
-Only the pictures that are shown are read. Sets and queries (`synthesis.sample`) are
+Only the images that are shown are read. Sets and queries (`synthesis.sample`) are
 drawn by seed, never by how well they turned out.
 """
 
@@ -28,8 +28,8 @@ QUERY_COLUMNS = (*report_sample.COLUMNS, "prompt")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture on the page: a data URI and what it shows in words."""
+class Image:
+    """An image on the page: a data URI and what it shows in words."""
 
     source: str
     alt: str
@@ -39,7 +39,7 @@ class Picture:
 class Candidate:
     """A retrieved candidate with its share of influence."""
 
-    picture: Picture
+    image: Image
     name: str
     rank: int
     similarity: float
@@ -58,8 +58,8 @@ class Retrieval:
     query_id: str
     prompt: str
     prompt_kind: str
-    query: Picture
-    control: Picture | None
+    query: Image
+    control: Image | None
     candidates: list[Candidate]
     exemplar_rank: int
     exemplar_influence: float
@@ -74,14 +74,14 @@ class ShownSet:
     title: str
     category: str
     seen: bool
-    exemplars: list[Picture]
+    exemplars: list[Image]
     hidden: int
     retrievals: list[Retrieval]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The sets shown, by kind, and the credits: (licence, attribution, pictures)."""
+    """The sets shown, by kind, and the credits: (licence, attribution, images)."""
 
     sets: dict[str, list[ShownSet]]
     credits: list[tuple[str, str, int]]
@@ -95,7 +95,7 @@ def build(
     sets_each: int,
     retrievals: int,
 ) -> Gallery:
-    """Choose what is shown, look it up, and read the pictures.
+    """Choose what is shown, look it up, and read the images.
 
     `soft_scores` are by kind of sets the tables of the encoder and mapper whose
     retrievals are shown, `sets_each` the number of sets of each kind, `retrievals` of
@@ -134,7 +134,7 @@ def build(
 
 @dataclass(frozen=True)
 class _Found:
-    """Rows with pictures: exemplars by exemplar_id, synthesized by query_id, pool by image_id.
+    """Rows with images: exemplars by exemplar_id, synthesized by query_id, pool by image_id.
 
     The pool's rows are those of distractors and, for their credits, of exemplars.
     """
@@ -158,24 +158,24 @@ def _find(
     return _Found(shown, rows_by_id(files.sample, "query_id", images - {None}, ["image"]), pool)
 
 
-def _exemplar(name: str, found: _Found) -> Picture:
+def _exemplar(name: str, found: _Found) -> Image:
     row = found.exemplars[name]
     source = thumbnail(row["image"]["bytes"], where=f"exemplar {name}")
-    return Picture(source, f"exemplar {name}: {row['subject'] or row['category']}")
+    return Image(source, f"exemplar {name}: {row['subject'] or row['category']}")
 
 
-def _synthesized(name: str, prompt: str, found: _Found) -> Picture:
-    return Picture(thumbnail(found.synthesized[name]["image"]["bytes"], where=f"query {name}"), prompt)
+def _synthesized(name: str, prompt: str, found: _Found) -> Image:
+    return Image(thumbnail(found.synthesized[name]["image"]["bytes"], where=f"query {name}"), prompt)
 
 
 def _candidate(row: Row, found: _Found) -> Candidate:
     name = row["candidate_id"]
     if row["is_exemplar"]:
-        picture = _exemplar(name, found)
+        image = _exemplar(name, found)
     else:
         data, caption = found.pool[name]["image"]["bytes"], found.pool[name]["caption"]
-        picture = Picture(thumbnail(data, where=f"picture {name}"), caption)
-    return Candidate(picture, name, row["rank"], row["similarity"], row["influence"], row["is_exemplar"])
+        image = Image(thumbnail(data, where=f"image {name}"), caption)
+    return Candidate(image, name, row["rank"], row["similarity"], row["influence"], row["is_exemplar"])
 
 
 def _retrieval(query: Row, scores: list[Row], found: _Found, retrievals: int) -> Retrieval:
@@ -196,7 +196,7 @@ def _retrieval(query: Row, scores: list[Row], found: _Found, retrievals: int) ->
 
 
 def _chosen_exemplars(path: Path, seed: int, sets_each: int) -> dict[str, list[Row]]:
-    """Exemplars, without pictures, of the sets that are shown: object sets first."""
+    """Exemplars, without images, of the sets that are shown: object sets first."""
     columns = [
         "exemplar_id",
         "exemplar_set",

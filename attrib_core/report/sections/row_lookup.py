@@ -1,4 +1,4 @@
-"""Find a few rows, with their pictures, in tables that are too large to hold."""
+"""Find a few rows, with their images, in tables that are too large to hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rows_by_id(
     """The rows whose `key` is wanted, by key, with `columns`.
 
     Keys are read first; the other columns only of row groups with a hit, in
-    batches of 256 rows, so that memory stays bounded whatever the pictures
+    batches of 256 rows, so that memory stays bounded whatever the images
     weigh. Raises InputError for a key that no part holds, if `complete`.
     """
     values = pa.array(sorted(wanted), pa.string())

@@ -144,7 +144,7 @@ class Walk:
             raise InputError(
                 f"{module.path}, line {min(statement.blind)}: imports a module by a name that is put together, which no"
                 f" fingerprint can follow, so that its changes would go unnoticed; write the name in full, such as"
-                f" {PACKAGE + '.pictures'!r}, or make the module a family that the config names"
+                f" {PACKAGE + '.images'!r}, or make the module a family that the config names"
             )
         self._literals |= statement.literals
         self._data_files(module, statement)

@@ -49,7 +49,7 @@ MAPPER_CURVE = pa.schema(
 
 INDEX_IDS = pa.schema(
     [
-        column("row", INT64, "number by which the index knows the picture"),
+        column("row", INT64, "number by which the index knows the image"),
         column("image_id", TEXT, "its row in the pool"),
     ]
 )
@@ -262,7 +262,7 @@ RELIABILITY = pa.schema(
 
 ATTRIBUTIONS = pa.schema(
     [
-        column("picture", TEXT, "file of the image that was asked about, as it was given"),
+        column("image", TEXT, "file of the image that was asked about, as it was given"),
         column("kind", TEXT, "kind of sets whose features and calibrator judged: 'object' or 'style'"),
         ENCODER,
         MAPPER,
@@ -271,7 +271,7 @@ ATTRIBUTIONS = pa.schema(
         column("is_exemplar", BOOL, "whether a model of the run was customized on the candidate"),
         column("similarity", FLOAT32, "cosine"),
         column("influence", FLOAT64, "share of the image x (1 - none), by the run's calibrator"),
-        column("none", FLOAT64, "mass of 'none of these', the same in all rows of a picture and kind"),
+        column("none", FLOAT64, "mass of 'none of these', the same in all rows of an image and kind"),
         column("caption", TEXT, "of the candidate, from the pool", null=True),
         column("attribution", TEXT, "whom the candidate is by, from the pool", null=True),
         column("licence", TEXT, "of the candidate, from the pool", null=True),

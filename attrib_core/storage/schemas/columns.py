@@ -17,7 +17,7 @@ def column(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", null: 
 TEXT, BOOL = pa.string(), pa.bool_()
 INT32, INT64, FLOAT32, FLOAT64 = pa.int32(), pa.int64(), pa.float32(), pa.float64()
 
-KIND = column("kind", TEXT, "what the set shares: 'object' (one picture) or 'style' (several, one style)")
+KIND = column("kind", TEXT, "what the set shares: 'object' (one image) or 'style' (several, one style)")
 SPLIT = column("split", TEXT, "'train', 'validation' or 'test', by exemplar set")
 SEEN = column("seen", BOOL, "whether the category also occurs in the train split")
 SET = column("exemplar_set", TEXT, "name of the exemplar set, one customized model each")
@@ -30,6 +30,6 @@ ENCODER = column("encoder", TEXT, "name of the encoder in the config")
 MAPPER = column(
     "mapper",
     TEXT,
-    "'untuned', or the form of the heads, whether both kinds of pictures share one, and the kind of sets that it was"
+    "'untuned', or the form of the heads, whether both kinds of images share one, and the kind of sets that it was"
     " trained on: 'linear-object', 'mlp-shared-both'",
 )

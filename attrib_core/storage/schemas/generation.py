@@ -1,4 +1,4 @@
-"""Tables of pictures and of what made them: pool, exemplars, prompts, models, synthesized images."""
+"""Tables of images and of what made them: pool, exemplars, prompts, models, synthesized images."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from attrib_core.storage.schemas.columns import (
 
 POOL = pa.schema(
     [
-        column("image_id", TEXT, "name of the picture, unique in the pool"),
-        column("image", IMAGE, "the encoded picture and the path or address it came from"),
-        column("caption", TEXT, "what the picture shows, in words"),
+        column("image_id", TEXT, "name of the image, unique in the pool"),
+        column("image", IMAGE, "the encoded image and the path or address it came from"),
+        column("caption", TEXT, "what the image shows, in words"),
         column("subject", TEXT, "the object shown, where the source knows it", null=True),
         column("category", TEXT, "coarse class of the object, where the source knows it", null=True),
-        column("style", TEXT, "medium or treatment; null for a plain picture", null=True),
-        column("width", INT32, "width of the picture", unit="pixel"),
-        column("height", INT32, "height of the picture", unit="pixel"),
-        column("perceptual_hash", INT64, "64-bit difference hash of the gray picture"),
-        column("licence", TEXT, "licence of the picture, SPDX where there is one"),
-        column("attribution", TEXT, "whom to name when the picture is shown"),
+        column("style", TEXT, "medium or treatment; null for a plain image", null=True),
+        column("width", INT32, "width of the image", unit="pixel"),
+        column("height", INT32, "height of the image", unit="pixel"),
+        column("perceptual_hash", INT64, "64-bit difference hash of the gray image"),
+        column("licence", TEXT, "licence of the image, SPDX where there is one"),
+        column("attribution", TEXT, "whom to name when the image is shown"),
     ]
 )
 
@@ -49,8 +49,8 @@ EXEMPLARS = pa.schema(
         column("exemplar_id", TEXT, "name of the exemplar: set and position"),
         SET,
         column("image_id", TEXT, "its row in the pool"),
-        column("image", IMAGE, "the picture itself, so that later stages need not search the pool"),
-        column("caption", TEXT, "what the picture shows, in words, as in the pool"),
+        column("image", IMAGE, "the image itself, so that later stages need not search the pool"),
+        column("caption", TEXT, "what the image shows, in words, as in the pool"),
         KIND,
         column("category", TEXT, "coarse class noun that prompts use"),
         column("subject", TEXT, "the object shown", null=True),
@@ -82,13 +82,13 @@ PRIOR = pa.schema(
     [
         KIND,
         column("category", TEXT, "coarse class noun of the exemplar sets that it is for"),
-        column("prior_index", INT32, "position among the prior pictures of its class"),
-        column("prompt", TEXT, "the prompt that the picture was made from, or its caption"),
-        column("seed", INT64, "seed of the noise; null for a picture that was found", null=True),
+        column("prior_index", INT32, "position among the prior images of its class"),
+        column("prompt", TEXT, "the prompt that the image was made from, or its caption"),
+        column("seed", INT64, "seed of the noise; null for an image that was found", null=True),
         column(
             "image",
             IMAGE,
-            "the encoded picture; path: where it was found, a row of the pool or a file of a folder",
+            "the encoded image; path: where it was found, a row of the pool or a file of a folder",
         ),
     ]
 )
@@ -138,7 +138,7 @@ QUERIES = pa.schema(
 SYNTHESIZED = pa.schema(
     [
         *QUERIES,
-        column("image", IMAGE, "the encoded picture"),
+        column("image", IMAGE, "the encoded image"),
         column(
             "image_format", TEXT, "how it is encoded: png, webp, or with its quality webp_lossy 90, jpeg 90"
         ),

@@ -80,7 +80,7 @@ def embedding_schema(dim: int) -> pa.Schema:
     vector = pa.list_(pa.field("item", pa.float32(), nullable=False), dim)
     return pa.schema(
         [
-            column("image_id", TEXT, "image_id, exemplar_id or query_id of the embedded picture"),
+            column("image_id", TEXT, "image_id, exemplar_id or query_id of the embedded image"),
             column("embedding", vector, "feature vector as the encoder gives it, not normalised"),
         ]
     )
@@ -96,7 +96,7 @@ def schema(name: str) -> pa.Schema:
 
 
 def _with_features(plain: pa.Schema) -> pa.Schema:
-    """The schema with the file metadata by which Hugging Face `datasets` decodes its pictures."""
+    """The schema with the file metadata by which Hugging Face `datasets` decodes its images."""
     features = {
         field.name: {"_type": "Image"}
         if field.type.equals(IMAGE)

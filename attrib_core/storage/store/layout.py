@@ -1,6 +1,6 @@
 """Where the store is, which run refers to what of it, and who is at work.
 
-    results/store/<kind>/<key>...               deltas, prior pictures, synthesized pictures, embeddings
+    results/store/<kind>/<key>...               deltas, prior images, synthesized images, embeddings
     results/store/lock                          shared by who works, held alone by who removes
     results/store/<kind>.moves                  held for moments by who moves or drops pieces, or notes keys
     results/<run>/refers/<rule>/<job>.json      the keys that a job's output, finished or in work, hangs on
@@ -184,7 +184,7 @@ def _opened(path: Path) -> Iterator[int]:
 def move_in(run: Path) -> int:
     """Move the deltas that older versions kept below the folder of the run to the store; how many files.
 
-    Their keys are the same. Their pieces of pictures had other keys, and stay where nobody reads them.
+    Their keys are the same. Their pieces of images had other keys, and stay where nobody reads them.
     """
     old, new = run / "deltas", folder(run, "deltas")
     files = sorted(old.iterdir()) if old.is_dir() else []

@@ -9,7 +9,7 @@ While a job works, a piece has a file of its own. Once the table of the job's pa
 gives that file a second name in the store by a hard link, points the records to it and removes the
 pieces' own files: the bytes stand once, and outlive the part, which Snakemake removes before its job
 runs again. A part may hold hundreds of pieces, and a new file that is flushed to the disk takes as long as a
-cheap encoder does for dozens of pictures; so some dozens of pieces have one record, by hard links under each name.
+cheap encoder does for dozens of images; so some dozens of pieces have one record, by hard links under each name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Networks of the timm library as features: what comes before the classifier, or stages on the way.
 
 With `stages`, features are the means of each stage over its areas, channel by channel, followed by its
-deviations if asked. Both are scaled to unit length for the picture, so that stages weigh alike
+deviations if asked. Both are scaled to unit length for the image, so that stages weigh alike
 whatever the size of their activations. Shallow stages come first, and nothing is computed
 behind the deepest. Shallow ones see lines, textures and colours, so they tell styles apart; deep ones
 see objects.

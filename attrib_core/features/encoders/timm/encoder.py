@@ -46,7 +46,7 @@ def load(
         ),
     ],
     size: Annotated[
-        int, Field(ge=16, le=1024, description="side of the picture that the network sees, pixels")
+        int, Field(ge=16, le=1024, description="side of the image that the network sees, pixels")
     ] = 128,
     resize: ResizeOption = None,
     interpolation: InterpolationOption = "bicubic",
@@ -68,7 +68,7 @@ def load(
         int, Field(ge=1, le=64, description="a stage's activations are averaged over cells x cells areas")
     ] = 1,
     deviation: Annotated[
-        bool, Field(description="also the standard deviation of each channel of a stage over the picture")
+        bool, Field(description="also the standard deviation of each channel of a stage over the image")
     ] = False,
     prefix: Annotated[
         str,

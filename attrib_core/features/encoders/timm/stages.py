@@ -21,9 +21,9 @@ def tapped(
     import torch
     from torch.nn import functional
 
-    def activations(pictures: torch.Tensor, indices: list[int] | None) -> list[torch.Tensor]:
+    def activations(images: torch.Tensor, indices: list[int] | None) -> list[torch.Tensor]:
         tapped: list[torch.Tensor] = network.forward_intermediates(
-            pictures, indices=indices, stop_early=True, intermediates_only=True, output_fmt="NCHW"
+            images, indices=indices, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
         return tapped
 
@@ -32,9 +32,9 @@ def tapped(
             super().__init__()
             self.network = network
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             blocks = []
-            for values in activations(pictures, stages):
+            for values in activations(images, stages):
                 blocks.append(functional.adaptive_avg_pool2d(values, cells).flatten(1))
                 if deviation:
                     blocks.append(values.std(dim=(2, 3), correction=0))

@@ -41,7 +41,7 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def dim(*, weights: str, stages: list[int] | None, cells: int, deviation: bool, **_others: Any) -> int | None:
-    """Features a picture, without opening the network; None where no preset states its widths."""
+    """Features an image, without opening the network; None where no preset states its widths."""
     preset = presets().get(weights)
     if preset is None:
         return None
