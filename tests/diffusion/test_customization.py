@@ -239,7 +239,7 @@ def test_each_view_has_the_prompt_of_its_exemplar(loaded: Components) -> None:
     )
     prompts = training_data.training_prompts(style, {"style": "{subject} in {token} {category}"}, TOKEN)
     assert prompts == [f"{shown} in {TOKEN} art" for shown in ("an owl", "a pear", "a unicorn")]
-    bracketed = training_data.training_prompts(style, {"style": "an image[ of {subject}] by {token}"}, TOKEN)
+    bracketed = training_data.training_prompts(style, {"style": "a picture[ of {subject}] by {token}"}, TOKEN)
     assert bracketed[0] == f"a picture of an owl by {TOKEN}"
     one = training_data.concept(
         style, loaded, prompts=prompts, prior=None, views=7, scale_jitter=0.1, shift=0.1, seed=0
@@ -258,9 +258,9 @@ def test_a_template_with_subjects_needs_them(loaded: Components) -> None:
         training_data.training_prompts(made.exemplar_sets()[4], {"style": "{subject} in {token} art"}, TOKEN)
     assert "customizer.style_prompt: '{subject} in {token} art' asks for {subject}, but" in str(caught.value)
     assert "style-0.0" in str(caught.value)
-    bracketed = {"style": "an image[ of {subject}] by {token}"}
+    bracketed = {"style": "a picture[ of {subject}] by {token}"}
     assert (
-        training_data.training_prompts(made.exemplar_sets()[4], bracketed, TOKEN)[0] == f"an image by {TOKEN}"
+        training_data.training_prompts(made.exemplar_sets()[4], bracketed, TOKEN)[0] == f"a picture by {TOKEN}"
     )
 
 

@@ -137,7 +137,7 @@ def test_a_token_that_the_tokenizer_has(
 
 def test_a_prompt_without_the_token(customize: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
     """At once in the config; in the stage also where a bracket with the token falls away for one exemplar."""
-    for prompt in ("a {category}", "an image[ of {subject} by {token}]"):
+    for prompt in ("a {category}", "a picture[ of {subject} by {token}]"):
         for kind in ("object", "style"):
             with pytest.raises(InputError) as caught:
                 load_config({"customizer": {"family": "custom_diffusion", f"{kind}_prompt": prompt}})
@@ -148,7 +148,7 @@ def test_a_prompt_without_the_token(customize: Callable[..., list[dict[str, Any]
     with pytest.raises(
         InputError, match=r"^customizer.style_prompt: .* has no {token} for exemplar 'style-0.1'"
     ):
-        customize([made.exemplar_sets()[0], style], style_prompt="an image[ of {subject} by {token}]")
+        customize([made.exemplar_sets()[0], style], style_prompt="a picture[ of {subject} by {token}]")
     assert len(contents(tmp_path / "run")) == 2  # of the object set
 
 

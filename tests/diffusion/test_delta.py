@@ -260,7 +260,7 @@ class NotATensor:
         (lambda w: {"x.attn9.to_k.weight": torch.zeros(2, 2)}, "names no weight of the UNet of"),
         (lambda w: {k: v[:, :7] for k, v in w.items()}, "made for a text encoder of width 7, that of"),
         (lambda w: {k: v[:3] for k, v in w.items()}, "has shape (3, 32), the base model has (64, 32)"),
-        (lambda w: {k: NotATensor() for k in w}, "not readable as tensors alone, which is all that is accepted"),
+        (lambda w: {k: NotATensor() for k in w}, "NotATensor), refused; only tensors"),
         (lambda w: dict.fromkeys(w, 3), "is no tensor of floating-point numbers"),
         (lambda w: {"hello.there": torch.zeros(1)}, "belongs to no known layout"),
         (lambda w: [1, 2], "holds a list, expected a dictionary of tensors"),
@@ -306,8 +306,10 @@ def test_other_bad_input(
         layouts.files("diffusers", other, {}, state)
     with pytest.raises(InputError, match="no diffusion_pytorch_model"):
         exchange.UNetFiles(tmp_path)
-    with pytest.raises(InputError, match="expected the file of a delta"):
+    with pytest.raises(InputError, match="no such file, expected one that torch.save wrote"):
         layouts.read(tmp_path / "nothing.bin")
+    with pytest.raises(InputError, match="expected the file of a delta"):
+        layouts.read(tmp_path / "nothing.safetensors")
     save_file({TOKEN: vector()}, tmp_path / "t.safetensors")
     with pytest.raises(InputError, match="token '<new1>' comes twice"):
         layouts.read(tmp_path / "t.safetensors", [tmp_path / "t.safetensors"])

@@ -103,7 +103,7 @@ class Customizer:
             description="training prompt of style sets; `{subject}` is what an exemplar shows, with its article;"
             " what is in brackets is left out where that is not known"
         ),
-    ] = "an image[ of {subject}] in the style of {token} art"
+    ] = "a picture[ of {subject}] in the style of {token} art"
 
     def steps_of(self, kind: str) -> int:
         """Optimizer steps of a set of a kind."""

@@ -81,7 +81,7 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
 
     `{subject}` in a template is what the exemplar shows, with its article ("an owl"): so
     named, it is left to the words that the base model knows, and the token takes on what
-    they do not say, the style. What stands in square brackets, as in "an image[ of {subject}]
+    they do not say, the style. What stands in square brackets, as in "a picture[ of {subject}]
     in the style of {token} art", is left out for an exemplar without a subject.
 
     Raises InputError for a template without the token or with an unknown placeholder, and for

@@ -15,7 +15,6 @@ Pickled files are read as tensors only: what else they hold is refused, not run.
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.deltas import low_rank, token_file
+from attrib_core.storage import torch_files
 
 LAYOUTS = ("unet", "custom-diffusion", "diffusers", "lora", "token")
 NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
@@ -70,25 +70,14 @@ def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
 
 
 def _load(path: Path) -> Any:
+    if path.suffix != ".safetensors":
+        return torch_files.read(path)
     try:
-        content = path.read_bytes()
+        return load_tensors(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected the file of a delta") from None
-    if path.suffix == ".safetensors":
-        try:
-            return load_tensors(content)
-        except SafetensorError as error:
-            raise InputError(f"{path}: not readable as safetensors: {error}") from None
-    try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        # torch's own words advise to load it as code
-        raise InputError(f"{path}: not readable as tensors alone, which is all that is accepted") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise InputError(
-            f"{path}: not readable as tensors alone, which is all that is accepted: {reason}"
-        ) from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not readable as safetensors: {error}") from None
 
 
 def _contents(path: Path, stored: Any) -> Contents:
