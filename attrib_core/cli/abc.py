@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.cli import abc_calibrate, abc_embed, abc_options, abc_tune
-from attrib_core.cli.console import told
+from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_folder
 from attrib_core.common.errors import InputError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attrib_core.abc_benchmark.feature_files import Matrix
     from attrib_core.abc_benchmark.mapper_files import Mapper
     from attrib_core.abc_benchmark.test_cases import Queries, TestCase
-    from attrib_core.attribution.metrics.measure import System
+    from attrib_core.attribution.metrics.query_groups import System
 
 
 def add(commands: Any, *, mapper: type[BaseModel]) -> None:
@@ -138,7 +138,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.bootstrap < 1:
         raise InputError(f"--bootstrap: {arguments.bootstrap}, expected at least 1")
     check_folder(arguments.out)
-    with told("abc evaluate"):
+    with log_to_stderr("abc evaluate"):
         pool = feature_files.open_pool(arguments.pool)
         mapper = mapper_files.read_mapper(arguments.mapper) if arguments.mapper else mapper_files.UNTUNED
         tests = [test_cases.read_test(path) for path in arguments.test]
@@ -221,7 +221,7 @@ def export(arguments: argparse.Namespace) -> int:
     from attrib_core.abc_benchmark import export_run as writing
 
     check_folder(arguments.out)
-    with told("abc export"):
+    with log_to_stderr("abc export"):
         for path in writing.export(
             arguments.folder, encoder=arguments.encoder, splits=arguments.splits, out=arguments.out
         ):

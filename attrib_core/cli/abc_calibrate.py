@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.cli import abc_options
-from attrib_core.cli.console import told
+from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_folder
 from attrib_core.common.errors import InputError
 
@@ -115,7 +115,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         shown=arguments.top_k, absent_share=arguments.absent_share, pool_shares=arguments.pool_shares,
         bootstrap=arguments.bootstrap, seed=arguments.seed,
     )  # fmt: skip
-    with told("abc calibrate"), ExitStack() as stack:
+    with log_to_stderr("abc calibrate"), ExitStack() as stack:
         pool = feature_files.open_pool(arguments.pool)
         mapper = mapper_files.read_mapper(arguments.mapper) if arguments.mapper else mapper_files.UNTUNED
         given = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from attrib_core.cli.console import told
+from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_pth
 from attrib_core.common.errors import InputError
 
@@ -65,7 +65,7 @@ def embed(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     section = of_cases.section(arguments.encoder, arguments.config, arguments.options)
-    with told("abc embed"):
+    with log_to_stderr("abc embed"):
         encoder = encoder_protocol.load(section, where="--encoder", device=arguments.device)
         if arguments.pool is not None:
             lines = embed_pool.embed(

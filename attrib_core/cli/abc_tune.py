@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.cli import abc_options
-from attrib_core.cli.console import told
+from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_pth
 from attrib_core.common.errors import InputError
 from attrib_core.common.validation import validated
@@ -100,7 +100,7 @@ def tune(arguments: argparse.Namespace) -> int:
     try:
         values = _settings(arguments)
         check_pth(arguments.out)
-        with told("abc tune"):
+        with log_to_stderr("abc tune"):
             pool = feature_files.open_pool(arguments.pool)
             train, validation = (_tests(split, arguments) for split in SPLITS)
             found = _tuned(pool, train, validation, values, arguments.seed)
@@ -179,8 +179,8 @@ def _tuned(pool: Any, train: Any, validation: Any, values: dict[str, Any], seed:
 
 def _write(found: Tuning, values: dict[str, Any], arguments: argparse.Namespace) -> list[Path]:
     """Curve and choice, then the checkpoint: where that stands, the others do."""
-    from attrib_core.abc_benchmark import export_run, mapper_export
-    from attrib_core.storage import tables
+    from attrib_core.abc_benchmark import mapper_export
+    from attrib_core.storage import tables, torch_files
 
     out: Path = arguments.out
     curve, choice = (out.with_name(f"{out.stem}.{end}") for end in ("curve.parquet", "choice.json"))
@@ -189,5 +189,5 @@ def _write(found: Tuning, values: dict[str, Any], arguments: argparse.Namespace)
     }
     tables.write(curve, "mapper_curve", found.curve)
     tables.write_json(choice, found.choice | {"settings": values, "seed": arguments.seed, "files": files})
-    export_run.save(mapper_export.checkpoint(found.heads), out)
+    torch_files.save(mapper_export.checkpoint(found.heads), out)
     return [curve, choice, out]

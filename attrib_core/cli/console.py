@@ -1,4 +1,4 @@
-"""Progress and messages of a command as lines on standard error."""
+"""Show the log of a command on standard error."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from attrib_core.runtime.job import LOGGER
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """While the body runs, what it logs stands on standard error behind the command's name."""
+def log_to_stderr(name: str) -> Iterator[None]:
+    """Write log lines of the body to standard error, each after the command's name."""
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
     level = LOGGER.level

@@ -83,7 +83,7 @@ def import_delta(arguments: argparse.Namespace) -> int:
     from attrib_core.diffusion.deltas import exchange
 
     name = arguments.name or arguments.delta.stem
-    paths, contents = exchange.imported(
+    paths, contents = exchange.import_delta(
         arguments.delta, arguments.token_file, _opened(arguments.base), arguments.out, name
     )
     print(f"{arguments.delta}: {exchange.method(contents)}")
@@ -100,8 +100,8 @@ def export_delta(arguments: argparse.Namespace) -> int:
         raise InputError(f"--rank and --share are for --layout lora, not {arguments.layout!r}")
     base = _opened(arguments.base)
     contents = layouts.read(arguments.delta, arguments.token_file)
-    exchange.check(contents, base, arguments.delta)
-    for path in exchange.exported(
+    exchange.check_fit(contents, base, arguments.delta)
+    for path in exchange.export_delta(
         contents, base, arguments.layout, arguments.out,
         rank=arguments.rank, share=arguments.share, biases=not arguments.without_biases,
     ):  # fmt: skip
@@ -117,9 +117,9 @@ def describe_delta(arguments: argparse.Namespace) -> int:
     base = None
     if arguments.base is not None:
         base = _opened(arguments.base)
-        exchange.check(contents, base, arguments.delta)
+        exchange.check_fit(contents, base, arguments.delta)
     size = sum(path.stat().st_size for path in (arguments.delta, *arguments.token_file))
     print(arguments.delta)
-    for line in exchange.described(contents, size, base):
+    for line in exchange.describe(contents, size, base):
         print(f"  {line}")
     return 0

@@ -1,4 +1,4 @@
-"""Where results may go: looked at before anything is computed."""
+"""Check the `--out` path of a command before anything is computed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from attrib_core.common.errors import InputError
 
 
 def check_folder(path: Path) -> None:
-    """InputError where --out is no folder and can be none, before anything is computed."""
-    found = next(place for place in (path, *path.absolute().parents) if place.exists())
+    """Raise InputError where --out is not a folder that can be written, or created."""
+    found = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not found.is_dir():
         raise InputError(f"--out: {found} is a file, expected a folder or the name of a new one")
-    try:  # by trying, since the mode of a folder does not tell: its file system may be read-only
+    try:  # the mode of a folder is not enough: its file system may be read-only
         TemporaryDirectory(dir=found).cleanup()
     except OSError as error:
         raise InputError(
@@ -22,7 +22,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_pth(path: Path) -> None:
-    """InputError where --out cannot become a file NAME.pth."""
+    """Raise InputError where --out cannot become a file NAME.pth."""
     if path.suffix != ".pth":
         raise InputError(f"--out: {path}, expected a file NAME.pth")
     if path.is_dir():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from attrib_core.cli.docs import documents
 from attrib_core.cli.main import main
+from attrib_core.config.documentation import documents
 from attrib_core.config.schema import Config
 from attrib_core.storage import tables
 
