@@ -11,12 +11,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from attrib_core.abc_benchmark import export_run
-from attrib_core.abc_benchmark.feature_files import describe, load_plain
 from attrib_core.attribution.calibration.calibrators import FORMS, Fitted, of_description
 from attrib_core.attribution.calibration.published_fit import GAIN
 from attrib_core.attribution.calibration.published_form import TEXT, Calibrator
 from attrib_core.common.errors import InputError
+from attrib_core.storage import torch_files
+from attrib_core.storage.torch_files import describe
 
 RELEASED = "released"
 """What the form of a published checkpoint is called."""
@@ -42,11 +42,11 @@ def save(published: Fitted, path: Path) -> None:
     import torch
 
     numbers = published.description["checkpoint"]
-    export_run.save({key: torch.tensor(numbers[key]) for key in ("inv_tau", "bias")}, path)
+    torch_files.save({key: torch.tensor(numbers[key]) for key in ("inv_tau", "bias")}, path)
 
 
 def _checkpoint(path: Path) -> Fitted:
-    content = load_plain(path, in_place=True)
+    content = torch_files.read(path, tensors="mapped")
     if not isinstance(content, dict) or set(content) != {"inv_tau", "bias"}:
         raise InputError(f"{path}: is {describe(content)}, expected a state dict with inv_tau and bias")
     inverse, bias = (_number(path, key, content[key]) for key in ("inv_tau", "bias"))

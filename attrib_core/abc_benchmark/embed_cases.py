@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from attrib_core.abc_benchmark.export_run import save
 from attrib_core.abc_benchmark.test_cases import Description, read_descriptions
 from attrib_core.common import families
 from attrib_core.common.errors import InputError, close_matches
 from attrib_core.features.embedding import encoder_protocol, encoding
 from attrib_core.features.embedding.rows import Row
+from attrib_core.storage import torch_files
 
 
 def section(name: str, config: Path | None, options: Sequence[str]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def embed(
     for kind in kinds:
         content["synth_tensors"][kind] = _tensor(synth[kind], images, encoder, threads)
         yield f"{kind}: {len(synth[kind])} synthesized images"
-    save(content, out)
+    torch_files.save(content, out)
     yield f"wrote {out}"
 
 

@@ -22,7 +22,7 @@ from attrib_core.abc_benchmark.feature_files import Matrix, open_pool
 from attrib_core.abc_benchmark.mapper_export import checkpoint
 from attrib_core.common.errors import InputError, close_matches
 from attrib_core.features.heads import heads
-from attrib_core.storage import atomic, tables
+from attrib_core.storage import atomic, tables, torch_files
 
 EXEMPLARS = ("exemplar_id", "exemplar_set", "kind", "category", "split")
 QUERIES = ("query_id", "exemplar_set", "condition", "prompt_kind", "prompt_index", "sample_index")
@@ -60,14 +60,14 @@ def export(run: Path, *, encoder: str, out: Path, splits: Sequence[str] = ("test
             own = [model for model in found if model.kind == kind]
             entries = _entries(own)
             content = _features(own, entries, exemplars, queries, folder)
-            yield save(content, feats / f"{split}_{kind}.pth")
+            yield torch_files.save(content, feats / f"{split}_{kind}.pth")
             path = Path(out) / "dataset" / "json" / f"{split}_{kind}.json"
             tables.write_json(path, entries)
             yield path
     for path in sorted((Path(run) / "mappers" / encoder).glob("*.safetensors")):
         trained_on = path.stem.rpartition("-")[2]
         name = f"{encoder}_tuned.pth" if trained_on in ("", "both") else f"{encoder}_tuned-{trained_on}.pth"
-        yield save(checkpoint(heads.load(path)), Path(out) / "weights" / "mapper" / name)
+        yield torch_files.save(checkpoint(heads.load(path)), Path(out) / "weights" / "mapper" / name)
 
 
 def _embeddings(run: Path, encoder: str) -> Path:
@@ -207,13 +207,4 @@ def write_pool(parts: Iterable[tuple[Sequence[str], np.ndarray]], dim: int, path
         feats = torch.from_file(str(file), shared=False, size=len(names) * dim, dtype=torch.float32)
         with temporary.open("wb") as stream:
             torch.save({"feats": feats.reshape(len(names), dim), "paths": names}, stream)
-    return path
-
-
-def save(content: dict[str, Any], path: Path) -> Path:
-    """torch.save under a temporary name, flushed and renamed."""
-    import torch
-
-    with atomic.written(path) as temporary, temporary.open("wb") as stream:
-        torch.save(content, stream)
     return path

@@ -6,9 +6,6 @@ that part of the file alone, which is let go before the next one.
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +16,8 @@ import pyarrow.parquet as pq
 
 from attrib_core.attribution.ranking.embedding_stream import check_file
 from attrib_core.common.errors import InputError
-from attrib_core.storage import tables
-
-NAMED = 8
-"""Keys of a dictionary that a message names; a network's may be hundreds."""
-PLAIN = "only tensors, numbers, strings, lists, tuples and dictionaries are read"
+from attrib_core.storage import tables, torch_files
+from attrib_core.storage.torch_files import describe
 
 
 class Block(NamedTuple):
@@ -61,42 +55,8 @@ def open_pool(path: Path) -> Matrix:
     return pool
 
 
-def load_plain(path: Path, *, in_place: bool) -> Any:
-    """What `torch.save` wrote, if it is plain data; nothing in the file is run.
-
-    in_place  tensors are maps of the file (where its format allows it), else they carry shape, type
-              and place in the file alone: `tensor_matrix` reads them
-
-    Raises InputError for a file that is missing, broken, or needs code to unpickle.
-    """
-    import torch
-
-    options: dict[str, Any] = {"weights_only": True}
-    try:
-        if zipfile.is_zipfile(path):  # the format before 2020 is no zip file and cannot be mapped
-            options |= {"map_location": "cpu", "mmap": True} if in_place else {"map_location": "meta"}
-        else:
-            options |= {"map_location": "cpu"}
-        return torch.load(path, **options)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected one that torch.save wrote") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a folder, expected a file that torch.save wrote") from None
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        if named:
-            raise InputError(
-                f"{path}: needs code to unpickle ({named[1]}), refused; {PLAIN}: save it again with these alone"
-            ) from None
-        raise InputError(f"{path}: not a readable file of torch.save; {PLAIN}") from None
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{path}: not a readable file of torch.save ({_first_line(error)}); {PLAIN}"
-        ) from None
-
-
 def tensor_matrix(path: Path, key: str, tensor: Any, names: Sequence[str] | None = None) -> Matrix:
-    """A tensor (rows, dim) of floats that `load_plain` read in place, as a matrix."""
+    """A tensor (rows, dim) of floats that `torch_files.read` mapped, as a matrix."""
     rows, dim = shape(path, key, tensor)
 
     def blocks(step: int) -> Iterator[Block]:
@@ -118,19 +78,6 @@ def shape(path: Path, key: str, tensor: Any) -> tuple[int, int]:
     return rows, dim
 
 
-def describe(value: Any) -> str:
-    """What a value is, for messages: "a tensor (3, 4) of int64", "a list of 7", "a str"."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, dict):
-        names = sorted(map(str, value))
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return f"a dict with {names[:NAMED]}{more}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    return "missing" if value is None else f"a {type(value).__name__}"
-
-
 def names_of(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | None:
     """A list of one string a row, or nothing at all; InputError for anything else."""
     if names is None:
@@ -145,7 +92,7 @@ def names_of(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | Non
 def _pth(path: Path) -> Matrix:
     import torch
 
-    content = load_plain(path, in_place=False)
+    content = torch_files.read(path, tensors="shapes")
     if not isinstance(content, dict) or "feats" not in content:
         raise InputError(f"{path}: is {describe(content)}, expected a dict with 'feats' and 'paths'")
     tensor = content["feats"]
@@ -156,7 +103,7 @@ def _pth(path: Path) -> Matrix:
     if tensor.device.type != "meta":  # of the old format: it is in memory already
         return tensor_matrix(path, "feats", tensor, names)
     if kind is None or place is None or not tensor.is_contiguous():
-        return tensor_matrix(path, "feats", load_plain(path, in_place=True)["feats"], names)
+        return tensor_matrix(path, "feats", torch_files.read(path, tensors="mapped")["feats"], names)
     offset = place + tensor.storage_offset() * np.dtype(kind).itemsize
     return Matrix(
         f"{path}: feats",

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from attrib_core.abc_benchmark.feature_files import describe, load_plain
 from attrib_core.common.errors import InputError
+from attrib_core.storage import torch_files
+from attrib_core.storage.torch_files import describe
 
 EPSILON = 1e-5
 """What batch norm adds to the variance: torch's default, which the checkpoints do not hold."""
@@ -82,7 +83,7 @@ UNTUNED = Mapper("untuned", Head(), Head())
 
 def read_mapper(path: Path) -> Mapper:
     """A checkpoint. Raises InputError, with file and key, for what is no mapper of a known kind."""
-    content = load_plain(path, in_place=True)
+    content = torch_files.read(path, tensors="mapped")
     if not isinstance(content, dict) or not {"real_mapper", "synth_mapper"} <= set(content):
         raise InputError(f"{path}: is {describe(content)}, expected a dict with real_mapper and synth_mapper")
     real, synth = (_head(f"{path}: {side}", content[side]) for side in ("real_mapper", "synth_mapper"))

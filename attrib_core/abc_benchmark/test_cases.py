@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from attrib_core.abc_benchmark.feature_files import Matrix, describe, load_plain, names_of, tensor_matrix
+from attrib_core.abc_benchmark.feature_files import Matrix, names_of, tensor_matrix
 from attrib_core.common.errors import InputError
+from attrib_core.storage import torch_files
+from attrib_core.storage.torch_files import describe
 
 KEYS = ("exemplar_paths", "exemplar_chunks", "exemplar_tensors", "synth_paths", "synth_ids", "synth_tensors")
 CLOBBERED = {"exemplar": "train"}
@@ -49,7 +51,7 @@ def read_test(path: Path) -> TestCase:
     and shapes, chunks that overlap, are empty or run past the end, queries of no model, an empty set.
     """
     path = Path(path)
-    content = load_plain(path, in_place=True)
+    content = torch_files.read(path, tensors="mapped")
     if not isinstance(content, dict) or not set(KEYS) <= set(content):
         raise InputError(f"{path}: is {describe(content)}, expected a dict with {', '.join(KEYS)}")
     exemplars = tensor_matrix(path, "exemplar_tensors", content["exemplar_tensors"])

@@ -23,7 +23,7 @@ from attrib_core.cli import abc_tune
 from attrib_core.cli.main import main, parser
 from attrib_core.config.schema import Mapper
 from attrib_core.features.heads import heads
-from attrib_core.storage import tables
+from attrib_core.storage import tables, torch_files
 from tests.abc_benchmark.release_fixtures import Channel, Release, release
 from tests.features.mapper_fixtures import DIM, made_up, material, tuned
 
@@ -154,7 +154,7 @@ def test_a_checkpoint_maps_as_the_heads_do(head: str, shared: bool, start: str, 
         "hidden": 7,
     }
     made = tuned(material(), **options).heads
-    export_run.save(mapper_export.checkpoint(made), tmp_path / "m.pth")
+    torch_files.save(mapper_export.checkpoint(made), tmp_path / "m.pth")
     read, rows = read_mapper(tmp_path / "m.pth"), material().distractors
     state = torch.load(tmp_path / "m.pth", weights_only=True)
     for side, one, name in ((made.real, read.real, "real_mapper"), (made.synth, read.synth, "synth_mapper")):

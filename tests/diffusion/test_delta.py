@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from attrib_core.cli import delta
 from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import delta_files, exchange, layouts, lora
+from attrib_core.diffusion.deltas import delta_files, exchange, layouts, lora_factors, svd_compression
 from attrib_core.diffusion.deltas.delta_files import Delta
 from tests.diffusion import diffusion_fixtures as made
 
@@ -134,7 +134,7 @@ def test_every_export_comes_back(
     if layout != "lora":
         assert same(contents.weights, weights)
     else:
-        whole = exchange.low_rank.merged(contents.weights, state)
+        whole = lora_factors.merge(contents.weights, state)
         for key, value in weights.items():
             torch.testing.assert_close(whole[key], value, rtol=0, atol=3e-6)
 
@@ -146,7 +146,7 @@ def test_the_layout_of_diffusers_is_what_diffusers_writes(
     weights = changed(state, ends)
     path, _ = source("diffusers", folder, weights, tmp_path)
     stock = torch.load(path, weights_only=True)
-    ours = layouts.files("diffusers", weights, {}, state)
+    ours = layouts.to_files("diffusers", weights, {}, state)
     (tmp_path / "ours.bin").write_bytes(ours[path.name])
     found = torch.load(tmp_path / "ours.bin", weights_only=True)
     assert set(found) == set(stock) and {key for key, value in found.items() if not len(value)}
@@ -161,7 +161,7 @@ def test_load_lora_weights_opens_the_export_and_equals_the_delta(
     weights = changed(state)
     contents = layouts.Contents("unet", weights, {TOKEN: vector()})
     base = exchange.open_base(folder)
-    exchange.exported(contents, base, "lora", tmp_path)
+    exchange.export_delta(contents, base, "lora", tmp_path)
     pipe = pipeline(folder)
     pipe.load_lora_weights(tmp_path)
     pipe.fuse_lora()
@@ -182,7 +182,7 @@ def test_a_share_of_the_singular_values(folder: Path, state: dict[str, torch.Ten
     weights = changed(state)
     before = 0
     for share in (0.3, 0.6, 0.9, 1.0):
-        found = lora.factors(Delta(weights, vector()), state, share=share)
+        found = svd_compression.compress(Delta(weights, vector()), state, share=share)
         size = sum(value.numel() for value in found.values())
         assert size > before
         before = size
@@ -191,11 +191,11 @@ def test_a_share_of_the_singular_values(folder: Path, state: dict[str, torch.Ten
             kept = len(found[f"unet.{key.removesuffix('.weight')}.lora_A.weight"])
             assert values[:kept].sum() >= share * values.sum() * (1 - 1e-6)
             assert share == 1 or values[: kept - 1].sum() < share * values.sum()
-    limited = lora.factors(Delta(weights, vector()), state, rank=2, share=0.6)
+    limited = svd_compression.compress(Delta(weights, vector()), state, rank=2, share=0.6)
     assert {min(value.shape) for value in limited.values()} == {2}
-    again = lora.factors(Delta(limited, vector()), state, rank=1)
+    again = svd_compression.compress(Delta(limited, vector()), state, rank=1)
     assert {min(value.shape) for value in again.values()} == {1}
-    assert lora.factors(Delta(limited, vector()), state) == limited
+    assert svd_compression.compress(Delta(limited, vector()), state) == limited
 
 
 def test_compressed_deltas_and_several_tokens(
@@ -214,7 +214,7 @@ def test_compressed_deltas_and_several_tokens(
     given = ["delta", "import", str(tmp_path / "delta.bin"), "--base", str(folder), "--out", str(tmp_path)]
     assert main(given) == 0
     stored = load_file(tmp_path / "delta.safetensors")
-    whole = exchange.low_rank.merged(stored, state)
+    whole = lora_factors.merge(stored, state)
     for key, parts in packed.items():
         torch.testing.assert_close(whole[key], state[key] + parts["u"] @ parts["v"])
     assert same(load_file(tmp_path / "delta.token.safetensors"), {TOKEN: vector(1)})
@@ -222,7 +222,7 @@ def test_compressed_deltas_and_several_tokens(
 
 
 def test_alpha_is_multiplied_in(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    stored = lora.factors(Delta(changed(state), vector()), state, rank=4)
+    stored = svd_compression.compress(Delta(changed(state), vector()), state, rank=4)
     layer = next(iter(stored)).removesuffix(".lora_A.weight")
     save_file(stored | {f"{layer}.alpha": torch.tensor(2.0)}, tmp_path / "lora.safetensors")
     found = layouts.read(tmp_path / "lora.safetensors").weights
@@ -287,25 +287,25 @@ def test_other_bad_input(
     base = exchange.open_base(folder)
     untouched = {key: value for key, value in state.items() if key.endswith("attn2.to_k.weight")}
     with pytest.raises(InputError, match="every weight is that of .*; nothing is customized"):
-        exchange.check(layouts.Contents("unet", untouched, {}), base, tmp_path)
+        exchange.check_fit(layouts.Contents("unet", untouched, {}), base, tmp_path)
     with pytest.raises(InputError, match="token '<new1>' has 31 values, the token table of .* has 32"):
-        exchange.check(layouts.Contents("unet", changed(state), {TOKEN: torch.zeros(31)}), base, tmp_path)
+        exchange.check_fit(layouts.Contents("unet", changed(state), {TOKEN: torch.zeros(31)}), base, tmp_path)
     half = {
         key: value
-        for key, value in lora.factors(Delta(changed(state), vector()), state, 2).items()
+        for key, value in svd_compression.compress(Delta(changed(state), vector()), state, 2).items()
         if "lora_A" in key
     }
     with pytest.raises(InputError, match="its other factor '.*lora_B.weight' is not there"):
-        exchange.check(layouts.Contents("lora", half, {}), base, tmp_path)
+        exchange.check_fit(layouts.Contents("lora", half, {}), base, tmp_path)
     with pytest.raises(InputError, match="a LoRA holds no bias"):
-        lora.factors(Delta(changed(state, WHOLE), vector()), state)
+        svd_compression.compress(Delta(changed(state, WHOLE), vector()), state)
     with pytest.raises(InputError, match="share 1.5: expected more than 0, and 1 at most"):
-        lora.factors(Delta(changed(state), vector()), state, share=1.5)
+        svd_compression.compress(Delta(changed(state), vector()), state, share=1.5)
     other = {key: value + 1 for key, value in state.items() if key.endswith("attn1.to_k.weight")}
     with pytest.raises(InputError, match="the layout 'diffusers' holds cross-attention alone"):
-        layouts.files("diffusers", other, {}, state)
+        layouts.to_files("diffusers", other, {}, state)
     with pytest.raises(InputError, match="no diffusion_pytorch_model"):
-        exchange.UNetFiles(tmp_path)
+        exchange.UNetWeights(tmp_path)
     with pytest.raises(InputError, match="no such file, expected one that torch.save wrote"):
         layouts.read(tmp_path / "nothing.bin")
     with pytest.raises(InputError, match="expected the file of a delta"):
