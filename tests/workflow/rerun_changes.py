@@ -1,4 +1,4 @@
-"""The changes that `reruns` makes: of every key, and what one does to an experiment."""
+"""The changes behind the rerun table: another value for every key, and typical changes of an experiment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENCODERS = {
     },
 }
 Changes = Mapping[str, Any]
-"""Dotted keys of a config and their new values."""
+"""Dotted keys of a config with their new values."""
 
 NETWORK = "encoders.mixed.parts.network"
 WEIGHTS = str(
@@ -87,16 +87,16 @@ CHANGES: dict[str, Changes] = {
     "mapper.starts": {"mapper.starts": ["identity"]},
     "mapper.shrinkages": {"mapper.shrinkages": [0.2]},
     "metrics.recall_ks": {"metrics.recall_ks": [1, 5, 10]},
-    "metrics.ties": {"metrics.ties": "best"},
+    "metrics.ties": {"metrics.ties": "below"},
     "metrics.alike": {"metrics.alike": [["animal", "bird"]]},
     "calibration.shown": {"calibration.shown": 9},
     "calibration.forms": {"calibration.forms": ["published"]},
     "calibration.pool_shares": {"calibration.pool_shares": [0.5]},
 }
-"""Changes of keys that need more than the next number, or `not`."""
+"""Changes of keys for which the next number, or the negation, is not a valid change."""
 
 WITHOUT_CHOICE: dict[str, str] = {}
-"""Keys with one value to choose, and why they are there."""
+"""Keys that allow a single value, with the reason."""
 
 FAMILY_SECTIONS = (
     "pool.source",
@@ -107,15 +107,15 @@ FAMILY_SECTIONS = (
     "prior",
     "encoders",
 )
-"""Sections whose keys are names of the user's or options of a family: one row speaks of most of them."""
+"""Sections whose keys are chosen by the user or are options of a family: one row covers most of them."""
 
 EVENTS: dict[str, Changes] = {
-    "an encoder more": {"encoders.coarse": {"family": "pixel", "size": 4}},
-    "an encoder less": {"encoders": {"pixel": ENCODERS["pixel"]}},
-    "exemplar sets more": {"exemplars.object_sets": 7, "exemplars.style_sets": 6},
+    "an additional encoder": {"encoders.coarse": {"family": "pixel", "size": 4}},
+    "an encoder removed": {"encoders": {"pixel": ENCODERS["pixel"]}},
+    "more exemplar sets": {"exemplars.object_sets": 7, "exemplars.style_sets": 6},
     "a larger pool": {"pool.images": 180},
-    "a mapper more (`mapper.trained_on`)": {"mapper.trained_on": ["object", "both", "style"]},
-    "a metric more (`metrics.recall_ks`)": {"metrics.recall_ks": [1, 2, 5]},
+    "an additional mapper (`mapper.trained_on`)": {"mapper.trained_on": ["object", "both", "style"]},
+    "an additional metric (`metrics.recall_ks`)": {"metrics.recall_ks": [1, 2, 5]},
 }
 
 BLANK = '''

@@ -1,9 +1,9 @@
-"""What a change would run: worked out in one process for every key and module, for `test_rerun`.
+"""Find out which rules a change runs, for the rerun table: every change is planned in one process.
 
     python -m tests.workflow.reruns --write
 
-writes the table `attrib_core/runtime/provenance/reruns.csv` anew from what is found; read the difference before you
-commit it, since it is a promise to users.
+writes the table `attrib_core/runtime/provenance/reruns.csv` anew. Read the difference before you commit it: the
+table is a promise to users.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CARRIED = (
 
 
 def load_ask() -> Callable[..., dict[str, Any]]:
-    """The function of `rules/ask.py`, which is no module of a package."""
+    """Import the function `ask` of `rules/ask.py`, which belongs to no package."""
     spec = importlib.util.spec_from_file_location("ask", ROOT / "rules" / "ask.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -59,16 +59,16 @@ def load_ask() -> Callable[..., dict[str, Any]]:
 
 
 def reference() -> dict[str, Any]:
-    """The config whose runs the table speaks of: the tiny one, with an encoder made of others.
+    """Return the config of the table: tests/tiny.yaml with a fusion encoder.
 
-    It has a style set more, so that a mapper for style sets may be asked for, and parts with room for one more.
+    It also has one more style set, so that a mapper for style sets is allowed, and parts with room for one more set.
     """
     values = yaml.safe_load(TINY.read_text("utf-8"))
     return changed(values, {"encoders": ENCODERS, "exemplars.style_sets": 4, "parts.exemplar_sets": 6})
 
 
 def changed(values: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
-    """A config with some keys set anew."""
+    """Return a copy of a config with some keys changed."""
     result = copy.deepcopy(dict(values))
     for key, value in changes.items():
         *sections, last = key.split(".")
@@ -80,7 +80,7 @@ def changed(values: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
 
 
 def next_value(key: str, value: Any) -> Changes:
-    """Another value of a key: from CHANGES, else one that its type suggests."""
+    """Return another value of a key: from CHANGES, else one that its type suggests."""
     if key in CHANGES:
         return CHANGES[key]
     if isinstance(value, bool):
@@ -90,12 +90,12 @@ def next_value(key: str, value: Any) -> Changes:
     if isinstance(value, float):
         return {key: value / 2 if value else 0.5}
     raise AssertionError(
-        f"{key}: no change is written in tests/workflow/reruns.py for a value like {value!r}"
+        f"{key}: add a change for a value like {value!r} to CHANGES in tests/workflow/rerun_changes.py"
     )
 
 
 class Project:
-    """A copy of the repository that may be changed, and a folder in which its runs are planned."""
+    """A copy of the repository that tests may edit, and a folder in which its runs are planned."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.work = folder / "project", folder / "work"
@@ -109,7 +109,7 @@ class Project:
         for weights in (ROOT / "attrib_core").rglob("*.safetensors"):
             (self.root / weights.relative_to(ROOT)).symlink_to(weights)
         for (kind, family), text in FAMILIES.items():
-            (self.root / "attrib_core" / kind / f"{family}.py").write_text(text, "utf-8")
+            self.root.joinpath(*families.KINDS[kind].split("."), f"{family}.py").write_text(text, "utf-8")
         self._ask = load_ask()
 
     def config(self, values: Mapping[str, Any], name: str = "config.yaml") -> Path:
@@ -118,13 +118,13 @@ class Project:
         return path
 
     def plan(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """All jobs of a config, as `rules/ask.py` gives them."""
+        """Return all jobs of a config, as `rules/ask.py` lists them."""
         with unchanged_environment():
             return self._ask(self.config(values, "asked.yaml"), folder=self.work, root=self.root)
 
     @contextmanager
     def edited(self, name: str, text: str) -> Iterator[None]:
-        """A file of the project with other text, for a while."""
+        """Replace the text of a file of the project for the duration of a `with` block."""
         path = self.root / name
         before = path.read_bytes()
         path.write_text(text, "utf-8")
@@ -136,7 +136,7 @@ class Project:
 
 @contextmanager
 def unchanged_environment() -> Iterator[None]:
-    """The Snakefile sets PYTHONPATH for its jobs; here that must not add up."""
+    """Restore the environment: the Snakefile prepends to PYTHONPATH, which must not accumulate here."""
     before = dict(os.environ)
     try:
         yield
@@ -146,14 +146,14 @@ def unchanged_environment() -> Iterator[None]:
 
 
 def values_compared(job: Mapping[str, Any]) -> set[str]:
-    """What Snakemake compares of a job's params: the values without their names, as a set."""
+    """Return what Snakemake compares of a job's params: the set of values, without their names."""
     return {repr(value) for value in job["params"].values()}
 
 
 def touched(before: Mapping[str, Any], after: Mapping[str, Any], *, by_name: bool = False) -> set[int]:
-    """Numbers of the jobs of `after` that run for their own sake, where all of `before` is finished.
+    """Return the numbers of the jobs of `after` that differ themselves, if all jobs of `before` are finished.
 
-    `by_name` holds params against each other name by name, which Snakemake does not.
+    `by_name` compares params name by name, which Snakemake does not do.
     """
     finished = {tuple(job["output"]): job for job in before["jobs"]}
     found = set()
@@ -166,7 +166,7 @@ def touched(before: Mapping[str, Any], after: Mapping[str, Any], *, by_name: boo
 
 
 def closure(plan: Mapping[str, Any], first: set[int]) -> set[int]:
-    """These jobs and all that use what they make."""
+    """Return these jobs and all that use their outputs, directly or not."""
     makers = {path: number for number, job in enumerate(plan["jobs"]) for path in job["output"]}
     found: set[int] = set()
     grown = set(first)
@@ -185,13 +185,13 @@ def names(plan: Mapping[str, Any], jobs: set[int]) -> frozenset[str]:
 
 
 def outcome(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
-    """Rules that a change touches, and rules that run."""
+    """Return the rules that a change touches, and the rules that run."""
     first = touched(before, after)
     return names(after, first), names(after, closure(after, first))
 
 
 def with_every_definition_changed(text: str) -> str:
-    """A module in which each function, class and constant of the top level says something else."""
+    """Return the text of a module with every top-level function, class and constant changed."""
     tree = ast.parse(text)
     body: list[ast.stmt] = []
     for node in tree.body:
@@ -206,51 +206,46 @@ def with_every_definition_changed(text: str) -> str:
 
 
 def modules(root: Path = ROOT) -> list[str]:
-    """All modules of the library, and the scripts of the rules."""
+    """Return the paths of all modules of the package and all scripts of the rules."""
     files = [*(root / "attrib_core").rglob("*.py"), *(root / "workflow_scripts").glob("*.py")]
     return sorted(path.relative_to(root).as_posix() for path in files if path.read_text("utf-8").strip())
 
 
 def by_key(project: Project, before: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """For each key of the config its name, and the plan with another value."""
+    """Yield each key of the config with the plan for another value."""
     for key, value in rerun_table.leaves(before["config"]).items():
         if key not in WITHOUT_CHOICE:
             yield key, project.plan(changed(reference(), next_value(key, value)))
 
 
-def by_module(project: Project) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """For each module its path, and the plan with every definition in it changed."""
-    for name in modules():
-        text = (project.root / name).read_text("utf-8")
-        other = (
-            text + "\n_changed = 0\n" if "workflow_scripts" in name else with_every_definition_changed(text)
-        )
-        with project.edited(name, other):
-            yield name, project.plan(reference())
+def with_module_changed(project: Project, name: str) -> dict[str, Any]:
+    """Return the plan after a change of every definition in a module."""
+    text = with_every_definition_changed((project.root / name).read_text("utf-8"))
+    with project.edited(name, f"{text}\n_changed = 0\n"):
+        return project.plan(reference())
 
 
 def found(project: Project) -> list[rerun_table.Row]:
-    """The whole table as it is."""
+    """Compute the complete table."""
     before = project.plan(reference())
     rows = [
         rerun_table.Row("event", name, *outcome(before, project.plan(changed(reference(), changes))))
         for name, changes in EVENTS.items()
     ]
     rows += [rerun_table.Row("key", key, *outcome(before, after)) for key, after in by_key(project, before)]
-    rows += [rerun_table.Row("module", name, *outcome(before, after)) for name, after in by_module(project)]
     return rows
 
 
 def generalised(rows: list[rerun_table.Row]) -> list[rerun_table.Row]:
-    """One row with `*` for the keys of a family's section, and rows of their own for those that differ."""
+    """Merge the keys of a family's section into one row with `*`; keys that differ keep their own rows."""
     result = list(rows)
     for section in FAMILY_SECTIONS:
         own = [row for row in rows if row.kind == "key" and row.change.startswith(f"{section}.")]
         common, _ = Counter((row.touches, row.runs) for row in own).most_common(1)[0]
         alike = [row for row in own if (row.touches, row.runs) == common]
-        place = result.index(alike[0])
+        position = result.index(alike[0])
         result = [row for row in result if row not in alike]
-        result.insert(place, rerun_table.Row("key", f"{section}.*", *common))
+        result.insert(position, rerun_table.Row("key", f"{section}.*", *common))
     return result
 
 
@@ -269,7 +264,7 @@ def main() -> None:
 
 @contextmanager
 def added_families() -> Iterator[None]:
-    """A source `blank` and a base model `other`, so that `family` itself can be changed."""
+    """Add a source `blank` and a base model `other`, so that `family` itself can be changed."""
     with tempfile.TemporaryDirectory() as name:
         packages = []
         for (kind, family), text in FAMILIES.items():

@@ -1,8 +1,8 @@
-"""docs/reruns.md, made from the rerun table."""
+"""Render docs/reruns.md from the rerun table."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from attrib_core.runtime.provenance import rerun_table
 
@@ -26,73 +26,68 @@ ORDER = (
     "report",
     "base_model_recipe",
 )
-"""Rules from the pool to the report; others come last, by name."""
+"""Rules from the pool to the report; any other rule comes last, sorted by name."""
 ALL_RULES = frozenset(ORDER) - {"base_model_recipe"}
 EMBED = frozenset({"embed_pool_part", "embed_queries_part", "embed_exemplars"})
-FEW = 5
-"""So many rules left out are named in "all but ..."."""
+MAX_LEFT_OUT = 5
+"""Up to this many rules are listed as "all but ...\"."""
 
 INTRODUCTION = """\
 # What runs again
 
 {note}
-A change runs the jobs that it touches and those that use what these make, and nothing else. The tests hold
-this page against the workflow: they make every change that it names and compare the rules that would run.
+A change runs the jobs that it touches and the jobs that use their outputs, and nothing else. The tests check
+this page against the workflow: they make every change in the tables and compare the rules that would run.
 
-- A rule is **touched** where its params change (its part of the config, the fingerprint of its code, of its
-  data files and of the packages that it computes with) or its set of inputs.
-- Of a touched rule only those jobs run that differ; jobs that train or draw make only what is missing.
-- Comments, docstrings, formatting, messages and the dates of files run nothing. Neither does a fresh checkout
-  with `results/` copied into it, in whatever order and with whatever dates (copy the folder as a whole: in
-  `results/.metadata` stands with which params each file was made).
-- A result that was changed by hand runs what uses it. A result that was removed is made again if it is
-  still asked for.
-- `python -m attrib_core why RULE` says what a rule depends on, and which part of it changed.
+- A rule is **touched** when its params change (its part of the config, or the fingerprint of its code, data files
+  and packages) or when its set of inputs changes.
+- Of a touched rule, only the jobs that differ run; jobs that train or generate compute only what is missing.
+- A change of the code runs the rules that reach the changed definition. `python -m attrib_core why RULE` lists all
+  code, data files, packages and config keys that a rule depends on, and which of them changed since it ran.
+- Comments, docstrings, formatting, messages and file times run nothing. Neither does a fresh checkout
+  with `results/` copied into it, in any order and with any file times (copy the complete folder:
+  `results/.metadata` says with which params each file was written).
+- A result that was edited by hand runs what uses it. A result that was removed is computed again if it is
+  still required.
 
-The table speaks of the config `tests/tiny.yaml` with an encoder made of others. A family that the config does
-not name touches nothing; where it does, it touches what the family of its kind touches here.
+The tables are for the config `tests/tiny.yaml` with a fusion encoder added. A family that the config does
+not name touches nothing; a family that it names touches what the family of the same kind touches here.
 """
 
 
 def page() -> str:
-    """The page as Markdown."""
-    known = rerun_table.rows()
+    """Render the page as Markdown."""
+    table = rerun_table.rows()
     parts = [INTRODUCTION.format(note=NOTE)]
-    for title, kind, first in (
-        ("Changes of the experiment", "event", "change"),
-        ("Keys of the config", "key", "key"),
-        ("Modules", "module", "file"),
-    ):
+    for title, kind in (("Changes of the experiment", "event"), ("Keys of the config", "key")):
         parts.append(f"## {title}\n")
-        parts.append(f"| {first} | touches | runs |\n| --- | --- | --- |")
-        rows = [row for row in known if row.kind == kind]
+        parts.append(f"| {'change' if kind == 'event' else 'key'} | touches | runs |\n| --- | --- | --- |")
         groups: dict[tuple[frozenset[str], frozenset[str]], list[str]] = {}
-        for row in rows:
-            groups.setdefault((row.touches, row.runs), []).append(row.change)
+        for row in table:
+            if row.kind == kind:
+                groups.setdefault((row.touches, row.runs), []).append(row.change)
         for (touches, runs), changes in groups.items():
-            shown = "; ".join(changes) if kind == "event" else " ".join(f"`{one}`" for one in _short(changes))
+            shown = "; ".join(changes) if kind == "event" else " ".join(f"`{key}`" for key in changes)
             parts.append(f"| {shown} | {_rules(touches)} | {_rules(runs)} |")
         parts.append("")
     return "\n".join(parts)
 
 
-def _short(changes: Iterable[str]) -> list[str]:
-    return [change.removeprefix("attrib_core/") for change in changes]
-
-
 def _rules(rules: Collection[str]) -> str:
-    """Rules in the order of the work, the three that embed as one, long lists by what they lack."""
+    """List rules in workflow order, the three embed rules as one, long lists by what is left out."""
     if not rules:
         return "nothing"
     left_out = [rule for rule in ORDER if rule in ALL_RULES - set(rules)]
     extra = sorted(set(rules) - ALL_RULES)
-    if len(left_out) <= FEW:
-        lacking = f" but {_joined(left_out)}" if left_out else ""
-        return f"all{lacking}" + (f", and {_joined(extra)}" if extra else "")
-    return _joined([*(rule for rule in ORDER if rule in rules), *(one for one in extra if one not in ORDER)])
+    if len(left_out) <= MAX_LEFT_OUT:
+        exceptions = f" but {_joined(left_out)}" if left_out else ""
+        return f"all{exceptions}" + (f", and {_joined(extra)}" if extra else "")
+    return _joined(
+        [*(rule for rule in ORDER if rule in rules), *(rule for rule in extra if rule not in ORDER)]
+    )
 
 
 def _joined(rules: list[str]) -> str:
-    whole = set(rules) >= EMBED
-    shown = ["embed" if whole and rule == "embed_pool_part" else rule for rule in rules]
-    return ", ".join(rule for rule in shown if not (whole and rule in EMBED))
+    all_three = set(rules) >= EMBED
+    shown = ["embed" if all_three and rule == "embed_pool_part" else rule for rule in rules]
+    return ", ".join(rule for rule in shown if not (all_three and rule in EMBED))

@@ -1,6 +1,6 @@
-"""The rerun table: for each kind of change, the rules that it touches and all that then run.
+"""The rerun table: which rules a change of the config touches, and which rules run as a result.
 
-`reruns.csv` is checked by the tests change for change, and is the source of docs/reruns.md.
+The tests check `reruns.csv` against the workflow, change by change; docs/reruns.md is generated from it.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ class Row:
     """One change."""
 
     kind: str
-    """`key` of the config, `module`, or `event`."""
+    """`key` of the config, or `event`."""
     change: str
-    """The key or file; `*` stands for any name. Of two rows that fit, the one without counts."""
+    """The key or the event; in a key `*` matches any name. A row without `*` takes precedence."""
     touches: frozenset[str]
-    """Rules of which a job's own params, code or set of inputs change."""
+    """Rules with a job whose own params, code or set of inputs change."""
     runs: frozenset[str]
-    """These, and all that is made of their outputs."""
+    """These rules and all that use their outputs."""
 
 
 def rows(file: Path = FILE) -> list[Row]:
-    """The table, in its order."""
+    """Read the table, in the order of the file."""
     with file.open(encoding="utf-8", newline="") as stream:
         return [
             Row(
-                one["kind"],
-                one["change"],
-                frozenset(one["touches"].split()),
-                frozenset(one["runs"].split()),
+                row["kind"],
+                row["change"],
+                frozenset(row["touches"].split()),
+                frozenset(row["runs"].split()),
             )
-            for one in csv.DictReader(stream)
+            for row in csv.DictReader(stream)
         ]
 
 
-def find(kind: str, change: str, among: list[Row]) -> Row | None:
-    """The row of a change: the one that names it, else the first whose pattern fits."""
-    fitting = [row for row in among if row.kind == kind and fnmatch.fnmatchcase(change, row.change)]
-    exact = [row for row in fitting if row.change == change]
-    return next(iter([*exact, *fitting]), None)
+def find(kind: str, change: str, table: list[Row]) -> Row | None:
+    """Return the row of a change: the one that names it, else the first whose pattern matches."""
+    matching = [row for row in table if row.kind == kind and fnmatch.fnmatchcase(change, row.change)]
+    exact = [row for row in matching if row.change == change]
+    return next(iter([*exact, *matching]), None)
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The keys of a config with their values: {"metrics.recall_ks": [1, 5]}. A list is one value."""
+    """Flatten a config to dotted keys: {"metrics.recall_ks": [1, 5]}. A list is one value."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -63,10 +63,10 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def keys_of(rule: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that a rule uses, with their values."""
-    known = rows()
+    """Return the keys of a config that a rule uses, with their values."""
+    table = rows()
     return {
         key: value
         for key, value in leaves(config).items()
-        if (row := find("key", key, known)) is not None and rule in row.touches
+        if (row := find("key", key, table)) is not None and rule in row.touches
     }
