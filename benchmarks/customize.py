@@ -152,7 +152,7 @@ def _child(method: str, folder: Path, options: argparse.Namespace, sets: int) ->
 
 
 def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    threads, device = os.environ["OMP_NUM_THREADS"], hardware.name("cpu")
+    threads, device = os.environ["OMP_NUM_THREADS"], hardware.device_name("cpu")
     print(f"bundled base, {options.steps} steps of {_method(1).exemplar_batch} exemplar and", end=" ")
     print(f"{_method(1).prior_batch} prior images a set; {device}, threads: {threads}, {options.clock} time")
     print(f"  {'sets':>4} {'method':10}" + "".join(f"{name:>14}" for name in COLUMNS))
@@ -189,7 +189,7 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     (sets,) = options.sets
     method = _method(sets)
-    loaded = train_stack.network(bundled.load(), TOKEN, "cpu")
+    loaded = train_stack.load_network(bundled.load(), TOKEN, "cpu")
     rows = [
         {
             "kind": "object",
@@ -199,7 +199,7 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
         }
         for number in range(PRIOR_IMAGES)
     ]
-    prior = training_data.priors(rows, loaded, [("object", CATEGORY)])["object", CATEGORY]
+    prior = training_data.encode_prior_images(rows, loaded, [("object", CATEGORY)])["object", CATEGORY]
     ready = []
     for number in range(sets):
         one = training_data.ExemplarSet(
@@ -207,7 +207,7 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
         )
         prompts = training_data.training_prompts(one, {"object": method.object_prompt}, TOKEN)
         views = {"views": method.views, "scale_jitter": method.scale_jitter, "shift": method.shift}
-        ready.append(training_data.concept(one, loaded, prompts=prompts, prior=prior, seed=SEED, **views))
+        ready.append(training_data.encode_exemplar_set(one, loaded, prompts=prompts, prior=prior, seed=SEED, **views))
     return method, loaded, ready
 
 
@@ -243,7 +243,7 @@ def _frozen(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     timesteps = torch.linspace(1, 999, len(latents)).long()
     # the base model knows no modifier token: any other word costs the same
     ids = torch.cat([one.ids[:exemplars] for one in ready]).clamp(max=len(loaded.table) - 1)
-    prior = torch.stack([one.prior.text.states[:priors] for one in ready])
+    prior = torch.stack([one.prior.prompt_embeds.states[:priors] for one in ready])
 
     def run(steps: int) -> None:
         for _ in range(steps):

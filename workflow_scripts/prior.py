@@ -6,7 +6,7 @@ with job(snakemake):
     from pathlib import Path
 
     from attrib_core.diffusion.customization import prior_images
-    from attrib_core.diffusion.customization.inputs import read_classes, read_material
+    from attrib_core.diffusion.customization.inputs import read_classes, read_prior_inputs
     from attrib_core.runtime import devices
     from attrib_core.storage.store import layout, parts
 
@@ -15,7 +15,7 @@ with job(snakemake):
         made = prior_images.images(
             read_classes(Path(snakemake.input.exemplars)),
             snakemake.params.settings,
-            read_material(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
+            read_prior_inputs(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
             run=run,
             seed=snakemake.params.seed,
             code=snakemake.params.image_code,

@@ -13,7 +13,7 @@ with job(snakemake):
     run = Path(params.run)
     with layout.in_use(run):
         with tables.writer(Path(snakemake.output.sample), tables.schema("synthesized")) as sink:
-            for table in report_sample.drawn(images, **params.shown, seed=params.seed):
+            for table in report_sample.sample_tables(images, **params.shown, seed=params.seed):
                 sink.write(table)
         if params.keep == "sample":
             parts.let_go("synthesized", run=run, job=f"synthesize_part/{snakemake.wildcards.part}")

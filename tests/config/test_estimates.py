@@ -18,7 +18,7 @@ from attrib_core.config.load import load_config, plain, read_yaml, stated_config
 from attrib_core.config.planning import base_model_facts, counts, expected_jobs, safetensors_headers, sizes
 from attrib_core.config.planning.rates import Rate, Rates
 from attrib_core.diffusion.base_models import bundled
-from attrib_core.diffusion.pipeline.unet_weights import UNetFiles
+from attrib_core.diffusion.pipeline.unet_weights import UNetWeights
 from attrib_core.features.embedding import encoder_protocol
 from attrib_core.storage import tables
 from tests.config.planning_fixtures import stable_diffusion
@@ -86,7 +86,7 @@ def test_shapes_come_from_headers(tmp_path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     assert safetensors_headers.shapes(path) == {key: tuple(value.shape) for key, value in tensors.items()}
     assert safetensors_headers.parameters(safetensors_headers.shapes(path)) == 12 + 7
-    assert safetensors_headers.unet_shapes(bundled.FOLDER) == UNetFiles(bundled.FOLDER).shapes
+    assert safetensors_headers.unet_shapes(bundled.FOLDER) == UNetWeights(bundled.FOLDER).shapes
 
 
 @pytest.mark.parametrize("count", [0, 1, 17])
@@ -138,7 +138,7 @@ def test_bytes_of_a_token_of_two_text_encoders(vectors: int) -> None:
     from attrib_core.diffusion.deltas import token_file
 
     rows = torch.zeros(vectors, 768), torch.zeros(vectors, 1280)
-    assert sizes.token_bytes([768, 1280], vectors) == len(token_file.written("<new1>", *rows))
+    assert sizes.token_bytes([768, 1280], vectors) == len(token_file.to_bytes("<new1>", *rows))
 
 
 def test_stable_diffusion_is_known_by_its_shapes(tmp_path: Path) -> None:

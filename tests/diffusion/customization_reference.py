@@ -11,7 +11,7 @@ import torch
 
 from attrib_core.diffusion.customization import training_loop
 from attrib_core.diffusion.customization.method import Customizer
-from attrib_core.diffusion.customization.training_data import Concept
+from attrib_core.diffusion.customization.training_data import EncodedSet
 from attrib_core.diffusion.pipeline.components import Components
 
 Prepared = dict[str, torch.nn.Parameter]
@@ -44,7 +44,7 @@ def keys_and_values(unet: Any, ends: tuple[str, ...] = ("attn2.to_k", "attn2.to_
 
 
 def alone(
-    concept: Concept,
+    concept: EncodedSet,
     loaded: Components,
     method: Customizer,
     seed: int,
@@ -71,12 +71,12 @@ def alone(
             exemplar_batch=method.exemplar_batch,
             prior_batch=method.prior_batch,
             timestep_power=method.timestep_power,
-            horizon=scheduler.config.num_train_timesteps,
+            num_train_timesteps=scheduler.config.num_train_timesteps,
             seed=seed,
         )
         own = torch.cat([text_encoder(ids[None]).last_hidden_state for ids in drawn.ids])
         assert concept.prior is not None
-        context = torch.cat([own, concept.prior.text.states[drawn.prior]])
+        context = torch.cat([own, concept.prior.prompt_embeds.states[drawn.prior]])
         alpha = scheduler.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * drawn.latents + (1 - alpha).sqrt() * drawn.noise
         if scheduler.config.prediction_type == "epsilon":

@@ -94,9 +94,9 @@ def test_flips_come_by_half() -> None:
     assert abs(np.mean(turned) - 0.5) < 0.08
 
 
-def concept(loaded: Components, switches: Augmentation, count: int = 16) -> training_data.Concept:
+def concept(loaded: Components, switches: Augmentation, count: int = 16) -> training_data.EncodedSet:
     one = made.exemplar_sets()[0]
-    return training_data.concept(
+    return training_data.encode_exemplar_set(
         one, loaded, prompts=[f"{TOKEN} fruit"], prior=None, views=count, scale_jitter=0.0, shift=0.0, seed=1,
         augmentation=switches,
     )  # fmt: skip
@@ -125,7 +125,7 @@ def test_the_loss_counts_inside_the_mask_alone(loaded: Components) -> None:
     method = CustomDiffusion(exemplar_batch=3, prior_batch=0, stack=1, views=16)
     one = concept(loaded, Augmentation(random_resize=True, loss_mask=True))
     drawn = training_loop.draw(
-        one, 2, exemplar_batch=3, prior_batch=0, timestep_power=0.6, horizon=1000, seed=5
+        one, 2, exemplar_batch=3, prior_batch=0, timestep_power=0.6, num_train_timesteps=1000, seed=5
     )  # fmt: skip
     stack = method.start(loaded, ["fruit"], 5)
     with stack.attached(), torch.no_grad():
@@ -152,10 +152,10 @@ def test_the_published_loss_is_four_times_that_of_the_published_settings(loaded:
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         text = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
-    prior = training_data.Prior(torch.randn(2, 4, 8, 8, generator=generator), text, torch.zeros(2, 6))
+    prior = training_data.EncodedPrior(torch.randn(2, 4, 8, 8, generator=generator), text, torch.zeros(2, 6))
     one = replace(concept(loaded, Augmentation(random_resize=True, loss_mask=True)), prior=prior)
     drawn = training_loop.draw(
-        one, 2, exemplar_batch=3, prior_batch=2, timestep_power=0.6, horizon=1000, seed=5
+        one, 2, exemplar_batch=3, prior_batch=2, timestep_power=0.6, num_train_timesteps=1000, seed=5
     )  # fmt: skip
     stack = method.start(loaded, ["fruit"], 5)
     with stack.attached(), torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 
 from attrib_core.data.drawing.held_out import held_out_objects
 from attrib_core.diffusion.base_recipe import autoencoder, corpus, denoiser, export
-from attrib_core.diffusion.base_recipe.checkpoints import progress_rate
+from attrib_core.diffusion.base_recipe.checkpoints import learning_rate_at
 from attrib_core.diffusion.base_recipe.tokenizer import train_tokenizer
 
 SEED = 2306
@@ -68,7 +68,7 @@ def test_tokenizer_knows_the_words_whole_and_takes_any_text(tokenizer) -> None: 
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
-    rates = [progress_rate(step, 100, 1.0, 10) for step in range(101)]
+    rates = [learning_rate_at(step, 100, 1.0, 10) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.02)
     assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))

@@ -16,7 +16,7 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import customize as part
 from attrib_core.diffusion.customization import inputs, stacked_layers, training_data, training_loop
-from attrib_core.diffusion.customization.training_data import Concept, ExemplarSet
+from attrib_core.diffusion.customization.training_data import EncodedSet, ExemplarSet
 from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import components, description
@@ -46,13 +46,13 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[Concept]:
+def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[EncodedSet]:
     sets = made.exemplar_sets()
     classes = sorted({(one.kind, one.category) for one in sets})
     path = made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)
-    found = training_data.priors(inputs.read_prior(path, classes), loaded, classes)
+    found = training_data.encode_prior_images(inputs.read_prior(path, classes), loaded, classes)
     return [
-        training_data.concept(
+        training_data.encode_exemplar_set(
             one,
             loaded,
             prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.images))],
@@ -69,7 +69,7 @@ def ready(loaded: Components, tmp_path_factory: pytest.TempPathFactory) -> list[
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 @pytest.mark.parametrize("clip", [1.0, 0.01])
 def test_stacked_training_equals_training_alone(
-    ready: list[Concept], loaded: Components, prediction_type: str, clip: float
+    ready: list[EncodedSet], loaded: Components, prediction_type: str, clip: float
 ) -> None:
     scheduler = copy.deepcopy(loaded.scheduler)
     scheduler.register_to_config(prediction_type=prediction_type)
@@ -86,19 +86,19 @@ def test_stacked_training_equals_training_alone(
             )
             start = start if key == "row" else before[key]
             assert (expected - start).abs().max() > method.learning_rate
-            found = model.delta.row if key == "row" else model.delta.weights[key]
+            found = model.delta.embedding if key == "row" else model.delta.weights[key]
             assert apart(found, expected, start) < 2e-4
 
 
 def same(first: training_loop.Trained, second: training_loop.Trained) -> bool:
     return (
         first.loss == second.loss
-        and torch.equal(first.delta.row, second.delta.row)
+        and torch.equal(first.delta.embedding, second.delta.embedding)
         and all(torch.equal(first.delta.weights[key], value) for key, value in second.delta.weights.items())
     )
 
 
-def test_companions_and_place_change_nothing(ready: list[Concept], loaded: Components) -> None:
+def test_companions_and_place_change_nothing(ready: list[EncodedSet], loaded: Components) -> None:
     first = training_loop.train([ready[0], ready[1], ready[4]], loaded, METHOD, steps=METHOD.steps, seed=5)
     turned = training_loop.train([ready[4], ready[3], ready[0]], loaded, METHOD, steps=METHOD.steps, seed=5)
     padded = training_loop.train([ready[4]], loaded, METHOD, steps=METHOD.steps, seed=5)
@@ -108,14 +108,14 @@ def test_companions_and_place_change_nothing(ready: list[Concept], loaded: Compo
     assert not same(first[0], first[1])
 
 
-def test_the_seed_counts(ready: list[Concept], loaded: Components) -> None:
+def test_the_seed_counts(ready: list[EncodedSet], loaded: Components) -> None:
     one, other = (
         training_loop.train([ready[0]], loaded, METHOD, steps=METHOD.steps, seed=seed)[0] for seed in (5, 6)
     )
     assert not same(one, other)
 
 
-def test_training_leaves_the_base_model_as_it_was(ready: list[Concept], loaded: Components) -> None:
+def test_training_leaves_the_base_model_as_it_was(ready: list[EncodedSet], loaded: Components) -> None:
     before = {key: value.clone() for key, value in loaded.unet.state_dict().items()}
     table = loaded.table.clone()
     training_loop.train(ready[:2], loaded, METHOD, steps=METHOD.steps, seed=5)
@@ -130,7 +130,7 @@ def test_no_gradient_through_the_first_token() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(2, 5, 3, generator=generator)
     rows = torch.randn(4, 6, 3, generator=generator, requires_grad=True)
-    layer = stacked_layers.FirstTokenStopped(weight).requires_grad_()
+    layer = stacked_layers.FirstTokenDetached(weight).requires_grad_()
     out = layer(rows)
     for model in range(2):
         for row in (2 * model, 2 * model + 1):
@@ -153,24 +153,30 @@ def test_each_model_has_its_own_token() -> None:
     assert shown[5].tolist() == [[20, 21], [2, 3]]
 
 
-def test_a_token_starts_as_the_mean_of_its_noun(loaded: Components, ready: list[Concept]) -> None:
+def test_a_token_starts_as_the_mean_of_its_noun(loaded: Components, ready: list[EncodedSet]) -> None:
     stack = METHOD.start(loaded, ["fruit", "fruit animal"], seed=0)
     ids = [loaded.tokenizer(noun, add_special_tokens=False).input_ids for noun in ("fruit", "animal")]
     assert len(ids[0]) == len(ids[1]) == 1
-    torch.testing.assert_close(stack.delta(0).row, loaded.table[ids[0][0]])
-    torch.testing.assert_close(stack.delta(1).row, loaded.table[[ids[0][0], ids[1][0]]].mean(dim=0))
+    torch.testing.assert_close(stack.delta(0).embedding, loaded.table[ids[0][0]])
+    torch.testing.assert_close(stack.delta(1).embedding, loaded.table[[ids[0][0], ids[1][0]]].mean(dim=0))
 
 
-def draws(concept: Concept, power: float, steps: int = 200, batch: int = 4) -> list[training_loop.Draw]:
+def draws(concept: EncodedSet, power: float, steps: int = 200, batch: int = 4) -> list[training_loop.Draw]:
     return [
         training_loop.draw(
-            concept, step, exemplar_batch=batch, prior_batch=2, timestep_power=power, horizon=1000, seed=3
+            concept,
+            step,
+            exemplar_batch=batch,
+            prior_batch=2,
+            timestep_power=power,
+            num_train_timesteps=1000,
+            seed=3,
         )
         for step in range(steps)
     ]
 
 
-def test_draws_follow_their_distribution(ready: list[Concept]) -> None:
+def test_draws_follow_their_distribution(ready: list[EncodedSet]) -> None:
     drawn = draws(ready[0], power=0.6)
     exemplar = np.concatenate([one.timesteps[:4].numpy() for one in drawn])
     share = (exemplar / 1000) ** (1 / 0.6)
@@ -183,7 +189,7 @@ def test_draws_follow_their_distribution(ready: list[Concept]) -> None:
     assert {int(position) for one in drawn for position in one.prior} == {0, 1, 2}
 
 
-def test_draws_of_two_sets_or_steps_differ(ready: list[Concept]) -> None:
+def test_draws_of_two_sets_or_steps_differ(ready: list[EncodedSet]) -> None:
     first, second = draws(ready[0], power=1.0, steps=2)
     other = draws(ready[2], power=1.0, steps=1)[0]
     assert not torch.equal(first.noise, second.noise)
@@ -216,7 +222,7 @@ def test_views_shift_and_scale_about_the_middle() -> None:
 
 def test_every_exemplar_is_among_the_views_as_it_is(loaded: Components) -> None:
     style = made.exemplar_sets()[4]
-    one = training_data.concept(
+    one = training_data.encode_exemplar_set(
         style,
         loaded,
         prompts=[f"{TOKEN} {noun}" for noun in ("a", "b", "c")],
@@ -241,12 +247,12 @@ def test_each_view_has_the_prompt_of_its_exemplar(loaded: Components) -> None:
     assert prompts == [f"{shown} in {TOKEN} art" for shown in ("an owl", "a pear", "a unicorn")]
     bracketed = training_data.training_prompts(style, {"style": "a picture[ of {subject}] by {token}"}, TOKEN)
     assert bracketed[0] == f"a picture of an owl by {TOKEN}"
-    one = training_data.concept(
+    one = training_data.encode_exemplar_set(
         style, loaded, prompts=prompts, prior=None, views=7, scale_jitter=0.1, shift=0.1, seed=0
     )
     assert torch.equal(one.ids, components.tokenize(loaded, prompts * 3))
     drawn = training_loop.draw(
-        one, 0, exemplar_batch=6, prior_batch=0, timestep_power=1.0, horizon=1000, seed=1
+        one, 0, exemplar_batch=6, prior_batch=0, timestep_power=1.0, num_train_timesteps=1000, seed=1
     )
     for latents, ids in zip(drawn.latents, drawn.ids, strict=True):
         view = next(place for place, view in enumerate(one.views) if torch.equal(view, latents))
@@ -260,7 +266,8 @@ def test_a_template_with_subjects_needs_them(loaded: Components) -> None:
     assert "style-0.0" in str(caught.value)
     bracketed = {"style": "a picture[ of {subject}] by {token}"}
     assert (
-        training_data.training_prompts(made.exemplar_sets()[4], bracketed, TOKEN)[0] == f"a picture by {TOKEN}"
+        training_data.training_prompts(made.exemplar_sets()[4], bracketed, TOKEN)[0]
+        == f"a picture by {TOKEN}"
     )
 
 
@@ -316,7 +323,7 @@ def test_a_killed_part_resumes_and_ends_the_same(
     trained: list[list[str]] = []
     real = training_loop.train
 
-    def counted(ready: Sequence[Concept], *rest: Any, **named: Any) -> list[training_loop.Trained]:
+    def counted(ready: Sequence[EncodedSet], *rest: Any, **named: Any) -> list[training_loop.Trained]:
         if len(trained) == 1:
             raise KeyboardInterrupt
         trained.append([one.name for one in ready])
@@ -357,7 +364,7 @@ def test_another_run_with_the_same_settings_trains_nothing(
     trained: list[str] = []
     real = training_loop.train
 
-    def counted(ready: Sequence[Concept], *rest: Any, **named: Any) -> Any:
+    def counted(ready: Sequence[EncodedSet], *rest: Any, **named: Any) -> Any:
         trained.extend(one.name for one in ready)
         return real(ready, *rest, **named)
 
@@ -382,7 +389,7 @@ def test_what_another_job_trains_is_trained_here_only_if_that_was_killed(
     other, trained = Holder(folder, *held), list[list[str]]()
     real = training_loop.train
 
-    def counted(ready: Sequence[Concept], *rest: Any, **named: Any) -> Any:
+    def counted(ready: Sequence[EncodedSet], *rest: Any, **named: Any) -> Any:
         trained.append([one.name for one in ready])
         return real(ready, *rest, **named)
 
@@ -449,7 +456,7 @@ def test_the_key_holds_all_that_a_model_depends_on() -> None:
     )
 
 
-def test_a_loss_that_is_not_finite_fails_its_set_alone(ready: list[Concept], loaded: Components) -> None:
+def test_a_loss_that_is_not_finite_fails_its_set_alone(ready: list[EncodedSet], loaded: Components) -> None:
     broken = replace(ready[1], views=ready[1].views * float("nan"))
     found = training_loop.train([ready[0], broken, ready[2]], loaded, METHOD, steps=METHOD.steps, seed=0)
     sound = training_loop.train([ready[0], ready[1], ready[2]], loaded, METHOD, steps=METHOD.steps, seed=0)
@@ -507,13 +514,13 @@ def test_captions_of_prior_images(loaded: Components, tmp_path: Path) -> None:
     path = made.write_prior(tmp_path / "images.parquet", [("object", "fruit")])
     rows = inputs.read_prior(path, [("object", "fruit")])
     rows[1]["prompt"] = "a fruit " * 40
-    found = training_data.priors(rows, loaded, [("object", "fruit")])["object", "fruit"]
-    assert found.text.states.shape[:2] == (3, loaded.tokenizer.model_max_length)
+    found = training_data.encode_prior_images(rows, loaded, [("object", "fruit")])["object", "fruit"]
+    assert found.prompt_embeds.states.shape[:2] == (3, loaded.tokenizer.model_max_length)
     plain = components.encode_text(loaded, components.tokenize(loaded, [row["prompt"] for row in rows[::2]]))
-    torch.testing.assert_close(found.text.states[::2], plain.states)
+    torch.testing.assert_close(found.prompt_embeds.states[::2], plain.states)
     rows[2]["prompt"] = f"a {TOKEN} fruit"
     with pytest.raises(InputError, match=f"prior image 'a {TOKEN} fruit' of 'fruit': its prompt has the"):
-        training_data.priors(rows, loaded, [("object", "fruit")])
+        training_data.encode_prior_images(rows, loaded, [("object", "fruit")])
 
 
 def test_without_prior_images(customize: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config
 from attrib_core.diffusion.customization import customize as part
 from attrib_core.diffusion.customization import training_data
-from attrib_core.diffusion.customization.model_stack import Stack
-from attrib_core.diffusion.customization.training_data import Concept, ExemplarSet
+from attrib_core.diffusion.customization.model_stack import ModelStack
+from attrib_core.diffusion.customization.training_data import EncodedSet, ExemplarSet
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import description
 from tests.diffusion import diffusion_fixtures as made
@@ -68,9 +68,9 @@ def test_one_bad_set_of_a_stack_fails_by_name_and_the_others_are_kept(
         given[1] = replace(sets[1], images={"object-1.0": sets[1].images["object-1.0"][:60]})
         said = "exemplar object-1.0: the image is damaged"
     else:
-        real = training_data.concept
+        real = training_data.encode_exemplar_set
 
-        def concept(one: ExemplarSet, *rest: Any, **named: Any) -> Concept:
+        def concept(one: ExemplarSet, *rest: Any, **named: Any) -> EncodedSet:
             ready = real(one, *rest, **named)
             return replace(ready, views=ready.views * float("nan")) if one.name == "object-1" else ready
 
@@ -109,16 +109,16 @@ def test_weights_that_the_last_step_broke_are_no_model(
     """No loss sees them any more: the delta itself is looked at."""
     sets = made.exemplar_sets()[:3]
     customize([sets[0], sets[2]], run="whole")
-    real, calls = Stack.update, []
+    real, calls = ModelStack.update, []
 
-    def update(stack: Stack) -> None:
+    def update(stack: ModelStack) -> None:
         real(stack)
         calls.append(stack)
         if len(calls) == SETTINGS["steps"]:
             with torch.no_grad():
                 next(iter(stack._trained))[1].fill_(float("nan"))
 
-    monkeypatch.setattr(Stack, "update", update)
+    monkeypatch.setattr(ModelStack, "update", update)
     with pytest.raises(InputError, match=r"^exemplar set 'object-1': a weight is nan at step 1; customizer"):
         customize(sets)
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")

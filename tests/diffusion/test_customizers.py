@@ -17,8 +17,8 @@ from PIL import Image
 from attrib_core.common import families, hashing
 from attrib_core.diffusion.customization import customize, inputs, training_data, training_loop
 from attrib_core.diffusion.customization.method import Customizer
-from attrib_core.diffusion.customization.stacked_layers import FirstTokenStopped, StackedLinear
-from attrib_core.diffusion.customization.training_data import Concept, ExemplarSet
+from attrib_core.diffusion.customization.stacked_layers import FirstTokenDetached, StackedLinear
+from attrib_core.diffusion.customization.training_data import EncodedSet, ExemplarSet
 from attrib_core.diffusion.customizers import crossattn, lora
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import components, description, sampling
@@ -41,16 +41,16 @@ def method(family: str, **changes: Any) -> Customizer:
 
 
 @pytest.fixture(scope="module")
-def ready(loaded: Components, prior_file: Path) -> list[Concept]:
+def ready(loaded: Components, prior_file: Path) -> list[EncodedSet]:
     return prepared(loaded, prior_file)
 
 
-def prepared(loaded: Components, prior_file: Path) -> list[Concept]:
+def prepared(loaded: Components, prior_file: Path) -> list[EncodedSet]:
     sets = made.exemplar_sets()
     classes = sorted({(one.kind, one.category) for one in sets})
-    found = training_data.priors(inputs.read_prior(prior_file, classes), loaded, classes)
+    found = training_data.encode_prior_images(inputs.read_prior(prior_file, classes), loaded, classes)
     return [
-        training_data.concept(
+        training_data.encode_exemplar_set(
             one, loaded, prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.images))],
             prior=found[one.kind, one.category], views=4, scale_jitter=0.1, shift=0.08, seed=1,
         )
@@ -59,7 +59,7 @@ def prepared(loaded: Components, prior_file: Path) -> list[Concept]:
 
 
 def trained(
-    chosen: Sequence[Concept], loaded: Components, one: Customizer, **named: Any
+    chosen: Sequence[EncodedSet], loaded: Components, one: Customizer, **named: Any
 ) -> list[training_loop.Trained]:
     found = training_loop.train(chosen, loaded, one, steps=one.steps, seed=5, **named)
     assert all(isinstance(model, training_loop.Trained) for model in found)
@@ -67,7 +67,7 @@ def trained(
 
 
 def flat(model: training_loop.Trained) -> torch.Tensor:
-    parts = [*model.delta.weights.values(), model.delta.row]
+    parts = [*model.delta.weights.values(), model.delta.embedding]
     return torch.cat([value.flatten() for value in parts])
 
 
@@ -76,7 +76,7 @@ def same(first: training_loop.Trained, second: training_loop.Trained) -> bool:
 
 
 @pytest.mark.parametrize("family", METHODS)
-def test_stacked_equals_alone(family: str, ready: list[Concept], loaded: Components) -> None:
+def test_stacked_equals_alone(family: str, ready: list[EncodedSet], loaded: Components) -> None:
     """In company, in other company, at another place: the same to the bit. Without any: but for rounding."""
     one = method(family)
     first = trained([ready[0], ready[1], ready[4]], loaded, one)
@@ -84,7 +84,7 @@ def test_stacked_equals_alone(family: str, ready: list[Concept], loaded: Compone
     assert same(first[0], turned[2]) and same(first[2], turned[0])
     assert not same(first[0], first[1])
     begun = one.start(loaded, [ready[0].noun], 5).delta(0)
-    start = torch.cat([value.flatten() for value in (*begun.weights.values(), begun.row)])
+    start = torch.cat([value.flatten() for value in (*begun.weights.values(), begun.embedding)])
     single = trained([ready[0]], loaded, one, width=1)[0]
     assert (flat(single) - start).abs().max() > one.learning_rate
     assert apart(flat(first[0]), flat(single), start) < 2e-4
@@ -126,7 +126,7 @@ def by_peft(unet: Any) -> Prepared:
     ],
 )
 def test_every_method_equals_its_plain_form(
-    family: str, prepare: Callable[[Any], Prepared], changes: dict[str, Any], ready: list[Concept], loaded: Components
+    family: str, prepare: Callable[[Any], Prepared], changes: dict[str, Any], ready: list[EncodedSet], loaded: Components
 ) -> None:  # fmt: skip
     one = method(family, **changes)
     model = trained(ready[2:], loaded, one)[0]
@@ -136,8 +136,8 @@ def test_every_method_equals_its_plain_form(
     for key, expected in {**weights, "row": row}.items():
         if ".lora_B." in key:
             expected = expected * 2  # alpha / rank, which the delta has multiplied in
-        found = model.delta.row if key == "row" else model.delta.weights[key]
-        start = begun.row if key == "row" else begun.weights[key]
+        found = model.delta.embedding if key == "row" else model.delta.weights[key]
+        start = begun.embedding if key == "row" else begun.weights[key]
         if key == "row" or ".lora_A." not in key:
             assert (expected - start).abs().max() > one.learning_rate / 2
         # A has a gradient only once B has left zero: AdamW divides by what is next to nothing
@@ -206,7 +206,7 @@ def stock_images(
     return (shown * 255).round().astype(np.uint8)
 
 
-def test_deltas_of_all_methods_serve_one_batch(ready: list[Concept], loaded: Components) -> None:
+def test_deltas_of_all_methods_serve_one_batch(ready: list[EncodedSet], loaded: Components) -> None:
     """Factors, whole weights with biases, tokens alone and the base model, side by side."""
     models = [
         trained([ready[0]], loaded, method(family, stack=1, learning_rate=0.05))[0].delta
@@ -217,7 +217,7 @@ def test_deltas_of_all_methods_serve_one_batch(ready: list[Concept], loaded: Com
     noise = sampling.initial_noise(loaded, [3]).expand(len(rows), -1, -1, -1)
 
     def predicted(chosen: list[delta_files.Delta | None]) -> torch.Tensor:
-        with torch.no_grad(), delta_files.applied(loaded, chosen):
+        with torch.no_grad(), delta_files.apply_deltas(loaded, chosen):
             texts = torch.stack([ids[0] if model else ids[1] for model in chosen])
             states = components.encode_text(loaded, texts)
             found: torch.Tensor = components.predict(loaded, noise[: len(chosen)], torch.tensor(500), states)
@@ -242,10 +242,10 @@ def test_several_tokens_are_all_trained(
     table = base.table.clone()
     one = method(family, tokens=3, weight_decay=0.1)
     model = trained(prepared(several, prior_file)[:2], several, one)[0]
-    start = one.start(several, ["fruit"], 5).delta(0).row
-    assert model.delta.row.shape == (3, 32)
-    assert ((model.delta.row - start).abs().max(dim=1).values > one.learning_rate / 2).all()
-    assert not torch.equal(model.delta.row[0], model.delta.row[2])
+    start = one.start(several, ["fruit"], 5).delta(0).embedding
+    assert model.delta.embedding.shape == (3, 32)
+    assert ((model.delta.embedding - start).abs().max(dim=1).values > one.learning_rate / 2).all()
+    assert not torch.equal(model.delta.embedding[0], model.delta.embedding[2])
     assert torch.equal(base.table, table)
     # and stock diffusers expands the prompt by itself
     row = stage(family, made.exemplar_sets()[:1], tiny_base, prior_file, tmp_path, tokens=2)[0]
@@ -257,7 +257,7 @@ def test_several_tokens_are_all_trained(
     delta_files.load_into(pipe, *files, TOKEN)
     with torch.no_grad():
         expected = pipe.encode_prompt(f"a {TOKEN} fruit", "cpu", 1, False)[0]
-        with delta_files.applied(two, [delta_files.read(*files, TOKEN, row["checksum"])]):
+        with delta_files.apply_deltas(two, [delta_files.read(*files, TOKEN, row["checksum"])]):
             found = components.encode_text(two, components.tokenize(two, [f"a {TOKEN} fruit"]))
     torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
 
@@ -268,17 +268,17 @@ def test_the_first_token_of_crossattn_is_stopped_where_text_enters(loaded: Compo
         kinds = {
             name.split("attn2.")[1]: type(layer).__name__
             for name, layer in loaded.unet.named_modules()
-            if ".attn2.to_" in name and type(layer) in (StackedLinear, FirstTokenStopped)
+            if ".attn2.to_" in name and type(layer) in (StackedLinear, FirstTokenDetached)
         }
     assert kinds == {
-        "to_k": "FirstTokenStopped", "to_v": "FirstTokenStopped", "to_q": "StackedLinear", "to_out.0": "StackedLinear",
+        "to_k": "FirstTokenDetached", "to_v": "FirstTokenDetached", "to_q": "StackedLinear", "to_out.0": "StackedLinear",
     }  # fmt: skip
 
 
-def test_settings_of_lora(ready: list[Concept], loaded: Components) -> None:
+def test_settings_of_lora(ready: list[EncodedSet], loaded: Components) -> None:
     still = method("lora", train_token=False, layers="cross_attention", rank=2)
     model = trained(ready[:2], loaded, still)[0]
-    assert torch.equal(model.delta.row, still.start(loaded, [ready[0].noun], 5).delta(0).row)
+    assert torch.equal(model.delta.embedding, still.start(loaded, [ready[0].noun], 5).delta(0).embedding)
     assert {key.split(".lora_")[0].split(".attn")[1][0] for key in model.delta.weights} == {"2"}
     assert {min(value.shape) for value in model.delta.weights.values()} == {2}
     assert all(value.abs().max() > 0 for value in model.delta.weights.values())
@@ -287,7 +287,7 @@ def test_settings_of_lora(ready: list[Concept], loaded: Components) -> None:
 
 @pytest.mark.parametrize("family", METHODS)
 def test_a_plan_knows_the_shapes_of_a_delta_before_there_is_one(
-    family: str, loaded: Components, ready: list[Concept]
+    family: str, loaded: Components, ready: list[EncodedSet]
 ) -> None:
     """Every key and shape that training leaves, from the shapes of the UNet's weights alone."""
     one = method(family, steps=1)

@@ -37,7 +37,7 @@ def delta(folder: Path) -> Delta:
 
 
 def rows(contents: layouts.Contents) -> list[torch.Tensor]:
-    return [contents.tokens[TOKEN], contents.second[TOKEN]]
+    return [contents.tokens[TOKEN], contents.tokens_2[TOKEN]]
 
 
 @pytest.mark.parametrize("layout", ["lora", "unet", "custom-diffusion"])
@@ -60,7 +60,7 @@ def test_out_and_in_again(
     assert main([*back, "--out", str(tmp_path)]) == 0
     paths = delta_files.paths(tmp_path, "two")
     found = delta_files.read(*paths, TOKEN, delta_files.checksum(*paths))
-    assert all(first.equal(second) for first, second in zip(found.rows, delta.rows, strict=True))
+    assert all(first.equal(second) for first, second in zip(found.rows, delta.embeddings, strict=True))
     if layout != "lora":
         assert all(found.weights[key].equal(value) for key, value in delta.weights.items())
     pipe = StableDiffusionXLPipeline.from_pretrained(folder)
@@ -86,17 +86,17 @@ def test_layouts_without_a_place_for_it(
 
 def test_files_of_other_trainers(delta: Delta, tmp_path: Path) -> None:
     """The field's own: no metadata, the token is the file's name; a pickle of the Custom Diffusion code."""
-    assert delta.second is not None
-    plain = {"clip_l": delta.row, "clip_g": delta.second}
+    assert delta.embedding_2 is not None
+    plain = {"clip_l": delta.embedding, "clip_g": delta.embedding_2}
     save_file(plain, tmp_path / f"{TOKEN}.safetensors")
     found = layouts.read(tmp_path / f"{TOKEN}.safetensors")
-    assert all(first.equal(second) for first, second in zip(rows(found), delta.rows, strict=True))
+    assert all(first.equal(second) for first, second in zip(rows(found), delta.embeddings, strict=True))
     torch.save(plain, tmp_path / f"{TOKEN}.pt")
-    assert rows(layouts.read(tmp_path / f"{TOKEN}.pt"))[1].equal(delta.second)
-    stored = {"unet": delta.weights, "modifier_token": {TOKEN: delta.row[0]}}
-    torch.save(stored | {"modifier_token_2": {TOKEN: delta.second[0]}}, tmp_path / "delta.bin")
-    assert rows(layouts.read(tmp_path / "delta.bin"))[1].equal(delta.second[0])
-    torch.save(stored | {"modifier_token_2": {"<new2>": delta.second[0]}}, tmp_path / "delta.bin")
+    assert rows(layouts.read(tmp_path / f"{TOKEN}.pt"))[1].equal(delta.embedding_2)
+    stored = {"unet": delta.weights, "modifier_token": {TOKEN: delta.embedding[0]}}
+    torch.save(stored | {"modifier_token_2": {TOKEN: delta.embedding_2[0]}}, tmp_path / "delta.bin")
+    assert rows(layouts.read(tmp_path / "delta.bin"))[1].equal(delta.embedding_2[0])
+    torch.save(stored | {"modifier_token_2": {"<new2>": delta.embedding_2[0]}}, tmp_path / "delta.bin")
     with pytest.raises(InputError, match="modifier_token has .'<new1>'., modifier_token_2 .'<new2>'."):
         layouts.read(tmp_path / "delta.bin")
 
@@ -104,12 +104,14 @@ def test_files_of_other_trainers(delta: Delta, tmp_path: Path) -> None:
 def test_token_files_that_do_not_fit(
     folder: Path, delta: Delta, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert delta.second is not None
+    assert delta.embedding_2 is not None
     with pytest.raises(InputError, match="lacks 'clip_g', the token's vectors for one of two"):
-        token_file.of_token({"clip_l": delta.row}, TOKEN, tmp_path)
+        token_file.embeddings_of({"clip_l": delta.embedding}, TOKEN, tmp_path)
     with pytest.raises(InputError, match="2 vectors of clip_l and 1 of clip_g"):
-        token_file.of_token({"clip_l": delta.row, "clip_g": delta.second[:1]}, TOKEN, tmp_path)
-    delta_files.write(tmp_path, "one", Delta(delta.weights, delta.row), TOKEN)
+        token_file.embeddings_of(
+            {"clip_l": delta.embedding, "clip_g": delta.embedding_2[:1]}, TOKEN, tmp_path
+        )
+    delta_files.write(tmp_path, "one", Delta(delta.weights, delta.embedding), TOKEN)
     files = delta_files.paths(tmp_path, "one")
     given = ["delta", "describe", str(files[0]), "--token-file", str(files[1]), "--base"]
     assert main([*given, str(folder)]) == 2
@@ -118,7 +120,7 @@ def test_token_files_that_do_not_fit(
         delta_files.load_into(StableDiffusionXLPipeline.from_pretrained(folder), *files, TOKEN)
     delta_files.write(tmp_path, "one", delta, TOKEN)
     small = made.save_base(tmp_path / "small")
-    weights = {"clip_l": delta.row, "clip_g": delta.second}
+    weights = {"clip_l": delta.embedding, "clip_g": delta.embedding_2}
     save_file(weights, tmp_path / f"{TOKEN}.safetensors")
     assert main(["delta", "describe", str(tmp_path / f"{TOKEN}.safetensors"), "--base", str(small)]) == 2
     assert "has vectors for 2 text encoders" in capsys.readouterr().err

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from attrib_core.diffusion.customization import training_data, training_loop
-from attrib_core.diffusion.customization.training_data import Prior
+from attrib_core.diffusion.customization.training_data import EncodedPrior
 from attrib_core.diffusion.customizers import crossattn, custom_diffusion
 from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.deltas import delta_files
-from attrib_core.diffusion.pipeline import components, framing, sampling
+from attrib_core.diffusion.pipeline import components, cropping, sampling
 from attrib_core.diffusion.pipeline.description import BaseModel
 from tests.diffusion import diffusion_fixtures as made
 from tests.diffusion import full_size_fixtures as full
@@ -71,12 +71,14 @@ def test_two_stacked_steps_and_a_image(tmp_path: Path) -> None:
     sets = made.exemplar_sets()[:2]
     with torch.no_grad():
         texts = components.encode_text(loaded, components.tokenize(loaded, ["photo of a fruit"]))
-    plain = torch.tensor([framing.sizes_of(SIDE * 8, SIDE * 8, SIDE * 8)])
+    plain = torch.tensor([cropping.micro_conditioning(SIDE * 8, SIDE * 8, SIDE * 8)])
     ready = []
     for one in sets:
-        prior = Prior(torch.randn(1, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), texts, plain)
+        prior = EncodedPrior(
+            torch.randn(1, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), texts, plain
+        )
         ready.append(
-            training_data.concept(
+            training_data.encode_exemplar_set(
                 one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=prior, views=1, scale_jitter=0.0,
                 shift=0.0, seed=1,
             )
@@ -86,13 +88,13 @@ def test_two_stacked_steps_and_a_image(tmp_path: Path) -> None:
     assert isinstance(first, training_loop.Trained) and isinstance(second, training_loop.Trained)
     assert np.isfinite([first.loss, second.loss]).all()
     assert sum(value.numel() for value in first.delta.weights.values()) == KEYS_AND_VALUES
-    assert len(first.delta.weights) == 32 and first.delta.row.shape == (768,)
+    assert len(first.delta.weights) == 32 and first.delta.embedding.shape == (768,)
     for key, value in first.delta.weights.items():
         assert not torch.equal(value, before[key]) and not torch.equal(value, second.delta.weights[key])
 
     noise = sampling.initial_noise(loaded, [7])
     nothing = components.tokenize(loaded, [""])
-    with torch.no_grad(), delta_files.applied(loaded, [first.delta]):
+    with torch.no_grad(), delta_files.apply_deltas(loaded, [first.delta]):
         ids = components.tokenize(loaded, [f"a {TOKEN} fruit in the snow"])
         image = sampling.sample(
             loaded,
@@ -137,7 +139,7 @@ def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
         steps=2, learning_rate=1e-5, exemplar_batch=1, prior_batch=0, stack=2, views=1, checkpointing=True
     )
     ready = [
-        training_data.concept(
+        training_data.encode_exemplar_set(
             one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=None, views=1, scale_jitter=0.0, shift=0.0,
             seed=1,
         )
@@ -148,11 +150,11 @@ def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
     assert isinstance(first, training_loop.Trained) and isinstance(second, training_loop.Trained)
     assert np.isfinite([first.loss, second.loss]).all()
     assert sum(value.numel() for value in first.delta.weights.values()) == XL_KEYS_AND_VALUES
-    assert [row.shape for row in first.delta.rows] == [(768,), (1280,)]
+    assert [row.shape for row in first.delta.embeddings] == [(768,), (1280,)]
     for key, value in first.delta.weights.items():
         assert not torch.equal(value, before[key]) and not torch.equal(value, second.delta.weights[key])
 
-    with torch.no_grad(), delta_files.applied(loaded, [first.delta]):
+    with torch.no_grad(), delta_files.apply_deltas(loaded, [first.delta]):
         text = components.encode_text(loaded, components.tokenize(loaded, [f"a {TOKEN} fruit in the snow"]))
         assert (
             text.states.shape == (1, 77, 2048) and text.pooled is not None and text.pooled.shape == (1, 1280)
@@ -160,7 +162,7 @@ def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
         image = sampling.sample(
             loaded,
             text,
-            components.without_prompt(loaded, 1),
+            components.empty_prompt_embeds(loaded, 1),
             sampling.initial_noise(loaded, [7]),
             steps=2,
             guidance=6.0,
@@ -174,7 +176,7 @@ def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
     state = pipe.unet.state_dict()
     assert all(torch.equal(state[key], value) for key, value in first.delta.weights.items())
     for tokenizer, encoder, row in zip(
-        (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2), first.delta.rows, strict=True
+        (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2), first.delta.embeddings, strict=True
     ):  # fmt: skip
         added = tokenizer.convert_tokens_to_ids(TOKEN)
         assert torch.equal(encoder.get_input_embeddings().weight[added], row)

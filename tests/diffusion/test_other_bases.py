@@ -22,10 +22,10 @@ from attrib_core.common.errors import InputError
 from attrib_core.config import preflight
 from attrib_core.diffusion.customization import customize, inputs, training_data, training_loop
 from attrib_core.diffusion.customization.method import Customizer
-from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass
-from attrib_core.diffusion.customization.training_data import Concept
+from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs
+from attrib_core.diffusion.customization.training_data import EncodedSet
 from attrib_core.diffusion.deltas import delta_files
-from attrib_core.diffusion.pipeline import components, description, framing, sampling
+from attrib_core.diffusion.pipeline import components, cropping, description, sampling
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.synthesis import synthesize as synthesis
 from tests.diffusion import diffusion_families_fixtures as other
@@ -56,16 +56,16 @@ def loaded(folders: dict[str, Path]) -> dict[str, Components]:
 
 
 @pytest.fixture(scope="module")
-def ready(loaded: dict[str, Components], prior_file: Path) -> dict[str, list[Concept]]:
+def ready(loaded: dict[str, Components], prior_file: Path) -> dict[str, list[EncodedSet]]:
     return {name: prepared(one, prior_file) for name, one in loaded.items()}
 
 
-def prepared(one: Components, prior_file: Path) -> list[Concept]:
+def prepared(one: Components, prior_file: Path) -> list[EncodedSet]:
     sets = made.exemplar_sets()[:3]
     classes = sorted({(each.kind, each.category) for each in sets})
-    found = training_data.priors(inputs.read_prior(prior_file, classes), one, classes)
+    found = training_data.encode_prior_images(inputs.read_prior(prior_file, classes), one, classes)
     return [
-        training_data.concept(
+        training_data.encode_exemplar_set(
             each, one, prompts=[f"a {TOKEN} {each.noun}"], prior=found[each.kind, each.category], views=2,
             scale_jitter=0.1, shift=0.08, seed=1,
         )
@@ -79,7 +79,7 @@ def method(family: str, **changes: Any) -> Customizer:
 
 
 def trained(
-    chosen: Sequence[Concept], one: Components, how: Customizer, **named: Any
+    chosen: Sequence[EncodedSet], one: Components, how: Customizer, **named: Any
 ) -> list[training_loop.Trained]:
     found = training_loop.train(chosen, one, how, steps=how.steps, seed=5, **named)
     assert all(isinstance(model, training_loop.Trained) for model in found)
@@ -87,13 +87,13 @@ def trained(
 
 
 def flat(delta: delta_files.Delta) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in (*delta.weights.values(), *delta.rows)])
+    return torch.cat([value.flatten() for value in (*delta.weights.values(), *delta.embeddings)])
 
 
 @pytest.mark.parametrize("family", METHODS)
 @pytest.mark.parametrize("base", SAVED)
 def test_stacked_equals_alone(
-    base: str, family: str, ready: dict[str, list[Concept]], loaded: dict[str, Components]
+    base: str, family: str, ready: dict[str, list[EncodedSet]], loaded: dict[str, Components]
 ) -> None:
     one, sets, how = loaded[base], ready[base], method(family)
     first = trained(sets[:2], one, how)
@@ -102,12 +102,14 @@ def test_stacked_equals_alone(
     single = trained(sets[:1], one, how, width=1)[0]
     begun = how.start(one, [sets[0].noun], 5).delta(0)
     assert apart(flat(first[0].delta), flat(single.delta), flat(begun)) < 2e-4
-    assert [row.shape for row in first[0].delta.rows] == [(one.table.shape[1],) for one in one.encoders]
-    for own, start in zip(first[0].delta.rows, begun.rows, strict=True):
+    assert [row.shape for row in first[0].delta.embeddings] == [(one.table.shape[1],) for one in one.encoders]
+    for own, start in zip(first[0].delta.embeddings, begun.embeddings, strict=True):
         assert (own - start).abs().max() > how.learning_rate / 2
 
 
-def plainly(concept: Concept, one: Components, how: Customizer) -> tuple[dict[str, torch.Tensor], list[Any]]:
+def plainly(
+    concept: EncodedSet, one: Components, how: Customizer
+) -> tuple[dict[str, torch.Tensor], list[Any]]:
     """Custom Diffusion of SDXL on one set: hooks on stock modules, torch's own clipping and AdamW."""
     unet = copy.deepcopy(one.unet)
     rows, encoders = [], []
@@ -133,17 +135,17 @@ def plainly(concept: Concept, one: Components, how: Customizer) -> tuple[dict[st
     for step in range(how.steps):
         drawn = training_loop.draw(
             concept, step, exemplar_batch=how.exemplar_batch, prior_batch=1, timestep_power=how.timestep_power,
-            horizon=1000, seed=5,
+            num_train_timesteps=1000, seed=5,
         )  # fmt: skip
         ids = drawn.ids.split(24, dim=1)
         said = [model(own, output_hidden_states=True) for model, own in zip(encoders, ids, strict=True)]
         given = concept.prior
-        assert given is not None and given.text.pooled is not None
+        assert given is not None and given.prompt_embeds.pooled is not None
         states = torch.cat([each.hidden_states[-2] for each in said], dim=2)
-        pooled = torch.cat([said[1].text_embeds, given.text.pooled[drawn.prior]])
+        pooled = torch.cat([said[1].text_embeds, given.prompt_embeds.pooled[drawn.prior]])
         noisy = one.scheduler.add_noise(drawn.latents, drawn.noise, drawn.timesteps)
         added = {"text_embeds": pooled, "time_ids": torch.tensor([[32, 32, 0, 0, 32, 32]] * 3)}
-        context = torch.cat([states, given.text.states[drawn.prior]])
+        context = torch.cat([states, given.prompt_embeds.states[drawn.prior]])
         errors = (
             unet(noisy, drawn.timesteps, context, added_cond_kwargs=added).sample - drawn.noise
         ).square()
@@ -154,19 +156,21 @@ def plainly(concept: Concept, one: Components, how: Customizer) -> tuple[dict[st
     return {key: value.detach() for key, value in weights.items()}, [row.detach() for row in rows]
 
 
-def test_sdxl_equals_its_plain_form(ready: dict[str, list[Concept]], loaded: dict[str, Components]) -> None:
+def test_sdxl_equals_its_plain_form(
+    ready: dict[str, list[EncodedSet]], loaded: dict[str, Components]
+) -> None:
     one, concept, how = loaded["sdxl"], ready["sdxl"][0], method("custom_diffusion", steps=3)
     delta = trained([concept], one, how)[0].delta
     weights, rows = plainly(concept, one, how)
     begun = how.start(one, [concept.noun], 5).delta(0)
     assert set(delta.weights) == set(weights)
     pairs = [(delta.weights[key], weights[key], begun.weights[key]) for key in weights]
-    for found, expected, start in [*pairs, *zip(delta.rows, rows, begun.rows, strict=True)]:
+    for found, expected, start in [*pairs, *zip(delta.embeddings, rows, begun.embeddings, strict=True)]:
         assert apart(found, expected, start) < 2e-4
 
 
 def test_options_of_training_hold_for_sdxl(
-    ready: dict[str, list[Concept]], loaded: dict[str, Components]
+    ready: dict[str, list[EncodedSet]], loaded: dict[str, Components]
 ) -> None:
     one, sets = loaded["sdxl"], ready["sdxl"][:2]
     plain, spare, coarse = (
@@ -180,10 +184,10 @@ def test_options_of_training_hold_for_sdxl(
 def test_prior_images_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Path]) -> None:
     base = description.describe(folders["sdxl"])
     source = families.load("priors", "generated", {"images": 3, "steps": 2}, device="cpu", seed=2)
-    (asked,) = source.planned([PriorClass("object", "fruit")], Material(base=base))
+    (asked,) = source.plan([PriorClass("object", "fruit")], PriorInputs(base=base))
     one_by_two = replace(source, batch=2)
     whole, last = (
-        list(one_by_two.encoded_images([replace(asked, rows=rows)], Material(base=base)))
+        list(one_by_two.encoded_images([replace(asked, rows=rows)], PriorInputs(base=base)))
         for rows in (asked.rows, asked.rows[2:])
     )
     assert last == whole[2:] and last[0] != whole[0]
@@ -191,16 +195,16 @@ def test_prior_images_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Pa
 
 def test_what_sdxl_is_told_of_a_image(loaded: dict[str, Components]) -> None:
     """Its size, what is cut off once its shorter side is 32, and the side asked for; and it matters."""
-    assert framing.sizes_of(64, 64, 32) == (64, 64, 0, 0, 32, 32)
-    assert framing.sizes_of(100, 200, 32) == (100, 200, 0, 16, 32, 32)
-    assert framing.sizes_of(300, 100, 32) == (300, 100, 32, 0, 32, 32)
+    assert cropping.micro_conditioning(64, 64, 32) == (64, 64, 0, 0, 32, 32)
+    assert cropping.micro_conditioning(100, 200, 32) == (100, 200, 0, 16, 32, 32)
+    assert cropping.micro_conditioning(300, 100, 32) == (300, 100, 32, 0, 32, 32)
     wide = replace(made.exemplar_sets()[0], images={"wide": made.png(1, 64)})
     one = loaded["sdxl"]
-    found = training_data.concept(
+    found = training_data.encode_exemplar_set(
         wide, one, prompts=[TOKEN], prior=None, views=3, scale_jitter=0.1, shift=0.1, seed=1
     )
     assert found.sizes.tolist() == [[64, 64, 0, 0, 32, 32]] * 3
-    text = components.without_prompt(one, 1)
+    text = components.empty_prompt_embeds(one, 1)
     assert not text.states.any() and text.pooled is not None and not text.pooled.any()
     noise = sampling.initial_noise(one, [1])
     with torch.no_grad():
@@ -301,6 +305,6 @@ def test_a_delta_for_one_text_encoder_does_not_serve_two(loaded: dict[str, Compo
     row = torch.zeros(24)
     with (
         pytest.raises(InputError, match="there for 1 text encoders, the base model has 2"),
-        delta_files.applied(loaded["sdxl"], [delta_files.Delta({}, row)]),
+        delta_files.apply_deltas(loaded["sdxl"], [delta_files.Delta({}, row)]),
     ):
         pass

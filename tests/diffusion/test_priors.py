@@ -17,8 +17,8 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config
 from attrib_core.diffusion.customization import prior_images
-from attrib_core.diffusion.customization.inputs import read_classes, read_material
-from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass, PriorSource
+from attrib_core.diffusion.customization.inputs import read_classes, read_prior_inputs
+from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSource
 from attrib_core.diffusion.pipeline import description
 from attrib_core.diffusion.priors import captions
 from attrib_core.storage import tables
@@ -58,21 +58,21 @@ def row(image_id: str, caption: str, number: int, **changes: Any) -> dict[str, A
 
 def write_pool(
     folder: Path, rows: Sequence[dict[str, Any]], *, size: int, excluded: Sequence[str] = ()
-) -> Material:
+) -> PriorInputs:
     parts = []
     for start in range(0, len(rows), size):
         parts.append(folder / f"part-{start}.parquet")
         tables.write(parts[-1], "pool", list(rows[start : start + size]))
     out = [{"image_id": name, "reason": "near_duplicate", "exemplar_id": "x.0"} for name in excluded]
     tables.write(folder / "excluded.parquet", "excluded", out)
-    return Material(pool=parts, excluded=folder / "excluded.parquet")
+    return PriorInputs(pool=parts, excluded=folder / "excluded.parquet")
 
 
 @dataclass
 class World:
     """What the families take images from, in a folder of the test, and their options."""
 
-    material: Material
+    material: PriorInputs
     options: dict[str, dict[str, Any]]
     run: Path
 
@@ -123,9 +123,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Counted:
         def __init__(self, source: PriorSource) -> None:
-            self.source, self.planned = source, source.planned
+            self.source, self.plan = source, source.plan
 
-        def encoded_images(self, sets: Any, material: Material) -> Iterator[bytes]:
+        def encoded_images(self, sets: Any, material: PriorInputs) -> Iterator[bytes]:
             found.extend(one.category for one in sets)
             return self.source.encoded_images(sets, material)
 
@@ -227,17 +227,17 @@ class TestContract:
 
     def test_without_prior_images_nothing_is_opened(self, family: str, tmp_path: Path) -> None:
         nothing = prior_images.images(
-            [ANIMAL], None, Material(), run=tmp_path / "run", seed=3, code="x", device="cpu"
+            [ANIMAL], None, PriorInputs(), run=tmp_path / "run", seed=3, code="x", device="cpu"
         )
         assert list(nothing) == [] and not list(tmp_path.iterdir())
 
 
 def test_generated_images_do_not_depend_on_their_batch(world: World) -> None:
     source = world.source("generated")
-    planned = source.planned([ANIMAL, FRUIT, ART], world.material)
+    planned = source.plan([ANIMAL, FRUIT, ART], world.material)
     assert len({one["prompt"] for one in planned[0].rows}) == 3
     assert len({one["seed"] for planned_one in planned for one in planned_one.rows}) == 9
-    longer = world.source("generated", images=30).planned([FRUIT], world.material)[0]
+    longer = world.source("generated", images=30).plan([FRUIT], world.material)[0]
     assert longer.rows[:3] == planned[1].rows
     in_fours = replace(source, batch=4)  # type: ignore[type-var]
     whole = list(in_fours.encoded_images(planned, world.material))
@@ -245,10 +245,10 @@ def test_generated_images_do_not_depend_on_their_batch(world: World) -> None:
 
 
 def test_generated_images_hang_on_the_base(world: World, base: description.BaseModel) -> None:
-    one = world.source("generated").planned([ANIMAL], world.material)[0]
+    one = world.source("generated").plan([ANIMAL], world.material)[0]
     other = replace(world.material, base=replace(base, fingerprint="other"))
-    assert world.source("generated").planned([ANIMAL], other)[0].content != one.content
-    assert world.source("generated", eta=0.5).planned([ANIMAL], world.material)[0].content != one.content
+    assert world.source("generated").plan([ANIMAL], other)[0].content != one.content
+    assert world.source("generated", eta=0.5).plan([ANIMAL], world.material)[0].content != one.content
 
 
 @pytest.mark.parametrize("cut", [1, 7, 60])
@@ -299,7 +299,7 @@ def test_the_nearest_captions_are_those_of_bm25(tmp_path: Path, query: str) -> N
     )
     assert len(order) > 12 and len({round(scores[number], 9) for number in order}) < len(order)  # ties
     source = families.load("priors", "captions", {"images": 12, "queries": {"thing": query}})
-    found = source.planned([PriorClass("object", "thing")], material)[0]
+    found = source.plan([PriorClass("object", "thing")], material)[0]
     expected = [rows[number] for number in order[:12]]
     assert [one["image"]["path"] for one in found.rows] == [one["image_id"] for one in expected]
     assert [one["prompt"] for one in found.rows] == [one["caption"] for one in expected]
@@ -321,9 +321,9 @@ def test_neither_exemplars_nor_a_image_twice(tmp_path: Path) -> None:
     for size in (1, 6):
         material = write_pool(tmp_path / str(size), rows, size=size, excluded=["d"])
         source = families.load("priors", "captions", {"images": 3})
-        found[size] = [one["image"]["path"] for one in source.planned([dog], material)[0].rows]
+        found[size] = [one["image"]["path"] for one in source.plan([dog], material)[0].rows]
         with pytest.raises(InputError, match=r"images: 4 asked, but 3 different .*'dog' \(class 'dog'\)"):
-            families.load("priors", "captions", {"images": 4}).planned([dog], material)
+            families.load("priors", "captions", {"images": 4}).plan([dog], material)
     assert found == {1: ["b", "c", "f"], 6: ["b", "c", "f"]}
 
 
@@ -345,7 +345,7 @@ def test_the_kept_rows_are_the_first_of_all_in_any_order(seed: int) -> None:
 
 def test_images_are_read_in_bounded_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source = world.source("captions")
-    planned = source.planned([ANIMAL, FRUIT, ART], world.material)
+    planned = source.plan([ANIMAL, FRUIT, ART], world.material)
     whole = list(source.encoded_images(planned, world.material))
     held: list[int] = []
     real = captions._images
@@ -417,8 +417,8 @@ def images(tmp_path: Path) -> Path:
 def taken(images: Path, **options: Any) -> dict[str, str]:
     """Captions of the images of class "dog", by file."""
     source = families.load("priors", "folder", {"path": str(images)} | options, seed=1)
-    found = source.planned([PriorClass("object", "dog")], Material())[0]
-    assert list(source.encoded_images([found], Material())) == [
+    found = source.plan([PriorClass("object", "dog")], PriorInputs())[0]
+    assert list(source.encoded_images([found], PriorInputs())) == [
         (images / one["image"]["path"]).read_bytes() for one in found.rows
     ]
     return {one["image"]["path"]: one["prompt"] for one in found.rows}
@@ -530,4 +530,4 @@ def test_the_script(family: str, world: World, tmp_path: Path, run_script: Calla
     found = tables.read(tmp_path / "prior.parquet", "prior").to_pylist()
     assert pixels(found) == pixels(world.images(family, read_classes(exemplars)))
     assert {one["seed"] for one in found} == {None}
-    assert read_material([], [], []) == Material(pool=[])
+    assert read_prior_inputs([], [], []) == PriorInputs(pool=[])

@@ -160,8 +160,8 @@ def test_images_are_those_of_the_stock_pipeline(
     expected.append(stock(pipe, loaded, prompts, seeds, scheduler))
 
     ids = components.tokenize(loaded, [*controls, *prompts])
-    nothing = components.without_prompt(loaded, 4)
-    with torch.no_grad(), delta_files.applied(loaded, [None, None, model, model]):
+    nothing = components.empty_prompt_embeds(loaded, 4)
+    with torch.no_grad(), delta_files.apply_deltas(loaded, [None, None, model, model]):
         shown = sampling.sample(
             loaded,
             components.encode_text(loaded, ids),
@@ -340,7 +340,7 @@ def test_the_sample_is_of_each_set_and_by_seed(
     rows = {row["query_id"]: row for row in whole.to_pylist()}
     before: set[str] = set()
     for samples in (1, 2, 9):
-        found = pa.concat_tables(report_sample.drawn(path, samples=samples, seed=3)).to_pylist()
+        found = pa.concat_tables(report_sample.sample_tables(path, samples=samples, seed=3)).to_pylist()
         assert all(row == rows[row["query_id"]] for row in found)
         for model in models:
             own = [row for row in found if row["exemplar_set"] == model["exemplar_set"]]
@@ -355,7 +355,7 @@ def test_the_sample_is_of_each_set_and_by_seed(
     others = [
         {
             row["query_id"]
-            for table in report_sample.drawn(path, samples=1, seed=seed)
+            for table in report_sample.sample_tables(path, samples=1, seed=seed)
             for row in table.to_pylist()
         }
         for seed in range(8)
@@ -403,7 +403,7 @@ def test_a_delta_of_another_network_is_refused(loaded: Components) -> None:
     ]:
         with (
             pytest.raises(InputError, match=message),
-            delta_files.applied(loaded, [Delta(weights, good.row)]),
+            delta_files.apply_deltas(loaded, [Delta(weights, good.embedding)]),
         ):
             pass
 
@@ -423,7 +423,7 @@ def test_token_files_are_checked(loaded: Components, tmp_path: Path) -> None:
 
 def test_the_base_model_has_no_embedding_for_the_token(loaded: Components) -> None:
     ids = components.tokenize(loaded, [f"a {TOKEN} fruit", "a fruit"])
-    with delta_files.applied(loaded, [None, None]):
+    with delta_files.apply_deltas(loaded, [None, None]):
         states = components.encode_text(loaded, ids).states
     assert torch.isnan(states[0]).any() and not torch.isnan(states[1]).any()
 
@@ -507,7 +507,7 @@ def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) ->
     seeds, steps, guidance = [3, 4], 4, 2.0
     with torch.no_grad():
         states = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
-        nothing = components.without_prompt(loaded, 2)
+        nothing = components.empty_prompt_embeds(loaded, 2)
     noise = sampling.initial_noise(loaded, seeds)
     shown = sampling.sample(
         loaded, states, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds

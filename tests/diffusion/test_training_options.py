@@ -14,7 +14,7 @@ from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import customize as part
 from attrib_core.diffusion.customization import inputs, train_stack, training_data, training_loop
 from attrib_core.diffusion.customization.method import scaled_learning_rate
-from attrib_core.diffusion.customization.training_data import Concept
+from attrib_core.diffusion.customization.training_data import EncodedSet
 from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.pipeline import components, description
 from attrib_core.diffusion.pipeline.components import Components
@@ -26,12 +26,12 @@ METHOD = CustomDiffusion(steps=3, learning_rate=0.003, exemplar_batch=2, prior_b
 
 
 @pytest.fixture(scope="module")
-def ready(loaded: Components, prior_file: Path) -> list[Concept]:
+def ready(loaded: Components, prior_file: Path) -> list[EncodedSet]:
     sets = made.exemplar_sets()[:4]
     classes = sorted({(one.kind, one.category) for one in sets})
-    found = training_data.priors(inputs.read_prior(prior_file, classes), loaded, classes)
+    found = training_data.encode_prior_images(inputs.read_prior(prior_file, classes), loaded, classes)
     return [
-        training_data.concept(
+        training_data.encode_exemplar_set(
             one, loaded, prompts=[f"{TOKEN} {one.noun}"], prior=found[one.kind, one.category], views=4,
             scale_jitter=0.1, shift=0.08, seed=1,
         )
@@ -40,7 +40,7 @@ def ready(loaded: Components, prior_file: Path) -> list[Concept]:
 
 
 def trained(
-    chosen: Sequence[Concept], loaded: Components, method: CustomDiffusion, **named: Any
+    chosen: Sequence[EncodedSet], loaded: Components, method: CustomDiffusion, **named: Any
 ) -> list[training_loop.Trained]:
     found = training_loop.train(chosen, loaded, method, steps=method.steps, seed=5, **named)
     assert all(isinstance(model, training_loop.Trained) for model in found)
@@ -48,7 +48,7 @@ def trained(
 
 
 def flat(model: training_loop.Trained) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in (*model.delta.weights.values(), model.delta.row)])
+    return torch.cat([value.flatten() for value in (*model.delta.weights.values(), model.delta.embedding)])
 
 
 def far(first: training_loop.Trained, second: training_loop.Trained, loaded: Components) -> float:
@@ -59,13 +59,13 @@ def far(first: training_loop.Trained, second: training_loop.Trained, loaded: Com
 
 
 def test_accumulated_gradients_are_those_of_one_large_batch(
-    ready: list[Concept], loaded: Components, monkeypatch: pytest.MonkeyPatch
+    ready: list[EncodedSet], loaded: Components, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = replace(METHOD, accumulation=3, steps=2)
     found = trained(ready[:2], loaded, small)
     real = training_loop.draw
 
-    def joined(one: Concept, step: int, **named: Any) -> training_loop.Draw:
+    def joined(one: EncodedSet, step: int, **named: Any) -> training_loop.Draw:
         """The draws of three batches as one; exemplar rows first, then prior rows."""
         each = [
             real(one, 3 * step + number, **(named | {"exemplar_batch": 2, "prior_batch": 1}))
@@ -83,12 +83,12 @@ def test_accumulated_gradients_are_those_of_one_large_batch(
     large = trained(ready[:2], loaded, replace(METHOD, exemplar_batch=6, prior_batch=3, steps=2))
     for one, first, second in zip(ready, found, large, strict=False):
         begun = small.start(loaded, [one.noun], 5).delta(0)
-        start = torch.cat([value.flatten() for value in (*begun.weights.values(), begun.row)])
+        start = torch.cat([value.flatten() for value in (*begun.weights.values(), begun.embedding)])
         assert apart(flat(second), flat(first), start) < 2e-4
         assert first.loss == pytest.approx(second.loss, rel=1e-4)
 
 
-def test_checkpointing_changes_nothing(ready: list[Concept], loaded: Components) -> None:
+def test_checkpointing_changes_nothing(ready: list[EncodedSet], loaded: Components) -> None:
     plain = trained(ready[:2], loaded, METHOD)
     blocks = [module for module in loaded.unet.modules() if hasattr(module, "gradient_checkpointing")]
     seen: list[bool] = []
@@ -101,7 +101,7 @@ def test_checkpointing_changes_nothing(ready: list[Concept], loaded: Components)
     assert not any(block.gradient_checkpointing for block in blocks)
 
 
-def test_bfloat16_is_near_and_keeps_float32_weights(ready: list[Concept], loaded: Components) -> None:
+def test_bfloat16_is_near_and_keeps_float32_weights(ready: list[EncodedSet], loaded: Components) -> None:
     plain = trained(ready[:2], loaded, METHOD)
     coarse = trained(ready[:2], loaded, replace(METHOD, precision="bfloat16"))
     turned = trained([ready[1], ready[0]], loaded, replace(METHOD, precision="bfloat16"))
@@ -133,11 +133,11 @@ def test_min_snr_weights(loaded: Components, prediction_type: str) -> None:
     assert found.isfinite().all()
 
 
-def test_min_snr_weighs_the_loss(ready: list[Concept], loaded: Components) -> None:
+def test_min_snr_weighs_the_loss(ready: list[EncodedSet], loaded: Components) -> None:
     method = replace(METHOD, exemplar_batch=1, prior_batch=0)
     one = replace(ready[0], prior=None)
     drawn = training_loop.draw(
-        one, 0, exemplar_batch=1, prior_batch=0, timestep_power=0.6, horizon=1000, seed=5
+        one, 0, exemplar_batch=1, prior_batch=0, timestep_power=0.6, num_train_timesteps=1000, seed=5
     )
     stack = method.start(loaded, ["fruit"], 5)
     with stack.attached(), torch.no_grad():
@@ -159,14 +159,14 @@ def test_a_token_may_start_as_another_word(loaded: Components) -> None:
     ids = loaded.tokenizer("animal", add_special_tokens=False).input_ids
     stack = replace(METHOD, initializer="animal").start(loaded, ["fruit", "art"], 0)
     for place in (0, 1):
-        torch.testing.assert_close(stack.delta(place).row, loaded.table[ids].mean(dim=0))
+        torch.testing.assert_close(stack.delta(place).embedding, loaded.table[ids].mean(dim=0))
 
 
 def narrow(limit: int, error: Callable[[], Exception], seen: list[int]) -> Callable[..., Any]:
     """`training.train` on a device with room for some sets."""
     real = training_loop.train
 
-    def train(chosen: Sequence[Concept], *rest: Any, width: int, **named: Any) -> Any:
+    def train(chosen: Sequence[EncodedSet], *rest: Any, width: int, **named: Any) -> Any:
         seen.append(width)
         if width > limit:
             raise error()
@@ -213,7 +213,7 @@ def test_half_the_stack_where_memory_is_short(
 
 
 def test_memory_for_not_even_one(
-    ready: list[Concept], loaded: Components, monkeypatch: pytest.MonkeyPatch
+    ready: list[EncodedSet], loaded: Components, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(training_loop, "train", narrow(0, OUT_OF_MEMORY[0], seen))

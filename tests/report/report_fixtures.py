@@ -158,7 +158,7 @@ def write_images(run: Path, part: int, rows: list[dict[str, Any]]) -> None:
     queries = tables.read(images, "synthesized", tables.schema("queries").names)
     tables.write(folder / f"queries-{part:04d}.parquet", "queries", queries)
     with tables.writer(folder / f"sample-{part:04d}.parquet", tables.schema("synthesized")) as sink:
-        for table in report_sample.drawn(images, samples=SAMPLES, seed=3):
+        for table in report_sample.sample_tables(images, samples=SAMPLES, seed=3):
             sink.write(table)
 
 

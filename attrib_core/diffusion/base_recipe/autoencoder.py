@@ -101,7 +101,7 @@ def train(
         loss = (shown - target).abs().mean() + (shown - target).square().mean()
         loss = loss + kl_weight * posterior.kl().mean() / target[0].numel()
         for group in optimizer.param_groups:
-            group["lr"] = checkpoints.progress_rate(step, steps, learning_rate, 50)
+            group["lr"] = checkpoints.learning_rate_at(step, steps, learning_rate, 50)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -28,7 +28,7 @@ def load(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def progress_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+def learning_rate_at(step: int, steps: int, peak: float, warmup: int) -> float:
     """Learning rate: linear warm-up, then a cosine to a fiftieth of the peak."""
     import math
 

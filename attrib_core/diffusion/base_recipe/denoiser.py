@@ -78,7 +78,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 class Average:
-    """Exponential moving average of parameters, with a warm-up of its horizon."""
+    """Exponential moving average of parameters, with a warm-up of its num_train_timesteps."""
 
     def __init__(self, modules: dict[str, torch.nn.Module], decay: float) -> None:
         self.decay = decay
@@ -163,7 +163,7 @@ def train(
         noisy = scheduler.add_noise(clean, noise, timesteps)
         target = scheduler.get_velocity(clean, noise, timesteps)
         for group in optimizer.param_groups:
-            group["lr"] = checkpoints.progress_rate(step, steps, learning_rate, 200)
+            group["lr"] = checkpoints.learning_rate_at(step, steps, learning_rate, 200)
         # on the CPU the backward pass of the fused attention kernel took a third of the step
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             context = text_encoder(torch.tensor([ids(caption) for caption in captions])).last_hidden_state

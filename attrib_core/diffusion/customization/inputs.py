@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass
+from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs
 from attrib_core.diffusion.customization.training_data import ExemplarSet
 from attrib_core.diffusion.pipeline import description
 from attrib_core.storage import tables
@@ -42,9 +42,9 @@ def read_classes(path: Path) -> list[PriorClass]:
     return sorted({PriorClass(row["kind"], row["category"]) for row in table.to_pylist()})
 
 
-def read_material(base_model: Sequence[str], pool: Sequence[str], excluded: Sequence[str]) -> Material:
+def read_prior_inputs(base_model: Sequence[str], pool: Sequence[str], excluded: Sequence[str]) -> PriorInputs:
     """What prior images may be taken from; each is a path, or paths, or an empty list for nothing."""
-    return Material(
+    return PriorInputs(
         base=description.read(Path(str(base_model))) if base_model else None,
         pool=[Path(part) for part in pool],
         excluded=Path(str(excluded)) if excluded else None,

@@ -21,7 +21,7 @@ PLACEHOLDERS = "placeholders are {token}, {category} and {subject}"
 TOKEN = "\0"  # stands for the token where a prompt is looked at; no prompt has it
 
 if TYPE_CHECKING:
-    from attrib_core.diffusion.customization.model_stack import Stack
+    from attrib_core.diffusion.customization.model_stack import ModelStack
     from attrib_core.diffusion.pipeline.components import Components
 
 
@@ -118,7 +118,7 @@ class Customizer:
             self.learning_rate, self.exemplar_batch, self.accumulation, prior=self.prior_batch > 0
         )
 
-    def start(self, components: "Components", nouns: Sequence[str], seed: int) -> "Stack":
+    def start(self, components: "Components", nouns: Sequence[str], seed: int) -> "ModelStack":
         """A stack of models at step 0, one for each noun, which tokens start as.
 
         `seed` is the run's; a method that draws numbers takes them from it and from names, never

@@ -17,7 +17,7 @@ from attrib_core.diffusion.pipeline.prompt_encoding import TextEncoder
 CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
-class Stack:
+class ModelStack:
     """Several models in training; `attached` puts them into the network, `update` makes a step of all.
 
     layers: what is trained of the UNet, by the name of the layer that it stands for. The
@@ -48,9 +48,9 @@ class Stack:
     def attached(self) -> Iterator[None]:
         """Inside, UNet and text encoders work with the weights of the stack."""
         with ExitStack() as stack:
-            stack.enter_context(stacked.swapped(self._components.unet, self._layers))
+            stack.enter_context(stacked.replace_layers(self._components.unet, self._layers))
             for encoder, embedding in zip(self._components.encoders, self._embeddings, strict=True):
-                stack.enter_context(stacked.swapped_embedding(encoder.model, embedding))
+                stack.enter_context(stacked.replace_token_table(encoder.model, embedding))
             yield
 
     @torch.no_grad()
@@ -68,7 +68,7 @@ class Stack:
         """What the model at a position has become."""
         weights: dict[str, torch.Tensor] = {}
         for name, layer in self._layers.items():
-            weights |= layer.taken(name, position)
+            weights |= layer.delta_weights(name, position)
         return Delta(weights, *(one.rows[position].detach().clone() for one in self._embeddings))
 
 
@@ -93,16 +93,16 @@ def stacked_layers(
     endings: tuple[str, ...],
     models: int,
     *,
-    first_token_stopped: tuple[str, ...] = (),
+    detach_first_token: tuple[str, ...] = (),
 ) -> dict[str, StackedLinear | StackedLowRank]:
     """The UNet's linear layers whose names end so, a copy for each model, in the order of their names.
 
-    Those that end as `first_token_stopped` says let no gradient through the first token.
+    Those that end as `detach_first_token` says let no gradient through the first token.
     """
     found: dict[str, StackedLinear | StackedLowRank] = {}
     for name, own in linear_layers(components, endings).items():
-        stopped = name.endswith(first_token_stopped) if first_token_stopped else False
-        kind = stacked.FirstTokenStopped if stopped else stacked.StackedLinear
+        stopped = name.endswith(detach_first_token) if detach_first_token else False
+        kind = stacked.FirstTokenDetached if stopped else stacked.StackedLinear
         weight = own.weight.expand(models, -1, -1).clone()
         found[name] = kind(weight, None if own.bias is None else own.bias.expand(models, -1).clone())
     return found

@@ -24,7 +24,7 @@ class PriorClass(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Material:
+class PriorInputs:
     """What a family may take images from, as far as its module's `READS` names it.
 
     base: the described base model. pool: the files of the pool's parts. excluded: the table
@@ -55,10 +55,10 @@ class PriorSet:
 class PriorSource(Protocol):
     """What the `load` of a family returns."""
 
-    def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
+    def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
         """The sets of the classes, in their order; InputError where there are too few images."""
 
-    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+    def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
         """The encoded images of all rows of some planned sets, in order."""
 
 

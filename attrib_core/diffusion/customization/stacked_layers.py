@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import low_rank
+from attrib_core.diffusion.deltas import lora_factors
 
 
 class StackedLinear(nn.Module):
@@ -32,12 +32,12 @@ class StackedLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        product = by_model(rows, self.weight)
+        product = per_model_matmul(rows, self.weight)
         if self.bias is None:
             return product
         return (product.unflatten(0, (len(self.bias), -1)) + self.bias[:, None, None]).flatten(0, 1)
 
-    def taken(self, name: str, position: int) -> dict[str, torch.Tensor]:
+    def delta_weights(self, name: str, position: int) -> dict[str, torch.Tensor]:
         """What a delta holds of the model at a position, for the layer of a name."""
         found = {f"{name}.weight": self.weight[position].detach().clone()}
         if self.bias is not None:
@@ -45,7 +45,7 @@ class StackedLinear(nn.Module):
         return found
 
 
-class FirstTokenStopped(StackedLinear):
+class FirstTokenDetached(StackedLinear):
     """A stacked linear layer through whose first token no gradient passes; its value is kept.
 
     Custom Diffusion (Kumari et al., CVPR 2023) stops the gradient at the start
@@ -74,18 +74,18 @@ class StackedLowRank(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         own: torch.Tensor = self._own[0](rows)
-        return own + self.scale * by_model(by_model(rows, self.down), self.up)
+        return own + self.scale * per_model_matmul(per_model_matmul(rows, self.down), self.up)
 
-    def taken(self, name: str, position: int) -> dict[str, torch.Tensor]:
+    def delta_weights(self, name: str, position: int) -> dict[str, torch.Tensor]:
         """What a delta holds of the model at a position: both factors, the scale multiplied into B."""
-        down, up = low_rank.names(f"{name}.weight")
+        down, up = lora_factors.factor_keys(f"{name}.weight")
         return {
             down: self.down[position].detach().clone(),
             up: self.scale * self.up[position].detach(),
         }
 
 
-def by_model(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def per_model_matmul(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Each model's rows times its own matrix: (models * n, tokens, in) and (models, out, in) to (..., out)."""
     models, out, _ = weight.shape
     product = torch.bmm(rows.reshape(models, -1, rows.shape[-1]), weight.transpose(1, 2))
@@ -131,7 +131,7 @@ def linear_layer(model: nn.Module, key: str) -> nn.Linear:
 
 
 @contextmanager
-def swapped(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
+def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
     """Put layers in place of a model's own, by name; the own ones return at the end."""
     before = {name: model.get_submodule(name) for name in layers}
     try:
@@ -144,7 +144,7 @@ def swapped(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]
 
 
 @contextmanager
-def swapped_embedding(text_encoder: Any, embedding: nn.Module) -> Iterator[None]:
+def replace_token_table(text_encoder: Any, embedding: nn.Module) -> Iterator[None]:
     """Put a stacked embedding in place of a text encoder's token table."""
     before = text_encoder.get_input_embeddings()
     try:

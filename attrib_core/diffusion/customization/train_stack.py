@@ -20,20 +20,20 @@ from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import training_data, training_loop
 from attrib_core.diffusion.customization.augmentation import Augmentation
 from attrib_core.diffusion.customization.method import Customizer
-from attrib_core.diffusion.customization.training_data import Concept, ExemplarSet, Prior
+from attrib_core.diffusion.customization.training_data import EncodedPrior, EncodedSet, ExemplarSet
 from attrib_core.diffusion.customization.training_loop import Failed, Trained
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import components
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.description import BaseModel
 from attrib_core.runtime import hardware
-from attrib_core.runtime.progress import duration
+from attrib_core.runtime.durations import duration
 from attrib_core.storage import atomic
 
 LOGGER = logging.getLogger(__name__)
 
 
-def network(base: BaseModel, token: str, device: str, tokens: int = 1) -> Components:
+def load_network(base: BaseModel, token: str, device: str, tokens: int = 1) -> Components:
     """The base model, loaded, with the modifier token, which may stand for several."""
     return components.with_token(components.load(base, device), token, tokens)
 
@@ -41,7 +41,7 @@ def network(base: BaseModel, token: str, device: str, tokens: int = 1) -> Compon
 def train(
     members: Sequence[ExemplarSet],
     model_keys: Mapping[str, str],
-    prior_of: Mapping[tuple[str, str], Prior],
+    prior_of: Mapping[tuple[str, str], EncodedPrior],
     loaded: Components,
     method: Customizer,
     *,
@@ -57,10 +57,10 @@ def train(
     """
     began = time.monotonic()
     device = str(loaded.device)
-    hardware.restart_peak(device)
+    hardware.reset_peak_memory(device)
     (kind,) = {one.kind for one in members}
     steps = method.steps_of(kind)
-    ready: list[Concept] = []
+    ready: list[EncodedSet] = []
     failures = []
     for one in members:
         try:
@@ -83,7 +83,7 @@ def train(
             "peak_memory": peak,
             "threads": hardware.threads(),
             "device": device,
-            "device_name": hardware.name(device),
+            "device_name": hardware.device_name(device),
         }
         atomic.write_bytes(folder / f"{key}.json", json.dumps(record, indent=2).encode())
     LOGGER.info(
@@ -96,10 +96,15 @@ def train(
 
 
 def _prepared(
-    one: ExemplarSet, loaded: Components, method: Customizer, prior: Prior | None, token: str, seed: int
-) -> Concept:
+    one: ExemplarSet,
+    loaded: Components,
+    method: Customizer,
+    prior: EncodedPrior | None,
+    token: str,
+    seed: int,
+) -> EncodedSet:
     templates = {"object": method.object_prompt, "style": method.style_prompt}
-    return training_data.concept(
+    return training_data.encode_exemplar_set(
         one,
         loaded,
         prompts=training_data.training_prompts(one, templates, token),
@@ -118,7 +123,7 @@ def _prepared(
 
 
 def _fitting(
-    ready: Sequence[Concept], loaded: Components, method: Customizer, *, steps: int, seed: int, width: int
+    ready: Sequence[EncodedSet], loaded: Components, method: Customizer, *, steps: int, seed: int, width: int
 ) -> tuple[list[Trained | Failed], int]:
     """Train `width` sets at a time, and half as many wherever memory is too small; models and last width.
 

@@ -17,10 +17,10 @@ from attrib_core.data.naming import article
 from attrib_core.diffusion.customization.augmentation import Augmentation, View, flipped, resized
 from attrib_core.diffusion.customization.method import BRACKETS, PLACEHOLDERS
 from attrib_core.diffusion.pipeline import components as parts
-from attrib_core.diffusion.pipeline import framing
+from attrib_core.diffusion.pipeline import cropping
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.latents import encode_images
-from attrib_core.diffusion.pipeline.prompt_encoding import Text
+from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds
 
 STYLE_NOUN = "art"
 NONE = Augmentation()
@@ -46,24 +46,24 @@ class ExemplarSet:
 
 
 @dataclass(frozen=True)
-class Prior:
+class EncodedPrior:
     """Prior images of a class: latents (n, channels, height, width) and the text of their n prompts.
 
-    sizes: where they come from, (n, 6), see `framing.sizes_of`.
+    sizes: where they come from, (n, 6), see `cropping.micro_conditioning`.
     """
 
     latents: torch.Tensor
-    text: Text
+    prompt_embeds: PromptEmbeds
     sizes: torch.Tensor
 
 
 @dataclass(frozen=True)
-class Concept:
+class EncodedSet:
     """An exemplar set ready for training.
 
     views: latents of the exemplars and of moved and scaled views of them, (views,
     channels, height, width). ids: the training prompt of each view, (views, length). sizes: of
-    the exemplar of each view, (views, 6), see `framing.sizes_of`. masks: where the loss of a
+    the exemplar of each view, (views, 6), see `cropping.micro_conditioning`. masks: where the loss of a
     view counts, (views, 1, height, width) of 0 and 1; None for everywhere.
     """
 
@@ -72,7 +72,7 @@ class Concept:
     views: torch.Tensor
     ids: torch.Tensor
     sizes: torch.Tensor
-    prior: Prior | None
+    prior: EncodedPrior | None
     masks: torch.Tensor | None = None
 
 
@@ -113,18 +113,18 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
     return prompts
 
 
-def concept(
+def encode_exemplar_set(
     one: ExemplarSet,
     components: Components,
     *,
     prompts: Sequence[str],
-    prior: Prior | None,
+    prior: EncodedPrior | None,
     views: int,
     scale_jitter: float,
     shift: float,
     seed: int,
     augmentation: Augmentation = NONE,
-) -> Concept:
+) -> EncodedSet:
     """Encode a set: every exemplar as it is, and as many moved and scaled views of each as make `views`.
 
     `prompts` has one for each exemplar, which its views share. With `augmentation.random_resize`
@@ -132,8 +132,8 @@ def concept(
     """
     side = components.base.resolution
     decoded = [to_rgb(data, where=f"exemplar {name}") for name, data in one.images.items()]
-    originals = [framing.square(image, side) for image in decoded]
-    sizes = torch.tensor([framing.sizes_of(len(image), image.shape[1], side) for image in decoded])
+    originals = [cropping.center_crop(image, side) for image in decoded]
+    sizes = torch.tensor([cropping.micro_conditioning(len(image), image.shape[1], side) for image in decoded])
     rounds = -(-views // len(originals))
     made: list[View] = []
     cells = components.latent_shape[1]
@@ -158,7 +158,7 @@ def concept(
     if augmentation.random_resize and augmentation.loss_mask:
         masks = torch.from_numpy(np.stack([view.mask for view in made]))[:, None].float()
         masks = masks.to(components.device)
-    return Concept(
+    return EncodedSet(
         name=one.name,
         noun=one.noun,
         views=encode_images(components, np.stack([view.image for view in made])),
@@ -200,9 +200,9 @@ def moved(image: np.ndarray, rng: np.random.Generator, *, scale_jitter: float, s
 
 
 @torch.no_grad()
-def priors(
+def encode_prior_images(
     rows: Iterable[Mapping[str, Any]], components: Components, wanted: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Prior]:
+) -> dict[tuple[str, str], EncodedPrior]:
     """Rows of the table `prior` as latents and text, by (kind, category), for the classes wanted."""
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {name: [] for name in wanted}
     for row in rows:
@@ -216,7 +216,7 @@ def priors(
             )
         side = components.base.resolution
         decoded = [to_rgb(row["image"]["bytes"], where=f"prior image {row['prompt']!r}") for row in members]
-        images = [framing.square(image, side) for image in decoded]
+        images = [cropping.center_crop(image, side) for image in decoded]
         captions = [row["prompt"] for row in members]
         ids = parts.tokenize_captions(components, captions)
         if (known := parts.has_token(components, ids)).any():
@@ -224,9 +224,11 @@ def priors(
                 f"prior image {captions[int(known.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
                 " token, which the base model does not know; expected a prompt without it"
             )
-        found[name] = Prior(
+        found[name] = EncodedPrior(
             latents=encode_images(components, np.stack(images)),
-            text=parts.encode_text(components, ids),
-            sizes=torch.tensor([framing.sizes_of(len(image), image.shape[1], side) for image in decoded]),
+            prompt_embeds=parts.encode_text(components, ids),
+            sizes=torch.tensor(
+                [cropping.micro_conditioning(len(image), image.shape[1], side) for image in decoded]
+            ),
         )
     return found

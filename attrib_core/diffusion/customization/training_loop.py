@@ -16,10 +16,10 @@ import torch
 
 from attrib_core.common import hashing
 from attrib_core.diffusion.customization.method import Customizer
-from attrib_core.diffusion.customization.training_data import Concept
+from attrib_core.diffusion.customization.training_data import EncodedSet
 from attrib_core.diffusion.deltas.delta_files import Delta
 from attrib_core.diffusion.pipeline.components import Components, encode_text, predict
-from attrib_core.diffusion.pipeline.prompt_encoding import Text, joined
+from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds, concatenate
 from attrib_core.runtime.progress import progress
 
 
@@ -28,7 +28,7 @@ class Draw:
     """What chance decides for one set and step; exemplar rows come first, prior rows after them.
 
     latents, noise: (rows, channels, height, width) float32. timesteps: (rows,)
-    int64. sizes: (rows, 6), see `framing.sizes_of`. ids: (exemplar rows, length), their
+    int64. sizes: (rows, 6), see `cropping.micro_conditioning`. ids: (exemplar rows, length), their
     prompts. prior: (prior rows,) positions in the prior. masks: (exemplar rows, 1, height,
     width), where their loss counts; None for everywhere.
     """
@@ -58,18 +58,18 @@ class Failed:
 
 
 def draw(
-    one: Concept,
+    one: EncodedSet,
     step: int,
     *,
     exemplar_batch: int,
     prior_batch: int,
     timestep_power: float,
-    horizon: int,
+    num_train_timesteps: int,
     seed: int,
 ) -> Draw:
     """Views, prior images, timesteps and noise of a set at a step, by (seed, set, step).
 
-    Timesteps are floor(horizon * u ** power). The exemplar rows' u are spread
+    Timesteps are floor(num_train_timesteps * u ** power). The exemplar rows' u are spread
     over [0, 1), one in each equal share: the same expectation with less variance.
     """
     rng = hashing.generator("customize", seed, one.name, step)
@@ -78,7 +78,9 @@ def draw(
     prior = rng.integers(0, len(one.prior.latents), count) if one.prior is not None else np.zeros(0, np.int64)
     spread = (rng.permutation(exemplar_batch) + rng.uniform(size=exemplar_batch)) / exemplar_batch
     uniform = np.concatenate([spread, rng.uniform(size=count)])
-    timesteps = np.minimum(horizon * uniform**timestep_power, horizon - 1).astype(np.int64)
+    timesteps = np.minimum(num_train_timesteps * uniform**timestep_power, num_train_timesteps - 1).astype(
+        np.int64
+    )
     noise = rng.standard_normal((exemplar_batch + count, *one.views.shape[1:]), dtype=np.float32)
     picked = torch.from_numpy(chosen)
     latents, sizes = one.views[picked], one.sizes[picked]
@@ -98,7 +100,7 @@ def draw(
 
 
 def train(
-    concepts: Sequence[Concept],
+    concepts: Sequence[EncodedSet],
     components: Components,
     method: Customizer,
     *,
@@ -137,7 +139,7 @@ def train(
     made = [stack.delta(place) for place in range(len(concepts))]
     for place, delta in enumerate(made):
         # no loss has seen what the last step did
-        if not all(torch.isfinite(one).all() for one in (delta.row, *delta.weights.values())):
+        if not all(torch.isfinite(one).all() for one in (delta.embedding, *delta.weights.values())):
             reason = _not_finite(concepts[place], "a weight", float("nan"), steps - 1, method.rate)
             failed.setdefault(place, Failed(reason))
     last = torch.stack(history[-max(1, steps // 10) :]).mean(dim=0)
@@ -160,7 +162,7 @@ def _checkpointing(components: Components, wanted: bool) -> Iterator[None]:
         components.unet.disable_gradient_checkpointing()
 
 
-def _not_finite(one: Concept, what: str, value: float, step: int, rate: float) -> str:
+def _not_finite(one: EncodedSet, what: str, value: float, step: int, rate: float) -> str:
     return (
         f"exemplar set {one.name!r}: {what} is {value} at step {step}; customizer.learning_rate {rate}"
         " is too high, or an image or the base model is broken"
@@ -168,7 +170,7 @@ def _not_finite(one: Concept, what: str, value: float, step: int, rate: float) -
 
 
 def step_losses(
-    concepts: Sequence[Concept],
+    concepts: Sequence[EncodedSet],
     components: Components,
     method: Customizer,
     step: int,
@@ -186,7 +188,7 @@ def step_losses(
             exemplar_batch=method.exemplar_batch,
             prior_batch=method.prior_batch,
             timestep_power=method.timestep_power,
-            horizon=scheduler.config.num_train_timesteps,
+            num_train_timesteps=scheduler.config.num_train_timesteps,
             seed=seed,
         )
         for one in concepts
@@ -196,10 +198,10 @@ def step_losses(
     timesteps = torch.cat([one.timesteps for one in draws]).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=method.precision == "bfloat16"):
         text = encode_text(components, torch.cat([one.ids for one in draws]))
-    by_set = text.changed(lambda part: part.unflatten(0, (len(concepts), -1)))
-    context = joined(
+    by_set = text.map(lambda part: part.unflatten(0, (len(concepts), -1)))
+    context = concatenate(
         [
-            joined([by_set.rows(place), *_prior_text(one, drawn)])
+            concatenate([by_set.select(place), *_prior_text(one, drawn)])
             for place, (one, drawn) in enumerate(zip(concepts, draws, strict=True))
         ]
     )
@@ -248,5 +250,5 @@ def min_snr_weights(components: Components, timesteps: torch.Tensor, limit: floa
     return (limit / ratio).clamp(max=1.0)
 
 
-def _prior_text(one: Concept, drawn: Draw) -> list[Text]:
-    return [] if one.prior is None else [one.prior.text.rows(drawn.prior)]
+def _prior_text(one: EncodedSet, drawn: Draw) -> list[PromptEmbeds]:
+    return [] if one.prior is None else [one.prior.prompt_embeds.select(drawn.prior)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from attrib_core.diffusion.customization.method import Customizer, Shape, checked, chosen_shapes
 
 if TYPE_CHECKING:
-    from attrib_core.diffusion.customization.model_stack import Stack
+    from attrib_core.diffusion.customization.model_stack import ModelStack
     from attrib_core.diffusion.pipeline.components import Components
 
 __all__ = ["CrossAttention", "checked", "load"]
@@ -25,17 +25,17 @@ QUERIES_AND_OUTPUTS = ("attn2.to_q", "attn2.to_out.0")
 class CrossAttention(Customizer):
     """The method with its settings."""
 
-    def start(self, components: Components, nouns: Sequence[str], seed: int) -> Stack:
+    def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
         """A stack of models at step 0, one for each noun; tokens start as their nouns."""
-        from attrib_core.diffusion.customization.model_stack import Stack, stacked_layers
+        from attrib_core.diffusion.customization.model_stack import ModelStack, stacked_layers
 
         layers = stacked_layers(
             components,
             KEYS_AND_VALUES + QUERIES_AND_OUTPUTS,
             len(nouns),
-            first_token_stopped=KEYS_AND_VALUES,
+            detach_first_token=KEYS_AND_VALUES,
         )
-        return Stack(self, components, nouns, layers)
+        return ModelStack(self, components, nouns, layers)
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
         """Keys and shapes of a delta, from those of the UNet's weights."""

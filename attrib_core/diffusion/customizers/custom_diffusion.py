@@ -1,6 +1,6 @@
 """Custom Diffusion: keys and values of the cross-attention, and one new token.
 
-Method of Kumari et al., "Multi-Concept Customization of Text-to-Image Diffusion"
+Method of Kumari et al., "Multi-EncodedSet Customization of Text-to-Image Diffusion"
 (CVPR 2023): trained are `to_k` and `to_v` of every cross-attention layer and the
 embedding of the modifier token, by AdamW. No gradient passes through the first
 text token. Prior preservation: images of the class, made by the base model
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from attrib_core.diffusion.customization.method import Customizer, Shape, checked, chosen_shapes
 
 if TYPE_CHECKING:
-    from attrib_core.diffusion.customization.model_stack import Stack
+    from attrib_core.diffusion.customization.model_stack import ModelStack
     from attrib_core.diffusion.pipeline.components import Components
 
 __all__ = ["CustomDiffusion", "checked", "load"]
@@ -31,12 +31,12 @@ KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
 class CustomDiffusion(Customizer):
     """The method with its settings."""
 
-    def start(self, components: Components, nouns: Sequence[str], seed: int) -> Stack:
+    def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
         """A stack of models at step 0, one for each noun; tokens start as their nouns."""
-        from attrib_core.diffusion.customization.model_stack import Stack, stacked_layers
+        from attrib_core.diffusion.customization.model_stack import ModelStack, stacked_layers
 
-        layers = stacked_layers(components, KEYS_AND_VALUES, len(nouns), first_token_stopped=KEYS_AND_VALUES)
-        return Stack(self, components, nouns, layers)
+        layers = stacked_layers(components, KEYS_AND_VALUES, len(nouns), detach_first_token=KEYS_AND_VALUES)
+        return ModelStack(self, components, nouns, layers)
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
         """Keys and shapes of a delta, from those of the UNet's weights."""

@@ -18,7 +18,7 @@ from attrib_core.common import hashing
 from attrib_core.diffusion.customization.method import Customizer, Shape, checked, chosen_shapes
 
 if TYPE_CHECKING:
-    from attrib_core.diffusion.customization.model_stack import Stack
+    from attrib_core.diffusion.customization.model_stack import ModelStack
     from attrib_core.diffusion.pipeline.components import Components
 
 __all__ = ["LoRA", "checked", "load"]
@@ -42,7 +42,7 @@ class LoRA(Customizer):
         bool, Field(description="whether the token is trained too; it keeps its start else")
     ] = True
 
-    def start(self, components: Components, nouns: Sequence[str], seed: int) -> Stack:
+    def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
         """A stack of models at step 0, one for each noun.
 
         A is drawn as peft draws it, by the seed and the layer's name: alike in all models of a
@@ -50,7 +50,7 @@ class LoRA(Customizer):
         """
         import torch
 
-        from attrib_core.diffusion.customization.model_stack import Stack, linear_layers
+        from attrib_core.diffusion.customization.model_stack import ModelStack, linear_layers
         from attrib_core.diffusion.customization.stacked_layers import StackedLowRank
 
         found = {}
@@ -60,7 +60,7 @@ class LoRA(Customizer):
             down = torch.from_numpy(drawn).to(own.weight).repeat(len(nouns), 1, 1)
             up = own.weight.new_zeros(len(nouns), own.out_features, self.rank)
             found[name] = StackedLowRank(own, down, up, self.alpha / self.rank)
-        return Stack(self, components, nouns, found, train_token=self.train_token)
+        return ModelStack(self, components, nouns, found, train_token=self.train_token)
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
         """Keys and shapes of a delta, from those of the UNet's weights."""

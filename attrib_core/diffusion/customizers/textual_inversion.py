@@ -18,7 +18,7 @@ from attrib_core.diffusion.customization import method
 from attrib_core.diffusion.customization.method import Customizer, Shape
 
 if TYPE_CHECKING:
-    from attrib_core.diffusion.customization.model_stack import Stack
+    from attrib_core.diffusion.customization.model_stack import ModelStack
     from attrib_core.diffusion.pipeline.components import Components
 
 __all__ = ["TextualInversion", "checked", "load"]
@@ -32,11 +32,11 @@ class TextualInversion(Customizer):
     tokens: Annotated[int, Field(ge=1, description="vectors that the modifier token stands for")] = 4
     prior_batch: Annotated[int, Field(ge=0, description="none: the network stays as it is")] = 0
 
-    def start(self, components: Components, nouns: Sequence[str], seed: int) -> Stack:
+    def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
         """A stack of models at step 0, one for each noun; tokens start as their nouns."""
-        from attrib_core.diffusion.customization.model_stack import Stack
+        from attrib_core.diffusion.customization.model_stack import ModelStack
 
-        return Stack(self, components, nouns, {})
+        return ModelStack(self, components, nouns, {})
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
         """Keys and shapes of a delta, from those of the UNet's weights."""

@@ -25,7 +25,7 @@ from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import stacked_layers
-from attrib_core.diffusion.deltas import low_rank, token_file
+from attrib_core.diffusion.deltas import lora_factors, token_file
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.prompt_encoding import TextEncoder
 from attrib_core.storage import atomic
@@ -41,13 +41,13 @@ class Delta:
     """
 
     weights: dict[str, torch.Tensor]
-    row: torch.Tensor
-    second: torch.Tensor | None = None
+    embedding: torch.Tensor
+    embedding_2: torch.Tensor | None = None
 
     @property
-    def rows(self) -> list[torch.Tensor]:
+    def embeddings(self) -> list[torch.Tensor]:
         """The token's embedding in each text encoder."""
-        return [self.row] if self.second is None else [self.row, self.second]
+        return [self.embedding] if self.embedding_2 is None else [self.embedding, self.embedding_2]
 
 
 def paths(folder: Path, model_key: str) -> tuple[Path, Path]:
@@ -58,7 +58,7 @@ def paths(folder: Path, model_key: str) -> tuple[Path, Path]:
 def write(folder: Path, model_key: str, delta: Delta, token: str) -> str:
     """Write both files of a model, each whole or not at all; returns their checksum."""
     weights = {key: value.detach().cpu().contiguous() for key, value in sorted(delta.weights.items())}
-    parts = save_tensors(weights), token_file.written(token, delta.row, delta.second)
+    parts = save_tensors(weights), token_file.to_bytes(token, delta.embedding, delta.embedding_2)
     for path, content in zip(paths(folder, model_key), parts, strict=True):
         atomic.write_bytes(path, content)
     return hashlib.sha256(b"".join(parts)).hexdigest()
@@ -90,34 +90,36 @@ def read(delta_path: Path, token_path: Path, token: str, expected: str) -> Delta
         weights, rows = (load_tensors(part) for part in parts)
     except SafetensorError as error:
         raise InputError(f"{delta_path}: not readable as safetensors: {error}") from None
-    return Delta(weights, *token_file.of_token(rows, token, token_path))
+    return Delta(weights, *token_file.embeddings_of(rows, token, token_path))
 
 
 @contextmanager
-def applied(components: Components, models: Sequence[Delta | None]) -> Iterator[None]:
+def apply_deltas(components: Components, models: Sequence[Delta | None]) -> Iterator[None]:
     """Inside, the i-th of every len(models) equal runs of a batch's rows is by the i-th model.
 
     None stands for the base model: its own weights, and no embedding for the
     token (its row is NaN, so that a prompt with the token cannot pass unseen).
     Raises InputError for a delta whose keys or shapes do not fit the base model.
     """
-    keys = sorted({low_rank.plain_key(key) for model in models if model is not None for key in model.weights})
+    keys = sorted(
+        {lora_factors.weight_key(key) for model in models if model is not None for key in model.weights}
+    )
     owners = {key.rpartition(".")[0]: stacked_layers.linear_layer(components.unet, key) for key in keys}
     layers = {name: _layer(name, own, models) for name, own in owners.items()}
     needed = len(components.encoders)
     for model in models:
-        if model is not None and len(model.rows) != needed:
+        if model is not None and len(model.embeddings) != needed:
             raise InputError(
-                f"the token's embedding: there for {len(model.rows)} text encoders, the base model has {needed}"
+                f"the token's embedding: there for {len(model.embeddings)} text encoders, the base model has {needed}"
             )
     embeddings = [
-        _embedding(encoder, [None if model is None else model.rows[place] for model in models], components.tokens)
+        _embedding(encoder, [None if model is None else model.embeddings[place] for model in models], components.tokens)
         for place, encoder in enumerate(components.encoders)
     ]  # fmt: skip
     with ExitStack() as stack:
-        stack.enter_context(stacked_layers.swapped(components.unet, layers))
+        stack.enter_context(stacked_layers.replace_layers(components.unet, layers))
         for encoder, embedding in zip(components.encoders, embeddings, strict=True):
-            stack.enter_context(stacked_layers.swapped_embedding(encoder.model, embedding))
+            stack.enter_context(stacked_layers.replace_token_table(encoder.model, embedding))
         yield
 
 
@@ -144,13 +146,13 @@ def _layer(name: str, own: torch.nn.Linear, models: Sequence[Delta | None]) -> t
     """A linear layer for each model: thin factors where every delta has it so, whole weights else."""
     held = [{} if model is None else model.weights for model in models]
     base = {f"{name}.{part}": value for part, value in own.named_parameters()}
-    factors = low_rank.names(f"{name}.weight")
+    factors = lora_factors.factor_keys(f"{name}.weight")
     if not any(key in weights for weights in held for key in base):
         return _thin(f"{name}.weight", own, held)
     chosen = []
     for weights in held:
         changed = {key: weights[key] for key in (*base, *factors) if key in weights}
-        chosen.append(base | low_rank.merged(changed, base))
+        chosen.append(base | lora_factors.merge(changed, base))
         for key, value in chosen[-1].items():
             if value.shape != base[key].shape:
                 raise InputError(
@@ -163,9 +165,10 @@ def _layer(name: str, own: torch.nn.Linear, models: Sequence[Delta | None]) -> t
 def _thin(key: str, own: torch.nn.Linear, held: Sequence[dict[str, torch.Tensor]]) -> torch.nn.Module:
     """Factors of each model, filled up with zeros to one rank; zeros alone where a model has none."""
     shape = out, width = own.out_features, own.in_features
-    down, up = low_rank.names(key)
+    down, up = lora_factors.factor_keys(key)
     pairs = [
-        low_rank.pair(weights, key, shape) if down in weights or up in weights else None for weights in held
+        lora_factors.factor_pair(weights, key, shape) if down in weights or up in weights else None
+        for weights in held
     ]
     rank = max(len(pair[0]) for pair in pairs if pair is not None)
     first, second = own.weight.new_zeros(len(held), rank, width), own.weight.new_zeros(len(held), out, rank)
@@ -187,7 +190,7 @@ def load_into(
     what they were before, or the token's embedding is not the file's.
     """
     given = load_tensors(token_path.read_bytes())
-    rows = [torch.atleast_2d(row) for row in token_file.of_token(given, token, token_path)]
+    rows = [torch.atleast_2d(row) for row in token_file.embeddings_of(given, token, token_path)]
     encoders = [(pipe.tokenizer, pipe.text_encoder)]
     if getattr(pipe, "text_encoder_2", None) is not None:
         encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
@@ -200,7 +203,7 @@ def load_into(
             raise InputError(
                 f"{token_path}: token {token!r} has {own.shape[1]} values, the pipeline's text encoder {table.shape[1]}"
             )
-    if any(low_rank.is_factor(key) for key in weights):
+    if any(lora_factors.is_factor(key) for key in weights):
         _load_factors(pipe, delta_path, weights)
     elif weights:
         state = pipe.unet.state_dict()
@@ -245,9 +248,9 @@ def _load_factors(
     (name,) = set(pipe.unet.peft_config) - known
     state = pipe.unet.state_dict()
     for key, value in weights.items():
-        layer, part, _ = key.removeprefix(low_rank.PREFIX).rsplit(".", 2)
+        layer, part, _ = key.removeprefix(lora_factors.PREFIX).rsplit(".", 2)
         loaded = state.get(f"{layer}.{part}.{name}.weight")
         if loaded is None or not torch.allclose(loaded.float().cpu(), value.float(), atol=1e-6):
             raise InputError(f"{path}: after loading, key {key!r} is not in the pipeline's UNet")
-    if not any(value.any() for key, value in weights.items() if key.endswith(low_rank.UP)):
+    if not any(value.any() for key, value in weights.items() if key.endswith(lora_factors.UP)):
         raise InputError(f"{path}: all factors B are zero, so that loading it changes nothing")

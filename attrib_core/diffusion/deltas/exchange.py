@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import layouts, lora, low_rank, token_file
+from attrib_core.diffusion.deltas import layouts, lora_factors, svd_compression, token_file
 from attrib_core.diffusion.deltas.delta_files import Delta
 from attrib_core.diffusion.deltas.layouts import Contents
 from attrib_core.diffusion.pipeline import description
-from attrib_core.diffusion.pipeline.unet_weights import UNetFiles
+from attrib_core.diffusion.pipeline.unet_weights import UNetWeights
 from attrib_core.storage import atomic
 
 QUERY_AND_OUT = (".attn2.to_q.weight", ".attn2.to_out.0.weight", ".attn2.to_out.0.bias")
@@ -25,28 +25,28 @@ KEY_AND_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 class Base:
     """What is read of a base model: the weights of its UNet, and the widths of its token tables."""
 
-    weights: UNetFiles
+    weights: UNetWeights
     widths: list[int]
 
 
 def open_base(folder: Path) -> Base:
     """A folder in diffusers layout, of which tensors are read when asked for; InputError where it is none."""
-    return Base(UNetFiles(folder), description.text_widths(folder))
+    return Base(UNetWeights(folder), description.text_widths(folder))
 
 
-def check(contents: Contents, base: Base, where: Path) -> None:
+def check_fit(contents: Contents, base: Base, where: Path) -> None:
     """InputError where a delta does not fit a base model, or differs from it in nothing."""
     name = base.weights.folder
     changed = not contents.weights
     for key, value in contents.weights.items():
-        target = low_rank.plain_key(key)
+        target = lora_factors.weight_key(key)
         shape = base.weights.shapes.get(target)
         if shape is None:
             raise InputError(
                 f"{where}: key {key!r} names no weight of the UNet of {name}; it is of another base model"
             )
-        if low_rank.is_factor(key):
-            up = low_rank.pair(contents.weights, target, shape)[1]
+        if lora_factors.is_factor(key):
+            up = lora_factors.factor_pair(contents.weights, target, shape)[1]
             changed = changed or bool(up.any())
             continue
         if value.shape != shape:
@@ -60,7 +60,7 @@ def check(contents: Contents, base: Base, where: Path) -> None:
     if not changed:
         raise InputError(f"{where}: every weight is that of {name}; nothing is customized")
     for token, row in contents.tokens.items():
-        rows = [row] if token not in contents.second else [row, contents.second[token]]
+        rows = [row] if token not in contents.tokens_2 else [row, contents.tokens_2[token]]
         if len(rows) != len(base.widths):
             raise InputError(
                 f"{where}: token {token!r} has vectors for {len(rows)} text encoders, {name} has {len(base.widths)}"
@@ -72,7 +72,7 @@ def check(contents: Contents, base: Base, where: Path) -> None:
                 )
 
 
-def imported(
+def import_delta(
     path: Path, token_files: Iterable[Path], base: Base, out: Path, name: str
 ) -> tuple[list[Path], Contents]:
     """Bring a delta of any layout into this project's form; the files written, and what they hold.
@@ -82,18 +82,18 @@ def imported(
     Raises InputError as `layouts.read` and `check` do, and for a delta without a token.
     """
     contents = layouts.read(path, token_files)
-    check(contents, base, path)
+    check_fit(contents, base, path)
     if not contents.tokens:
         raise InputError(f"{path}: holds no token; name its file with --token-file, such as '<new1>.bin'")
     files = {f"{name}.safetensors": save_tensors(_contiguous(contents.weights))}
     for number, (token, row) in enumerate(contents.tokens.items(), start=1):
         suffix = "" if number == 1 else f"-{number}"
-        content = token_file.written(token, row, contents.second.get(token))
+        content = token_file.to_bytes(token, row, contents.tokens_2.get(token))
         files[f"{name}.token{suffix}.safetensors"] = content
     return _written(out, files), contents
 
 
-def exported(
+def export_delta(
     contents: Contents,
     base: Base,
     layout: str,
@@ -105,22 +105,22 @@ def exported(
 ) -> list[Path]:
     """Write a delta in another layout into a folder; the files written.
 
-    `rank` and `share` are for `lora`, see `lora.factors`; without `biases` those are left
+    `rank` and `share` are for `lora`, see `svd_compression.compress`; without `biases` those are left
     out, which a LoRA cannot hold. Raises InputError for what the layout cannot hold.
     """
     held = (
         contents.weights if biases else {k: v for k, v in contents.weights.items() if not k.endswith(".bias")}
     )
     if layout == "lora":
-        factors = lora.factors(Delta(held, torch.zeros(0)), base.weights, rank, share)
+        factors = svd_compression.compress(Delta(held, torch.zeros(0)), base.weights, rank, share)
         files = {"pytorch_lora_weights.safetensors": save_tensors(factors)} if factors else {}
-        return _written(out, files | layouts.for_tokens(contents.tokens, contents.second))
-    plain = low_rank.merged(held, base.weights)
-    files = layouts.files(layout, plain, contents.tokens, base.weights, contents.second)
+        return _written(out, files | layouts.token_files(contents.tokens, contents.tokens_2))
+    plain = lora_factors.merge(held, base.weights)
+    files = layouts.to_files(layout, plain, contents.tokens, base.weights, contents.tokens_2)
     return _written(out, files)
 
 
-def described(contents: Contents, size: int, base: Base | None) -> list[str]:
+def describe(contents: Contents, size: int, base: Base | None) -> list[str]:
     """Lines that say what a delta is: method, sizes, norms by layer kind, tokens. `size` is in bytes."""
     weights = contents.weights
     numbers = sum(value.numel() for value in weights.values())
@@ -129,15 +129,15 @@ def described(contents: Contents, size: int, base: Base | None) -> list[str]:
         f"method: {method(contents)}",
         f"size: {len(weights)} tensors, {numbers:,} numbers, {size / 1e6:.1f} MB",
     ]
-    if any(low_rank.is_factor(key) for key in weights):
-        ranks = sorted({len(value) for key, value in weights.items() if key.endswith(low_rank.DOWN)})
+    if any(lora_factors.is_factor(key) for key in weights):
+        ranks = sorted({len(value) for key, value in weights.items() if key.endswith(lora_factors.DOWN)})
         lines.append(f"rank: {ranks[0]}" if len(ranks) == 1 else f"rank: {ranks[0]} to {ranks[-1]}")
     kinds: dict[str, list[str]] = {}
-    for key in sorted({low_rank.plain_key(key) for key in weights}):
+    for key in sorted({lora_factors.weight_key(key) for key in weights}):
         kinds.setdefault(_kind(key), []).append(key)
     for kind, keys in kinds.items():
         lines.append(f"{kind}: {len(keys)} layers, {_norms(keys, weights, base)}")
-    for rows, place in ((contents.tokens, ""), (contents.second, " in the second text encoder")):
+    for rows, place in ((contents.tokens, ""), (contents.tokens_2, " in the second text encoder")):
         for token, row in rows.items():
             vectors = torch.atleast_2d(row)
             each = ", ".join(f"{float(norm):.4g}" for norm in vectors.norm(dim=1))
@@ -150,7 +150,7 @@ def method(contents: Contents) -> str:
     keys = list(contents.weights)
     if not keys:
         return "textual inversion (a token alone)"
-    if all(low_rank.is_factor(key) for key in keys):
+    if all(lora_factors.is_factor(key) for key in keys):
         return "LoRA, or a compressed delta (factors of low rank)"
     if all(key.endswith(KEY_AND_VALUE) for key in keys):
         return "Custom Diffusion (keys and values of the cross-attention)"
@@ -175,7 +175,7 @@ def _norms(keys: Iterable[str], weights: Mapping[str, torch.Tensor], base: Base 
             wholes.append(weights[key].norm())
             changes += [(weights[key] - base.weights[key]).norm()] if base else []
         else:
-            down, up = (weights[name] for name in low_rank.names(key))
+            down, up = (weights[name] for name in lora_factors.factor_keys(key))
             changes.append((up @ down).norm())
             wholes += [(base.weights[key] + up @ down).norm()] if base else []
     parts = []

@@ -27,13 +27,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import low_rank, token_file
+from attrib_core.diffusion.deltas import lora_factors, token_file
 from attrib_core.storage import torch_files
 
 LAYOUTS = ("unet", "custom-diffusion", "diffusers", "lora", "token")
 NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
 PROCESSOR = ".processor."
-MARK = "_custom_diffusion"
+SUFFIX = "_custom_diffusion"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Contents:
     layout: str
     weights: dict[str, torch.Tensor]
     tokens: dict[str, torch.Tensor]
-    second: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens_2: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
@@ -56,7 +56,7 @@ def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
     known layout, and for a token that comes twice.
     """
     found = _contents(path, _load(path))
-    tokens, second = dict(found.tokens), dict(found.second)
+    tokens, second = dict(found.tokens), dict(found.tokens_2)
     for other in token_files:
         inner = _contents(other, _load(other))
         if inner.layout != "token":
@@ -65,7 +65,7 @@ def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
             if token in tokens:
                 raise InputError(f"{other}: token {token!r} comes twice")
             tokens[token] = row
-        second |= inner.second
+        second |= inner.tokens_2
     return Contents(found.layout, found.weights, tokens, second)
 
 
@@ -93,15 +93,15 @@ def _contents(path: Path, stored: Any) -> Contents:
                 f"{path}: modifier_token has {sorted(tokens)}, modifier_token_2 {sorted(second)}; expected the same"
             )
         return Contents("custom-diffusion", weights, tokens, second)
-    if token_file.is_double(stored):
-        first, other = token_file.pair(_tokens(path, stored), path)
-        token = token_file.name(path)
+    if token_file.is_for_two_encoders(stored):
+        first, other = token_file.embedding_pair(_tokens(path, stored), path)
+        token = token_file.token_name(path)
         return Contents("token", {}, {token: first}, {token: other})
-    if any(MARK in key for key in stored):
+    if any(SUFFIX in key for key in stored):
         # an attention layer that was not trained stands there as an empty dictionary
         kept = {key: value for key, value in stored.items() if not isinstance(value, Mapping) or value}
         return Contents("diffusers", _tensors(path, {_from_processor(k): v for k, v in kept.items()}), {})
-    if any(low_rank.is_factor(key) for key in stored):
+    if any(lora_factors.is_factor(key) for key in stored):
         return Contents("lora", _tensors(path, _scaled(path, stored)), {})
     if all(isinstance(value, torch.Tensor) and "." not in key for key, value in stored.items()):
         return Contents("token", {}, _tokens(path, stored))
@@ -119,7 +119,7 @@ def _unpacked(path: Path, stored: Any) -> dict[str, torch.Tensor]:
     found: dict[str, Any] = {}
     for key, value in stored.items():
         if isinstance(value, Mapping) and set(value) == {"u", "v"}:
-            down, up = low_rank.names(key)
+            down, up = lora_factors.factor_keys(key)
             found |= {down: value["v"], up: value["u"]}
         else:
             found[key] = value
@@ -133,10 +133,10 @@ def _scaled(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
         if key.endswith(".alpha"):
             layer = key.removesuffix(".alpha")
             try:
-                down, up = found[layer + low_rank.DOWN], found[layer + low_rank.UP]
+                down, up = found[layer + lora_factors.DOWN], found[layer + lora_factors.UP]
             except KeyError:
                 raise InputError(f"{path}: key {key!r} has no factors beside it") from None
-            found[layer + low_rank.UP] = up * (float(alpha) / len(down))
+            found[layer + lora_factors.UP] = up * (float(alpha) / len(down))
     return found
 
 
@@ -159,7 +159,7 @@ def _tokens(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 def _from_processor(key: str) -> str:
     """`X.attn2.processor.to_k_custom_diffusion.weight` to `X.attn2.to_k.weight`."""
-    return key.replace(PROCESSOR, ".").replace(MARK, "")
+    return key.replace(PROCESSOR, ".").replace(SUFFIX, "")
 
 
 def _to_processor(key: str) -> str:
@@ -170,10 +170,10 @@ def _to_processor(key: str) -> str:
         raise InputError(
             f"delta key {key!r}: the layout 'diffusers' holds cross-attention alone (attn2.to_q, to_k, to_v, to_out)"
         )
-    return f"{before}{mark}processor.{layer}{MARK}.{rest}"
+    return f"{before}{mark}processor.{layer}{SUFFIX}.{rest}"
 
 
-def files(
+def to_files(
     layout: str,
     weights: Mapping[str, torch.Tensor],
     tokens: Mapping[str, torch.Tensor],
@@ -206,16 +206,16 @@ def files(
         return {"pytorch_custom_diffusion_weights.bin": _pickled(trained | idle)} | pickled_tokens
     if layout == "unet":
         plain = {key: value.contiguous() for key, value in sorted(weights.items())}
-        return {"delta.safetensors": save_tensors(plain)} | for_tokens(tokens, second)
+        return {"delta.safetensors": save_tensors(plain)} | token_files(tokens, second)
     raise ValueError(f"no layout {layout!r} to write")
 
 
-def for_tokens(
+def token_files(
     tokens: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor] = NONE
 ) -> dict[str, bytes]:
     """One safetensors file a token, see `token_file`."""
     return {
-        f"{token}.safetensors": token_file.written(token, row, second.get(token))
+        f"{token}.safetensors": token_file.to_bytes(token, row, second.get(token))
         for token, row in tokens.items()
     }
 

@@ -22,7 +22,7 @@ FIRST, SECOND = "clip_l", "clip_g"
 NAME = "modifier_token"
 
 
-def written(token: str, row: torch.Tensor, second: torch.Tensor | None = None) -> bytes:
+def to_bytes(token: str, row: torch.Tensor, second: torch.Tensor | None = None) -> bytes:
     """The file's bytes. `row` and `second` are (dim,), or (vectors, dim) where the token stands for a few."""
     if second is None:
         return save_tensors({token: row.detach().cpu().contiguous()})
@@ -31,7 +31,7 @@ def written(token: str, row: torch.Tensor, second: torch.Tensor | None = None) -
     return save_tensors(tensors, {NAME: token})
 
 
-def name(path: Path) -> str:
+def token_name(path: Path) -> str:
     """The token of a file for two text encoders: what its metadata says, else its own name."""
     if path.suffix != ".safetensors":
         return path.stem
@@ -40,24 +40,24 @@ def name(path: Path) -> str:
     return said.get(NAME, path.stem)
 
 
-def is_double(stored: Mapping[str, object]) -> bool:
+def is_for_two_encoders(stored: Mapping[str, object]) -> bool:
     """Whether a file is for two text encoders."""
     return bool(stored) and set(stored) <= {FIRST, SECOND}
 
 
-def of_token(stored: Mapping[str, torch.Tensor], token: str, where: Path) -> list[torch.Tensor]:
+def embeddings_of(stored: Mapping[str, torch.Tensor], token: str, where: Path) -> list[torch.Tensor]:
     """A token's vectors in each text encoder, from its file's tensors.
 
     Raises InputError for a file that holds another token, or half of what two text encoders need.
     """
-    if is_double(stored):
-        return pair(stored, where)
+    if is_for_two_encoders(stored):
+        return embedding_pair(stored, where)
     if set(stored) != {token}:
         raise InputError(f"{where}: holds {sorted(stored)}, expected one vector named {token!r}")
     return [stored[token]]
 
 
-def pair(stored: Mapping[str, torch.Tensor], where: Path) -> list[torch.Tensor]:
+def embedding_pair(stored: Mapping[str, torch.Tensor], where: Path) -> list[torch.Tensor]:
     """Vectors for both text encoders; InputError where one is missing or they are not as many."""
     for name in (FIRST, SECOND):
         if name not in stored:

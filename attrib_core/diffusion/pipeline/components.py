@@ -24,9 +24,9 @@ from transformers.utils import logging as transformers_logging
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.pipeline import description
+from attrib_core.diffusion.pipeline.cropping import micro_conditioning
 from attrib_core.diffusion.pipeline.description import BaseModel
-from attrib_core.diffusion.pipeline.framing import sizes_of
-from attrib_core.diffusion.pipeline.prompt_encoding import Text, TextEncoder
+from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds, TextEncoder
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Components:
 
     `encoders` has one text encoder, or the two of SDXL. The scheduler is DDIM with the folder's
     own noise schedule. The modifier token may stand for several `tokens`, whose ids follow one
-    another. `empty_is_zero`: no prompt is told by zeros, not by the text encoders' "".
+    another. `zeros_for_empty_prompt`: no prompt is told by zeros, not by the text encoders' "".
     """
 
     base: BaseModel
@@ -45,7 +45,7 @@ class Components:
     scheduler: DDIMScheduler
     device: torch.device
     tokens: int = 1
-    empty_is_zero: bool = False
+    zeros_for_empty_prompt: bool = False
 
     @property
     def tokenizer(self) -> CLIPTokenizer:
@@ -89,7 +89,7 @@ def load(base: BaseModel, device: str) -> Components:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     kind, left_out = StableDiffusionPipeline, {"safety_checker": None, "requires_safety_checker": False}
-    if description.pipeline(base.path) == description.XL:
+    if description.pipeline_class(base.path) == description.XL:
         kind, left_out = StableDiffusionXLPipeline, {"add_watermarker": False}
     try:
         pipe = kind.from_pretrained(
@@ -139,7 +139,7 @@ def from_pipeline(
         # DDIM's own default clips to [-1, 1], which are no bounds of latents; not every scheduler's config says so
         scheduler=DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False),
         device=torch.device(device),
-        empty_is_zero=bool(pipe.config.get("force_zeros_for_empty_prompt", False)),
+        zeros_for_empty_prompt=bool(pipe.config.get("force_zeros_for_empty_prompt", False)),
     )
 
 
@@ -227,46 +227,48 @@ def _expanded(encoder: TextEncoder, tokens: int, prompt: str) -> str:
     return prompt.replace(names[0], " ".join(names))
 
 
-def encode_text(components: Components, ids: torch.Tensor) -> Text:
+def encode_text(components: Components, ids: torch.Tensor) -> PromptEmbeds:
     """Ids as `tokenize` gives them to what the UNet is told.
 
     Where it takes a pooled embedding, states are the penultimate ones of all text encoders side
     by side, and the embedding is the last encoder's, as the stock SDXL pipeline has them.
     """
     if not components.pooled:
-        return Text(components.text_encoder(ids).last_hidden_state)
+        return PromptEmbeds(components.text_encoder(ids).last_hidden_state)
     pieces = ids.chunk(len(components.encoders), dim=1)
     outputs = [
         encoder.model(own, output_hidden_states=True)
         for encoder, own in zip(components.encoders, pieces, strict=True)
     ]
-    return Text(torch.cat([one.hidden_states[-2] for one in outputs], dim=-1), outputs[-1].text_embeds)
+    return PromptEmbeds(
+        torch.cat([one.hidden_states[-2] for one in outputs], dim=-1), outputs[-1].text_embeds
+    )
 
 
 @torch.no_grad()
-def without_prompt(components: Components, count: int) -> Text:
+def empty_prompt_embeds(components: Components, count: int) -> PromptEmbeds:
     """What the UNet is told where nothing is asked for, for a number of rows."""
     empty = encode_text(components, tokenize(components, [""]))
-    return (empty.changed(torch.zeros_like) if components.empty_is_zero else empty).repeated(count)
+    return (empty.map(torch.zeros_like) if components.zeros_for_empty_prompt else empty).expand(count)
 
 
 def predict(
     components: Components,
     noisy: torch.Tensor,
     timesteps: torch.Tensor,
-    text: Text,
+    text: PromptEmbeds,
     sizes: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The UNet's prediction for noisy latents, shaped as they are.
 
-    sizes: (rows, 6), see `sizes_of`, for a UNet that takes them; None for whole images of
+    sizes: (rows, 6), see `micro_conditioning`, for a UNet that takes them; None for whole images of
     the base model's resolution, which is what the stock pipeline asks for.
     """
     added = None
     if components.pooled:
         side = components.base.resolution
         if sizes is None:
-            sizes = torch.tensor([sizes_of(side, side, side)]).expand(len(noisy), -1)
+            sizes = torch.tensor([micro_conditioning(side, side, side)]).expand(len(noisy), -1)
         added = {"text_embeds": text.pooled, "time_ids": sizes.to(noisy)}
     predicted: torch.Tensor = components.unet(noisy, timesteps, text.states, added_cond_kwargs=added).sample
     return predicted

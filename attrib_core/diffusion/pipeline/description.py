@@ -57,7 +57,7 @@ def files(folder: Path) -> list[Path]:
 
     Raises InputError where the folder is no pipeline in diffusers layout or lacks weights.
     """
-    stems = SUBFOLDERS | dict.fromkeys(TEXT_ENCODERS[pipeline(folder)], SUBFOLDERS["text_encoder"])
+    stems = SUBFOLDERS | dict.fromkeys(TEXT_ENCODERS[pipeline_class(folder)], SUBFOLDERS["text_encoder"])
     for name, stem in stems.items():
         if not any((folder / name).glob(f"{stem}*.safetensors")):
             raise InputError(
@@ -73,7 +73,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def pipeline(folder: Path) -> str:
+def pipeline_class(folder: Path) -> str:
     """The pipeline that a folder holds, one of TEXT_ENCODERS; InputError where it is another, or none."""
     index = folder / "model_index.json"
     if not index.is_file():
@@ -87,7 +87,7 @@ def pipeline(folder: Path) -> str:
 def text_widths(folder: Path) -> list[int]:
     """Widths of the token tables of a folder's text encoders, in their order."""
     found = []
-    for name in TEXT_ENCODERS[pipeline(folder)]:
+    for name in TEXT_ENCODERS[pipeline_class(folder)]:
         found.append(int(_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH)))
     return found
 
@@ -107,7 +107,7 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
             f"{folder}/scheduler/scheduler_config.json: prediction_type is {prediction!r},"
             " expected 'epsilon' or 'v_prediction'"
         )
-    if pipeline(folder) == XL:
+    if pipeline_class(folder) == XL:
         _check_xl(folder, _json(folder / "unet" / "config.json"))
     return BaseModel(
         path=folder,

@@ -31,7 +31,7 @@ class TextEncoder:
 
 
 @dataclass(frozen=True)
-class Text:
+class PromptEmbeds:
     """Prompts as the UNet takes them.
 
     states: (prompts, length, dim). pooled: (prompts, width), None where the base model has none.
@@ -40,30 +40,30 @@ class Text:
     states: torch.Tensor
     pooled: torch.Tensor | None = None
 
-    def changed(self, how: Callable[[torch.Tensor], torch.Tensor]) -> Text:
+    def map(self, how: Callable[[torch.Tensor], torch.Tensor]) -> PromptEmbeds:
         """The same function of both tensors."""
-        return combined([self], lambda parts: how(parts[0]))
+        return combine([self], lambda parts: how(parts[0]))
 
-    def rows(self, wanted: Any) -> Text:
+    def select(self, wanted: Any) -> PromptEmbeds:
         """Some of the prompts: positions, a slice, or anything else that indexes a tensor."""
-        return self.changed(lambda part: part[wanted])
+        return self.map(lambda part: part[wanted])
 
-    def repeated(self, count: int) -> Text:
+    def expand(self, count: int) -> PromptEmbeds:
         """A text of one prompt, `count` times."""
-        return self.changed(lambda part: part.expand(count, *part.shape[1:]))
+        return self.map(lambda part: part.expand(count, *part.shape[1:]))
 
 
-def combined(texts: Sequence[Text], how: Callable[[list[torch.Tensor]], torch.Tensor]) -> Text:
+def combine(texts: Sequence[PromptEmbeds], how: Callable[[list[torch.Tensor]], torch.Tensor]) -> PromptEmbeds:
     """A function of the states of several texts, and the same of their pooled embeddings, where they have any."""
     pooled = [one.pooled for one in texts if one.pooled is not None]
-    return Text(how([one.states for one in texts]), how(pooled) if pooled else None)
+    return PromptEmbeds(how([one.states for one in texts]), how(pooled) if pooled else None)
 
 
-def joined(texts: Sequence[Text]) -> Text:
+def concatenate(texts: Sequence[PromptEmbeds]) -> PromptEmbeds:
     """The prompts of several texts, one text after the other."""
-    return combined(texts, torch.cat)
+    return combine(texts, torch.cat)
 
 
-def interleaved(first: Text, second: Text) -> Text:
+def interleave(first: PromptEmbeds, second: PromptEmbeds) -> PromptEmbeds:
     """Prompts of two texts in turn, as many of each."""
-    return combined([first, second], lambda parts: torch.stack(parts, dim=1).flatten(0, 1))
+    return combine([first, second], lambda parts: torch.stack(parts, dim=1).flatten(0, 1))

@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.pipeline.components import Components, predict
 from attrib_core.diffusion.pipeline.latents import decode_latents
-from attrib_core.diffusion.pipeline.prompt_encoding import Text, interleaved
+from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds, interleave
 
 LARGEST_ETA = 1 - 1e-6
 """At eta 1 and a timestep without signal, the root of what the noise leaves is that of 0, or by
@@ -44,8 +44,8 @@ def step_noise(components: Components, seeds: Sequence[int], step: int) -> torch
 @torch.no_grad()
 def sample(
     components: Components,
-    conditional: Text,
-    unconditional: Text,
+    conditional: PromptEmbeds,
+    unconditional: PromptEmbeds,
     noise: torch.Tensor,
     *,
     steps: int,
@@ -68,7 +68,7 @@ def sample(
     scheduler = _scheduler(components, solver, eta)
     options = {"eta": eta} if solver == "ddim" else {}
     scheduler.set_timesteps(steps, device=components.device)
-    context = interleaved(unconditional, conditional)
+    context = interleave(unconditional, conditional)
     latents = noise * scheduler.init_noise_sigma
     for number, timestep in enumerate(scheduler.timesteps):
         rows = latents.repeat_interleave(2, dim=0).contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from attrib_core.common.errors import InputError
 
 
-class UNetFiles(Mapping[str, torch.Tensor]):
+class UNetWeights(Mapping[str, torch.Tensor]):
     """State-dict keys to float32 tensors, read when asked for; shapes are known without reading.
 
     Raises InputError where the folder has no `unet/diffusion_pytorch_model*.safetensors`

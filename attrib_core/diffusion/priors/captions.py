@@ -29,7 +29,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass, PriorSet, row, wrong
+from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, row, wrong
 from attrib_core.storage import tables
 
 READS = ("pool", "excluded")
@@ -83,13 +83,13 @@ class Captions:
     images: int
     queries: dict[str, str]
 
-    def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
+    def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
         """The nearest rows of each class: two passes over captions, one over the images found."""
         asked = {one: tuple(sorted(set(words(self._query(one))))) for one in classes}
         for one, terms in asked.items():
             if not terms:
                 raise wrong("queries", f"{self._query(one)!r} for {one.category!r} holds no word")
-        found = self._ranked(asked, material)
+        found = self._ranked(asked, inputs)
         for one in classes:
             if len(found[one]) < self.images:
                 raise wrong(
@@ -99,7 +99,7 @@ class Captions:
                     " or say in prior.queries by what words to search for the class",
                 )
         wanted = [row.place for one in classes for row in found[one]]
-        digests = {place: hashlib.sha256(data).hexdigest() for place, data in _images(material.pool, wanted)}
+        digests = {place: hashlib.sha256(data).hexdigest() for place, data in _images(inputs.pool, wanted)}
         return [
             PriorSet(
                 one.kind,
@@ -118,7 +118,7 @@ class Captions:
         return self.queries.get(one.category, one.category)
 
     def _ranked(
-        self, asked: Mapping[PriorClass, tuple[str, ...]], material: Material
+        self, asked: Mapping[PriorClass, tuple[str, ...]], inputs: PriorInputs
     ) -> dict[PriorClass, list[Found]]:
         """The nearest rows of each class that are not excluded, nearest first, `images` at most."""
         vocabulary = frozenset(term for terms in asked.values() for term in terms)
@@ -126,17 +126,13 @@ class Captions:
         for one, terms in asked.items():
             for term in terms:
                 by_term.setdefault(term, []).append(one)
-        counted = _statistics(material.pool, vocabulary)
-        if material.excluded is None:
-            raise TypeError(
-                "the family 'captions' reads the table of excluded rows, and the material has none"
-            )
-        excluded = set(
-            tables.read(material.excluded, "excluded", columns=["image_id"])["image_id"].to_pylist()
-        )
+        counted = _statistics(inputs.pool, vocabulary)
+        if inputs.excluded is None:
+            raise TypeError("the family 'captions' reads the table of excluded rows, and the inputs has none")
+        excluded = set(tables.read(inputs.excluded, "excluded", columns=["image_id"])["image_id"].to_pylist())
         nearest = {one: Nearest(self.images) for one in asked}
         columns = ("image_id", "caption", "category", "perceptual_hash")
-        for number, part in enumerate(material.pool):
+        for number, part in enumerate(inputs.pool):
             place = 0
             for batch in tables.iterate([part], columns, ROWS_A_BATCH):
                 for entry in batch.to_pylist():
@@ -158,15 +154,15 @@ class Captions:
                     place += 1
         return {one: held.sorted() for one, held in nearest.items()}
 
-    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+    def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
         """The images as the pool has them; as many sets at a time as HELD allows."""
         waiting: list[PriorSet] = []
         for one in sets:
             if waiting and sum(len(held.places) for held in (*waiting, one)) > HELD:
-                yield from _in_order(waiting, material.pool)
+                yield from _in_order(waiting, inputs.pool)
                 waiting = []
             waiting.append(one)
-        yield from _in_order(waiting, material.pool)
+        yield from _in_order(waiting, inputs.pool)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pydantic import Field
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
 from attrib_core.data.images import to_rgb
-from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass, PriorSet, row, wrong
+from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, row, wrong
 
 READS: tuple[str, ...] = ()
 Choice = Literal["subfolder", "caption", "all"]
@@ -37,7 +37,7 @@ class Folder:
     choose: Choice
     seed: int
 
-    def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
+    def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
         """The images of each class by name and caption; those taken are read once for their digests."""
         known = [
             (number, entry["image_id"], entry["caption"], entry["category"])
@@ -83,7 +83,7 @@ class Folder:
             "all": "all",
         }[self.choose]
 
-    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+    def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
         """The files as they are, each after a look that it can be decoded."""
         for one in sets:
             for number, planned in zip(one.places, one.rows, strict=True):

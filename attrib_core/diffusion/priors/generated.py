@@ -17,7 +17,7 @@ from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.data import prompts
 from attrib_core.data.images import to_png
-from attrib_core.diffusion.customization.prior_protocol import Material, PriorClass, PriorSet, row
+from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, row
 from attrib_core.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Generated:
     seed: int
     batch: int = BATCH
 
-    def planned(self, classes: Sequence[PriorClass], material: Material) -> list[PriorSet]:
+    def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
         """The prompts and seeds of each class; it takes its prompts in an order by key, over and over."""
-        content = [_base(material).fingerprint, self.steps, self.guidance, self.eta]
+        content = [_base(inputs).fingerprint, self.steps, self.guidance, self.eta]
         return [PriorSet(one.kind, one.category, self._rows(one), content) for one in classes]
 
     def _rows(self, one: PriorClass) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ class Generated:
             for number in range(self.images)
         ]
 
-    def encoded_images(self, sets: Sequence[PriorSet], material: Material) -> Iterator[bytes]:
+    def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
         """Drawn batch by batch; a last batch that is not full is filled with copies of its last row."""
         import torch
 
@@ -71,8 +71,8 @@ class Generated:
         rows = [row for one in sets for row in one.rows]
         if not rows:
             return
-        loaded = components.load(_base(material), self.device)
-        nothing = components.without_prompt(loaded, self.batch)
+        loaded = components.load(_base(inputs), self.device)
+        nothing = components.empty_prompt_embeds(loaded, self.batch)
         starts = range(0, len(rows), self.batch)
         for start in progress(starts, total=len(starts), what=f"batches of {self.batch} prior images"):
             members = rows[start : start + self.batch]
@@ -94,10 +94,10 @@ class Generated:
             yield from (to_png(image) for image in drawn[: len(members)])
 
 
-def _base(material: Material) -> BaseModel:
-    if material.base is None:
-        raise TypeError("the family 'generated' reads a base model, and the material has none")
-    return material.base
+def _base(inputs: PriorInputs) -> BaseModel:
+    if inputs.base is None:
+        raise TypeError("the family 'generated' reads a base model, and the inputs has none")
+    return inputs.base
 
 
 def load(

@@ -22,12 +22,12 @@ from attrib_core.diffusion.deltas.delta_files import Delta
 from attrib_core.diffusion.pipeline import components, sampling
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.description import BaseModel
-from attrib_core.diffusion.pipeline.prompt_encoding import Text
+from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds
 from attrib_core.diffusion.synthesis.requests import Request
 from attrib_core.runtime.progress import progress
 
 
-def encoded(image: np.ndarray, image_format: str, quality: int) -> bytes:
+def encode_image(image: np.ndarray, image_format: str, quality: int) -> bytes:
     """An image's file. `quality`, 1 to 100, is of the formats with loss; JPEG keeps half of the colours' detail."""
     if image_format == "png":
         return to_png(image)
@@ -41,7 +41,7 @@ def encoded(image: np.ndarray, image_format: str, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def drawn(
+def generate_images(
     missing: Sequence[tuple[Mapping[str, Any], Sequence[Request]]],
     base: BaseModel,
     run: Path,
@@ -57,9 +57,9 @@ def drawn(
     if not missing:
         return
     token = missing[0][0]["modifier_token"]
-    tokens = len(torch.atleast_2d(_delta(missing[0][0], run).row))
+    tokens = len(torch.atleast_2d(_delta(missing[0][0], run).embedding))
     loaded = components.with_token(components.load(base, device), token, tokens)
-    nothing = components.without_prompt(loaded, batch)
+    nothing = components.empty_prompt_embeds(loaded, batch)
     owners = {model["model_key"]: model for model, _ in missing}
     held: dict[str, Delta] = {}
     asked = [request for _, requests in missing for request in requests]
@@ -90,7 +90,7 @@ def _batch(
     loaded: Components,
     filled: Sequence[Request],
     held: Mapping[str, Delta],
-    nothing: Text,
+    nothing: PromptEmbeds,
     *,
     steps: int,
     guidance: float,
@@ -101,7 +101,7 @@ def _batch(
     ids = components.tokenize(loaded, [request.prompt for request in filled])
     seeds = [request.seed for request in filled]
     noise = sampling.initial_noise(loaded, seeds)
-    with delta_files.applied(loaded, [held.get(request.model_key) for request in filled]):
+    with delta_files.apply_deltas(loaded, [held.get(request.model_key) for request in filled]):
         asked = components.encode_text(loaded, ids)
         return sampling.sample(
             loaded,

@@ -18,7 +18,7 @@ AT_ONCE = 64
 Row = Mapping[str, Any]
 
 
-def by_seed(names: Iterable[str], count: int, *parts: Any) -> list[str]:
+def choose_by_seed(names: Iterable[str], count: int, *parts: Any) -> list[str]:
     """`count` of the names, drawn by a seed made of `parts`; the order of `names` does not matter."""
     return sorted(sorted(names), key=lambda name: hashing.digest("gallery", *parts, name))[:count]
 
@@ -41,7 +41,9 @@ def chosen(rows: Iterable[Row], *, samples: int, seed: int) -> dict[str, list[st
         for kind in sorted({row["prompt_kind"] for row in own}):
             of_kind = [row for row in own if row["prompt_kind"] == kind]
             compared = [row for row in of_kind if same_image(row) in controls]
-            drawn.append(by_seed([row["query_id"] for row in compared or of_kind], samples, seed, name))
+            drawn.append(
+                choose_by_seed([row["query_id"] for row in compared or of_kind], samples, seed, name)
+            )
         turns = [query for turn in itertools.zip_longest(*drawn) for query in turn if query is not None]
         found[name] = turns[:samples]
     return found
@@ -52,7 +54,7 @@ def same_image(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("exemplar_set", "prompt_kind", "prompt_index", "sample_index"))
 
 
-def drawn(path: Path, *, samples: int, seed: int) -> Iterator[pa.Table]:
+def sample_tables(path: Path, *, samples: int, seed: int) -> Iterator[pa.Table]:
     """Tables of the rows of a part of `synthesized` that are chosen, and of their controls, in the part's order."""
     rows = tables.read(path, "synthesized", COLUMNS).to_pylist()
     customized = {query for queries in chosen(rows, samples=samples, seed=seed).values() for query in queries}
@@ -68,7 +70,7 @@ def drawn(path: Path, *, samples: int, seed: int) -> Iterator[pa.Table]:
         yield tables.from_rows(some, schema, str(path))
 
 
-def sampled(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def with_controls(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows of samples by set, each customized image with its control's row as `control`, None where it has none."""
     controls = {same_image(row): row for row in rows if row["condition"] != CUSTOMIZED}
     found: dict[str, list[Row]] = {}

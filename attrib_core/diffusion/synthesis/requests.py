@@ -27,7 +27,7 @@ class Request:
     seed: int
 
 
-def of_model(
+def model_requests(
     model: Mapping[str, Any],
     prompts: Iterable[Mapping[str, Any]],
     *,

@@ -74,7 +74,7 @@ def load(
     base model whose UNet wants more than a prompt.
     """
     from attrib_core.diffusion.pipeline import components as parts
-    from attrib_core.diffusion.pipeline import framing
+    from attrib_core.diffusion.pipeline import cropping
 
     family, options = _section(base_model)
     try:
@@ -87,7 +87,7 @@ def load(
 
     def prepare(image: np.ndarray) -> np.ndarray:
         """(height, width, 3) uint8 to (side, side, 3) float32 in [-1, 1]."""
-        values: np.ndarray = framing.square(image, side).astype(np.float32) / np.float32(127.5)
+        values: np.ndarray = cropping.center_crop(image, side).astype(np.float32) / np.float32(127.5)
         values -= np.float32(1)
         return values
 

@@ -212,7 +212,7 @@ def _chosen_exemplars(path: Path, seed: int, sets_each: int) -> dict[str, list[R
     chosen: dict[str, list[Row]] = {}
     for kind in KINDS:
         names = {row["exemplar_set"] for row in rows if row["kind"] == kind}
-        for name in sorted(report_sample.by_seed(names, sets_each, seed, kind)):
+        for name in sorted(report_sample.choose_by_seed(names, sets_each, seed, kind)):
             chosen[name] = [row for row in rows if row["exemplar_set"] == name]
     return chosen
 
@@ -228,7 +228,7 @@ def _sampled_queries(paths: Sequence[Path], sets: Sequence[str]) -> dict[str, li
     for batch in tables.iterate(paths, QUERY_COLUMNS, 65536):
         rows += batch.filter(pc.is_in(batch.column("exemplar_set"), value_set=wanted)).to_pylist()
     found: dict[str, list[Row]] = {}
-    for name, own in report_sample.sampled(rows).items():
+    for name, own in report_sample.with_controls(rows).items():
         for row in own:
             control = row["control"] or {}
             row = {**row, "control_id": control.get("query_id"), "control_prompt": control.get("prompt")}

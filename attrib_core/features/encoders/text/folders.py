@@ -64,7 +64,7 @@ def of_base_model(folder: Path) -> Tower:
 
 def read_of(folder: Path) -> tuple[str, str]:
     """The subfolders of a base model's last text encoder and of its tokenizer."""
-    encoder = description.TEXT_ENCODERS[description.pipeline(folder)][-1]
+    encoder = description.TEXT_ENCODERS[description.pipeline_class(folder)][-1]
     return encoder, encoder.replace("text_encoder", "tokenizer")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 
-def square(image: np.ndarray, side: int) -> np.ndarray:
+def center_crop(image: np.ndarray, side: int) -> np.ndarray:
     """The middle square of an image, resized; (height, width, 3) to (side, side, 3) uint8."""
     height, width, _ = image.shape
     edge = min(height, width)
@@ -17,7 +17,7 @@ def square(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(cut).resize((side, side), Image.Resampling.LANCZOS))
 
 
-def sizes_of(height: int, width: int, side: int) -> tuple[int, ...]:
+def micro_conditioning(height: int, width: int, side: int) -> tuple[int, ...]:
     """What SDXL is told of the origin of an image that `square` made.
 
     Its height and width before, the rows and columns cut off above and to the left after it was

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 import torch
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import low_rank
+from attrib_core.diffusion.deltas import lora_factors
 from attrib_core.diffusion.deltas.delta_files import Delta
 
 NEGLIGIBLE = 1e-9  # singular values below this share of the largest are rounding
 
 
-def factors(
+def compress(
     delta: Delta, base: Mapping[str, torch.Tensor], rank: int | None = None, share: float = 1.0
 ) -> dict[str, torch.Tensor]:
     """The two factors of each changed weight, by key of the LoRA file.
@@ -38,20 +38,20 @@ def factors(
         raise InputError(f"share {share}: expected more than 0, and 1 at most")
     found = {}
     for key, weight in delta.weights.items():
-        target = low_rank.plain_key(key)
+        target = lora_factors.weight_key(key)
         if target.endswith(".bias"):
             raise InputError(
                 f"delta key {key!r}: a LoRA holds no bias; leave biases out, or choose another layout"
             )
-        own = low_rank.lookup(base, target)
-        if low_rank.is_factor(key) and (rank is None or min(weight.shape) <= rank) and share == 1:
+        own = lora_factors.base_weight(base, target)
+        if lora_factors.is_factor(key) and (rank is None or min(weight.shape) <= rank) and share == 1:
             found[key] = weight
             continue
-        down, up = low_rank.names(target)
+        down, up = lora_factors.factor_keys(target)
         if down in found:
             continue
         held = {name: delta.weights[name] for name in (key, down, up) if name in delta.weights}
-        whole = low_rank.merged(held, base)[target]
+        whole = lora_factors.merge(held, base)[target]
         if whole.shape != own.shape:
             raise InputError(
                 f"delta key {key!r}: shape {tuple(whole.shape)}, the base model has {tuple(own.shape)}"

@@ -17,7 +17,7 @@ PREFIX = "unet."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
-def names(key: str) -> tuple[str, str]:
+def factor_keys(key: str) -> tuple[str, str]:
     """Names of the two factors, first A, of the weight that a plain UNet key names."""
     layer = PREFIX + key.removesuffix(".weight")
     return layer + DOWN, layer + UP
@@ -28,7 +28,7 @@ def is_factor(key: str) -> bool:
     return key.endswith((DOWN, UP))
 
 
-def plain_key(key: str) -> str:
+def weight_key(key: str) -> str:
     """The plain UNet key of the weight that a factor or a weight belongs to."""
     for suffix in (DOWN, UP):
         if key.endswith(suffix):
@@ -36,31 +36,31 @@ def plain_key(key: str) -> str:
     return key
 
 
-def merged(weights: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def merge(weights: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights under plain keys: each pair of factors multiplied and added to the base model's weight.
 
-    Raises InputError as `pair` does, and for a key that the base model lacks.
+    Raises InputError as `factor_pair` does, and for a key that the base model lacks.
     """
     found: dict[str, torch.Tensor] = {}
     for key, value in weights.items():
-        target = plain_key(key)
+        target = weight_key(key)
         if not is_factor(key):
             found[key] = value
         elif target not in found:
-            own = lookup(base, target)
-            down, up = pair(weights, target, tuple(own.shape))
+            own = base_weight(base, target)
+            down, up = factor_pair(weights, target, tuple(own.shape))
             found[target] = own + up.to(own) @ down.to(own)
     return found
 
 
-def pair(
+def factor_pair(
     weights: Mapping[str, torch.Tensor], key: str, shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The factors A and B of the weight that a plain key names, whose shape is known.
 
     Raises InputError where one of the two is missing or they do not multiply to the shape.
     """
-    down, up = names(key)
+    down, up = factor_keys(key)
     for name, other in ((down, up), (up, down)):
         if name not in weights:
             raise InputError(f"delta key {other!r}: its other factor {name!r} is not there")
@@ -74,7 +74,7 @@ def pair(
     return first, second
 
 
-def lookup(base: Mapping[str, torch.Tensor], key: str) -> torch.Tensor:
+def base_weight(base: Mapping[str, torch.Tensor], key: str) -> torch.Tensor:
     """The base model's own weight; InputError where it has none of this key."""
     try:
         return base[key]

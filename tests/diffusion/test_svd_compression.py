@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import lora
+from attrib_core.diffusion.deltas import svd_compression
 from attrib_core.diffusion.deltas.delta_files import Delta
 
 
@@ -37,7 +37,7 @@ def test_factors_multiply_to_the_difference(tiny_base: Path) -> None:
     base = pipeline(tiny_base).unet.state_dict()
     change = delta(base, rank=3)
     for rank, exact in ((3, True), (99, True), (2, False)):
-        found = lora.factors(change, base, rank)
+        found = svd_compression.compress(change, base, rank)
         assert len(found) == 2 * len(change.weights)
         for key, weight in change.weights.items():
             name = f"unet.{key.removesuffix('.weight')}"
@@ -49,7 +49,7 @@ def test_stock_diffusers_opens_the_file(tiny_base: Path, tmp_path: Path) -> None
     pipe = pipeline(tiny_base)
     change = delta(pipe.unet.state_dict(), rank=2)
     path = tmp_path / "one.safetensors"
-    save_file(lora.factors(change, pipe.unet.state_dict(), rank=32), path)
+    save_file(svd_compression.compress(change, pipe.unet.state_dict(), rank=32), path)
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     words = torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -66,6 +66,6 @@ def test_stock_diffusers_opens_the_file(tiny_base: Path, tmp_path: Path) -> None
 def test_wrong_values(tiny_base: Path) -> None:
     base = pipeline(tiny_base).unet.state_dict()
     with pytest.raises(InputError, match="rank 0: expected 1 or more"):
-        lora.factors(delta(base, 1), base, 0)
+        svd_compression.compress(delta(base, 1), base, 0)
     with pytest.raises(InputError, match="delta key 'x.weight': the base model's UNet has no such weight"):
-        lora.factors(Delta({"x.weight": torch.zeros(1, 1)}, torch.zeros(1)), base, 1)
+        svd_compression.compress(Delta({"x.weight": torch.zeros(1, 1)}, torch.zeros(1)), base, 1)
