@@ -49,8 +49,8 @@ from attrib_core.diffusion.synthesis import synthesize as synthesis
 from attrib_core.features.embedding import embed as embedding_part
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
 from attrib_core.runtime import job_records
-from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, parts, pieces
+from attrib_core.storage import atomic, tables
+from attrib_core.storage.store import claims, layout, make_missing, parts, pieces
 from benchmarks.clocks import CLOCKS, now
 
 TOKEN, CATEGORY, SEED = "<new1>", "bird", 0
@@ -63,8 +63,9 @@ STORE: list[tuple[ModuleType | type, str]] = [
     (layout, "refer"),
     (train_stack, "finished"),
     (delta_files, "write"),
-    (train_stack.whole, "write_bytes"),
-    (embedding_part, "wanted"),
+    (atomic, "write_bytes"),
+    (embedding_part, "find_pieces"),
+    (make_missing.StoredResults, "is_finished"),
     (claims.Claims, "take"),
     (claims.Claims, "release"),
     (job_records, "save"),
@@ -238,20 +239,19 @@ def _stages(
             ) -> None:
                 output = run / f"embeddings/{name}/{what}.parquet"
                 conditions = {"encoder": config["encoders"][name], "code": "x"}
-                asked = embedding_part.wanted(
+                wanted = embedding_part.find_pieces(
                     path, ids="query_id", by=by, encoder=encoder, conditions=conditions
                 )
-                with embedding_part.claimed(asked, run):
-                    made = embedding_part.embed(
-                        path, asked, ids="query_id", encoder=encoder, run=run, job=f"embed/{name}-{what}"
-                    )
+                stored = embedding_part.stored_results(wanted, run=run, job=f"embed/{name}-{what}")
+                with make_missing.all_claimed(stored, "embeddings"):
+                    made = embedding_part.embed(path, wanted, stored, ids="query_id", encoder=encoder)
                     with tables.writer(output, embedding_tables.schema(encoder)) as sink:
                         for table in made:
                             sink.write(table)
                     parts.settle(
                         output,
                         embedding_part.EMBEDDINGS,
-                        [(one.key, len(one.names)) for one in asked],
+                        [(piece.key, len(piece.names)) for piece in wanted],
                         run=run,
                     )
                 _recorded(run, f"embed_{what}_part", output)

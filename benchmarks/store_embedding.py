@@ -23,7 +23,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,7 +115,7 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
     from attrib_core.features.embedding import embed, embedding_tables, encoder_protocol, encoding
     from attrib_core.runtime import job_records
     from attrib_core.storage import tables
-    from attrib_core.storage.store import parts
+    from attrib_core.storage.store import make_missing, parts
 
     (kind,), (name,), (size,) = options.parts, options.encoders, options.rows
     encoder = encoder_protocol.load(ENCODERS[name], name, device="cpu")
@@ -132,10 +131,11 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
     def stored(images: Path, run: Path) -> None:
         output = run / "embeddings.parquet"
         conditions = {"encoder": ENCODERS[name], "code": "x"}
-        asked = embed.wanted(images, by=PARTS[kind], conditions=conditions, **read)
-        with embed.claimed(asked, run) if hasattr(embed, "claimed") else nullcontext():
-            written(output, embed.embed(images, asked, **read, run=run, job="embed/x"))
-            spans = [(one.key, len(one.names)) for one in asked]
+        wanted = embed.find_pieces(images, by=PARTS[kind], conditions=conditions, **read)
+        stored = embed.stored_results(wanted, run=run, job="embed/x")
+        with make_missing.all_claimed(stored, "embeddings"):
+            written(output, embed.embed(images, wanted, stored, **read))
+            spans = [(piece.key, len(piece.names)) for piece in wanted]
             parts.settle(output, embed.EMBEDDINGS, spans, run=run)
         given: dict[str, Any] = {"rule": "embed", "log": [str(run / "logs/x.log")], "input": [], "params": {}}
         job_records.save(SimpleNamespace(**given, output=[str(output)], wildcards={}))

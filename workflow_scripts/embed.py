@@ -7,7 +7,7 @@ with job(snakemake):
 
     from attrib_core.features.embedding import compute, embed, embedding_tables
     from attrib_core.storage import tables
-    from attrib_core.storage.store import layout, parts
+    from attrib_core.storage.store import layout, make_missing, parts
 
     images, output = Path(snakemake.input.images), Path(snakemake.output.embeddings)
     params, run = snakemake.params, Path(snakemake.params.run)
@@ -15,17 +15,15 @@ with job(snakemake):
     with layout.in_use(run):
         conditions = {"encoder": params.encoder, "code": params.feature_code}
         read = {"ids": params.ids, "words": params.words, "encoder": encoder}
-        asked = embed.wanted(images, by=params.pieces["by"], conditions=conditions, **read)
-        with embed.claimed(asked, run):
-            embedded = embed.embed(
-                images,
-                asked,
-                **read,
-                run=run,
-                job=f"{snakemake.rule}/{'-'.join(snakemake.wildcards)}",
-                threads=snakemake.resources.get("decoding_threads", -1),
-            )
+        wanted = embed.find_pieces(images, by=params.pieces["by"], conditions=conditions, **read)
+        job_name = f"{snakemake.rule}/{'-'.join(snakemake.wildcards)}"
+        stored = embed.stored_results(wanted, run=run, job=job_name)
+        with make_missing.all_claimed(stored, "embeddings"):
+            threads = snakemake.resources.get("decoding_threads", -1)
+            embedded = embed.embed(images, wanted, stored, **read, threads=threads)
             with tables.writer(output, embedding_tables.schema(encoder)) as sink:
                 for table in embedded:
                     sink.write(table)
-            parts.settle(output, embed.EMBEDDINGS, [(one.key, len(one.names)) for one in asked], run=run)
+            parts.settle(
+                output, embed.EMBEDDINGS, [(piece.key, len(piece.names)) for piece in wanted], run=run
+            )

@@ -17,7 +17,7 @@ from attrib_core.features.embedding import compute, embedding_tables, encoding
 from attrib_core.features.embedding import embed as part
 from attrib_core.features.embedding.rows import Row
 from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, parts, pieces
+from attrib_core.storage.store import claims, layout, make_missing, parts, pieces
 from tests.features.embedding_fixtures import noise_images, png
 from tests.files_fixtures import rewrite
 from tests.storage.claims_fixtures import Holder
@@ -78,12 +78,13 @@ def embed(
     """The part, and how many images were encoded for it."""
     encoder = kind()
     read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": encoder}
-    asked = part.wanted(path, by=by, conditions={"code": code, "encoder": kind.__name__}, **read)
-    found = pa.concat_tables(part.embed(path, asked, run=run, job=f"embed/{path.stem}", **read))
+    wanted = part.find_pieces(path, by=by, conditions={"code": code, "encoder": kind.__name__}, **read)
+    stored = part.stored_results(wanted, run=run, job=f"embed/{path.stem}")
+    found = pa.concat_tables(part.embed(path, wanted, stored, **read))
     output = run / f"{path.stem}.embeddings.parquet"
     with tables.writer(output, embedding_tables.schema(encoder)) as sink:
         sink.write(found)
-    parts.settle(output, "embeddings", [(one.key, len(one.names)) for one in asked], run=run)
+    parts.settle(output, "embeddings", [(piece.key, len(piece.names)) for piece in wanted], run=run)
     return found, encoder.seen
 
 
@@ -94,20 +95,23 @@ def test_what_another_job_encodes_is_waited_for(tmp_path: Path, monkeypatch: pyt
         tmp_path / "r" / "other",
     )
     read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": Counting()}
-    asked = part.wanted(path, by="exemplar_set", conditions={"code": "x", "encoder": "Counting"}, **read)
+    wanted = part.find_pieces(
+        path, by="exemplar_set", conditions={"code": "x", "encoder": "Counting"}, **read
+    )
+    stored = part.stored_results(wanted, run=run, job="embed/one")
     folder = layout.folder(run, "embeddings")
-    holder = Holder(folder, asked[2].key)
+    holder = Holder(folder, wanted[2].key)
 
     def slept(_: float) -> None:
         assert embed(path, other)[1] == 10
         holder.end()
 
     monkeypatch.setattr(claims.time, "sleep", slept)
-    with part.claimed(asked, run):
+    with make_missing.all_claimed(stored, "embeddings"):
         found, seen = embed(path, run)
     assert seen == 0 and found.equals(plain(path))
-    with part.claimed(asked, run):  # nothing is missing, and so nothing is claimed
-        assert Holder(folder, *(one.key for one in asked)).end() is None
+    with make_missing.all_claimed(stored, "embeddings"):  # nothing is missing, and so nothing is claimed
+        assert Holder(folder, *stored.keys).end() is None
 
 
 def plain(path: Path) -> pa.Table:
@@ -188,12 +192,12 @@ def test_the_run_notes_what_it_refers_to(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"ids": "query_id", "by": None, "encoder": Counting(), "conditions": {}}
+    given: dict[str, Any] = {"ids": "query_id", "by": None, "encoder": Counting(), "conditions": {}}
     with pytest.raises(InputError, match="gone.parquet: no such table"):
-        part.wanted(tmp_path / "gone.parquet", **asked)
+        part.find_pieces(tmp_path / "gone.parquet", **given)
     pq.write_table(pa.table({"query_id": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"x.parquet: missing columns \['image'\]"):
-        part.wanted(tmp_path / "x.parquet", **asked)
+        part.find_pieces(tmp_path / "x.parquet", **given)
 
 
 @pytest.mark.parametrize("kept", [0, 5 * len(IMAGES[0]), 1 << 27])
@@ -204,7 +208,7 @@ def test_how_many_images_are_held_changes_nothing(
     """None, those of some sets, or all: then the images are read once."""
     path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
     expected = pa.concat_tables(encoding.embed(path, ids="query_id", words="prompt", encoder=kind()))
-    monkeypatch.setattr(part, "KEPT", kept)
+    monkeypatch.setattr(part, "MAX_HELD_BYTES", kept)
     reads: list[str] = []
     for module in (part, encoding):
         monkeypatch.setattr(
@@ -234,8 +238,9 @@ def test_row_groups_are_not_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert encoded == seen and found.equals(plain(more))
     encoder = Counting()
     read: dict[str, Any] = {"ids": "query_id", "encoder": encoder}
-    asked = part.wanted(more, by="exemplar_set", conditions={"code": "z"}, **read)
-    sizes = [len(one) for one in part.embed(more, asked, run=run, **read)]
+    wanted = part.find_pieces(more, by="exemplar_set", conditions={"code": "z"}, **read)
+    stored = part.stored_results(wanted, run=run)
+    sizes = [len(one) for one in part.embed(more, wanted, stored, **read)]
     assert sizes == [group] * (10 // group) + [10 % group] * (10 % group > 0)
 
 
@@ -258,4 +263,4 @@ def test_a_image_without_bytes_is_named_wherever_it_stands(tmp_path: Path, image
         pa.table({"query_id": names, "image": pa.array(given, type=tables.IMAGE)}), tmp_path / "x.parquet"
     )
     with pytest.raises(InputError, match="image 'p17' has no bytes"):
-        part.wanted(tmp_path / "x.parquet", ids="query_id", by=None, encoder=Counting(), conditions={})
+        part.find_pieces(tmp_path / "x.parquet", ids="query_id", by=None, encoder=Counting(), conditions={})

@@ -1,13 +1,12 @@
 """The stage `synthesize`: the images of a part's models, in batches that mix models.
 
-Images of one set are a piece of work in the store, under a key of all that they depend on;
-a part makes only those that are missing, and none that a job of another run makes meanwhile.
+The images of one exemplar set are a piece in the store, under a key of everything they depend on. A part generates
+only the pieces that are missing (see `make_missing`).
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,11 +19,10 @@ from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.pipeline.description import BaseModel
 from attrib_core.diffusion.synthesis import generate, image_formats
-from attrib_core.diffusion.synthesis.requests import of_model
-from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, pieces
+from attrib_core.diffusion.synthesis.requests import Request, model_requests
+from attrib_core.storage.store import make_missing
+from attrib_core.storage.store.make_missing import StoredResults
 
-LOGGER = logging.getLogger(__name__)
 SYNTHESIZED = "synthesized"
 
 
@@ -48,23 +46,22 @@ def synthesize(
     solver: str = "ddim",
     job: str = "synthesize_part/whole",
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Keys and tables of `synthesized`, one a model, in the order of the rows of `models`, once all are made.
+    """Yield key and rows of the table `synthesized` of each model, in the order of `models`, once all are generated.
 
-    `run` is the folder of the run, beside which the store has the deltas and keeps
-    finished sets, and `job` is under what name it is noted which; `code` is the
-    fingerprint of what `drawing` reaches. A batch always
-    has `batch` rows, filled with copies where requests run out. Raises InputError
-    for a model whose files are not those of its row, or that was made of another
-    base model, and for prompts that do not fit.
+    `models` are rows of the table of that name, `prompts` of theirs. `run` is the folder of the run, next to which the
+    store holds the deltas and finished images; `job` is the name under which their keys are noted. `code` is the
+    fingerprint of what `generate` reaches. A batch always has `batch` rows, filled with copies where requests run out.
+    Raises InputError for a model whose files do not match its row or that was trained on another base model, and for
+    prompts that do not fit.
     """
     by_set: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in prompts:
         by_set[row["exemplar_set"]].append(row)
-    wanted = {}
     encoding = image_formats.encoding(image_format, quality)
+    requests_by_key: dict[str, tuple[Mapping[str, Any], list[Request]]] = {}
     for model in models:
         _check_base(model, base)
-        asked = of_model(
+        requests = model_requests(
             model,
             by_set[model["exemplar_set"]],
             samples_each=samples_each,
@@ -73,20 +70,13 @@ def synthesize(
         )
         settings = [steps, guidance, eta, solver, encoding, code]
         key = hashing.content_key(
-            "synthesized", model["checksum"], base.fingerprint, settings, [asdict(one) for one in asked]
+            "synthesized", model["checksum"], base.fingerprint, settings, [asdict(one) for one in requests]
         )
-        wanted[key] = (model, asked)
-    folder = layout.folder(run, SYNTHESIZED)
-    layout.refer(run, job, SYNTHESIZED, wanted)
-    lacking = [key for key in wanted if not pieces.finished(folder, key)]
-    if len(lacking) < len(wanted):
-        LOGGER.info("images of %d of %d models are there already", len(wanted) - len(lacking), len(wanted))
-    schema = tables.schema("synthesized")
-    for mine in claims.turns(
-        folder, [lacking], lambda key: pieces.finished(folder, key) is not None, what="sets of images"
-    ):
-        made = generate.drawn(
-            [wanted[key] for key in mine],
+        requests_by_key[key] = (model, requests)
+
+    def generate_rows(keys: list[str]) -> Iterator[list[dict[str, Any]]]:
+        images = generate.generate_images(
+            [requests_by_key[key] for key in keys],
             base,
             run,
             steps=steps,
@@ -96,18 +86,23 @@ def synthesize(
             eta=eta,
             solver=solver,
         )
-        for key in mine:
-            asked = wanted[key][1]
-            rows = [
+        for key in keys:
+            _, requests = requests_by_key[key]
+            yield [
                 asdict(request)
-                | {"image": {"bytes": generate.encoded(image, image_format, quality), "path": None}}
+                | {"image": {"bytes": generate.encode_image(image, image_format, quality), "path": None}}
                 | {"image_format": encoding}
-                for request, image in zip(asked, itertools.islice(made, len(asked)), strict=True)
+                for request, image in zip(requests, itertools.islice(images, len(requests)), strict=True)
             ]
-            pieces.write(folder, key, rows, schema)
-        next(made, None)  # it then says how long all took
-    for key in wanted:
-        yield key, tables.conform(pieces.read(folder, key), schema, str(folder / key))
+        next(images, None)  # logs how long all of them took
+
+    yield from make_missing.make_pieces(
+        StoredResults(list(requests_by_key), run, job, SYNTHESIZED),
+        generate_rows,
+        "synthesized",
+        counted="images of %d of %d models",
+        noun="sets of images",
+    )
 
 
 def _check_base(model: Mapping[str, Any], base: BaseModel) -> None:

@@ -1,8 +1,8 @@
 """The stage `embed`: a part of a table of images in, a part of embeddings out; only what is missing is encoded.
 
-The images of an exemplar set are a piece of work in the store, under a key of the encoder and of all
-that it sees of them: neither of their names nor of the run's. So a run with sets more encodes the images of
-these, and two runs share what they have in common. A part of the pool is one piece.
+The images of an exemplar set are a piece in the store, under a key of the encoder and of everything it reads of them,
+but not of their names or the run's. So a run with additional sets encodes only their images, and two runs share what
+they have in common. A part of the pool is one piece.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,24 @@ from attrib_core.features.embedding import compute, encoder_protocol, encoding
 from attrib_core.features.embedding.encoder_protocol import Encoder
 from attrib_core.features.embedding.rows import Row, opened, rows
 from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, pieces
+from attrib_core.storage.store import pieces
+from attrib_core.storage.store.make_missing import StoredResults
 
 LOGGER = logging.getLogger(__name__)
 EMBEDDINGS = "embeddings"
-KEPT = 1 << 27
-"""Bytes of images that a job holds at most from the look for keys until they are encoded."""
+MAX_HELD_BYTES = 1 << 27
+"""Bytes of images that a job holds at most between computing their keys and encoding them."""
 GROUP = 1024
-"""Rows of a row group at most; all of one are read where one of its pieces is wanted."""
+"""Rows of a row group at most; all of a group are read where one of its pieces is wanted."""
 Conditions = Mapping[str, Any]
-"""What beside the images decides: the encoder's section of the config, the fingerprint of the code."""
+"""What embeddings depend on besides the images: the encoder's section of the config, the fingerprint of the code."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A piece of a part: its key, and the names of its rows, which follow each other there.
+class ImagePiece:
+    """A piece of a part: its content key, and the names of its rows, which follow each other in the part.
 
-    rows: themselves, so that they need not be read again; None where the part is too large to hold.
+    rows: the rows themselves, so that they need not be read again; None where the part is too large to hold.
     """
 
     key: str
@@ -48,7 +48,7 @@ class Wanted:
     rows: list[Row] | None = None
 
 
-def wanted(
+def find_pieces(
     path: Path,
     *,
     ids: str,
@@ -56,112 +56,110 @@ def wanted(
     by: str | None,
     encoder: Encoder,
     conditions: Conditions,
-) -> list[Wanted]:
-    """The pieces of a table of images, in its order: rows that are alike in the column `by`; all where that is None.
+) -> list[ImagePiece]:
+    """Return the pieces of a table of images, in its order: rows with one value in the column `by`, all without one.
 
-    Of images and words a key holds what the encoder reads. Raises InputError as `embedding.embed` does for
-    a missing file or column, an image without bytes, a row without words.
+    A key covers what the encoder reads of images and words. Raises InputError as `encoding.embed` does, for a missing
+    file or column, an image without bytes, a row without words.
     """
     found = []
     image, words = encoder_protocol.columns(encoder, words, where=str(path))
     with opened(path, [column for column in (ids, image, words, by) if column]) as file:
         groups = file.read([by]).column(by).to_pylist() if by else itertools.repeat(None)
-        given = rows(file, path, ids=ids, image=image, words=words, step=encoding.CHUNK)
+        all_rows = rows(file, path, ids=ids, image=image, words=words, step=encoding.CHUNK)
         held = 0
-        for _, group in itertools.groupby(zip(groups, given, strict=False), key=lambda pair: pair[0]):
+        for _, group in itertools.groupby(zip(groups, all_rows, strict=False), key=lambda pair: pair[0]):
             names, digests, kept = [], [], []
             for _, row in group:
                 names.append(row.name)
                 digests.append(compute.digest(row))
                 held += len(row.data or b"")
-                if held <= KEPT:
+                if held <= MAX_HELD_BYTES:
                     kept.append(row)
             key = hashing.content_key(EMBEDDINGS, dict(conditions), digests)
-            found.append(Wanted(key, names, kept if held <= KEPT else None))
+            found.append(ImagePiece(key, names, kept if held <= MAX_HELD_BYTES else None))
     return found
+
+
+def stored_results(wanted: Sequence[ImagePiece], *, run: Path, job: str = "embed/whole") -> StoredResults:
+    """Return what a job needs from the store: the embeddings of the pieces of a part.
+
+    `run` is the folder of the run, next to which the store is; `job` is the name under which their keys are noted.
+    """
+    return StoredResults([piece.key for piece in wanted], run, job, EMBEDDINGS)
 
 
 def embed(
     path: Path,
-    asked: Sequence[Wanted],
+    wanted: Sequence[ImagePiece],
+    stored: StoredResults,
     *,
     ids: str,
     words: str | None = None,
     encoder: Encoder,
-    run: Path,
-    job: str = "embed/whole",
     threads: int = 0,
 ) -> Iterator[pa.Table]:
-    """Embeddings of the images of a part, in its order; see `embedding.embed` for threads and errors.
+    """Yield the embeddings of the images of a part, in its order; see `encoding.embed` for threads and errors.
 
-    `asked` is what `wanted` found. `run` is the folder of the run, beside which the store stands, `job` under
-    what name it is noted which pieces. New ones are there once the written part holds them (`store.parts`);
-    until then `claimed` keeps other jobs from encoding the same.
+    `wanted` are the pieces of `find_pieces`, `stored` their `stored_results`. New embeddings are in the store once the
+    written part holds them (`parts.settle`); until then `make_missing.all_claimed` keeps other jobs from computing
+    the same.
     """
-    folder = layout.folder(run, EMBEDDINGS)
-    layout.refer(run, job, EMBEDDINGS, [one.key for one in asked])
-    lacking = {one.key for one in asked if pieces.finished(folder, one.key) is None}
-    makes = [one.key in lacking for one in asked]
-    rows_there = sum(len(one.names) for one in asked if one.key not in lacking)
-    if rows_there:
-        total = sum(len(one.names) for one in asked)
-        LOGGER.info("embeddings of %d of %d images are there already", rows_there, total)
-    made = _Ahead(_made(path, asked, makes, ids=ids, words=words, encoder=encoder, threads=threads))
-    there = pieces.read_all(folder, [one.key for one in asked if one.key not in lacking], ["embedding"])
-    blocks = itertools.chain.from_iterable(
-        made.take(len(one.names)) if make else [tables.vectors(next(there)["embedding"])]
-        for one, make in zip(asked, makes, strict=True)
+    missing = set(stored.missing())
+    is_missing = [piece.key in missing for piece in wanted]
+    total = sum(len(piece.names) for piece in wanted)
+    present = sum(len(piece.names) for piece in wanted if piece.key not in missing)
+    if present:
+        LOGGER.info("embeddings of %d of %d images are there already", present, total)
+    new = _Buffer(_compute(path, wanted, is_missing, ids=ids, words=words, encoder=encoder, threads=threads))
+    old = pieces.read_all(
+        stored.folder, [piece.key for piece in wanted if piece.key not in missing], ["embedding"]
     )
-    # Not a row group a piece: hundreds of small ones are dear to write, and their statistics to read.
-    names = [name for one in asked for name in one.names]
-    together = _Ahead(blocks)
-    for start in range(0, len(names), GROUP):
-        some = names[start : start + GROUP]
-        yield tables.embedding_table(some, np.concatenate(list(together.take(len(some)))))
+    blocks = itertools.chain.from_iterable(
+        new.take(len(piece.names)) if make else [tables.vectors(next(old)["embedding"])]
+        for piece, make in zip(wanted, is_missing, strict=True)
+    )
+    # Not a row group a piece: hundreds of small ones are expensive to write, and so are their statistics to read.
+    names = [name for piece in wanted for name in piece.names]
+    buffer = _Buffer(blocks)
+    for start in range(0, total, GROUP):
+        group = names[start : start + GROUP]
+        yield tables.embedding_table(group, np.concatenate(list(buffer.take(len(group)))))
 
 
-def _made(
+def _compute(
     path: Path,
-    asked: Sequence[Wanted],
-    makes: Sequence[bool],
+    wanted: Sequence[ImagePiece],
+    is_missing: Sequence[bool],
     *,
     ids: str,
     words: str | None,
     encoder: Encoder,
     threads: int,
 ) -> Iterator[np.ndarray]:
-    """Features of the pieces that are to be made, (n, dim) at a time: of the rows that are held, else of the table."""
-    kept = [one.rows for one, make in zip(asked, makes, strict=True) if make]
+    """Yield features of the missing pieces, (n, dim) at a time: of the rows that are held, else of the table."""
+    kept = [piece.rows for piece, make in zip(wanted, is_missing, strict=True) if make]
     held = [rows for rows in kept if rows is not None]
     if len(held) == len(kept):
         return compute.of_rows(
             list(itertools.chain.from_iterable(held)), encoder, where=str(path), threads=threads
         )
-    chosen = [make for one, make in zip(asked, makes, strict=True) for _ in one.names]
+    chosen = [make for piece, make in zip(wanted, is_missing, strict=True) for _ in piece.names]
     return compute.of_table(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)
 
 
-@contextmanager
-def claimed(asked: Sequence[Wanted], run: Path) -> Iterator[None]:
-    """Inside, no job of another run encodes what of these pieces is missing; waits for one that does."""
-    folder = layout.folder(run, EMBEDDINGS)
-    lacking = [one.key for one in asked if pieces.finished(folder, one.key) is None]
-    with claims.all_of(folder, lacking, what="embeddings"):
-        yield
+class _Buffer:
+    """Rows of features, taken in other numbers than those in which they come."""
 
-
-class _Ahead:
-    """Rows of features, taken in numbers that need not be those in which they come."""
-
-    def __init__(self, made: Iterator[np.ndarray]) -> None:
-        self._made = made
+    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
+        self._blocks = blocks
         self._waiting: deque[np.ndarray] = deque()
 
     def take(self, count: int) -> Iterator[np.ndarray]:
-        """The next `count` rows, in some arrays."""
+        """Yield the next `count` rows, in one or more arrays."""
         while count:
             if not self._waiting:
-                self._waiting.append(next(self._made))
+                self._waiting.append(next(self._blocks))
             first = self._waiting.popleft()
             if len(first) > count:
                 self._waiting.appendleft(first[count:])
