@@ -74,7 +74,7 @@ from attrib_core.config.planning import counts, expected_jobs
 from attrib_core.runtime import job_records
 
 house, config = Path(sys.argv[1]), Path("config.yaml")
-asked = subprocess.run([sys.executable, house / "rules/ask.py", config], check=True, stdout=subprocess.PIPE)
+asked = subprocess.run([sys.executable, house / "rules/list_jobs.py", config], check=True, stdout=subprocess.PIPE)
 known = json.loads(asked.stdout)
 run = Path(known["run"])
 NOW = time.time_ns()  # of all files, so that none is newer than what is made of it
@@ -143,10 +143,10 @@ for module, name in [
     (fingerprint, "cover"),
     (pool, "source_state"),
     (digests, "of_file"),
-    (snakemake_metadata, "house_metadata"),
-    (job_records, "keep_coverage"),
-    (snakemake_metadata, "settle"),
-    (snakemake_metadata, "without_notes"),
+    (snakemake_metadata, "keep_in_results"),
+    (job_records, "save_coverage"),
+    (snakemake_metadata, "restore_times"),
+    (snakemake_metadata, "count_without_metadata"),
     (run_lock, "check_free"),
     (run_lock, "hold"),
     (atomic, "sweep"),

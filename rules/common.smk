@@ -114,7 +114,7 @@ def begin():
         no_room(error)
         raise
     # Absolute, since Snakemake has left the working directory by then.
-    places_of_snakemake = [run_lock.FOLDER.parent.absolute(), snakemake_metadata.HOME.absolute()]
+    places_of_snakemake = [run_lock.FOLDER.parent.absolute(), snakemake_metadata.IN_RESULTS.absolute()]
     atexit.register(tell_failures, Path(RUN, "logs").absolute(), began, places_of_snakemake)
 
 
@@ -145,7 +145,7 @@ def lock_by_snakemake(reason):
 def tell_failures(logs, began, others):
     """After all that Snakemake says of a failure, its own included: each failed job's last words, and a full disk."""
     if not ENDED_WELL:
-        failure_summary.tell(logs, began, others)
+        failure_summary.print_summary(logs, began, others)
 
 
 def ended_well():
@@ -165,7 +165,7 @@ def no_room(error):
     if isinstance(error, InputError):
         sys.exit(f"Error: {error}")
     if (what := disk_space.full(error)) is not None:
-        sys.exit(f"Error: {disk_space.no_space(snakemake_metadata.HOME.resolve(), what)}")
+        sys.exit(f"Error: {disk_space.no_space(snakemake_metadata.IN_RESULTS.resolve(), what)}")
 
 
 def note_what_counts():
@@ -173,9 +173,9 @@ def note_what_counts():
     if not workflow.is_main_process:
         return
     try:
-        snakemake_metadata.house_metadata()
+        snakemake_metadata.keep_in_results()
         for digest, covered in COVERAGES.items():
-            job_records.keep_coverage(Path(RUN), digest, covered.as_json())
+            job_records.save_coverage(Path(RUN), digest, covered.as_json())
     except (InputError, OSError) as error:
         no_room(error)
         raise
@@ -183,18 +183,18 @@ def note_what_counts():
 
 def tell_what_is_not_noted():
     """Warn where a run came without Snakemake's notes: what changed since it was made would go unnoticed."""
-    missing, finished = snakemake_metadata.without_notes(Path(RUN))
+    missing, finished = snakemake_metadata.count_without_metadata(Path(RUN))
     if missing:
         logger.warning(
             f"Warning: {RUN}: no notes of Snakemake on {missing} of {finished} finished jobs, as where a run was copied"
-            f" without {snakemake_metadata.HOME}. Their files are taken as they are, even where config or code changed since:"
-            f" copy {snakemake_metadata.HOME} too; or, if `python -m attrib_core why` finds nothing, note them by"
+            f" without {snakemake_metadata.IN_RESULTS}. Their files are taken as they are, even where config or code changed since:"
+            f" copy {snakemake_metadata.IN_RESULTS} too; or, if `python -m attrib_core why` finds nothing, note them by"
             " `snakemake --touch --forceall`."
         )
 
 
 if workflow.is_main_process:
-    snakemake_metadata.let_go_of_lost_notes()
+    snakemake_metadata.remove_broken_link()
     try:
         run_lock.check_free(CONFIG["run"])
     except InputError as error:
@@ -205,9 +205,9 @@ if workflow.is_main_process:
         # A copied folder of results is known again: by what Snakemake noted, and by times as they were.
         try:
             disk_space.check_room(run_lock.FOLDER)  # there Snakemake writes, and tells of a full disk by tracebacks
-            if snakemake_metadata.HOME.is_dir():
-                snakemake_metadata.house_metadata()
-            snakemake_metadata.settle(Path(RUN))
+            if snakemake_metadata.IN_RESULTS.is_dir():
+                snakemake_metadata.keep_in_results()
+            snakemake_metadata.restore_times(Path(RUN))
         except (InputError, OSError) as error:
             no_room(error)
             raise

@@ -1,6 +1,6 @@
 # The plan of the experiment: exemplar sets, their prompts, and what of the pool they exclude.
 
-from attrib_core.data.prompts import list_path, names_of
+from attrib_core.data.prompts import list_path, list_names
 
 PROMPT_LISTS = {kind: CONFIG["prompts"][kind] for kind in ("object", "style")}
 
@@ -34,7 +34,7 @@ rule exemplars:
                 list_path(name)
                 for lists in PROMPT_LISTS.values()
                 for entry in lists.values()
-                for name in names_of(entry)
+                for name in list_names(entry)
             ],
         ),
     script:

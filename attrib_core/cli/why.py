@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
 
 def why(arguments: argparse.Namespace) -> int:
     """Print what a rule covers and, job for job, what changed."""
-    plan = workflow_jobs.ask(arguments.config)
+    plan = workflow_jobs.load_plan(arguments.config)
     jobs = plan.of(arguments.rule)
     for line in [*covered(plan, jobs), *changed(plan, jobs)]:
         print(line)
@@ -69,7 +69,7 @@ def changed(plan: Plan, jobs: list[Job]) -> Iterator[str]:
     for line, sharing in together.items():
         whose = "" if len(sharing) == len(jobs) else f" ({_common(sharing)})"
         yield f"    {line}{whose}"
-    above = sorted({rule for job in jobs for rule in rerun_reasons.sources(plan, job)} - {jobs[0].rule})
+    above = sorted({rule for job in jobs for rule in rerun_reasons.changed_upstream(plan, job)} - {jobs[0].rule})
     if above:
         yield f"  inputs come anew, from a change of: {', '.join(above)}"
 

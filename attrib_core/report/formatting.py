@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from attrib_core.attribution.metrics.metrics_table import TUNED, UNTUNED, trained_on
+from attrib_core.attribution.metrics.metrics_table import TUNED, trained_on
+from attrib_core.common.constants import UNTUNED
+from attrib_core.runtime.durations import duration
 
 THIN = "\u202f"
 NONE = "\u2013"
@@ -68,15 +70,8 @@ def ratio(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration in the largest unit that fits: "0.4 s", "5 min 12 s", "3 h 05 min"."""
-    if value < 9.95:
-        return f"{value:.1f}{THIN}s"
-    whole = round(value)
-    if whole < 60:
-        return f"{whole}{THIN}s"
-    if whole < 3600:
-        return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
-    return f"{whole // 3600}{THIN}h {whole % 3600 // 60:02d}{THIN}min"
+    """Format a duration in the largest unit that fits: "0.4 s", "5 min 12 s", "3 h 05 min"."""
+    return duration(value, space=THIN)
 
 
 def memory(megabytes: float | None) -> str:

@@ -1,1 +1,1 @@
-"""What surrounds the work: jobs, progress, devices, locks, records, provenance."""
+"""What surrounds the computation: jobs, progress, devices, locks, records and provenance."""

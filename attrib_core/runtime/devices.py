@@ -1,7 +1,7 @@
-"""Which device computes, and who holds it.
+"""Choose the device to compute on, and claim a GPU for a job.
 
-Snakemake counts GPUs but hands none out, so a job takes one itself: an operating-system
-lock on one file a device. The kernel frees it when the process ends, however it ends.
+Snakemake counts GPUs but does not assign them, so a job takes one itself, by an operating-system lock on
+one file per device. The kernel releases it when the process ends, however it ends.
 Standard library only at the top: a device is claimed before torch is imported.
 """
 
@@ -24,15 +24,15 @@ from attrib_core.common.errors import InputError
 LOGGER = logging.getLogger(__name__)
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "COBALT_JOBID", "FLUX_JOB_ID")
 CHOICE, LOCKS, CLAIMED = "ATTRIB_DEVICE", "ATTRIB_DEVICE_LOCKS", "ATTRIB_CLAIMED_DEVICE"
-DEFAULT_LOCKS = Path("/tmp/attrib_core-devices")  # not $TMPDIR, which may be a folder of the job's own
+DEFAULT_LOCKS = Path("/tmp/attrib_core-devices")  # not $TMPDIR, which may be private to the job
 _held: list[int] = []  # open lock files: they must live as long as the process
 
 
 def choose(device: str = "auto") -> str:
-    """The device to compute on, as torch names it.
+    """Return the device to compute on, as torch names it.
 
-    `auto` is what the environment variable ATTRIB_DEVICE says, else a GPU where there is one,
-    else the CPU. Raises InputError for a device that torch does not know or does not have.
+    `auto` is the value of the environment variable ATTRIB_DEVICE, else a GPU if there is one,
+    else the CPU. Raises InputError for a device that torch does not know or this machine lacks.
     """
     import torch
 
@@ -53,10 +53,10 @@ def choose(device: str = "auto") -> str:
 
 
 def visible(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names of the GPUs that this process may use, without asking torch.
+    """Return the names of the GPUs that this process may use, without importing torch.
 
-    What CUDA_VISIBLE_DEVICES says (numbers or UUIDs; CUDA stops at -1), else the UUIDs of
-    the GPUs that the driver lists, and none where there is no driver.
+    These are the entries of CUDA_VISIBLE_DEVICES (numbers or UUIDs; CUDA stops at -1) if it is set, else the
+    UUIDs of the GPUs that the driver lists; none if there is no driver.
     """
     allowed = environment.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
@@ -70,8 +70,7 @@ def visible(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _uuids() -> list[str]:
-    """UUIDs of the machine's GPUs in the driver's order, that of the bus; a container or a job's cgroup
-    shows its own alone."""
+    """Return the UUIDs of the GPUs in the driver's order, that of the bus; a container or cgroup shows only its own."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -80,31 +79,30 @@ def _uuids() -> list[str]:
 
 
 def _lock_names(devices: Sequence[str]) -> list[str]:
-    """What each device is called in its lock's name: the UUID where the driver tells it.
+    """Return the name of each device in its lock's file name: the UUID if the driver lists it.
 
-    Numbers mean other devices in another container or job, and UUIDs may be cut short. Where
-    no driver says more, a scheduler's job has numbers of its own.
+    The same number is another device in another container or job, and UUIDs may be abbreviated. Without a
+    driver, numbers are prefixed by the id of the scheduler's job, in which they are valid.
     """
     uuids = _uuids()
-    own = next((f"{name}-{os.environ[name]}-" for name in SCHEDULERS if name in os.environ), "")
+    job_prefix = next((f"{name}-{os.environ[name]}-" for name in SCHEDULERS if name in os.environ), "")
     found = []
     for name in devices:
         if name.isdecimal():
             known = [uuids[int(name)]] if int(name) < len(uuids) else []
         else:
             known = [uuid for uuid in uuids if uuid.startswith(name)]
-        found.append(known[0] if len(known) == 1 else name if not name.isdecimal() else own + name)
+        found.append(known[0] if len(known) == 1 else name if not name.isdecimal() else job_prefix + name)
     return found
 
 
 def claim(*, patience: float = math.inf) -> str | None:
-    """Take a GPU for the life of this process and make it the only visible one; its name, or None.
+    """Claim a GPU for the life of this process and make it the only visible one; return its name, or None.
 
-    None, and nothing changed, where there is no GPU, where ATTRIB_DEVICE names one, in a child of a
-    process that holds one, and where a cluster's scheduler has given this job a single one. Of
-    several that a scheduler gave (to a Snakemake that starts its jobs inside one allocation) one is
-    taken. Where all are held, waits: another run, or somebody else, may compute for days. Raises InputError after
-    `patience` seconds.
+    Returns None and changes nothing if there is no GPU, if ATTRIB_DEVICE names one, in a child of a process that
+    holds one, and if a cluster's scheduler gave this job a single one. Of several GPUs that a scheduler gave (to a
+    Snakemake that starts its jobs inside one allocation) one is claimed. If all are held, waits: another run may
+    compute for days. Raises InputError after `patience` seconds.
     """
     if os.environ.get(CHOICE, "auto") not in ("auto", "cuda") or CLAIMED in os.environ:
         return None
@@ -118,13 +116,13 @@ def claim(*, patience: float = math.inf) -> str | None:
     folder = Path(os.environ.get(LOCKS, DEFAULT_LOCKS))
     names = [f"gpu-{name.replace('/', '_')}.lock" for name in _lock_names(devices)]
     deadline = time.monotonic() + patience
-    told = False
+    reported = False
     while True:
         for name, lock in zip(devices, names, strict=True):
             descriptor = _lock(folder / lock)
             if descriptor is not None:
                 _held.append(descriptor)
-                os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers as the driver has them
+                os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers in the order of the driver
                 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[CLAIMED] = name
                 LOGGER.info("holding GPU %s", name)
                 return name
@@ -133,16 +131,16 @@ def claim(*, patience: float = math.inf) -> str | None:
                 f"all GPUs ({', '.join(devices)}) are held by other jobs (locks in {folder});"
                 f" run with --resources gpu={len(devices)} or fewer"
             )
-        if not told:
+        if not reported:
             LOGGER.info(
                 "waiting: all GPUs (%s) are held by other jobs (locks in %s)", ", ".join(devices), folder
             )
-            told = True
+            reported = True
         time.sleep(0.2)
 
 
 def _lock(path: Path) -> int | None:
-    """An open descriptor that holds the file's lock, or None where another process holds it."""
+    """Return an open descriptor that holds the file's lock, or None if another process holds it."""
     try:
         path.parent.mkdir(parents=True)
         path.parent.chmod(0o1777)  # other users of the machine share its GPUs

@@ -1,8 +1,7 @@
-"""What failed jobs said last, for the end of what a person sees.
+"""Print the error of each failed job once more, at the end of Snakemake's output.
 
-Snakemake prints a job's error where it comes, and then pages of its own. Here the last line of
-each job's log is looked up again when all is over: `jobs` ends every log with a line that says
-how the job ended.
+Snakemake prints an error when it occurs, and then pages of its own. So the last line of each job's log is read
+again at the end: `runtime.job` ends every log with a line that says how the job ended.
 """
 
 from __future__ import annotations
@@ -13,54 +12,56 @@ from pathlib import Path
 
 from attrib_core.storage import disk_space
 
-ENDS = ("attrib_core: error: ", "attrib_core: failed: ")
-WELL = "attrib_core: done in "
-BEGIN = "attrib_core: job "
-SHOWN = 10
+FAILED = ("attrib_core: error: ", "attrib_core: failed: ")
+SUCCEEDED = "attrib_core: done in "
+STARTED = "attrib_core: job "
+MAX_SHOWN = 10
 
 
-def of(logs: Path, since: float, others: Sequence[Path] = ()) -> list[str]:
-    """A line for each job that failed, from the log files below a folder written `since` a time (of `stat`).
+def summarize(logs: Path, since: float, other_folders: Sequence[Path] = ()) -> list[str]:
+    """Return a line for each failed job, from the log files below `logs` modified since a time (of `stat`).
 
-    A log without an end belongs to a job that was killed, or that found no room on its disk or on that of
-    `others`, the folders in which Snakemake writes. Of many the first ten are shown. Where no job failed, Snakemake
-    itself may have found no room.
+    A log without a last line belongs to a job that was killed, or that ran out of space on its disk or on that of
+    `other_folders`, to which Snakemake writes. At most ten jobs are listed. If no job failed, Snakemake itself may
+    have run out of space.
     """
     written = sorted(path for path in logs.rglob("*.log") if path.stat().st_mtime >= since)
-    lines = [line for path in written if (line := _last(path, logs, others)) is not None]
-    if len(lines) > SHOWN:
-        lines[SHOWN:] = [f"and {len(lines) - SHOWN} more; see the last lines of the logs below {logs}"]
-    if not lines and (full := _full([logs, *others])) is not None:
+    lines = [line for path in written if (line := _last(path, logs, other_folders)) is not None]
+    if len(lines) > MAX_SHOWN:
+        lines[MAX_SHOWN:] = [
+            f"and {len(lines) - MAX_SHOWN} more; see the last lines of the logs below {logs}"
+        ]
+    if not lines and (full := _full([logs, *other_folders])) is not None:
         lines = [f"error: {full}"]
     return lines
 
 
-def tell(logs: Path, since: float, others: Sequence[Path] = ()) -> None:
-    """Print these lines to standard error."""
-    for line in of(logs, since, others):
+def print_summary(logs: Path, since: float, other_folders: Sequence[Path] = ()) -> None:
+    """Print the lines of `summarize` to standard error."""
+    for line in summarize(logs, since, other_folders):
         print(line, file=sys.stderr, flush=True)
 
 
-def _last(log: Path, logs: Path, others: Sequence[Path]) -> str | None:
+def _last(log: Path, logs: Path, other_folders: Sequence[Path]) -> str | None:
     lines = log.read_text("utf-8", "replace").splitlines()
-    unnamed = " ".join(log.relative_to(logs).with_suffix("").parts)  # it ended before it could say its name
-    name = next((line.partition(BEGIN)[2] for line in lines[:1] if BEGIN in line), unnamed)
+    from_path = " ".join(log.relative_to(logs).with_suffix("").parts)  # for a job that logged nothing
+    name = next((line.partition(STARTED)[2] for line in lines[:1] if STARTED in line), from_path)
     for line in reversed(lines):
-        if WELL in line:
+        if SUCCEEDED in line:
             return None
-        for end in ENDS:
+        for end in FAILED:
             if end in line:
                 return f"[{name}] {end.split()[1]} {line.partition(end)[2]}"
-    if (full := _full([log.parent, *others])) is not None:
+    if (full := _full([log.parent, *other_folders])) is not None:
         return f"[{name}] error: {full}"
     return (
-        f"[{name}] failed: it ended without a word, as when memory runs out or somebody kills it; its log is {log},"
+        f"[{name}] failed: it ended without a message, as when memory runs out or somebody kills it; its log is {log},"
         f" and --set-resources {name.split()[0]}:mem_mb=N gives it more memory under a cluster's scheduler"
     )
 
 
 def _full(folders: Sequence[Path]) -> str | None:
-    """What to do about the first of these folders whose disk is full; None where none is."""
+    """Return advice for the first of these folders whose disk is full; None if none is."""
     for folder in folders:
         if folder.is_dir() and disk_space.nearly_full(folder):
             return disk_space.no_space(folder, "disk")

@@ -1,4 +1,4 @@
-"""What a job ran on and what it took: device, threads, peak memory. Measured, and never part of a result."""
+"""Measure what a job runs on and uses: device, threads, peak memory. Never part of a result."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 STATUS, CLEAR, PROCESSORS = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/cpuinfo")
-RESET_PEAK = "5"  # what the kernel takes for "resident memory was never larger than now" (man 5 proc)
+RESET_PEAK = "5"  # resets the peak of resident memory (man 5 proc)
 
 
-def name(device: str) -> str:
-    """What a device calls itself: "NVIDIA A100-SXM4-80GB" for a GPU, the processor's model for the CPU."""
+def device_name(device: str) -> str:
+    """Return the model of a device: "NVIDIA A100-SXM4-80GB" for a GPU, the processor's model for the CPU."""
     if device.startswith("cuda"):
         import torch
 
@@ -26,14 +26,14 @@ def name(device: str) -> str:
 
 
 def threads() -> int:
-    """Threads that arithmetic on the CPU runs on in this process."""
+    """Return the number of threads that torch uses on the CPU in this process."""
     import torch
 
     return torch.get_num_threads()
 
 
-def restart_peak(device: str) -> None:
-    """From here on `peak_memory` counts anew, where the system allows that; else from the process's start."""
+def reset_peak_memory(device: str) -> None:
+    """Reset the peak that `peak_memory` reports; where the system does not allow that, it counts from process start."""
     if device.startswith("cuda"):
         import torch
 
@@ -44,10 +44,10 @@ def restart_peak(device: str) -> None:
 
 
 def peak_memory(device: str = "cpu") -> int:
-    """Largest memory held since `restart_peak`, bytes: of torch on a GPU, resident of this process on the CPU.
+    """Return the peak memory since `reset_peak_memory` in bytes: of torch on a GPU, resident memory on the CPU.
 
-    Linux counts the latter from exec on in VmHWM; `ru_maxrss`, taken elsewhere, may begin at that of
-    the parent process.
+    On Linux the latter is VmHWM, which starts at exec; `ru_maxrss`, used on other systems, may start at the value
+    of the parent process.
     """
     if device.startswith("cuda"):
         import torch

@@ -1,4 +1,4 @@
-"""What surrounds the work of one job: threads, log file, device, errors and progress.
+"""Set up a job of the workflow: threads, log file, device, error messages and its record.
 
 Standard library only, since threads must be set before numpy or torch are imported:
 
@@ -22,7 +22,8 @@ from typing import Any
 
 from attrib_core.common.errors import InputError
 from attrib_core.runtime import devices, run_lock
-from attrib_core.runtime.progress import LOGGER, duration
+from attrib_core.runtime.durations import duration
+from attrib_core.runtime.progress import LOGGER
 from attrib_core.storage import disk_space
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -32,11 +33,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def job(snakemake: Any) -> Iterator[None]:
     """Run the body as the job that Snakemake describes.
 
-    Threads are the rule's; the log goes to the rule's log file and, in short lines, to standard
-    error; a rule with the resource `gpu` claims a GPU of its own. Errors end the process with
-    status 1: an InputError or a full disk as one line, any other with its traceback in the log alone.
-    SIGTERM and Ctrl-C end it as an error does, with temporary files removed, and so does the end of the
-    Snakemake that started it. A job that ends well is recorded beside the results (see `records`).
+    The number of threads is the rule's; messages go to the rule's log file and, in short lines, to standard
+    error; a rule with the resource `gpu` claims a GPU. Errors end the process with status 1: an InputError or a
+    full disk with one line, any other error with its traceback in the log file only. SIGTERM and Ctrl-C end it
+    like an error, with temporary files removed, and so does the end of the Snakemake that started it. A job that
+    succeeds is recorded with the results (see `job_records`).
     """
     name = job_name(snakemake)
     log = Path(snakemake.log[0]) if len(getattr(snakemake, "log", ())) else None
@@ -45,7 +46,7 @@ def job(snakemake: Any) -> Iterator[None]:
         _limit_torch(snakemake.threads)
         before = _on_terminate(_terminated)
         try:
-            run_lock.join()
+            run_lock.register_job()
             if _resource(snakemake, "gpu"):
                 devices.claim()
             yield
@@ -55,15 +56,15 @@ def job(snakemake: Any) -> Iterator[None]:
             raise SystemExit(1) from None
         except (KeyboardInterrupt, _Terminated) as error:
             by = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT (Ctrl-C)"
-            LOGGER.error("error: ended by %s; give the same command again, what is finished is kept", by)
+            LOGGER.error("error: ended by %s; run the same command again, finished work is kept", by)
             raise SystemExit(1) from None
         except Exception as error:
             if (what := disk_space.full(error)) is not None:
                 LOGGER.error("error: %s", disk_space.no_space(_file(error), what))
                 raise SystemExit(1) from None
             LOGGER.debug("traceback", exc_info=True)
-            place = f"; the traceback is in {log}" if log else ""
-            LOGGER.error("failed: %s: %s%s", type(error).__name__, _first_line(error), place)
+            where = f"; the traceback is in {log}" if log else ""
+            LOGGER.error("failed: %s: %s%s", type(error).__name__, _first_line(error), where)
             raise SystemExit(1) from None
         finally:
             _on_terminate(before)
@@ -71,16 +72,16 @@ def job(snakemake: Any) -> Iterator[None]:
 
 
 class _Terminated(BaseException):
-    """SIGTERM; no Exception, so that nothing takes it for an error of its own."""
+    """SIGTERM was received. Not an Exception, so that no `except Exception` catches it."""
 
 
 def _terminated(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut short what the first began
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the cleanup
     raise _Terminated
 
 
 def _on_terminate(handler: Any) -> Any:
-    """Set what SIGTERM does; what it did before. Only a main thread can."""
+    """Set the handler of SIGTERM and return the previous one. Does nothing outside of the main thread."""
     if threading.current_thread() is threading.main_thread():
         return signal.signal(signal.SIGTERM, handler)
     return None
@@ -92,15 +93,14 @@ def _file(error: Exception) -> Path | None:
 
 
 def _record(snakemake: Any) -> None:
-    from attrib_core.runtime import (
-        job_records,  # not above: it leads to numpy, which reads its threads when imported
-    )
+    # not at the top: it imports numpy, which reads the number of threads at import
+    from attrib_core.runtime import job_records
 
     job_records.save(snakemake)
 
 
 def job_name(snakemake: Any) -> str:
-    """The rule and its wildcards: "rank pixel linear"."""
+    """Return the rule and its wildcards: "rank pixel linear"."""
     return " ".join([str(snakemake.rule), *(str(value) for value in getattr(snakemake, "wildcards", ()))])
 
 
@@ -114,7 +114,7 @@ def _resource(snakemake: Any, name: str) -> int:
 
 
 def _thread_settings(threads: int) -> dict[str, str]:
-    """PASSIVE: idle OpenMP threads sleep; spinning ones are many times slower on shared cores."""
+    """Return the environment that sets the threads. PASSIVE: idle OpenMP threads sleep instead of spinning."""
     return {name: str(threads) for name in THREAD_VARIABLES} | {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -133,17 +133,17 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 def _limit_torch(threads: int) -> None:
-    """The variables come too late for a torch that is imported already."""
+    """Set the threads of a torch that is imported already, which ignores the environment."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
 
 
 class _LogFile(logging.FileHandler):
-    """A log on a full disk lacks lines, and neither ends the job nor covers its last words."""
+    """A log file that loses lines on a full disk, instead of failing the job or hiding its last message."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Called where a line could not be written."""
+        """Ignore a line that could not be written."""
 
     def close(self) -> None:
         with suppress(OSError):
@@ -163,7 +163,7 @@ def _log_file(name: str, log: Path) -> _LogFile:
 
 @contextmanager
 def _logging(name: str, log: Path | None) -> Iterator[None]:
-    """All to the log file (of other packages the warnings), one-line messages to standard error."""
+    """Log everything to the log file (of other packages only warnings), and one-line messages to standard error."""
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.INFO)
     terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))

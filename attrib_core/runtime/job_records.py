@@ -1,9 +1,9 @@
-"""What each job of a run was given and made, kept beside the results; never an output of a rule.
+"""Records of finished jobs, stored with the results of a run but not declared as outputs of its rules.
 
 `results/<run>/records/<rule>/<job>.json` is written when a job ends: its params, its inputs, and size,
-time and checksum of each output. `records/fingerprints/<digest>.json` says what a fingerprint in params
-covers. So `attrib_core why` can tell which part changed, and a folder of results that was copied or
-touched is recognised as the one that was made.
+modification time and checksum of each output. `records/fingerprints/<digest>.json` lists what a fingerprint in
+params covers. So `attrib_core why` can name the part that changed, and results that were copied or touched are
+recognised as unchanged.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ FOLDER = "records"
 FINGERPRINTS = "fingerprints"
 LOGS = "logs"
 RULE_LEVEL = "all"
-"""The job's name in a rule that has one job."""
+"""Name of the job of a rule without wildcards."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """A file as its job left it."""
+    """State of an output file at the end of its job."""
 
     size: int
     """Bytes."""
     modified: int
-    """Nanoseconds since 1970."""
+    """Modification time, nanoseconds since 1970."""
     checksum: str
     """SHA-256, 64 hexadecimal digits."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A job that ended well."""
+    """A job that succeeded."""
 
     rule: str
     wildcards: dict[str, str]
@@ -49,16 +49,16 @@ class Record:
 
 
 def save(snakemake: Any) -> Path | None:
-    """Record the job that Snakemake describes; where its log lies says which run it belongs to.
+    """Write the record of the job that Snakemake describes; its log file tells which run it belongs to.
 
-    A job whose log is in no folder `logs` belongs to no run, and None is returned.
+    Returns the path of the record; None for a job whose log is not in a folder `logs`, which belongs to no run.
     """
     log = Path(snakemake.log[0]) if len(getattr(snakemake, "log", ())) else None
     run = None if log is None else next((one.parent for one in log.parents if one.name == LOGS), None)
     if run is None:
         return None
     wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
-    path = place(run, snakemake.rule, wildcards)
+    path = record_path(run, snakemake.rule, wildcards)
     outputs = {str(name): _output(Path(name)) for name in snakemake.output}
     tables.write_json(
         path,
@@ -73,13 +73,13 @@ def save(snakemake: Any) -> Path | None:
     return path
 
 
-def place(run: Path, rule: str, wildcards: Mapping[str, str]) -> Path:
-    """Where the record of a job stands."""
+def record_path(run: Path, rule: str, wildcards: Mapping[str, str]) -> Path:
+    """Return the path of a job's record."""
     return run / FOLDER / rule / f"{'-'.join(wildcards.values()) or RULE_LEVEL}.json"
 
 
 def read(path: Path) -> Record | None:
-    """A record; None where there is none, or one that an older version wrote."""
+    """Read a record; None if there is none, or if an older version wrote it in another format."""
     try:
         found = json.loads(path.read_text("utf-8"))
         outputs = {name: Output(**output) for name, output in found.pop("outputs").items()}
@@ -88,22 +88,22 @@ def read(path: Path) -> Record | None:
         return None
 
 
-def all_of(run: Path) -> Iterator[Record]:
-    """All records of a run that can be read."""
+def read_all(run: Path) -> Iterator[Record]:
+    """Yield all records of a run that can be read."""
     for path in sorted((run / FOLDER).glob("*/*.json")):
         if path.parent.name != FINGERPRINTS and (record := read(path)) is not None:
             yield record
 
 
-def keep_coverage(run: Path, digest: str, covered: Mapping[str, Any]) -> None:
-    """Keep what a fingerprint covers; the same digest is the same content, so what is there stays."""
+def save_coverage(run: Path, digest: str, covered: Mapping[str, Any]) -> None:
+    """Store what a fingerprint covers. A stored digest is not written again: equal digests mean equal content."""
     path = run / FOLDER / FINGERPRINTS / f"{digest}.json"
     if not path.exists():
         tables.write_json(path, covered)
 
 
-def coverage(run: Path, digest: str) -> dict[str, dict[str, str]] | None:
-    """What a fingerprint of a finished job covered; None where that was not kept."""
+def read_coverage(run: Path, digest: str) -> dict[str, dict[str, str]] | None:
+    """Read what the fingerprint of a finished job covered; None if that was not stored."""
     path = run / FOLDER / FINGERPRINTS / f"{digest}.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
@@ -113,11 +113,13 @@ def _output(path: Path) -> Output:
     return Output(status.st_size, status.st_mtime_ns, digests.once(path))
 
 
-def _is_as_made(path: Path, output: Output) -> bool:
+def is_unchanged(path: Path, output: Output) -> bool:
+    """Return whether a file still has the recorded size and checksum."""
     return path.stat().st_size == output.size and hashing.file_digest(path) == output.checksum
 
 
-def _modified(name: str) -> int | None:
+def modified_time(name: str) -> int | None:
+    """Return the modification time of a file in nanoseconds, None if it does not exist."""
     try:
         return os.stat(name).st_mtime_ns
     except OSError:
@@ -125,7 +127,7 @@ def _modified(name: str) -> int | None:
 
 
 def _plain(value: Any) -> Any:
-    """A value of `params` as JSON has it."""
+    """Convert a value of `params` to JSON types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

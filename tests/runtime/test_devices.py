@@ -53,7 +53,10 @@ def test_it_waits_for_a_device(environment, monkeypatch):
 
 def test_a_child_of_a_holder_uses_the_device_of_its_parent(environment):
     name = devices.claim()
-    child = "import os; from attrib_core.runtime import devices; print(devices.claim(), os.environ['CUDA_VISIBLE_DEVICES'])"
+    child = (
+        "import os; from attrib_core.runtime import devices;"
+        " print(devices.claim(), os.environ['CUDA_VISIBLE_DEVICES'])"
+    )
     done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", name]
 

@@ -30,7 +30,7 @@ def test_the_last_line_of_each_failed_job_and_of_no_other(tmp_path, fake_snakema
     log_of(tmp_path, "asked", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
     log_of(tmp_path, "broken", KeyError("x"), fake_snakemake)
     capsys.readouterr()
-    failure_summary.tell(tmp_path, since=2)
+    failure_summary.print_summary(tmp_path, since=2)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "[rank asked] error: ranking.top_k: 0; choose 1 or more",
@@ -43,14 +43,14 @@ def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, 
     (tmp_path / ".snakemake").mkdir()
     log = tmp_path / "rank/pixel.log"
     log.write_text("2026-01-01 00:00:00,000 DEBUG attrib_core: job rank pixel\nat work\n")
-    (line,) = failure_summary.of(tmp_path, 0)
-    assert line.startswith("[rank pixel] failed: it ended without a word") and str(log) in line
+    (line,) = failure_summary.summarize(tmp_path, 0)
+    assert line.startswith("[rank pixel] failed: it ended without a message") and str(log) in line
     assert "--set-resources rank:mem_mb=N" in line
     for full in (tmp_path / "rank", tmp_path / ".snakemake"):
         monkeypatch.setattr(
             failure_summary.disk_space, "nearly_full", lambda folder, full=full: folder == full
         )
-        (line,) = failure_summary.of(tmp_path, 0, [tmp_path / ".snakemake"])
+        (line,) = failure_summary.summarize(tmp_path, 0, [tmp_path / ".snakemake"])
         assert line.startswith(f"[rank pixel] error: {full}: no room left (disk); make room")
 
 
@@ -60,12 +60,12 @@ def test_a_disk_on_which_snakemake_itself_found_no_room_is_named(
     log_of(tmp_path, "fine", None, fake_snakemake)
     others = [tmp_path / "gone", tmp_path / ".metadata"]
     others[1].mkdir()
-    assert failure_summary.of(tmp_path, 0, others) == []
+    assert failure_summary.summarize(tmp_path, 0, others) == []
     monkeypatch.setattr(failure_summary.disk_space, "nearly_full", lambda folder: folder == others[1])
-    (line,) = failure_summary.of(tmp_path, 0, others)
+    (line,) = failure_summary.summarize(tmp_path, 0, others)
     assert line.startswith(f"error: {others[1]}: no room left (disk); make room")
     log_of(tmp_path, "asked", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
-    assert failure_summary.of(tmp_path, 0, others) == [
+    assert failure_summary.summarize(tmp_path, 0, others) == [
         "[rank asked] error: ranking.top_k: 0; choose 1 or more"
     ]
 
@@ -73,7 +73,7 @@ def test_a_disk_on_which_snakemake_itself_found_no_room_is_named(
 def test_a_job_without_a_word_in_its_log_is_named_by_its_place(tmp_path):
     (tmp_path / "pool_part").mkdir()
     (tmp_path / "pool_part/0000.log").touch()
-    (line,) = failure_summary.of(tmp_path, 0)
+    (line,) = failure_summary.summarize(tmp_path, 0)
     assert line.startswith("[pool_part 0000] failed: ") and "--set-resources pool_part:mem_mb=N" in line
 
 
@@ -81,6 +81,6 @@ def test_a_job_without_a_word_in_its_log_is_named_by_its_place(tmp_path):
 def test_of_many_the_first_ten(tmp_path, number, shown):
     for one in range(number):
         (tmp_path / f"{one:03d}.log").write_text("x ERROR attrib_core: error: bad\n")
-    lines = failure_summary.of(tmp_path, 0)
+    lines = failure_summary.summarize(tmp_path, 0)
     assert len(lines) == shown
     assert number <= 10 or lines[-1].startswith(f"and {number - 10} more; see")

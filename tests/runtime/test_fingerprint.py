@@ -383,7 +383,9 @@ def test_what_really_runs_was_foreseen(tmp_path):
     """The real library: nothing executes that the walk over names did not reach."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from attrib_core.common import hashing\nfrom attrib_core.data.drawing import render\nfrom attrib_core.storage import tables\n"
+        "from attrib_core.common import hashing\n"
+        "from attrib_core.data.drawing import render\n"
+        "from attrib_core.storage import tables\n"
         "def main(folder):\n"
         "    rng = hashing.generator(1, 'a')\n"
         "    for treatment in (None, list(render.MEDIA)[0], list(render.STYLES)[-1]):\n"

@@ -18,7 +18,7 @@ def test_the_peak_of_memory_counts_what_was_freed_and_can_be_restarted() -> None
     with_it = hardware.peak_memory()
     del held
     assert hardware.peak_memory() > with_it - 5e6 > 200e6, "the kernel counts in lumps of some hundred KB"
-    hardware.restart_peak("cpu")
+    hardware.reset_peak_memory("cpu")
     if hardware.CLEAR.exists():
         assert hardware.peak_memory() < with_it - 150e6
     again = np.ones(100_000_000, dtype=np.uint8)
@@ -35,26 +35,26 @@ def test_a_small_process_says_so() -> None:
 
 def test_name_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.threads() == torch.get_num_threads()
-    assert hardware.name("cpu")
+    assert hardware.device_name("cpu")
     file = tmp_path / "cpuinfo"
     file.write_text("processor\t: 0\nmodel name\t: Plain CPU 9000 @ 3GHz\nflags\t: fpu\n")
     monkeypatch.setattr(hardware, "PROCESSORS", file)
-    assert hardware.name("cpu") == "Plain CPU 9000 @ 3GHz"
+    assert hardware.device_name("cpu") == "Plain CPU 9000 @ 3GHz"
     file.write_text("processor\t: 0\n")
-    assert hardware.name("cpu"), "the architecture at least"
+    assert hardware.device_name("cpu"), "the architecture at least"
 
 
 def test_without_the_files_of_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "STATUS", tmp_path / "status")
     monkeypatch.setattr(hardware, "CLEAR", tmp_path / "nowhere" / "clear_refs")
-    hardware.restart_peak("cpu")
+    hardware.reset_peak_memory("cpu")
     assert 50e6 < hardware.peak_memory() < 100e9
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu() -> None:
-    hardware.restart_peak("cuda")
+    hardware.reset_peak_memory("cuda")
     held = torch.ones(100_000_000, device="cuda")
     del held
-    assert hardware.peak_memory("cuda") >= 400e6 and "NVIDIA" in hardware.name("cuda")
+    assert hardware.peak_memory("cuda") >= 400e6 and "NVIDIA" in hardware.device_name("cuda")

@@ -13,6 +13,7 @@ import pytest
 
 from attrib_core.common.errors import InputError
 from attrib_core.runtime import job, progress
+from attrib_core.runtime.durations import duration
 
 ROOT = Path(__file__).parents[2]
 LOGGER = logging.getLogger("attrib_core.something")
@@ -113,7 +114,7 @@ def test_a_signal_is_an_end_like_an_error_with_nothing_half_written_left(tmp_pat
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"[rank pixel linear] error: ended by {told}; give the same command again, what is finished is kept\n"
+        f"[rank pixel linear] error: ended by {told}; run the same command again, finished work is kept\n"
     )
     assert f"ended by {told}" in log.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
@@ -247,13 +248,13 @@ def test_progress_is_lazy():
         (0.04, "0.0 s"),
         (9.94, "9.9 s"),
         (9.96, "10 s"),
-        (59.6, "1 min 0 s"),
-        (185, "3 min 5 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
         (7800, "2 h 10 min"),
     ],
 )
 def test_duration(seconds, text):
-    assert progress.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.slow

@@ -58,13 +58,13 @@ def set_times(**seconds: int) -> None:
 
 
 def test_a_record_holds_params_inputs_and_checksums(finished: None) -> None:
-    record = job_records.read(job_records.place(RUN, "rank", {"encoder": "pixel"}))
+    record = job_records.read(job_records.record_path(RUN, "rank", {"encoder": "pixel"}))
     assert record is not None
     assert record.params == {"seed": 7, "settings": {"sizes": [1, 2], "path": "x"}}
     assert record.inputs == ["results/tiny/a", "results/tiny/b"]
     output = record.outputs["results/tiny/c"]
     assert (output.size, output.modified, output.checksum) == (1, SECOND, hashing.file_digest(RUN / "c"))
-    assert [one.rule for one in job_records.all_of(RUN)] == ["pool", "rank", "report"]
+    assert [one.rule for one in job_records.read_all(RUN)] == ["pool", "rank", "report"]
 
 
 def test_a_job_outside_of_a_run_is_not_recorded(tmp_path: Path) -> None:
@@ -74,15 +74,15 @@ def test_a_job_outside_of_a_run_is_not_recorded(tmp_path: Path) -> None:
 
 def test_files_in_order_are_left_alone(finished: None) -> None:
     set_times(a=50, b=50, c=51, d=52)
-    assert snakemake_metadata.settle(RUN) == []
+    assert snakemake_metadata.restore_times(RUN) == []
     assert time("d") == 52
 
 
 def test_copied_files_get_their_times_back(finished: None) -> None:
     set_times(a=59, b=58, c=57, d=56)
-    snakemake_metadata.settle(RUN)
+    snakemake_metadata.restore_times(RUN)
     assert [time(name) for name in "abcd"] == [0, 0, 1, 2]
-    assert snakemake_metadata.settle(RUN) == []
+    assert snakemake_metadata.restore_times(RUN) == []
 
 
 @pytest.mark.parametrize("name", ["a", "c"])
@@ -91,34 +91,34 @@ def test_a_changed_file_keeps_its_time(finished: None, name: str) -> None:
     for text in ("x", "longer"):
         (RUN / name).write_text(text)
         set_times(**{name: 60})
-        snakemake_metadata.settle(RUN)
+        snakemake_metadata.restore_times(RUN)
         assert time(name) == 60 > time("d")
 
 
 def test_an_input_that_was_made_anew_is_no_copy(finished: None) -> None:
     """The job before ran again, with the same bytes or others, and the next was killed before it began."""
     job("pool", "", {"a": "new", "b": "b"})
-    snakemake_metadata.settle(RUN)
+    snakemake_metadata.restore_times(RUN)
     assert time("a") > time("c")
 
 
 def test_a_broken_record_counts_as_none(finished: None) -> None:
-    path = job_records.place(RUN, "rank", {"encoder": "pixel"})
+    path = job_records.record_path(RUN, "rank", {"encoder": "pixel"})
     for text in ("", "{", "[]", '{"rule": "rank"}', '{"outputs": {"c": {}}}'):
         path.write_text(text)
         assert job_records.read(path) is None
     set_times(a=60)
-    assert snakemake_metadata.settle(RUN) == []  # nobody knows that c was made of it
+    assert snakemake_metadata.restore_times(RUN) == []  # nobody knows that c was made of it
     assert job_records.read(RUN / "none.json") is None
 
 
 def test_what_a_fingerprint_covers_is_kept_once(finished: None) -> None:
     covered = {"code": {"a": "1"}, "files": {}, "packages": {"numpy": "2"}}
     for _ in range(2):
-        job_records.keep_coverage(RUN, "abc", covered)
-    assert job_records.coverage(RUN, "abc") == covered
-    assert job_records.coverage(RUN, "def") is None
-    assert len(list(job_records.all_of(RUN))) == 3
+        job_records.save_coverage(RUN, "abc", covered)
+    assert job_records.read_coverage(RUN, "abc") == covered
+    assert job_records.read_coverage(RUN, "def") is None
+    assert len(list(job_records.read_all(RUN))) == 3
 
 
 def test_the_notes_of_snakemake_move_beside_the_results(finished: None) -> None:
@@ -127,51 +127,51 @@ def test_the_notes_of_snakemake_move_beside_the_results(finished: None) -> None:
     (snakemake_metadata.METADATA / "one").write_text("old")
     (deep / "two").write_text("2")
     for _ in range(2):
-        snakemake_metadata.house_metadata()
+        snakemake_metadata.keep_in_results()
     assert snakemake_metadata.METADATA.is_symlink()
-    assert (snakemake_metadata.HOME / "one").read_text() == "old" and (
-        snakemake_metadata.HOME / "@folder" / "two"
+    assert (snakemake_metadata.IN_RESULTS / "one").read_text() == "old" and (
+        snakemake_metadata.IN_RESULTS / "@folder" / "two"
     ).exists()
     (snakemake_metadata.METADATA / "three").write_text("new")
-    assert (snakemake_metadata.HOME / "three").read_text() == "new"
+    assert (snakemake_metadata.IN_RESULTS / "three").read_text() == "new"
 
 
 def test_a_checkout_without_notes_finds_those_that_came_with_the_results(finished: None) -> None:
-    snakemake_metadata.HOME.mkdir(parents=True)
-    (snakemake_metadata.HOME / "one").write_text("1")
-    snakemake_metadata.house_metadata()
+    snakemake_metadata.IN_RESULTS.mkdir(parents=True)
+    (snakemake_metadata.IN_RESULTS / "one").write_text("1")
+    snakemake_metadata.keep_in_results()
     assert (snakemake_metadata.METADATA / "one").read_text() == "1"
 
 
 def test_a_link_to_notes_that_were_removed_with_the_results_is_let_go(finished: None) -> None:
-    snakemake_metadata.let_go_of_lost_notes()
-    snakemake_metadata.house_metadata()
+    snakemake_metadata.remove_broken_link()
+    snakemake_metadata.keep_in_results()
     (snakemake_metadata.METADATA / "one").write_text("1")
-    snakemake_metadata.let_go_of_lost_notes()
+    snakemake_metadata.remove_broken_link()
     assert (snakemake_metadata.METADATA / "one").read_text() == "1"
-    shutil.rmtree(snakemake_metadata.HOME)
-    snakemake_metadata.let_go_of_lost_notes()
+    shutil.rmtree(snakemake_metadata.IN_RESULTS)
+    snakemake_metadata.remove_broken_link()
     snakemake_metadata.METADATA.mkdir()  # as Snakemake does
-    snakemake_metadata.house_metadata()
+    snakemake_metadata.keep_in_results()
     assert snakemake_metadata.METADATA.is_symlink() and snakemake_metadata.METADATA.is_dir()
 
 
 def test_jobs_without_a_note_of_snakemake_are_counted(finished: None) -> None:
     def note(folder: Path, name: str) -> None:
-        parts = snakemake_metadata.note_of(str(RUN / name))
+        parts = snakemake_metadata.file_parts(str(RUN / name))
         folder.joinpath(*parts).parent.mkdir(parents=True, exist_ok=True)
         folder.joinpath(*parts).touch()
 
-    assert snakemake_metadata.without_notes(RUN) == (3, 3)
+    assert snakemake_metadata.count_without_metadata(RUN) == (3, 3)
     note(snakemake_metadata.METADATA, "a")
-    assert snakemake_metadata.without_notes(RUN) == (3, 3)  # its job has made another file
+    assert snakemake_metadata.count_without_metadata(RUN) == (3, 3)  # its job has made another file
     note(snakemake_metadata.METADATA, "b")
     note(
         snakemake_metadata.INCOMPLETE, "c"
     )  # Snakemake was killed before it could note it; it will make it again
-    assert snakemake_metadata.without_notes(RUN) == (1, 3)
+    assert snakemake_metadata.count_without_metadata(RUN) == (1, 3)
     (RUN / "d").unlink()
-    assert snakemake_metadata.without_notes(RUN) == (0, 2)
+    assert snakemake_metadata.count_without_metadata(RUN) == (0, 2)
 
 
 @pytest.mark.parametrize("name", ["results/a", f"results/{'long' * 100}/a"])
@@ -179,7 +179,7 @@ def test_notes_are_looked_for_where_snakemake_puts_them(tmp_path: Path, name: st
     from snakemake.persistence.file import FilePersistence
 
     theirs = FilePersistence._record_path(SimpleNamespace(_fetch_max_len=lambda folder: 255), "x", name)
-    assert Path("x", *snakemake_metadata.note_of(name)) == Path(theirs)
+    assert Path("x", *snakemake_metadata.file_parts(name)) == Path(theirs)
 
 
 def test_digests_of_large_files_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

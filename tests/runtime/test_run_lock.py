@@ -130,7 +130,12 @@ JOB = """
 from attrib_core.runtime import run_lock
 import subprocess, sys
 run_lock.hold('demo')
-job = "from attrib_core.runtime import run_lock; import sys; run_lock.join(); print('joined', flush=True); sys.stdin.read()"
+job = '''import sys
+from attrib_core.runtime import run_lock
+run_lock.register_job()
+print("joined", flush=True)
+sys.stdin.read()
+'''
 child = subprocess.Popen([sys.executable, "-c", job], stdout=subprocess.PIPE, text=True)  # our standard input
 print(child.pid, child.stdout.readline(), flush=True)
 child.wait()
@@ -161,7 +166,7 @@ def test_a_job_that_starts_after_its_snakemake_was_killed_does_nothing(folder, m
     monkeypatch.setenv(run_lock.OWNER, owner)
     wait_for_state(first.pid, "Z")
     with pytest.raises(InputError, match="the Snakemake that started this job is gone"):
-        run_lock.join()
+        run_lock.register_job()
     first.wait()
 
 
@@ -171,7 +176,7 @@ def test_a_job_on_another_machine_or_in_a_container_is_not_watched(folder, monke
     owner = json.loads(os.environ[run_lock.OWNER]) | {changed: "other", "pid": 1, "started": "never"}
     monkeypatch.setenv(run_lock.OWNER, json.dumps(owner))
     held = list(run_lock._held)
-    run_lock.join()
+    run_lock.register_job()
     assert run_lock._held == held
 
 

@@ -49,13 +49,13 @@ CARRIED = (
 )
 
 
-def load_ask() -> Callable[..., dict[str, Any]]:
-    """Import the function `ask` of `rules/ask.py`, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("ask", ROOT / "rules" / "ask.py")
+def load_list_jobs() -> Callable[..., dict[str, Any]]:
+    """Import the function `list_jobs` of `rules/list_jobs.py`, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location("list_jobs", ROOT / "rules" / "list_jobs.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.ask
+    return module.list_jobs
 
 
 def reference() -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Project:
             (self.root / weights.relative_to(ROOT)).symlink_to(weights)
         for (kind, family), text in FAMILIES.items():
             self.root.joinpath(*families.KINDS[kind].split("."), f"{family}.py").write_text(text, "utf-8")
-        self._ask = load_ask()
+        self._list_jobs = load_list_jobs()
 
     def config(self, values: Mapping[str, Any], name: str = "config.yaml") -> Path:
         path = self.work / name
@@ -118,9 +118,9 @@ class Project:
         return path
 
     def plan(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all jobs of a config, as `rules/ask.py` lists them."""
+        """Return all jobs of a config, as `rules/list_jobs.py` lists them."""
         with unchanged_environment():
-            return self._ask(self.config(values, "asked.yaml"), folder=self.work, root=self.root)
+            return self._list_jobs(self.config(values, "asked.yaml"), folder=self.work, root=self.root)
 
     @contextmanager
     def edited(self, name: str, text: str) -> Iterator[None]:

@@ -127,7 +127,7 @@ def test_sigterm_ends_cleanly_and_says_what_to_do(undisturbed: tuple[Path, Path]
         assert process.wait(timeout=600) == 1
     words = [line for line in run.printed(tmp_path).splitlines() if line.strip()][-1]
     assert re.fullmatch(
-        r"\[customize_part \d{4}\] error: ended by SIGTERM; give the same command again.*", words
+        r"\[customize_part \d{4}\] error: ended by SIGTERM; run the same command again.*", words
     )
     assert not run.leftovers(tmp_path)
     run.finish(tmp_path, config)

@@ -258,9 +258,9 @@ def finished(project: reruns.Project, before: dict[str, Any]) -> Path:
             log = Path(before["run"], "logs", job["rule"], "job.log")
             given = {name: Named(job[name]) for name in ("input", "output", "params", "wildcards")}
             job_records.save(SimpleNamespace(rule=job["rule"], log=Named([str(log)]), **given))
-        snakemake_metadata.house_metadata()
+        snakemake_metadata.keep_in_results()
         for digest, covered in before["coverages"].items():
-            job_records.keep_coverage(Path(before["run"]), digest, covered)
+            job_records.save_coverage(Path(before["run"]), digest, covered)
     finally:
         os.chdir(here)
     return folder

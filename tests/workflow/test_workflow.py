@@ -111,7 +111,7 @@ def test_a_dry_run_counts_the_jobs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_begins_anew_where_results_were_removed_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / ".snakemake" / "incomplete").mkdir(parents=True)
-    (tmp_path / snakemake_metadata.METADATA).symlink_to(Path("..") / snakemake_metadata.HOME)
+    (tmp_path / snakemake_metadata.METADATA).symlink_to(Path("..") / snakemake_metadata.IN_RESULTS)
     result = snakemake(tmp_path, TINY, "--dry-run")
     assert result.returncode == 0, tail(result)
 
@@ -242,7 +242,7 @@ def test_a_run_that_came_without_the_notes_of_snakemake_is_told_about(tmp_path: 
     made.write_text("{}")
     written = {"size": 2, "modified": made.stat().st_mtime_ns, "checksum": "x"}
     record = {"rule": "base_model", "wildcards": {}, "params": {}, "inputs": []}
-    place = job_records.place(made.parent, "base_model", {})
+    place = job_records.record_path(made.parent, "base_model", {})
     tables.write_json(place, record | {"outputs": {"results/tiny/base_model.json": written}})
     said = snakemake(tmp_path, TINY, "base_model", "--dry-run", "--quiet", "rules")
     assert said.returncode == 0, tail(said)

@@ -24,10 +24,8 @@ ORDER = (
     "measure",
     "calibrate",
     "report",
-    "base_model_recipe",
 )
-"""Rules from the pool to the report; any other rule comes last, sorted by name."""
-ALL_RULES = frozenset(ORDER) - {"base_model_recipe"}
+"""Rules of a run, from the pool to the report."""
 EMBED = frozenset({"embed_pool_part", "embed_queries_part", "embed_exemplars"})
 MAX_LEFT_OUT = 5
 """Up to this many rules are listed as "all but ...\"."""
@@ -77,14 +75,10 @@ def _rules(rules: Collection[str]) -> str:
     """List rules in workflow order, the three embed rules as one, long lists by what is left out."""
     if not rules:
         return "nothing"
-    left_out = [rule for rule in ORDER if rule in ALL_RULES - set(rules)]
-    extra = sorted(set(rules) - ALL_RULES)
+    left_out = [rule for rule in ORDER if rule not in rules]
     if len(left_out) <= MAX_LEFT_OUT:
-        exceptions = f" but {_joined(left_out)}" if left_out else ""
-        return f"all{exceptions}" + (f", and {_joined(extra)}" if extra else "")
-    return _joined(
-        [*(rule for rule in ORDER if rule in rules), *(rule for rule in extra if rule not in ORDER)]
-    )
+        return f"all but {_joined(left_out)}" if left_out else "all"
+    return _joined([rule for rule in ORDER if rule in rules])
 
 
 def _joined(rules: list[str]) -> str:

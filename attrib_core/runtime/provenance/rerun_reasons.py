@@ -18,7 +18,7 @@ KINDS = {"code": "code", "files": "data file", "packages": "package"}
 
 def differences(plan: Plan, job: Job) -> list[str]:
     """A line for each part of a job that is not as it was; none where it would not run for its own sake."""
-    record = job_records.read(job_records.place(plan.run, job.rule, job.wildcards))
+    record = job_records.read(job_records.record_path(plan.run, job.rule, job.wildcards))
     there = [path for path in job.output if Path(path).exists()]
     missing = [path for path in job.output if path not in there and path not in job.temporary]
     if missing:
@@ -43,7 +43,7 @@ def differences(plan: Plan, job: Job) -> list[str]:
     return lines
 
 
-def sources(plan: Plan, job: Job) -> list[str]:
+def changed_upstream(plan: Plan, job: Job) -> list[str]:
     """Rules further up that have a change of their own, from which this job would get new inputs."""
     makers = {path: one for one in plan.jobs for path in one.output}
     seen: dict[int, Job] = {}
@@ -67,7 +67,9 @@ def _params(plan: Plan, job: Job, record: job_records.Record) -> Iterator[str]:
         if before == value:
             continue
         if isinstance(value, str) and value in plan.coverages:
-            yield from _coverage(name, job_records.coverage(plan.run, str(before)), plan.coverages[value])
+            yield from _coverage(
+                name, job_records.read_coverage(plan.run, str(before)), plan.coverages[value]
+            )
             continue
         old, new = (rerun_table.leaves({name: one}) for one in (before, value))
         for path in dict.fromkeys([*old, *new]):

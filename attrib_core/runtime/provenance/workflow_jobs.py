@@ -13,7 +13,7 @@ from typing import Any
 from attrib_core.common.errors import InputError, close_matches
 from attrib_core.runtime.provenance.fingerprint import ROOT
 
-ASK = ROOT / "rules" / "ask.py"
+SCRIPT = ROOT / "rules" / "list_jobs.py"
 Coverage = Mapping[str, Mapping[str, str]]
 """`code`, `files` and `packages`: each a name to a digest or version."""
 
@@ -52,14 +52,16 @@ class Plan:
         return found
 
 
-def ask(config: Path) -> Plan:
+def load_plan(config: Path) -> Plan:
     """The plan of a config. Raises InputError for a config that is wrong, as the workflow would say it."""
-    if not ASK.is_file():
-        raise InputError(f"{ASK.parent.parent}: no workflow here; run this in a checkout of the repository")
+    if not SCRIPT.is_file():
+        raise InputError(
+            f"{SCRIPT.parent.parent}: no workflow here; run this in a checkout of the repository"
+        )
     if not config.is_file():
         raise InputError(f"{config}: no such config file")
     done = subprocess.run(
-        [sys.executable, str(ASK), str(config)], capture_output=True, text=True, check=False
+        [sys.executable, str(SCRIPT), str(config)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["the workflow could not be read"]

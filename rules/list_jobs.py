@@ -1,6 +1,6 @@
 """What Snakemake knows of a run, as JSON: every job with its files and params, and what each fingerprint covers.
 
-    python rules/ask.py config.yaml
+    python rules/list_jobs.py config.yaml
 
 `attrib_core` works without Snakemake, so its command line asks by this script. Nothing is run or
 written, but Snakemake makes its folder `.snakemake` in the working folder, as a dry run does.
@@ -25,7 +25,7 @@ DERIVED = {"input", "output", "threads", "resources"}
 """A param that is a function of these is worked out anew and never compared (see `untracked`)."""
 
 
-def ask(config: Path, *, folder: Path | None = None, root: Path = ROOT) -> dict[str, Any]:
+def list_jobs(config: Path, *, folder: Path | None = None, root: Path = ROOT) -> dict[str, Any]:
     """Jobs of the run that `config` describes, and rules that no target of it asks for.
 
     A job has `rule`, `wildcards`, `input`, `output` (paths from the working folder; `temporary` are those that
@@ -99,4 +99,4 @@ def plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    json.dump(plain(ask(Path(sys.argv[1]))), sys.stdout)
+    json.dump(plain(list_jobs(Path(sys.argv[1]))), sys.stdout)
