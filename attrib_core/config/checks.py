@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrib_core.common import families
+from attrib_core.common.constants import SPLITS
 from attrib_core.common.errors import InputError
 from attrib_core.config.schema import Config
 from attrib_core.data import prompts
@@ -16,7 +17,6 @@ from attrib_core.features.heads.heads import check_starts
 from attrib_core.storage.store import layout
 
 SPLIT_TOLERANCE = 1e-9
-SPLITS = ("train", "validation", "test")
 NEEDED = {"train": 2, "validation": 1}
 """Sets that a mapper is trained and chosen on, at least: contrastive training needs two."""
 PART = {"pool_images": 1500, "exemplar_sets": 16}
@@ -201,7 +201,7 @@ def prompt_lists(config: Config) -> None:
             if not isinstance(entry, str) and len(entry) < len(SPLITS):
                 lacking = [split for split in SPLITS if split not in entry]
                 raise InputError(f"{where}: no list for {' and '.join(lacking)}; expected one for each split")
-            for name in prompts.names_of(entry):
+            for name in prompts.list_names(entry):
                 _check_list(name, where, config.prompts.prompts_each if number else 0)
 
 
@@ -223,10 +223,10 @@ def source_rows(config: Mapping[str, Any]) -> None:
     images = config["pool"]["images"]
     if hasattr(source, "__len__") and images > len(source):
         raise InputError(f"pool.images: {images} is more than the {len(source)} images of source {family!r}")
-    if hasattr(source, "words"):
+    if hasattr(source, "labels"):
         asked = ("object_sets", "style_sets", "style_set_size", "unseen_categories", "held_out_only")
         options = {name: config["exemplars"][name] for name in asked}
-        sampling.check_enough(source.words(0, images), _held_out(config), source=family, **options)
+        sampling.check_enough(source.labels(0, images), _held_out(config), source=family, **options)
 
 
 def _held_out(config: Mapping[str, Any]) -> dict[str, Any] | None:

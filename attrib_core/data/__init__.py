@@ -1,1 +1,1 @@
-"""Where images come from: sources, the pool, the exemplars, and the prompts."""
+"""The images and prompts of a run: sources, the pool, exemplar sets and prompt lists."""

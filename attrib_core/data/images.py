@@ -1,16 +1,16 @@
-"""From the bytes of an image file to 8-bit RGB, by one rule for every stage.
+"""Decode image files to 8-bit RGB by one rule for all stages, and encode arrays as PNG.
 
-The conversion, in this order:
+The steps of decoding, in this order:
 1. only the first frame of a file with several counts;
-2. the orientation that EXIF states is applied, so that the image stands upright;
+2. the EXIF orientation is applied, so that the image is upright;
 3. 16-bit gray is scaled by 255 / 65535 and rounded (Pillow alone would clip it); of
    16-bit colour Pillow keeps the upper byte of each number;
 4. palettes are looked up; CMYK becomes RGB by (255 - ink) * (255 - black) / 255;
    YCbCr becomes RGB; colour profiles are ignored;
-5. whatever is transparent, by an alpha channel or a transparent colour, is laid
+5. transparency, from an alpha channel or a transparent colour, is composited
    over white.
-32-bit integer, floating-point and Lab images are refused: they do not say what
-white is, or need a colour profile.
+32-bit integer, floating-point and Lab images are refused: their white point is
+unknown, or they need a colour profile.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa")
 def to_rgb(data: bytes, *, where: str) -> np.ndarray:
     """Decode an image file to (height, width, 3) uint8.
 
-    `where` names the image in the message of the InputError that is raised
-    for bytes that are no readable image, for an image of more than Pillow's
-    limit of pixels, and for the kinds of pixels that are refused (see above).
+    `where` names the image in error messages. Raises InputError for bytes that are
+    no readable image, for more pixels than Pillow's limit, and for the refused
+    pixel modes (see above).
     """
     try:
         with warnings.catch_warnings():
@@ -74,7 +74,10 @@ def _rgb(image: Image.Image, where: str) -> np.ndarray:
 
 
 def to_png(image: np.ndarray) -> bytes:
-    """Encode an image, (height, width, 3) uint8, as PNG: the same bytes for the same pixels and library."""
+    """Encode an image, (height, width, 3) uint8, as PNG.
+
+    One version of Pillow gives the same bytes for the same pixels.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected (height, width, 3) uint8, got {image.shape} {image.dtype}")
     stream = io.BytesIO()

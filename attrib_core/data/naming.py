@@ -1,4 +1,4 @@
-"""Names of things: as they stand in ids, and with the article that English gives them."""
+"""Turn the name of a thing into a part of an id, and find its English article."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ SOUNDS_LIKE_A_CONSONANT = ("unic", "unif", "unio", "unit", "univ", "ufo", "use",
 
 
 def slug(text: str) -> str:
-    """Lower-case ASCII letters and digits with hyphens between: "Piñata, blue" is "pinata-blue".
+    """Return lower-case ASCII letters and digits joined by hyphens: "Piñata, blue" becomes "pinata-blue".
 
-    A text with none of these signs is "unnamed".
+    A text without any of these characters becomes "unnamed".
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "unnamed"
 
 
 def article(noun: str) -> str:
-    """ "a" or "an", by the sound that a word starts with: "an hourglass", "a unicorn", "an x-ray"."""
+    """Return "a" or "an" by the first sound of a word: "an hourglass", "a unicorn", "an x-ray"."""
     if noun.startswith(SOUNDS_LIKE_A_VOWEL):
         return "an"
     if noun.startswith(SOUNDS_LIKE_A_CONSONANT):

@@ -1,9 +1,9 @@
-"""Stage `pool`: the images that compete with the exemplars, checked, measured and hashed.
+"""Stage `pool`: check, measure and hash the images among which attribution searches.
 
-Rows come from a source (`attrib_core.data.sources`) and stream through. An image that every program
-shows alike (PNG, JPEG or WebP in RGB, no EXIF rotation) keeps its bytes as they are. Any other
-(palette, transparency, CMYK, gray, 16 bit, another format, rotated by EXIF) is converted to RGB
-by `attrib_core.data.images` and stored as PNG, so that no later stage meets a strange mode.
+Rows are streamed from a source (`attrib_core.data.sources`). An image that all programs decode alike
+(PNG, JPEG or WebP in RGB, no EXIF rotation) keeps its bytes. Any other (palette, transparency,
+CMYK, gray, 16 bit, another format, rotated by EXIF) is converted to RGB by
+`attrib_core.data.images` and stored as PNG, so that later stages only see RGB.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ LOGGER = logging.getLogger(__name__)
 MIN_SIDE = 32
 KEPT_FORMATS = frozenset({"PNG", "JPEG", "WEBP"})
 EXIF_ORIENTATION = 0x0112
-ROWS_A_WRITE = 256
+ROWS_PER_WRITE = 256
 
 
 def open_source(settings: Mapping[str, Any], *, stop: int, seed: int) -> Any:
-    """The source that `pool.source` names, which must have the rows before `stop`."""
+    """Open the source of the config section `pool.source`; InputError where it has fewer than `stop` rows."""
     family, options = families.split(settings)
     source = families.load("sources", family, options, where="pool.source", seed=seed)
     if len(source) < stop:
@@ -44,20 +44,20 @@ def open_source(settings: Mapping[str, Any], *, stop: int, seed: int) -> Any:
 
 
 def source_state(settings: Mapping[str, Any], *, start: int, stop: int, seed: int) -> str:
-    """Digest of what the source reads for some rows: a rule with it in its params notices a change."""
+    """Return a digest of the files that the source reads for some rows, for the params of a rule."""
     return str(_opened(json.dumps(dict(settings), sort_keys=True), seed).state(start, stop))
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(settings: str, seed: int) -> Any:
-    """The source, opened once for all parts: a table of a million rows takes seconds to read."""
+    """Open the source once for all parts: a table of a million rows takes seconds to read."""
     return open_source(json.loads(settings), stop=0, seed=seed)
 
 
 def part(
     settings: Mapping[str, Any], *, start: int, stop: int, seed: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The source's rows `start` to `stop - 1`, checked as in `build`. `settings` is `pool.source`."""
+    """Yield the source's rows `start` to `stop - 1`, checked as in `build`. `settings` is `pool.source`."""
     source = open_source(settings, stop=stop, seed=seed)
     yield from build(progress(source.rows(start, stop), total=stop - start, what="images"))
 
@@ -65,20 +65,20 @@ def part(
 def build(
     rows: Iterable[Mapping[str, Any]], *, min_side: int = MIN_SIDE
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Check rows of a source, one by one: ("pool", row) for a good one, ("rejects", row) for another.
+    """Check rows of a source one by one and yield ("pool", row) or ("rejects", row).
 
-    A row has the columns of the table `pool` but width, height and perceptual_hash, which are
-    added here. Rejected are an image that cannot be decoded or is missing, one with a side
-    below `min_side` pixels, and an image_id that came before (in these rows; the exemplars stage
-    looks for ids that stand in two parts).
+    Input rows have the columns of the table `pool` except width, height and perceptual_hash, which
+    are added here. Rejected are images that are missing or cannot be decoded, images with a side
+    below `min_side` pixels, and repeated image_ids (within these rows; the exemplars stage finds
+    ids that are in two parts).
     """
-    known: set[str] = set()
+    seen: set[str] = set()
     for row in rows:
         image_id = row["image_id"]
         try:
-            if image_id in known:
+            if image_id in seen:
                 raise InputError("duplicate id")
-            known.add(image_id)
+            seen.add(image_id)
             checked = _checked(row, min_side)
         except InputError as error:
             yield "rejects", {"image_id": image_id, "reason": str(error)}
@@ -89,24 +89,24 @@ def build(
 def save(
     rows: Iterable[tuple[str, dict[str, Any]]], *, pool_path: Path, rejects_path: Path
 ) -> dict[str, int]:
-    """Write both tables as the rows come; how many rows each has."""
+    """Write the rows to both tables as they arrive and return the number of rows of each."""
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    waiting: list[dict[str, Any]] = []
+    buffer: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
-    with tables.writer(pool_path, tables.schema("pool")) as kept:
+    with tables.writer(pool_path, tables.schema("pool")) as pool_writer:
         for table, row in rows:
             counts[table] += 1
             if table == "rejects":
                 rejected.append(row)
                 reasons[row["reason"].split(":")[0]] += 1
                 continue
-            waiting.append(row)
-            if len(waiting) == ROWS_A_WRITE:
-                kept.write(waiting)
-                waiting = []
-        if waiting:
-            kept.write(waiting)
+            buffer.append(row)
+            if len(buffer) == ROWS_PER_WRITE:
+                pool_writer.write(buffer)
+                buffer = []
+        if buffer:
+            pool_writer.write(buffer)
         tables.write(rejects_path, "rejects", rejected)
     for reason, count in sorted(reasons.items()):
         LOGGER.warning("%d images rejected: %s (all in %s)", count, reason, rejects_path)
@@ -121,10 +121,9 @@ def _checked(row: Mapping[str, Any], min_side: int) -> dict[str, Any]:
     height, width = image.shape[:2]
     if min(width, height) < min_side:
         raise InputError(f"too small: {width} x {height} pixels, at least {min_side} are needed")
-    kept = data if is_plain(data) else to_png(image)
     return {
         **row,
-        "image": {"bytes": kept, "path": row["image"]["path"]},
+        "image": {"bytes": data if is_plain(data) else to_png(image), "path": row["image"]["path"]},
         "width": width,
         "height": height,
         "perceptual_hash": difference_hash(image),
@@ -132,7 +131,7 @@ def _checked(row: Mapping[str, Any], min_side: int) -> dict[str, Any]:
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether an encoded image is RGB, upright, and in a format that every program opens."""
+    """Return whether an encoded image is RGB, upright, opaque, and in a format that all programs open."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
         with PilImage.open(io.BytesIO(data)) as image:

@@ -1,12 +1,13 @@
-"""Stage `prompts`: what each customized model is asked to draw.
+"""Prompts for each customized model, from prompt lists.
 
-A list is a text file with one template a line; empty lines and lines that start with "#" do not
-count. A template holds `{token}` once, and may hold `{category}`: "a {token} {category} in the
-snow". Of each list a set gets the same number of prompts, chosen by keys, in the list's order.
+A list is a text file with one template per line; empty lines and lines that start with "#" are
+skipped. A template has `{token}` once, and may have `{category}`: "a {token} {category} in the
+snow". Each exemplar set gets the same number of prompts from each list, chosen by a hash of seed
+and set, in the order of the list.
 
-A prompt that would give the answer away is passed over: one that ends in the words that the
-exemplar's own caption has ("in the snow", or raw pixels would match by the background), and one
-that names an exemplar's subject.
+Prompts that leak the exemplar are left out: those that end in words of the exemplar's own
+caption ("in the snow"; otherwise raw pixels would match by the background), and those that name
+an exemplar's subject.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ PLACEHOLDERS = ("token", "category")
 
 
 def list_path(name: str) -> Path:
-    """File of a list: a path where the name ends in ".txt", else one of `prompts_data`.
+    """Return the file of a list: the name itself if it ends in ".txt", else one of `prompts_data`.
 
-    Raises InputError with near names for a list that is not there.
+    Raises InputError, with similar names, for a list that does not exist.
     """
     path = Path(name) if name.endswith(".txt") else FOLDER / f"{name}.txt"
     if path.is_file():
@@ -44,9 +45,9 @@ def list_path(name: str) -> Path:
 
 
 def read_list(name: str, *, tokens: int = 1) -> list[str]:
-    """The templates of a list, each checked to hold `{token}` so many times.
+    """Read the templates of a list; each must have `{token}` exactly `tokens` times.
 
-    Raises InputError that names the file and the line.
+    Raises InputError with the file and line.
     """
     path = list_path(name)
     templates = []
@@ -58,13 +59,13 @@ def read_list(name: str, *, tokens: int = 1) -> list[str]:
     return templates
 
 
-def list_of(entry: str | Mapping[str, str], exemplar: Mapping[str, Any]) -> str:
-    """The list for the set of an exemplar: the entry itself, or what it names for the set's split."""
+def list_for(entry: str | Mapping[str, str], exemplar: Mapping[str, Any]) -> str:
+    """Return the list name for an exemplar: the config entry itself, or its value for the exemplar's split."""
     return entry if isinstance(entry, str) else entry[exemplar["split"]]
 
 
-def names_of(entry: str | Mapping[str, str]) -> list[str]:
-    """All lists that an entry of the config names."""
+def list_names(entry: str | Mapping[str, str]) -> list[str]:
+    """Return the names of all lists in a config entry."""
     return [entry] if isinstance(entry, str) else list(entry.values())
 
 
@@ -77,14 +78,14 @@ def expand(
     seed: int,
     modifier_token: str = MODIFIER_TOKEN,
 ) -> list[dict[str, Any]]:
-    """Rows of the table `prompts`: for each exemplar set, `prompts_each` prompts of each list.
+    """Return the rows of the table `prompts`: `prompts_each` prompts of each list for each exemplar set.
 
-    `exemplars` are rows of that table, `captions` their captions by image_id. `lists` names, for
-    each kind of set, the lists by prompt kind: {"object": {"scene": "object_scene"}}; a mapping in
-    place of a list has one for each split. A `prompt_index` is the position in the list, so that
-    numbers may be missing.
+    `exemplars` are rows of that table, `captions` their captions by image_id. `lists` has, for
+    each kind of set, the list names by prompt kind: {"object": {"scene": "object_scene"}}; a
+    mapping in place of a name has one for each split. `prompt_index` is the position in the list,
+    so indices may have gaps.
 
-    Raises InputError where a list leaves a set too few prompts.
+    Raises InputError where a list has too few usable prompts for a set.
     """
     sets: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in exemplars:
@@ -97,12 +98,12 @@ def expand(
         own = [captions[row["image_id"]] for row in members]
         subjects = [row["subject"] for row in members if row["subject"] is not None]
         for prompt_kind, entry in lists[kind].items():
-            name = list_of(entry, members[0])
+            name = list_for(entry, members[0])
             templates = read_list(name)
             usable = [
                 index
                 for index, template in enumerate(templates)
-                if not gives_away(template, captions=own, subjects=subjects)
+                if not leaks_exemplar(template, captions=own, subjects=subjects)
             ]
             if len(usable) < prompts_each:
                 raise InputError(
@@ -126,27 +127,27 @@ def expand(
 
 
 def class_prompts(category: str, *, name: str) -> list[str]:
-    """The prompts of a list without token ("object_prior", "style_prior") for a category."""
+    """Return the prompts of a list without token ("object_prior", "style_prior") for a category."""
     return [fill(template, category=category, modifier_token=None) for template in read_list(name, tokens=0)]
 
 
-def gives_away(template: str, *, captions: Sequence[str], subjects: Sequence[str]) -> bool:
-    """Whether a prompt names what an exemplar shows beside the thing that it stands for.
+def leaks_exemplar(template: str, *, captions: Sequence[str], subjects: Sequence[str]) -> bool:
+    """Return whether a prompt repeats words that describe an exemplar.
 
-    That is: the words after the last placeholder, two at least, stand in one of the `captions`;
-    or one of the `subjects` stands in the template. Whole words count, in either case of letters.
+    True if the words after the last placeholder (two or more) occur in one of the `captions`, or
+    if one of the `subjects` occurs in the template. Only complete words match, ignoring case.
     """
     ending = template.rpartition("}")[2].strip(" ,.;:!?")
-    if len(ending.split()) > 1 and any(_stands_in(ending, caption) for caption in captions):
+    if len(ending.split()) > 1 and any(_contains(caption, ending) for caption in captions):
         return True
-    return any(_stands_in(subject, template) for subject in subjects)
+    return any(_contains(template, subject) for subject in subjects)
 
 
 def fill(template: str, *, category: str, modifier_token: str | None) -> str:
-    """A prompt from a template; with `modifier_token` None the control prompt, token left out.
+    """Fill in a template; `modifier_token` None gives the control prompt, without the token.
 
-    An article before the category, and one before a token that is left out, follows the word
-    that comes next: "a {token} {category}" is "a <new1> animal", its control "an animal".
+    The article before the category, or before the removed token, is adapted to the next word:
+    "a {token} {category}" becomes "a <new1> animal", and "an animal" as control prompt.
     """
     text = re.sub(
         r"\b([Aa])n? \{category\}", lambda found: _article(found[1], category) + " {category}", template
@@ -158,9 +159,9 @@ def fill(template: str, *, category: str, modifier_token: str | None) -> str:
 
 
 def without_token(text: str, token: str) -> str:
-    """A prompt without its token, the article before that fitted to the word that comes next.
+    """Remove the token from a prompt, which gives its control prompt.
 
-    "a <new1> animal" is "an animal", so a prompt becomes its control prompt.
+    The article before the token is adapted to the next word: "a <new1> animal" becomes "an animal".
     """
     text = re.sub(
         rf"\b([Aa])n? {re.escape(token)} (\S+)",
@@ -193,5 +194,5 @@ def _article(first_letter: str, noun: str) -> str:
     return first_letter + article(noun)[1:]
 
 
-def _stands_in(words: str, text: str) -> bool:
+def _contains(text: str, words: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None

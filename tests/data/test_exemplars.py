@@ -1,4 +1,4 @@
-"""Exemplars: which sets are drawn; what stays the same when much changes; errors and warnings."""
+"""Drawing exemplar sets: which are drawn, what stays the same for other options, errors and warnings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parts(tmp_path: Path) -> list[Path]:
     return write_pool(tmp_path, pool_rows(), 30)
 
 
-def test_plan_has_the_sets_that_were_asked(parts: list[Path]) -> None:
+def test_plan_has_the_requested_sets(parts: list[Path]) -> None:
     result = made(parts)
     sets = sets_of(result)
     objects = [rows for rows in sets.values() if rows[0]["kind"] == "object"]
@@ -77,8 +77,8 @@ def test_plan_does_not_depend_on_parts_batches_or_order(
     assert sorted(row["image_id"] for row in shuffled.excluded) == sorted(
         row["image_id"] for row in first.excluded
     )
-    monkeypatch.setattr(plan, "ROWS_A_BATCH", 5)
-    monkeypatch.setattr(plan, "IMAGES_A_BATCH", 3)
+    monkeypatch.setattr(plan, "ROWS_PER_BATCH", 5)
+    monkeypatch.setattr(plan, "IMAGES_PER_BATCH", 3)
     monkeypatch.setattr(exclusion, "BLOCK", 2)
     assert made(parts) == first
 
@@ -94,7 +94,7 @@ def test_more_sets_keep_the_earlier_ones(parts: list[Path]) -> None:
     assert [int(name.split("-")[1]) for name in names] == list(range(24))
 
 
-def test_another_seed_chooses_others(parts: list[Path]) -> None:
+def test_another_seed_draws_other_exemplars(parts: list[Path]) -> None:
     assert {row["image_id"] for row in made(parts).exemplars} != {
         row["image_id"] for row in made(parts, seed=12).exemplars
     }
@@ -141,10 +141,10 @@ def test_errors_name_key_and_numbers(parts: list[Path], changes: dict[str, Any],
     ],
 )
 @pytest.mark.parametrize("held_out", [HELD_OUT, HELD_OUT | {"source": "elsewhere"}, None])
-def test_too_few_are_foretold_from_words_as_the_plan_tells_them(
+def test_check_enough_raises_the_error_of_the_plan(
     parts: list[Path], changes: dict[str, Any], held_out: dict[str, Any] | None
 ) -> None:
-    """Before there is a pool: the same error as afterwards, or none."""
+    """Before the pool exists: the same error as afterwards, or none."""
     options = {name: SETTINGS[name] for name in SETTINGS if name not in ("seed", "splits")} | changes
     options.pop("near_duplicate_distance")
     later = earlier = ""
@@ -152,11 +152,11 @@ def test_too_few_are_foretold_from_words_as_the_plan_tells_them(
         made(parts, held_out=held_out, source="here", **changes)
     except InputError as error:
         later = str(error)
-    words = [
+    labels = [
         {name: row[name] for name in ("image_id", "subject", "category", "style")} for row in pool_rows()
     ]
     try:
-        sampling.check_enough(words, held_out, source="here", **options)
+        sampling.check_enough(labels, held_out, source="here", **options)
     except InputError as error:
         earlier = str(error)
     assert earlier == later
@@ -164,11 +164,11 @@ def test_too_few_are_foretold_from_words_as_the_plan_tells_them(
 
 def test_an_id_in_two_parts_is_an_error(tmp_path: Path) -> None:
     rows = pool_rows()
-    with pytest.raises(InputError, match=r"image_id 'animal 0\.plain' stands in it twice"):
+    with pytest.raises(InputError, match=r"image_id 'animal 0\.plain' occurs twice"):
         made(write_pool(tmp_path, [*rows, rows[0]], 40))
 
 
-def test_what_the_base_model_may_know_is_a_warning(parts: list[Path]) -> None:
+def test_exemplars_the_base_model_may_have_seen_are_a_warning(parts: list[Path]) -> None:
     [line] = made(parts, held_out=None).warnings
     assert "does not say" in line
     loose = made(parts, held_out_only=False, object_sets=30, style_sets=5)
@@ -183,7 +183,7 @@ def test_what_the_base_model_may_know_is_a_warning(parts: list[Path]) -> None:
     assert made(parts, held_out_only=True).warnings == []
 
 
-def test_images_of_another_source_were_never_seen_by_the_base_model(parts: list[Path]) -> None:
+def test_images_of_another_source_are_all_unseen_by_the_base_model(parts: list[Path]) -> None:
     held_out = HELD_OUT | {"source": "openmoji"}
     assert made(parts, held_out=held_out) == made(parts)
     assert made(parts, held_out=held_out, source="folder", object_sets=30).warnings == []
@@ -193,8 +193,8 @@ def test_images_of_another_source_were_never_seen_by_the_base_model(parts: list[
         assert other.exemplars == free.exemplars
 
 
-def test_images_without_words(tmp_path: Path) -> None:
-    """Style sets of a source that knows no subjects: every image counts as another object."""
+def test_images_without_labels(tmp_path: Path) -> None:
+    """Style sets of a source without subjects: every image counts as another object."""
     rows = [pool_row(f"{number}.jpg", None, None, "oil" if number < 5 else None) for number in range(9)]
     result = made(
         write_pool(tmp_path, rows),
@@ -216,10 +216,10 @@ def test_several_plain_images_of_a_subject_make_one_set(tmp_path: Path) -> None:
         made(write_pool(tmp_path, rows), object_sets=25)
 
 
-def test_candidates_are_read_as_a_stream() -> None:
+def test_candidates_are_streamed() -> None:
     def rows() -> Iterator[dict[str, Any]]:
         for row in pool_rows():
-            yield {name: row[name] for name in plan.WORDS}
+            yield {name: row[name] for name in plan.COLUMNS}
 
     plain, styled = sampling.candidates(rows(), HELD_OUT, held_out_only=True)
     assert (len(plain), len(styled)) == (24, 20)

@@ -115,7 +115,7 @@ CAPTIONS_BY_SET = dict.fromkeys(row["exemplar_set"] for row in EXEMPLARS)
     ],
 )
 def test_gives_away(template: str, captions: list[str], subjects: list[str], expected: bool) -> None:
-    assert prompts.gives_away(template, captions=captions, subjects=subjects) is expected
+    assert prompts.leaks_exemplar(template, captions=captions, subjects=subjects) is expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sources: rows by number, whatever the slice; words and errors of the folder source."""
+"""Sources: rows by number, for any slice; captions, labels and errors of the folder source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def drawn() -> openmoji.Openmoji:
     return openmoji.load(size=32, media_each=3, style_objects=12)
 
 
-def test_openmoji_has_the_rows_that_its_options_say(drawn: openmoji.Openmoji) -> None:
+def test_number_of_openmoji_rows_follows_from_the_options(drawn: openmoji.Openmoji) -> None:
     assert len(drawn) == 700 * (1 + 3) + 16 * 12 == 2992
     assert len(openmoji.load(size=32, media_each=0, style_objects=0)) == 700
 
@@ -68,7 +68,7 @@ def test_openmoji_rows_do_not_depend_on_the_slice(drawn: openmoji.Openmoji) -> N
     assert [row["image"] for row in other.rows(68, 76)] != [row["image"] for row in whole]
 
 
-def test_openmoji_rows_say_what_they_show(drawn: openmoji.Openmoji) -> None:
+def test_openmoji_rows_have_captions_and_labels(drawn: openmoji.Openmoji) -> None:
     rows = [row for start in (0, 71, 300, 1400) for row in drawn.rows(start, start + 2)]
     objects = {one.name: one for one in render.objects()}
     for row in rows:
@@ -82,11 +82,11 @@ def test_openmoji_rows_say_what_they_show(drawn: openmoji.Openmoji) -> None:
     assert rows[6]["style"] in MEDIA
 
 
-def test_openmoji_words_are_those_of_its_rows(drawn: openmoji.Openmoji) -> None:
+def test_openmoji_labels_are_those_of_its_rows(drawn: openmoji.Openmoji) -> None:
     names = ("image_id", "subject", "category", "style")
     for start in (0, 71, 1400, 2990):
         rows = drawn.rows(start, start + 3)
-        assert list(drawn.words(start, start + 3)) == [{name: row[name] for name in names} for row in rows]
+        assert list(drawn.labels(start, start + 3)) == [{name: row[name] for name in names} for row in rows]
 
 
 def test_openmoji_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_openmoji_options_have_bounds(options: dict[str, Any], named: str) -> No
         families.check("sources", "openmoji", options, "pool.source")
 
 
-def test_openmoji_state_is_stable_and_by_rows(drawn: openmoji.Openmoji) -> None:
+def test_openmoji_state_is_stable_and_depends_on_the_rows(drawn: openmoji.Openmoji) -> None:
     assert drawn.state(0, 5) == drawn.state(0, 5) != drawn.state(5, 10)
 
 
@@ -151,7 +151,7 @@ def test_folder_with_a_table(images: Path, tmp_path: Path) -> None:
     assert [row["licence"] for row in rows] == ["CC-BY-4.0", "CC0-1.0", "CC0-1.0"]
     assert (rows[1]["caption"], rows[1]["style"]) == ("owl at night", "oil")
     names = ("image_id", "subject", "category", "style")
-    assert list(source.words(0, 9)) == [{name: row[name] for name in names} for row in rows]
+    assert list(source.labels(0, 9)) == [{name: row[name] for name in names} for row in rows]
     assert rows[2]["image"]["bytes"] is None
 
 
@@ -171,19 +171,19 @@ def test_folder_with_json_lines_and_the_names_of_hugging_face(images: Path, tmp_
     ]
 
 
-def test_folder_takes_captions_from_the_files_beside(images: Path, tmp_path: Path) -> None:
+def test_folder_reads_captions_from_text_files(images: Path, tmp_path: Path) -> None:
     (images / "birds" / "duck.txt").write_text("a duck\n on a pond\n")
     (images / "z.txt").write_text(" \n")
     source = folder.load(path=str(images), licence="x", attribution="y")
-    said = {row["image_id"]: row["caption"] for row in source.rows(0, 9)}
-    assert (said["birds/duck.png"], said["z.jpg"]) == ("a duck on a pond", "z")
+    captions = {row["image_id"]: row["caption"] for row in source.rows(0, 9)}
+    assert (captions["birds/duck.png"], captions["z.jpg"]) == ("a duck on a pond", "z")
     table = tmp_path / "words.csv"
     table.write_text("file,caption\nbirds/duck.png,a drake\nbirds/owl_at-night.png,\n")
-    told = folder.load(path=str(images), metadata=str(table), licence="x", attribution="y")
-    assert [row["caption"] for row in told.described(0, 2)] == ["a drake", "owl at night"]
-    before = source.state(0, 9), told.state(0, 1)
+    with_table = folder.load(path=str(images), metadata=str(table), licence="x", attribution="y")
+    assert [row["caption"] for row in with_table.rows_without_images(0, 2)] == ["a drake", "owl at night"]
+    before = source.state(0, 9), with_table.state(0, 1)
     (images / "birds" / "duck.txt").write_text("a goose")
-    assert source.state(0, 9) != before[0] and told.state(0, 1) == before[1]
+    assert source.state(0, 9) != before[0] and with_table.state(0, 1) == before[1]
     (images / "birds" / "duck.txt").write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"duck\.txt: not UTF-8 at byte 0"):
         list(source.rows(0, 9))
@@ -192,12 +192,12 @@ def test_folder_takes_captions_from_the_files_beside(images: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"file": "z.jpg"\n', "line 1 is no JSON"),
-        ('["z.jpg"]\n', "line 1 holds list, expected names and texts"),
+        ('{"file": "z.jpg"\n', "line 1 is not JSON"),
+        ('["z.jpg"]\n', "line 1 holds list, expected an object of column names and texts"),
         ('\n{"file": "z.jpg", "caption": 3}\n', "line 2: 'caption' is 3, expected a text or null"),
-        ('{"file": "z.jpg", "file_name": "z.jpg"}\n', "line 1 says one thing by two names"),
+        ('{"file": "z.jpg", "file_name": "z.jpg"}\n', "line 1 has two names of one column"),
         ('{"file": "z.jpg", "catgory": "x"}\n', "unknown column 'catgory', did you mean 'category'"),
-        ('{"caption": "x"}\n', "line 1 names no file"),
+        ('{"caption": "x"}\n', "line 1 has no file"),
     ],
 )
 def test_folder_json_lines_errors(images: Path, tmp_path: Path, text: str, said: str) -> None:
@@ -239,10 +239,10 @@ def test_folder_state_follows_the_files(images: Path) -> None:
     ("text", "said"),
     [
         ("file,catgory\nz.jpg,x\n", "unknown column 'catgory', did you mean 'category'"),
-        ("caption\nx\n", "'file' must be one of them"),
-        ("file,file\nz.jpg,z.jpg\n", "each stand once"),
+        ("caption\nx\n", "expected 'file' among them"),
+        ("file,file\nz.jpg,z.jpg\n", "each only once"),
         ("file,caption\nz.jpg\n", "line 2 has 1 cells, the header has 2"),
-        ("file,caption\n,x\n", "line 2 names no file"),
+        ("file,caption\n,x\n", "line 2 has no file"),
         ("file\n", "0 images in table"),
     ],
 )

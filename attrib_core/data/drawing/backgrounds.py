@@ -1,8 +1,7 @@
-"""Named backgrounds: what stands behind an object, and how a caption says so.
+"""Named backgrounds of the drawn images, each with its phrase in a caption.
 
-Every background is a function of a size and a random generator, so that it is
-seeded like everything else. Pixel values are float32 in [0, 1], shape
-(size, size, 3).
+A background is a function of a size and a random generator. Pixel values are
+float32 in [0, 1], shape (size, size, 3).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _plain(color: tuple[int, int, int]) -> Callable[[int, np.random.Generator], 
 
 
 def _gradient(size: int, stops: list[tuple[float, tuple[int, int, int]]]) -> Image:
-    """Vertical colour gradient through (height, colour) stops, heights in [0, 1]."""
+    """Draw a vertical colour gradient through (height, colour) stops, heights in [0, 1]."""
     heights = [height for height, _ in stops]
     colors = np.array([color for _, color in stops], dtype=np.float32) / 255
     rows = (np.arange(size) + 0.5) / size
@@ -43,7 +42,7 @@ def _gradient(size: int, stops: list[tuple[float, tuple[int, int, int]]]) -> Ima
 
 
 def _horizon(size: int, rng: np.random.Generator, low: float, high: float, waves: float) -> Image:
-    """(size, size) bool: below a wavy horizon at a height in [low, high]."""
+    """Return a (size, size) bool mask of the area below a wavy horizon at a height in [low, high]."""
     x = np.linspace(0, 2 * np.pi, size)
     line = rng.uniform(low, high) + waves * np.sin(x * rng.uniform(0.8, 1.6) + rng.uniform(0, 6))
     return (np.arange(size)[:, None] + 0.5) / size > line[None, :]
@@ -114,7 +113,7 @@ def _sea(size: int, rng: np.random.Generator) -> Image:
     return np.clip(water + 0.07 * (waves > 0.75)[..., None], 0, 1).astype(np.float32)
 
 
-# name: (the words of a caption, the function that draws it)
+# name: (phrase in a caption, function that draws it)
 BACKGROUNDS: dict[str, tuple[str, Callable[[int, np.random.Generator], Image]]] = {
     **{name: (f"on a {name} background", _plain(color)) for name, color in COLORS.items()},
     "orange": ("on an orange background", _plain(COLORS["orange"])),
@@ -130,10 +129,10 @@ BACKGROUNDS: dict[str, tuple[str, Callable[[int, np.random.Generator], Image]]] 
 
 
 def phrase(background: str) -> str:
-    """The words by which a caption names a background, "on a red background"."""
+    """Return the phrase for a background in a caption, such as "on a red background"."""
     return BACKGROUNDS[background][0]
 
 
 def draw(background: str, size: int, rng: np.random.Generator) -> Image:
-    """A background as (size, size, 3) float32 in [0, 1]."""
+    """Draw a background, (size, size, 3) float32 in [0, 1]."""
     return BACKGROUNDS[background][1](size, rng).astype(np.float32)

@@ -1,7 +1,8 @@
-"""Which objects the bundled base model never sees, in no medium.
+"""Choose the objects that are held out from the training of the bundled base model.
 
-A seeded share of each category: the recipe leaves them out, the demo draws its
-exemplars from them, and the source `openmoji` keeps its styles to the others.
+They are a seeded share of each category. The base model's recipe leaves them out in
+all media, the demo draws its exemplars from them, and the source `openmoji` draws
+its styles with the other objects.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from attrib_core.data.drawing import render
 from attrib_core.data.drawing.render import DrawnObject
 
 HELD_OUT_SEED, HELD_OUT_FRACTION = 2306, 0.1
-"""What the bundled base model was made with: `seed` and `held_out_fraction` of config/base.yaml."""
+"""`seed` and `held_out_fraction` of config/base.yaml, with which the bundled base model was trained."""
 
 
 def order(seed: int, drawn: DrawnObject) -> str:
-    """A key by which objects are put in a seeded order that no other object changes."""
+    """Return a sort key of a seeded order that does not depend on other objects."""
     return hashlib.sha256(f"{seed}/{drawn.codepoint}".encode()).hexdigest()
 
 
 def held_out_objects(
     seed: int = HELD_OUT_SEED, fraction: float = HELD_OUT_FRACTION
 ) -> tuple[DrawnObject, ...]:
-    """The objects held out: the share `fraction` of each category, two at least."""
+    """Return the held-out objects: the share `fraction` of each category, at least two."""
     held: list[DrawnObject] = []
     for category in sorted({drawn.category for drawn in render.objects()}):
         members = sorted(

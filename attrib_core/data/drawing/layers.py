@@ -1,4 +1,4 @@
-"""An image in layers, and the small image operations that treatments share.
+"""Foreground, mask and background of an image, and image operations that treatments share.
 
 Arrays are float32 in [0, 1]; an image is (size, size, 3), a mask (size, size).
 """
@@ -16,7 +16,7 @@ LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
 @dataclass(frozen=True)
 class Layers:
-    """An object before its background: both of them and the mask between."""
+    """An object, its mask and its background."""
 
     foreground: np.ndarray
     alpha: np.ndarray
@@ -24,31 +24,43 @@ class Layers:
 
     @property
     def size(self) -> int:
+        """Width and height in pixels."""
         return self.alpha.shape[0]
 
+    @property
+    def unit(self) -> int:
+        """1/64 of the width in pixels, at least 1: lengths in treatments are multiples of it."""
+        return max(1, self.size // 64)
+
     def over(self, background: np.ndarray) -> np.ndarray:
-        """The object composited over another background."""
+        """Composite the object over another background."""
         alpha = self.alpha[..., None]
         return (self.foreground * alpha + background * (1 - alpha)).astype(np.float32)
 
     @property
     def flat(self) -> np.ndarray:
+        """The object composited over its own background."""
         return self.over(self.background)
 
 
+def rgb(*color: int) -> np.ndarray:
+    """Convert an 8-bit colour to (3,) float32 in [0, 1]."""
+    return np.array(color, dtype=np.float32) / 255
+
+
 def blur(array: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur of an image or a mask; radius in pixels."""
+    """Blur an image or a mask with a Gaussian; radius in pixels."""
     image = PilImage.fromarray((np.clip(array, 0, 1) * 255).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """Rec. 601 luma, (size, size)."""
+    """Compute the Rec. 601 luma, (size, size)."""
     return image @ LUMA
 
 
 def edges(layers: Layers, radius: float = 1.0) -> np.ndarray:
-    """Contours of the object in [0, 1]: gradients of its colours and of its mask."""
+    """Compute the contours of the object in [0, 1] from gradients of its luma and its mask."""
     gray = luminance(layers.over(np.ones_like(layers.background)))
     strength = np.zeros_like(gray)
     for channel in (blur(gray, radius), blur(layers.alpha, radius)):
@@ -58,13 +70,13 @@ def edges(layers: Layers, radius: float = 1.0) -> np.ndarray:
 
 
 def noise(size: int, rng: np.random.Generator, grain: int = 1) -> np.ndarray:
-    """Uniform noise in [-1, 1], (size, size), in cells of `grain` pixels."""
+    """Draw uniform noise in [-1, 1], (size, size), in cells of `grain` pixels."""
     cells = rng.uniform(-1, 1, (-(-size // grain),) * 2).astype(np.float32)
     return np.kron(cells, np.ones((grain, grain), dtype=np.float32))[:size, :size]
 
 
 def blocks(array: np.ndarray, cell: int) -> np.ndarray:
-    """Mean over square cells, repeated to full size; `cell` must divide the size."""
+    """Average over square cells and repeat to full size; `cell` must divide the size."""
     size = array.shape[0]
     if size % cell:
         raise ValueError(f"cell {cell} does not divide the image size {size}")
@@ -89,6 +101,6 @@ def saturate(image: np.ndarray, amount: float) -> np.ndarray:
 
 
 def waves(size: int, period: float, angle: float, phase: float = 0.0) -> np.ndarray:
-    """Sine stripes in [-1, 1]; period in pixels, angle in radians."""
+    """Draw sine stripes in [-1, 1], (size, size); period in pixels, angle in radians."""
     y, x = np.mgrid[:size, :size]
     return np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase).astype(np.float32)

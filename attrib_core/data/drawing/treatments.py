@@ -1,10 +1,9 @@
-"""Treatments: the media in which an object can be shown, as seeded functions.
+"""Media in which an object can be drawn, as functions of layers and a random generator.
 
-Each takes an image in layers and a random generator and returns
-(size, size, 3) float32 in [0, 1]. The docstring of each says what is seen.
-Media are what a base model may know; styles are held out from it, so that a
-style set teaches it something new. Sizes inside scale with the image: `unit`
-is 1/64 of its width.
+Each function returns (size, size, 3) float32 in [0, 1]; its docstring says what
+the image looks like. The base model is trained on images in these media, while
+the styles (`styles`) are held out from it, so that a style set teaches it
+something new.
 """
 
 from __future__ import annotations
@@ -13,54 +12,56 @@ from collections.abc import Callable
 
 import numpy as np
 
-from attrib_core.data.drawing.layers import Layers, blocks, blur, edges, luminance, noise, saturate, waves
+from attrib_core.data.drawing.layers import (
+    Layers,
+    blocks,
+    blur,
+    edges,
+    luminance,
+    noise,
+    rgb,
+    saturate,
+    waves,
+)
 
 Treatment = Callable[[Layers, np.random.Generator], np.ndarray]
 
 
-def _unit(layers: Layers) -> int:
-    return max(1, layers.size // 64)
-
-
-def _rgb(*color: int) -> np.ndarray:
-    return np.array(color, dtype=np.float32) / 255
-
-
 def mosaic(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Square tiles of one colour each with pale grout between them."""
-    cell = 4 * _unit(layers)
+    cell = 4 * layers.unit
     tiles = np.clip(blocks(layers.flat, cell) + 0.07 * noise(layers.size, rng, cell)[..., None], 0, 1)
     y, x = np.mgrid[: layers.size, : layers.size] % cell
-    grout = (np.minimum(y, x) < _unit(layers))[..., None]
-    return np.where(grout, _rgb(225, 220, 210) * 0.9, saturate(tiles, 1.15)).astype(np.float32)
+    grout = (np.minimum(y, x) < layers.unit)[..., None]
+    return np.where(grout, rgb(225, 220, 210) * 0.9, saturate(tiles, 1.15)).astype(np.float32)
 
 
 def blueprint(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """White contours on blue paper with a fine square grid."""
-    unit = _unit(layers)
+    unit = layers.unit
     y, x = np.mgrid[: layers.size, : layers.size]
     shift_y, shift_x = rng.integers(0, 8, 2) * unit
     grid = ((y + shift_y) % (8 * unit) < unit) | ((x + shift_x) % (8 * unit) < unit)
-    paper = np.where(grid[..., None], _rgb(70, 110, 190), _rgb(28, 66, 150))
+    paper = np.where(grid[..., None], rgb(70, 110, 190), rgb(28, 66, 150))
     line = np.clip(edges(layers, 0.6 * unit) * 1.6, 0, 1)[..., None]
     body = paper + 0.10 * layers.alpha[..., None]
-    return (body * (1 - line) + line * _rgb(235, 242, 255)).astype(np.float32)
+    return (body * (1 - line) + line * rgb(235, 242, 255)).astype(np.float32)
 
 
 def charcoal(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Black and gray strokes, smeared along one diagonal, on cream paper."""
-    unit = _unit(layers)
+    unit = layers.unit
     tone = 1 - luminance(layers.over(np.ones_like(layers.background)))
     stroke = 0.5 + 0.5 * waves(layers.size, 4.0 * unit, 0.9) * (0.7 + 0.3 * noise(layers.size, rng, unit))
     dark = np.clip(0.75 * tone * stroke + 0.35 * layers.alpha * stroke, 0, 1)
     dark = np.clip(dark + 0.9 * edges(layers, 0.8 * unit), 0, 0.95)
-    paper = _rgb(242, 236, 222) + 0.03 * noise(layers.size, rng, unit)[..., None]
+    paper = rgb(242, 236, 222) + 0.03 * noise(layers.size, rng, unit)[..., None]
     return np.clip(paper * (1 - dark[..., None]) + dark[..., None] * 0.08, 0, 1).astype(np.float32)
 
 
 def watercolor(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Pale washes that run over their contours and leave white paper at the rim."""
-    unit = _unit(layers)
+    unit = layers.unit
     wet = blur(layers.flat, 1.1 * unit)
     wet = saturate(0.25 + 0.75 * wet, 1.5)
     pigment = blur(noise(layers.size, rng, 5 * unit) * 0.5 + 0.5, 2.0 * unit)[..., None]
@@ -73,7 +74,7 @@ def watercolor(layers: Layers, rng: np.random.Generator) -> np.ndarray:
 
 def stained_glass(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Cells of saturated colour, irregular like glass, with black lead between."""
-    size, unit = layers.size, _unit(layers)
+    size, unit = layers.size, layers.unit
     step = 9 * unit
     grid = np.mgrid[step // 2 : size : step, step // 2 : size : step].reshape(2, -1).T
     points = grid + rng.uniform(-0.4, 0.4, grid.shape) * step
@@ -95,12 +96,12 @@ def stained_glass(layers: Layers, rng: np.random.Generator) -> np.ndarray:
 
 def neon(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Glowing coloured tubes along the contours, on a dark wall."""
-    unit = _unit(layers)
+    unit = layers.unit
     line = np.clip(edges(layers, 0.7 * unit) * 1.5, 0, 1)
-    color = saturate(blur(layers.over(np.ones_like(layers.background) * _rgb(255, 80, 200)), 2.5 * unit), 3.0)
+    color = saturate(blur(layers.over(np.ones_like(layers.background) * rgb(255, 80, 200)), 2.5 * unit), 3.0)
     color = np.clip(color / (color.max(axis=2, keepdims=True) + 1e-3), 0, 1)
     glow = np.clip(blur(line, 2.5 * unit) * 1.2, 0, 1)[..., None]
-    wall = _rgb(18, 12, 34) + 0.02 * noise(layers.size, rng, 4 * unit)[..., None]
+    wall = rgb(18, 12, 34) + 0.02 * noise(layers.size, rng, 4 * unit)[..., None]
     lit = wall + glow * color * 0.9
     tube = 0.45 * color + 0.55
     return np.clip(lit * (1 - line[..., None]) + line[..., None] * tube, 0, 1).astype(np.float32)
@@ -114,7 +115,7 @@ def pixel_art(layers: Layers, rng: np.random.Generator) -> np.ndarray:
 
 def comic(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     """Bright print with thick black contours and a screen of dots behind."""
-    unit = _unit(layers)
+    unit = layers.unit
     period = 6 * unit
     y, x = np.mgrid[: layers.size, : layers.size]
     offset = rng.integers(0, period, 2)
@@ -130,7 +131,7 @@ def comic(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     return ((body * alpha + screen * (1 - alpha)) * (1 - rim)).astype(np.float32)
 
 
-# name in a caption: (treatment, whether the background stays to be seen)
+# name in a caption: (treatment, whether the background remains visible)
 MEDIA: dict[str, tuple[Treatment, bool]] = {
     "mosaic": (mosaic, True),
     "blueprint": (blueprint, False),

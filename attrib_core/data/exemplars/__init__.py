@@ -1,1 +1,1 @@
-"""Stage `exemplars`: draw exemplar sets from the pool, assign splits, exclude look-alikes."""
+"""Draw exemplar sets from the pool, assign them to splits, exclude rows of the pool that match them."""

@@ -1,4 +1,4 @@
-"""Which rows of the pool are no distractors, since they are exemplars or answer for one."""
+"""Find the rows of the pool that are no distractors: exemplars and images that match one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ BLOCK = 1024
 
 
 def exemplar_ids(one: ExemplarSet) -> list[str]:
-    """Names of a set's exemplars: the set's name and the position."""
+    """Return the ids of a set's exemplars: the set's name and the position."""
     return [f"{one.name}.{position}" for position in range(len(one.members))]
 
 
 def nearest(hashes: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest reference of each hash by Hamming distance.
+    """Find the nearest reference of each hash by Hamming distance.
 
     `hashes` (rows,) and `references` (exemplars,) int64, 64 bits each. Returns positions in
-    `references` (rows,) int64, the first where several are equally near, and distances in bits
-    (rows,) int64. Memory is bounded by blocks of rows.
+    `references` (rows,) int64, the first of equally near ones, and distances in bits (rows,)
+    int64. Blocks of rows bound the memory.
     """
     if not len(references):
-        raise ValueError("no references to be near to")
+        raise ValueError("no references: expected at least one hash")
     position = np.zeros(len(hashes), dtype=np.int64)
     distance = np.zeros(len(hashes), dtype=np.int64)
     right = references.astype(np.int64).view(np.uint64)[None, :]
@@ -41,14 +41,14 @@ def nearest(hashes: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.
 def excluded(
     rows: Sequence[Mapping[str, Any]], sets: Sequence[ExemplarSet], *, near_duplicate_distance: int
 ) -> list[dict[str, str]]:
-    """Rows of the table `excluded` for some rows of the pool, one for each that is left out.
+    """Return the rows of the table `excluded` for some rows of the pool, one for each excluded row.
 
-    A row is left out as the exemplar itself; as another image of the subject of an object set
-    (in another medium); as another image in the style of a style set; or as a near duplicate,
-    whose perceptual hash is at most `near_duplicate_distance` bits from an exemplar's (a negative
-    number switches this off). The first of these reasons that holds is given, with the exemplar
-    that it holds for: of the nearest one, or of the set's first. Rows need image_id, subject,
-    style and perceptual_hash.
+    A row is excluded if it is an exemplar; another image of the subject of an object set (in
+    another medium); another image in the style of a style set; or a near duplicate, whose
+    perceptual hash is at most `near_duplicate_distance` bits from an exemplar's (a negative
+    distance disables this). The first reason that applies is given, with its exemplar: the nearest
+    one for a near duplicate, else the set's first. Rows need image_id, subject, style and
+    perceptual_hash.
     """
     ids = [name for one in sets for name in exemplar_ids(one)]
     members = [member for one in sets for member in one.members]
@@ -60,7 +60,7 @@ def excluded(
         np.array([row["perceptual_hash"] for row in rows], dtype=np.int64),
         np.array([member.perceptual_hash for member in members], dtype=np.int64),
     )
-    left_out = []
+    excluded_rows = []
     for row, near, bits in zip(rows, position, distance, strict=True):
         found = (
             by_image.get(row["image_id"]),
@@ -70,6 +70,6 @@ def excluded(
         )
         for reason, exemplar in zip(REASONS, found, strict=True):
             if exemplar is not None:
-                left_out.append({"image_id": row["image_id"], "reason": reason, "exemplar_id": exemplar})
+                excluded_rows.append({"image_id": row["image_id"], "reason": reason, "exemplar_id": exemplar})
                 break
-    return left_out
+    return excluded_rows

@@ -1,4 +1,4 @@
-"""The plan of the experiment, drawn from the pool's parts: exemplars, splits, what is excluded."""
+"""Stage `exemplars`: plan the experiment from the pool's parts: exemplars, splits, exclusions."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from attrib_core.data.exemplars.sampling import ExemplarSet
 from attrib_core.storage import tables
 
 LOGGER = logging.getLogger(__name__)
-ROWS_A_BATCH = 4096
-IMAGES_A_BATCH = 512
-WORDS = ("image_id", "caption", "subject", "category", "style", "perceptual_hash")
+ROWS_PER_BATCH = 4096
+IMAGES_PER_BATCH = 512
+COLUMNS = ("image_id", "caption", "subject", "category", "style", "perceptual_hash")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the stage decided. `exemplars` and `excluded` are rows of the tables of these names."""
+    """The result of the stage; `exemplars` and `excluded` are rows of the tables of these names."""
 
     exemplars: list[dict[str, Any]]
     excluded: list[dict[str, str]]
     captions: dict[str, str]
-    """Caption of each exemplar in the pool, by image_id."""
+    """Caption of each exemplar, by image_id."""
     pool_rows: int
     warnings: list[str]
 
     @property
     def summary(self) -> list[str]:
-        """Lines that say how many sets there are of which kind and split, and what was excluded why."""
+        """Numbers of sets by kind and split, and of excluded rows by reason, as lines of text."""
         one_each = {row["exemplar_set"]: row for row in self.exemplars}.values()
         sets = Counter((row["kind"], row["split"]) for row in one_each)
         parts = [f"{sets[kind, split]} {kind} {split}" for kind, split in sorted(sets)]
         reasons = Counter(row["reason"] for row in self.excluded)
-        why = ", ".join(f"{reasons[reason]} {reason}" for reason in exclusion.REASONS)
+        by_reason = ", ".join(f"{reasons[reason]} {reason}" for reason in exclusion.REASONS)
         return [
             f"{len(one_each)} exemplar sets of {len(self.exemplars)} images: {', '.join(parts)}",
-            f"{len(self.excluded)} of {self.pool_rows} images of the pool are no distractors: {why}",
+            f"{len(self.excluded)} of {self.pool_rows} images of the pool are no distractors: {by_reason}",
         ]
 
 
@@ -63,22 +63,25 @@ def plan(
     source: str,
     seed: int,
 ) -> Plan:
-    """Choose exemplar sets from the pool's parts, split them, and find what they exclude.
+    """Draw exemplar sets from the pool's parts, assign splits, and find the rows they exclude.
 
-    The options are the config section `exemplars`. `held_out` has the lists `subjects` and
-    `styles` that the base model never saw of the images of its `source`, and is None where it
-    does not say. Where the pool comes from another `source`, the base has seen none of it, and
-    all may be exemplars. The parts stream through; only the candidates' words and the exemplars' images are held.
+    The options are the config section `exemplars`. `held_out` lists the `subjects` and `styles` of
+    its `source` that the base model was not trained on; None if the base model does not say. If
+    the pool comes from another `source`, the base model has seen none of it, and every image may
+    be an exemplar. The parts are streamed; only the candidates' rows without images and the
+    exemplars' images are in memory.
 
-    Raises InputError, naming the config key and both numbers, where the pool has too few
-    candidates or no distractor is left, and for an image_id that stands in the pool twice.
+    Raises InputError with the config key and both numbers where the pool has too few candidates
+    or no distractor remains, and for an image_id that occurs twice in the pool.
     """
     held = None if held_out is None else {kind: frozenset(held_out[kind]) for kind in ("subjects", "styles")}
-    elsewhere = held_out is not None and held_out.get("source") not in (None, source)
-    if elsewhere:
-        LOGGER.info("the base model learned from other images than those of source %r", source)
-    held_out_only &= not elsewhere
-    plain, styled = sampling.candidates(_once(_words(parts)), held, held_out_only=held_out_only)
+    other_source = held_out is not None and held_out.get("source") not in (None, source)
+    if other_source:
+        LOGGER.info("the base model was trained on other images than those of source %r", source)
+    held_out_only &= not other_source
+    plain, styled = sampling.candidates(
+        _check_unique(_rows_without_images(parts)), held, held_out_only=held_out_only
+    )
     sets = sampling.object_sets(plain, count=object_sets, unseen_categories=unseen_categories, seed=seed)
     sets += sampling.style_sets(styled, count=style_sets, sizes=style_set_size, seed=seed)
     if not sets:
@@ -86,7 +89,7 @@ def plan(
     split_of = assign_splits.assign(sets, splits, unseen_categories, seed=seed)
 
     pool_rows, excluded = 0, []
-    for batch in _batches(_words(parts)):
+    for batch in _batches(_rows_without_images(parts)):
         pool_rows += len(batch)
         excluded += exclusion.excluded(batch, sets, near_duplicate_distance=near_duplicate_distance)
     if len(excluded) == pool_rows:
@@ -95,27 +98,27 @@ def plan(
             " distractor; ask for more images or for fewer sets"
         )
     chosen = {member.image_id for one in sets for member in one.members}
-    made = Plan(
-        exemplars=_rows(sets, split_of, _images(parts, chosen)),
+    result = Plan(
+        exemplars=_exemplar_rows(sets, split_of, _images(parts, chosen)),
         excluded=excluded,
         captions={member.image_id: member.caption for one in sets for member in one.members},
         pool_rows=pool_rows,
         warnings=[
-            *([] if elsewhere else sampling.outside(sets, held, held_out_only=held_out_only)),
-            *assign_splits.untrained(sets, split_of, unseen_categories),
+            *([] if other_source else sampling.warnings(sets, held, held_out_only=held_out_only)),
+            *assign_splits.warnings(sets, split_of, unseen_categories),
         ],
     )
-    for line in made.summary:
+    for line in result.summary:
         LOGGER.info("%s", line)
-    for line in made.warnings:
+    for line in result.warnings:
         LOGGER.warning("warning: %s", line)
-    return made
+    return result
 
 
-def _rows(
+def _exemplar_rows(
     sets: Sequence[ExemplarSet], split_of: Mapping[str, str], images: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Rows of the table `exemplars`, set after set."""
+    """Return the rows of the table `exemplars`, set after set."""
     seen = assign_splits.seen(sets, split_of)
     return [
         {
@@ -136,32 +139,32 @@ def _rows(
     ]
 
 
-def _words(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    for batch in tables.iterate(parts, WORDS, ROWS_A_BATCH):
+def _rows_without_images(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for batch in tables.iterate(parts, COLUMNS, ROWS_PER_BATCH):
         yield from batch.to_pylist()
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     remaining = iter(rows)
-    while batch := list(itertools.islice(remaining, ROWS_A_BATCH)):
+    while batch := list(itertools.islice(remaining, ROWS_PER_BATCH)):
         yield batch
 
 
-def _once(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows as they come; InputError where an image_id comes again."""
-    known: set[str] = set()
+def _check_unique(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows unchanged; InputError for a repeated image_id."""
+    seen: set[str] = set()
     for row in rows:
-        if row["image_id"] in known:
-            raise InputError(f"pool: image_id {row['image_id']!r} stands in it twice; ids must be unique")
-        known.add(row["image_id"])
+        if row["image_id"] in seen:
+            raise InputError(f"pool: image_id {row['image_id']!r} occurs twice; ids must be unique")
+        seen.add(row["image_id"])
         yield row
 
 
 def _images(parts: Sequence[Path], chosen: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The encoded images of the chosen rows, by image_id."""
+    """Return the encoded images of the chosen rows, by image_id."""
     wanted = pa.array(sorted(chosen), pa.string())
     found: dict[str, dict[str, Any]] = {}
-    for batch in tables.iterate(parts, ("image_id", "image"), IMAGES_A_BATCH):
-        few = batch.filter(pc.is_in(batch.column("image_id"), value_set=wanted))
-        found |= {row["image_id"]: row["image"] for row in few.to_pylist()}
+    for batch in tables.iterate(parts, ("image_id", "image"), IMAGES_PER_BATCH):
+        rows = batch.filter(pc.is_in(batch.column("image_id"), value_set=wanted)).to_pylist()
+        found |= {row["image_id"]: row["image"] for row in rows}
     return found

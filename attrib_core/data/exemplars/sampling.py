@@ -1,9 +1,9 @@
-"""Which images make the exemplar sets: an order by keys, of which the first are taken.
+"""Draw exemplar sets: order the candidates by hash and take the first.
 
-What stays the same: the order depends on the seed, on names and on the list of unseen categories
-alone. So the sets are the same for any part size and order of the pool; more object sets keep all
-earlier ones and add to their end; more style sets likewise; and images added to the pool change
-only the sets whose place they take. The numbers in the sets' names are their places.
+The order depends only on the seed, on names and on the list of unseen categories. So the sets are
+the same for any part size and order of the pool; a larger number of object or style sets keeps
+all earlier sets and appends to them; and images added to the pool change only the sets whose
+position they take. The number in a set's name is its position.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STYLE_CATEGORY = "art"
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image of the pool that may become an exemplar: its row without the pixels."""
+    """A row of the pool, without its image, that may become an exemplar."""
 
     image_id: str
     caption: str
@@ -33,13 +33,13 @@ class Candidate:
 
     @property
     def shown(self) -> str:
-        """What two exemplars of a set must not share: the subject, or the image where none is named."""
+        """The subject, or the image_id if it has none: distinct for all exemplars of a set."""
         return self.subject if self.subject is not None else self.image_id
 
 
 @dataclass(frozen=True)
 class ExemplarSet:
-    """One customized model's exemplars, before their pixels are read."""
+    """The exemplars of one customized model, without their images."""
 
     name: str
     kind: str
@@ -52,15 +52,16 @@ class ExemplarSet:
 def candidates(
     rows: Iterable[Mapping[str, Any]], held_out: Mapping[str, Collection[str]] | None, *, held_out_only: bool
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """The images that may become exemplars, for object sets and for style sets.
+    """Return the candidates for object sets and for style sets.
 
-    An object's is plain and has a category; a style's has a style. With `held_out_only`, only
-    subjects and styles that the base model never saw, where it says so (`held_out` is not None).
+    A candidate for an object set has a category and no style, one for a style set has a style.
+    With `held_out_only`, and if the base model says what it was not trained on (`held_out` is not
+    None), only those subjects and styles are candidates.
     """
     plain, styled = [], []
     for row in rows:
-        asked, kind = (row["subject"], "subjects") if row["style"] is None else (row["style"], "styles")
-        if held_out is not None and held_out_only and asked not in held_out[kind]:
+        name, kind = (row["subject"], "subjects") if row["style"] is None else (row["style"], "styles")
+        if held_out is not None and held_out_only and name not in held_out[kind]:
             continue
         if row["style"] is not None:
             styled.append(Candidate(**row))
@@ -70,7 +71,7 @@ def candidates(
 
 
 def check_enough(
-    words: Iterable[Mapping[str, Any]],
+    labels: Iterable[Mapping[str, Any]],
     held_out: Mapping[str, Any] | None,
     *,
     source: str,
@@ -80,16 +81,17 @@ def check_enough(
     unseen_categories: Sequence[str],
     held_out_only: bool,
 ) -> None:
-    """Raise now what the draw would raise once the pool is there, from what its rows will show.
+    """Raise the error that `plan.plan` would raise for too few candidates, before the pool exists.
 
-    `words` has image_id, subject, category and style of each row; images that the pool will reject count
-    here, so that passing is no promise. `held_out`, `source` and the options as `plan.plan` has them.
+    `labels` has image_id, subject, category and style of each row. Images that the pool will reject
+    are counted, so passing is no guarantee. `held_out`, `source` and the options are those of
+    `plan.plan`.
     """
     only = held_out_only and held_out is not None and held_out.get("source") in (None, source)
     never_seen = {kind: frozenset((held_out or {}).get(kind, ())) for kind in ("subjects", "styles")}
     subjects: dict[str, str] = {}
     by_style: dict[str, set[str]] = defaultdict(set)
-    for row in words:
+    for row in labels:
         style, category = row["style"], row["category"]
         shown = row["subject"] if row["subject"] is not None else row["image_id"]
         if style is not None:
@@ -130,10 +132,11 @@ def _check_styles(count: int, styles: int, low: int) -> None:
 def object_sets(
     plain: Sequence[Candidate], *, count: int, unseen_categories: Sequence[str], seed: int
 ) -> list[ExemplarSet]:
-    """`count` sets of one plain image each, of different subjects, spread over categories.
+    """Draw `count` sets of one plain image each, of different subjects, spread over categories.
 
-    The categories take turns: all give their first subject before one gives its second. Unseen
-    categories are spaced evenly over each turn, so that few sets already have both.
+    Categories take turns: each contributes its first subject before any contributes its second.
+    Unseen categories are spaced evenly over each turn, so that a few sets already have both seen
+    and unseen ones.
 
     Raises InputError for an unseen category that no candidate has, and for too few subjects.
     """
@@ -149,9 +152,11 @@ def object_sets(
     turns = []
     for group in (sorted(set(by_category) - set(unseen_categories)), sorted(unseen_categories)):
         ordered = sorted(group, key=lambda category: _order(seed, "category", category))
-        for place, category in enumerate(ordered):
+        for position, category in enumerate(ordered):
             members = sorted(by_category[category], key=lambda one: _order(seed, "subject", one.shown))
-            turns += [(turn, (place + 0.5) / len(ordered), category, one) for turn, one in enumerate(members)]
+            turns += [
+                (turn, (position + 0.5) / len(ordered), category, one) for turn, one in enumerate(members)
+            ]
     turns.sort(key=lambda turn: turn[:3])
     return [
         ExemplarSet(f"object-{number:03d}-{slug(one.shown)}", "object", category, None, (one,), turn == 0)
@@ -162,10 +167,10 @@ def object_sets(
 def style_sets(
     styled: Sequence[Candidate], *, count: int, sizes: Sequence[int], seed: int
 ) -> list[ExemplarSet]:
-    """`count` sets, each of different objects in one style, no style twice.
+    """Draw `count` sets of different styles, each of different objects in one style.
 
-    A set's size is drawn between the two `sizes`, both included; where a style has fewer objects
-    than the larger, it bounds the draw. Raises InputError for too few styles.
+    A set's size is drawn uniformly from the first to the second of `sizes`, both included, or to
+    the number of objects in the style if that is smaller. Raises InputError for too few styles.
     """
     if len(sizes) != 2 or not 1 <= sizes[0] <= sizes[1]:
         raise InputError(f"exemplars.style_set_size: {list(sizes)}; expected two numbers, 1 <= low <= high")
@@ -187,12 +192,12 @@ def style_sets(
     return sets[:count]
 
 
-def outside(
+def warnings(
     sets: Iterable[ExemplarSet], held_out: Mapping[str, Collection[str]] | None, *, held_out_only: bool
 ) -> list[str]:
-    """Warnings about exemplars that the base model may have seen in its own training."""
+    """Return warnings about exemplars that the base model may have been trained on."""
     if held_out is None:
-        return ["the base model does not say what it held out: it may know some of the exemplars already"]
+        return ["the base model does not say what it held out: it may have been trained on some exemplars"]
     if held_out_only:
         return []
     known = [
@@ -205,7 +210,7 @@ def outside(
         return []
     shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
     return [
-        f"exemplars.held_out_only is false: the base model has seen what {len(known)} sets show ({shown})"
+        f"exemplars.held_out_only is false: the base model was trained on what {len(known)} sets show ({shown})"
     ]
 
 

@@ -1,1 +1,1 @@
-"""Families of sources: where the images of a pool come from, one file each."""
+"""Families of sources: they read or draw the images of a pool, one file each."""

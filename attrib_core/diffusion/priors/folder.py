@@ -41,7 +41,7 @@ class Folder:
         """The images of each class by name and caption; those taken are read once for their digests."""
         known = [
             (number, entry["image_id"], entry["caption"], entry["category"])
-            for number, entry in enumerate(self.source.described(0, len(self.source)))
+            for number, entry in enumerate(self.source.rows_without_images(0, len(self.source)))
         ]
         planned = []
         for one in classes:
