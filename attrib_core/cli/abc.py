@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrib_core.cli import abc_calibrate, abc_embed, abc_options, abc_tune
 from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_folder
+from attrib_core.common.constants import SPLITS, UNTUNED
 from attrib_core.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _add_export(one: argparse.ArgumentParser) -> None:
         "--split",
         dest="splits",
         nargs="+",
-        choices=("train", "validation", "test"),
+        choices=SPLITS,
         default=["test"],
         help="splits of the run; files begin with their names; default: test",
     )
@@ -153,7 +154,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             for number, test in enumerate(tests)
         ]
         per_query = [results.per_query(one, queries) for one, queries in systems]
-        labels = {"mapper": str(arguments.mapper or "untuned"), "ties": arguments.ties}
+        labels = {"mapper": str(arguments.mapper or UNTUNED), "ties": arguments.ties}
         rows = [
             {"test": one.encoder, **labels, **row}
             for one, _ in systems

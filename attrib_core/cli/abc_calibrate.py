@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrib_core.cli import abc_options
 from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_folder
+from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
             path = arguments.out / "soft_scores.parquet"
             save = stack.enter_context(tables.writer(path, tables.schema("soft_scores"))).write
         rows: dict[str, list[dict[str, Any]]] = {"calibration": [], "reliability": []}
-        labels = {"mapper": str(arguments.mapper or "untuned")}
+        labels = {"mapper": str(arguments.mapper or UNTUNED)}
         for number, (test, _) in enumerate(sides["test"]):
             for one in _ranked(*place, test, kinds["test"][number], scratch / f"test{number}", False):
                 judged = soft_influence.judge(fitted, one, save, **how)
@@ -182,7 +183,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     """What can be told from the command line alone."""
     from attrib_core.attribution.calibration import calibrate as calibration
-    from attrib_core.attribution.ranking.rank import MOST_BINS
+    from attrib_core.attribution.ranking.rank import MAX_BINS
 
     if not arguments.fit and not arguments.calibrator:
         raise InputError(
@@ -197,8 +198,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--fit-queries: {arguments.fit_queries}, expected at least 1")
     if arguments.top_k < 1:
         raise InputError(f"--top-k: {arguments.top_k}, expected at least 1")
-    if not 2 <= arguments.bins <= MOST_BINS:
-        raise InputError(f"--bins: {arguments.bins}, expected 2 to {MOST_BINS}")
+    if not 2 <= arguments.bins <= MAX_BINS:
+        raise InputError(f"--bins: {arguments.bins}, expected 2 to {MAX_BINS}")
     try:
         calibration.check(
             arguments.top_k,
@@ -270,5 +271,5 @@ def _names(arguments: argparse.Namespace) -> dict[str, str]:
     """Encoder and mapper as soft_scores and calibrator.json name them: by the folder of the pool, as released."""
     return {
         "encoder": arguments.pool.resolve().parent.name,
-        "mapper": arguments.mapper.stem if arguments.mapper else "untuned",
+        "mapper": arguments.mapper.stem if arguments.mapper else UNTUNED,
     }

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from attrib_core.common import families
+from attrib_core.common.constants import KINDS, UNTUNED
 from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.features.heads import heads
 
-KINDS = ("object", "style")
-UNTUNED = "untuned"
 Range = tuple[int, int]
 """The least and the most; equal where the config alone decides."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attrib_core.config.planning.counts import UNTUNED, Counts
+from attrib_core.common.constants import UNTUNED
+from attrib_core.config.planning.counts import Counts
 
 STAGES = {
     "pool": ("pool_part",),

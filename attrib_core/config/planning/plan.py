@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attrib_core.common.constants import KINDS
 from attrib_core.config.planning import base_model_facts, counts, expected_jobs, rates, sizes
 from attrib_core.config.planning.base_model_facts import Base
-from attrib_core.config.planning.counts import KINDS, Counts
+from attrib_core.config.planning.counts import Counts
 from attrib_core.config.planning.rates import Rate, Rates
 from attrib_core.config.planning.sizes import Size
 from attrib_core.diffusion.synthesis import image_formats

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from attrib_core.common import families
+from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError
 from attrib_core.config.planning import rates as rates_of
 from attrib_core.config.planning import safetensors_headers
 from attrib_core.config.planning.base_model_facts import Base
-from attrib_core.config.planning.counts import UNTUNED, Counts, Range
+from attrib_core.config.planning.counts import Counts, Range
 from attrib_core.config.planning.rates import Rates
 from attrib_core.data.prompts import MODIFIER_TOKEN
 from attrib_core.diffusion.customization.method import Customizer

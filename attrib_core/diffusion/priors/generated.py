@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from attrib_core.common import hashing
+from attrib_core.common.constants import KINDS
 from attrib_core.common.errors import InputError
 from attrib_core.data import prompts
 from attrib_core.data.images import to_png
@@ -122,7 +123,7 @@ def load(
 
 def checked(**options: Any) -> dict[str, Any]:
     """The options once more, after a look at the lists of prompts."""
-    for kind in ("object", "style"):
+    for kind in KINDS:
         name = f"{kind}_prompts"
         try:
             prompts.read_list(options[name], tokens=0)
@@ -133,4 +134,4 @@ def checked(**options: Any) -> dict[str, Any]:
 
 def files(**options: Any) -> list[Path]:
     """The lists of prompts."""
-    return [prompts.list_path(options[f"{kind}_prompts"]) for kind in ("object", "style")]
+    return [prompts.list_path(options[f"{kind}_prompts"]) for kind in KINDS]
