@@ -143,7 +143,7 @@ def object_sets(
     subjects: dict[str, Candidate] = {}
     for candidate in plain:
         best = subjects.setdefault(candidate.shown, candidate)
-        if _order(seed, "image", candidate.image_id) < _order(seed, "image", best.image_id):
+        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
             subjects[candidate.shown] = candidate
     by_category: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in subjects.values():
@@ -179,7 +179,7 @@ def style_sets(
     for candidate in styled:
         style = str(candidate.style)
         best = by_style[style].setdefault(candidate.shown, candidate)
-        if _order(seed, "image", candidate.image_id) < _order(seed, "image", best.image_id):
+        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
             by_style[style][candidate.shown] = candidate
     large_enough = [style for style, members in by_style.items() if len(members) >= low]
     _check_styles(count, len(large_enough), low)

@@ -64,7 +64,7 @@ class Openmoji:
 
     def _row(self, drawn: DrawnObject, treatment: str | None) -> dict[str, Any]:
         image_id = _image_id(drawn, treatment)
-        rng = hashing.generator("openmoji image", self.seed, drawn.codepoint, treatment)
+        rng = hashing.generator("openmoji picture", self.seed, drawn.codepoint, treatment)
         names = list(backgrounds.BACKGROUNDS)
         background = names[int(rng.integers(len(names)))]
         image = render.image(drawn.codepoint, background, self.size, rng, treatment)
