@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from attrib_core.common.errors import InputError
+from attrib_core.common.families import KINDS
 from attrib_core.runtime.provenance import definitions
 from attrib_core.runtime.provenance import fingerprint as fp
 from tests.files_fixtures import rewrite
@@ -52,6 +53,7 @@ PROJECT = {
         from typing import TYPE_CHECKING
         from attrib_core.common import families
         from attrib_core.common.errors import InputError
+from attrib_core.common.families import KINDS
         from attrib_core.shapes import area
         if TYPE_CHECKING:
             from attrib_core.unrelated import Thing
@@ -206,7 +208,7 @@ def test_the_order_of_definitions_does_not_count(project):
     assert project.print() == before
 
 
-def test_a_named_family_counts_as_a_whole_and_others_do_not(project):
+def test_a_named_family_counts_completely_and_others_do_not(project):
     families = ("encoders/pixel",)
     assert project.changes(
         "attrib_core/features/encoders/pixel.py", "return 1", "return 2", families=families
@@ -233,9 +235,7 @@ def test_an_import_that_cannot_be_followed_is_an_error(project, use):
     (project.root / "attrib_core/used.py").write_text(f"{use}\n")
     (project.root / "script.py").write_text("from attrib_core import used\nused.f\n")
     line = use.count("\n") + 1
-    with pytest.raises(
-        InputError, match=rf"used.py, line {line}: imports a module by a name that is put together"
-    ):
+    with pytest.raises(InputError, match=rf"used.py, line {line}: imports a module by a computed name"):
         project.print()
 
 
@@ -309,7 +309,47 @@ def test_only_what_is_used_counts(project, use):
     assert not project.changes("attrib_core/more.py", "return 7", "return 8")
 
 
-def test_a_dictionary_of_tables_taken_as_a_whole_counts_as_a_whole(project):
+def test_what_a_package_re_exports_counts_with_the_package(project):
+    folder = project.root / "attrib_core/features/encoders/text"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from attrib_core.features.encoders.text.encoder import load\n")
+    (folder / "encoder.py").write_text("def load():\n    return 1\ndef unused():\n    return 2\n")
+    name, families = "attrib_core/features/encoders/text/encoder.py", ["encoders/text"]
+    assert project.changes(name, "return 1", "return 3", families=families)
+    assert not project.changes(name, "return 2", "return 4", families=families)
+    (project.root / "script.py").write_text(
+        "from attrib_core.features.encoders import text\nprint(text)\n"
+    )  # passed around as a value
+    assert project.changes(name, "return 3", "return 5")
+    assert not project.changes(name, "return 4", "return 6")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_family_is_found_in_the_package_of_its_kind(project, kind):
+    folder = project.root.joinpath(*KINDS[kind].split("."))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.py").write_text("def load():\n    return 1\n")
+    name = (folder / "mine.py").relative_to(project.root).as_posix()
+    assert project.changes(name, "return 1", "return 2", families=[f"{kind}/mine"])
+    assert project.print(families=[f"{kind}/mine"]) == project.print(modules=[f"{KINDS[kind]}.mine"])
+
+
+def test_an_unknown_kind_of_family_is_an_error(project):
+    with pytest.raises(InputError, match="encoder/pixel: no such kind of family, did you mean 'encoders'"):
+        project.print(families=["encoder/pixel"])
+
+
+def test_a_named_module_counts_completely(project):
+    modules = ["attrib_core.sides"]
+    assert project.changes("attrib_core/sides.py", "marks = 10", "marks = 11", modules=modules)
+    assert project.changes("attrib_core/unrelated.py", "pass", "x = 1", modules=["attrib_core.unrelated"])
+    with pytest.raises(
+        InputError, match=r"attrib_core\.gone: no such module; expected a file attrib_core/gone\.py"
+    ):
+        project.print(modules=["attrib_core.gone"])
+
+
+def test_a_dictionary_of_tables_that_is_used_itself_counts_completely(project):
     (project.root / "script.py").write_text(
         "from attrib_core.storage.schemas import registry\nfor name in registry.SCHEMAS: print(name)"
     )
@@ -342,12 +382,12 @@ def test_versions_of_packages_count(project, monkeypatch):
     assert project.print(packages=["no-such-package"]) != project.print()
 
 
-def test_the_place_of_the_project_does_not_count(project, tmp_path):
+def test_the_location_of_the_project_does_not_count(project, tmp_path):
     other = Project(tmp_path / "elsewhere")
     assert other.print() == project.print()
 
 
-def test_a_missing_script_is_told(tmp_path):
+def test_a_missing_script_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"gone\.py: no such script"):
         fp.fingerprint(tmp_path / "gone.py")
 

@@ -1,4 +1,4 @@
-"""`python -m attrib_core why`: what a rule covers, and which part changed since it ran."""
+"""`python -m attrib_core why`: what a rule depends on, and which part changed since it ran."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONFIG = {"ranking": {"top_k": 10, "bins": 64, "query_block": 512}, "metrics": {
 
 
 def jobs(**params: Any) -> list[Job]:
-    """Ranking with two mappers, of what the first job, a stage before it, makes."""
+    """Ranking with two mappers, after a job that writes their input."""
     given = {"settings": {"top_k": 10, "bins": 64}, "code": "now"} | params
     first = Job("exemplars", {}, [], [f"{RUN}/exemplars"], {"seed": 7}, [])
     ranks = [
@@ -72,8 +72,8 @@ def lines(plan: Plan, rule: str = "rank") -> list[str]:
     return [line.strip() for line in why.changed(plan, plan.of(rule))]
 
 
-def test_it_says_what_a_rule_covers(finished: None) -> None:
-    told = "\n".join(why.covered(plan(), plan().of("rank")))
+def test_it_lists_what_a_rule_covers(finished: None) -> None:
+    output = "\n".join(why.covered(plan(), plan().of("rank")))
     for words in (
         "rank: 2 jobs of results/tiny",
         "ranking.top_k: 10",
@@ -82,9 +82,9 @@ def test_it_says_what_a_rule_covers(finished: None) -> None:
         "data file weights.pth",
         "package numpy 2.0",
     ):
-        assert words in told
+        assert words in output
     for words in ("query_block", "metrics.ties", "rank.py:"):
-        assert words not in told
+        assert words not in output
 
 
 def test_nothing_changed(finished: None) -> None:
@@ -115,28 +115,30 @@ def test_other_code_data_and_packages(finished: None) -> None:
     ]
 
 
-def test_a_fingerprint_of_which_nothing_was_kept(finished: None) -> None:
+def test_a_fingerprint_without_a_record(finished: None) -> None:
     (RUN / "records/fingerprints/now.json").unlink()
-    assert "was not kept" in lines(plan(code="new"))[1]
+    assert "is not recorded" in lines(plan(code="new"))[1]
 
 
-def test_params_come_and_go_but_untracked_ones_are_no_change(finished: None) -> None:
+def test_added_and_removed_params_are_named_but_not_untracked_ones(finished: None) -> None:
     asked = plan(seed=1)
     assert lines(asked)[1:] == ["param seed: new"]
     gone = Plan(RUN, CONFIG, [Job(**{**vars(job), "untracked": []}) for job in jobs()], {"now": NOW})
-    assert lines(gone)[1:] == ["param blocks: gone"]
+    assert lines(gone)[1:] == ["param blocks: removed"]
 
 
-def test_files_that_are_gone_new_or_made_anew(finished: None) -> None:
+def test_missing_files_newer_inputs_and_missing_records_are_named(finished: None) -> None:
     (RUN / "linear").unlink()
-    assert lines(plan())[1:] == ["not there: results/tiny/linear (mapper linear)"]
+    assert lines(plan())[1:] == ["missing: results/tiny/linear (mapper linear)"]
     os.utime(RUN / "exemplars", (50, 50))
-    assert "inputs made anew since: results/tiny/exemplars (mapper untuned)" in lines(plan())
+    assert "inputs written since: results/tiny/exemplars (mapper untuned)" in lines(plan())
     (RUN / "records/rank/untuned.json").unlink()
-    assert "no record of the job, so only times can be compared (mapper untuned)" in lines(plan())
+    assert "no record of the job, so only modification times can be compared (mapper untuned)" in lines(
+        plan()
+    )
 
 
-def test_a_file_that_snakemake_removes_after_its_use_is_not_missed(finished: None) -> None:
+def test_a_temporary_output_is_not_missing(finished: None) -> None:
     (RUN / "linear").unlink()
 
     def temporary(asked: Plan) -> Plan:
@@ -148,18 +150,18 @@ def test_a_file_that_snakemake_removes_after_its_use_is_not_missed(finished: Non
     assert lines(changed) == ["changed since it ran", "ranking.top_k: 10 -> 12"]
 
 
-def test_a_change_further_up_is_named(finished: None) -> None:
+def test_a_change_upstream_is_named(finished: None) -> None:
     asked = plan()
     asked.jobs[0] = Job(**{**vars(asked.jobs[0]), "params": {"seed": 8}})
     assert lines(asked)[-1] == "inputs come anew, from a change of: exemplars"
 
 
-def test_an_unknown_rule_is_one_line_with_near_names(finished: None) -> None:
+def test_an_unknown_rule_is_one_line_with_similar_names(finished: None) -> None:
     with pytest.raises(InputError, match="ranc: no such rule, did you mean 'rank'"):
         plan().of("ranc")
 
 
-def test_the_command_line_tells_what_is_wrong(
+def test_errors_of_the_command_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -179,14 +181,14 @@ def test_the_workflow_answers(
     assert command_line.main(["why", "customize_parts", "--config", str(TINY)]) == 2
     assert "did you mean 'customize_part'" in capsys.readouterr().err
     assert command_line.main(["why", "customize_part", "--config", str(TINY)]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in (
         "customizer.steps: 2",
         "package torch",
         "attrib_core.diffusion.customization.model_stack",
-        "not there: results/tiny/models",
+        "missing: results/tiny/models",
     ):
-        assert words in told
+        assert words in output
     assert command_line.main(["why", "report", "--config", str(TINY)]) == 0
     assert "package torch" not in capsys.readouterr().out
     assert command_line.main(["why", "base_model_recipe", "--config", str(TINY)]) == 0
@@ -197,7 +199,7 @@ def test_the_workflow_answers(
     assert not (tmp_path / "results").exists()
 
 
-def test_of_two_rows_that_fit_the_one_that_names_the_key_counts() -> None:
+def test_the_row_that_names_the_key_takes_precedence() -> None:
     rows = [
         rerun_table.Row("key", "customizer.*", frozenset({"a"}), frozenset()),
         rerun_table.Row("key", "customizer.steps", frozenset({"b"}), frozenset()),
@@ -208,7 +210,7 @@ def test_of_two_rows_that_fit_the_one_that_names_the_key_counts() -> None:
     assert found("seed") is None
 
 
-def test_the_page_says_rules_shortly() -> None:
+def test_the_page_abbreviates_lists_of_rules() -> None:
     assert rerun_page._rules([]) == "nothing"
     every = set(rerun_page.ORDER)
     assert rerun_page._rules(every) == "all"

@@ -1,4 +1,4 @@
-"""Names that a statement or a function binds: by assignments, imports, parameters, and what Python has beside."""
+"""Find the names that a statement or a function binds: by assignment, import, parameter, and so on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ast
 from collections.abc import Iterator
 
 Target = tuple[str, str | None]
-"""A module, and a name in it or None for the module itself."""
+"""A module, and a name in it, or None for the module itself."""
 
 
 def assigned(node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> Iterator[str]:
-    """Names that an assignment binds or changes; none where it changes another module's."""
+    """Yield the names that an assignment binds or changes; none if it changes another module's."""
     pending: list[ast.expr] = list(node.targets) if isinstance(node, ast.Assign) else [node.target]
     while pending:
         target = pending.pop()
@@ -25,7 +25,7 @@ def assigned(node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> Iterator[str]:
 def imported(
     node: ast.Import | ast.ImportFrom, module: str, is_package: bool
 ) -> tuple[dict[str, Target], set[str], set[str]]:
-    """Names that an import binds, modules that it loads, and modules it takes everything from."""
+    """Return the names that an import binds, the modules it loads, and those it star-imports."""
     if isinstance(node, ast.Import):
         bound: dict[str, Target] = {
             alias.asname or alias.name.split(".")[0]: (
@@ -47,7 +47,7 @@ def imported(
 
 
 def variables(function: ast.AST) -> set[str]:
-    """Names that are local to a function or lambda: parameters and what its body binds."""
+    """Return the local names of a function or lambda: parameters and what its body binds."""
     assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     arguments = function.args
     listed = [
@@ -64,20 +64,20 @@ def variables(function: ast.AST) -> set[str]:
 
 
 def _shared(function: ast.AST) -> set[str]:
-    """Names that `global` declares here or in scopes within."""
+    """Return the names that `global` declares here or in inner scopes."""
     found: set[str] = set()
     pending = [function]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Global):
             found.update(node.names)
-        elif not isinstance(node, ast.expr):  # no statement stands in an expression
+        elif not isinstance(node, ast.expr):  # an expression contains no statement
             pending += ast.iter_child_nodes(node)
     return found
 
 
 def stored(node: ast.AST, comprehension: bool = False) -> Iterator[str]:
-    """Names that are bound here, not those of scopes within."""
+    """Yield the names that are bound here, without those of inner scopes."""
     match node:
         case ast.Name(ctx=ast.Store()) if not comprehension:
             yield node.id

@@ -1,4 +1,4 @@
-"""The walk from a script to all definitions and files that it reaches; `fingerprint` digests what it finds."""
+"""Find all definitions and data files that a script reaches; `fingerprint` takes the digest of them."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from attrib_core.storage import digests
 
 PACKAGE = "attrib_core"
 UNCOUNTED = frozenset({f"{PACKAGE}.runtime.job", f"{PACKAGE}.runtime.progress", f"{PACKAGE}.common.errors"})
-"""Modules that surround the work and never touch a result."""
+"""Modules that surround the computation and never affect a result."""
 BY_CONFIG = frozenset({f"{PACKAGE}.common.families"})
-"""Modules that import others by names of the config, which each rule names for its fingerprint."""
+"""Modules that import others by names from the config; each rule lists those for its fingerprint."""
 BY_LITERAL = {f"{PACKAGE}.storage.schemas.registry": "SCHEMAS"}
-"""Dictionaries whose entries are asked for by a literal name: an entry counts where the code that
-is reached has its name as a string. So a new table, or a changed one, touches only its users."""
+"""Dictionaries whose entries are looked up by a literal name: an entry counts if the code that is
+reached contains its name as a string. So a new or changed table touches only its users."""
 DATA_SUFFIXES = frozenset({".csv", ".txt", ".json", ".toml", ".yaml", ".yml", ".html", ".css", ".js", ".svg"})
 
 
 class Walk:
-    """Follows references; `found` holds the texts of what was reached."""
+    """A traversal of references. `found` maps the name of each definition that was reached to its canonical texts."""
 
     def __init__(self, root: Path) -> None:
         self.found: dict[str, list[str]] = {}
-        self.outside: set[str] = set()
-        """Imports that lead out of the package, as the code that is reached uses them."""
+        self.external: set[str] = set()
+        """Top-level packages outside of ours that the reached code imports."""
         self._root = root
         self._modules: dict[str, Module | None] = {}
         self._loaded: set[str] = set()
-        self._asked: set[str] = set()
+        self._visited: set[str] = set()
         self._literals: set[str] = set()
         self._all_entries: set[str] = set()
         self._pending: list[tuple[Module, ast.AST]] = []
 
     def module(self, name: str) -> Module | None:
-        """The module of a dotted name, None where it is none of ours."""
+        """Return the module of a dotted name; None if it is not in the package."""
         if name not in self._modules:
             self._modules[name] = None
             if name.split(".")[0] == PACKAGE and name not in UNCOUNTED:
@@ -48,15 +48,15 @@ class Walk:
         return self._modules[name]
 
     def script(self, path: Path) -> None:
-        """Everything that a script says and reaches."""
+        """Reach everything in a script."""
         if not path.is_file():
             raise InputError(f"{path}: no such script")
         module = parse(path.name, path)
         self._modules[path.name] = module
-        self.whole(path.name)
+        self.reach_module(path.name)
 
     def load(self, name: str) -> None:
-        """What happens on import: the packages around, statements that bind nothing, imports."""
+        """Reach what an import executes: parent packages, statements that bind no name, further imports."""
         parts = name.split(".")
         for end in range(1, len(parts) + 1):
             inner = ".".join(parts[:end])
@@ -72,27 +72,27 @@ class Walk:
                 if any(self._registers(module, node) for node in nodes):
                     self.reach(inner, defined)
 
-    def whole(self, name: str) -> None:
-        """All definitions of a module."""
+    def reach_module(self, name: str) -> None:
+        """Reach all definitions of a module, and all that a package re-exports."""
         module = self.module(name)
         if module is None:
             return
         self.load(name)
         for defined in module.definitions:
             self.reach(name, defined)
-        if module.is_package:  # what it re-exports is its own
+        if module.is_package:
             for imported in module.imports:
                 self.reach(name, imported)
         for other in module.wildcards:
-            self.whole(other)
+            self.reach_module(other)
 
     def reach(self, name: str, wanted: str) -> None:
-        """A name in a module: its definitions, or what it stands for."""
+        """Reach a name in a module: its definitions, or what it was imported from."""
         module = self.module(name)
         label = f"{name}.{wanted}"
-        if module is None or label in self._asked:
+        if module is None or label in self._visited:
             return
-        self._asked.add(label)
+        self._visited.add(label)
         self.load(name)
         if BY_LITERAL.get(name) == wanted:
             self.found[label] = []
@@ -104,13 +104,13 @@ class Walk:
         elif wanted in module.imports:
             self._follow(module.imports[wanted], ())
         elif self.module(label) is not None:
-            self.whole(label)
+            self.reach_module(label)
         elif not (wanted.startswith("__") and wanted.endswith("__")):
             self.found[label] = []
-            self.whole(name)
+            self.reach_module(name)
 
     def literal_entries(self) -> None:
-        """Entries of the dictionaries in BY_LITERAL that the code found so far asks for."""
+        """Reach the entries of the dictionaries in BY_LITERAL whose names the code found so far contains."""
         for name, wanted in BY_LITERAL.items():
             label = f"{name}.{wanted}"
             module = self.module(name)
@@ -121,39 +121,39 @@ class Walk:
                 if not isinstance(value, ast.Dict):
                     self._statement(module, node, label)
                     continue
-                asked = set(self._literals)  # an entry's own words do not ask for others
+                used = set(self._literals)  # literals inside an entry do not select other entries
                 for entry_key, entry in zip(value.keys, value.values, strict=True):
                     literal = str(entry_key.value) if isinstance(entry_key, ast.Constant) else ""
-                    if not literal or literal in asked or label in self._all_entries:
+                    if not literal or literal in used or label in self._all_entries:
                         self._statement(module, entry, f"{label}[{literal}]")
         self.follow_all()
 
     def _statement(self, module: Module, node: ast.AST, label: str) -> None:
-        """Count a statement; what it refers to is followed later, so that recursion stays shallow."""
-        self.found.setdefault(label, []).append(module.statement(node).says)
+        """Add a statement; its references are followed later, to keep recursion shallow."""
+        self.found.setdefault(label, []).append(module.statement(node).text)
         self._pending.append((module, node))
 
     def follow_all(self) -> None:
-        """Follow the references of all statements found, and of those found thereby."""
+        """Follow references until no new statement is found."""
         while self._pending:
             module, node = self._pending.pop()
             self._references(module, module.statement(node))
 
     def _references(self, module: Module, statement: Statement) -> None:
-        if statement.blind and module.name not in BY_CONFIG:
+        if statement.computed_imports and module.name not in BY_CONFIG:
             raise InputError(
-                f"{module.path}, line {min(statement.blind)}: imports a module by a name that is put together, which no"
+                f"{module.path}, line {min(statement.computed_imports)}: imports a module by a computed name, which no"
                 f" fingerprint can follow, so that its changes would go unnoticed; write the name in full, such as"
                 f" {PACKAGE + '.images'!r}, or make the module a family that the config names"
             )
         self._literals |= statement.literals
         self._data_files(module, statement)
         for name in sorted(statement.modules):
-            self._leads_out(name)
+            self._add_external(name)
             self.load(name)
         for literal in statement.literals:
             if literal.startswith(f"{PACKAGE}."):
-                self.whole(literal)
+                self.reach_module(literal)
         for chain in sorted(statement.chains):
             self._name(module, statement, chain)
 
@@ -167,15 +167,15 @@ class Walk:
                 self.found[f"{module.name}:{first}"] = [str(target)]
                 self._follow(target, rest)
         for other in module.wildcards:
-            self.whole(other)
+            self.reach_module(other)
 
     def _follow(self, target: Target, attributes: Sequence[str]) -> None:
-        """What an imported name with some attributes means."""
+        """Reach what an imported name with attributes refers to."""
         name, wanted = target
-        self._leads_out(name)
+        self._add_external(name)
         if wanted is not None:
             if self.module(f"{name}.{wanted}") is None:
-                self._outside(name, wanted)
+                self._note_import(name, wanted)
                 self.reach(name, wanted)
                 return
             name = f"{name}.{wanted}"
@@ -183,23 +183,23 @@ class Walk:
         while remaining and self.module(f"{name}.{remaining[0]}") is not None:
             name = f"{name}.{remaining.pop(0)}"
         if remaining:
-            self._outside(name, remaining[0])
+            self._note_import(name, remaining[0])
             self.reach(name, remaining[0])
         else:
-            self.whole(name)
+            self.reach_module(name)
 
-    def _leads_out(self, name: str) -> None:
+    def _add_external(self, name: str) -> None:
         top = name.split(".")[0]
         if top != PACKAGE and top.isidentifier():
-            self.outside.add(top)
+            self.external.add(top)
 
-    def _outside(self, name: str, wanted: str) -> None:
-        """A dictionary of BY_LITERAL that another module takes as a whole counts as a whole."""
+    def _note_import(self, name: str, wanted: str) -> None:
+        """Count all entries of a dictionary of BY_LITERAL if another module imports the dictionary itself."""
         if BY_LITERAL.get(name) == wanted:
             self._all_entries.add(f"{name}.{wanted}")
 
     def _registers(self, module: Module, node: ast.stmt) -> bool:
-        """Whether a decorator of ours may put the definition where no name leads to it."""
+        """Return whether a decorator of the package may register the definition where no name refers to it."""
         decorators: Iterable[ast.expr] = getattr(node, "decorator_list", ())
         for decorator in decorators:
             root: ast.AST = decorator

@@ -1,8 +1,7 @@
-"""A Python module as definitions, each with what it says and what it refers to.
+"""Parse a Python module into definitions, each with a canonical text and its references.
 
-"What it says" is its syntax tree without positions, docstrings and whatever only speaks to the
-user; so formatting, comments and messages change nothing. "What it refers to" are the names in
-it, the modules that it imports and its literal strings.
+The canonical text is the syntax tree without positions, docstrings and messages to the user, so formatting,
+comments and messages change nothing. The references are names, imported modules and literal strings.
 """
 
 from __future__ import annotations
@@ -19,20 +18,21 @@ from attrib_core.runtime.provenance.bindings import Target, assigned, imported, 
 __all__ = ["Module", "Statement", "Target", "parse"]
 
 IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
-SPOKEN_CALLS = frozenset({"InputError"})
-"""Calls whose arguments are words for the user, and which end the job."""
+MESSAGE_CALLS = frozenset({"InputError"})
+"""Calls whose arguments are messages to the user, and which end the job."""
 IMPORTING_CALLS = frozenset({"import_module", "__import__"})
-SPOKEN_KEYWORDS = frozenset({"description"})
-SPEAKERS = frozenset({"LOGGER"})
-SPOKEN_POSITION = {"column": 2}
-"""The meaning of a column, in `schemas`."""
+MESSAGE_KEYWORDS = frozenset({"description"})
+LOGGERS = frozenset({"LOGGER"})
+MESSAGE_POSITION = {"column": 2}
+"""Positional arguments that are descriptions: the meaning of a column, in `schemas`."""
 
 
 @dataclass
 class Statement:
-    """One top-level statement (or an entry of a table of tables)."""
+    """A top-level statement, or an entry of a dictionary of tables."""
 
-    says: str
+    text: str
+    """Canonical text."""
     chains: frozenset[tuple[str, ...]]
     """Names with the attributes read from them: ("np", "zeros")."""
     imports: dict[str, Target]
@@ -40,13 +40,13 @@ class Statement:
     modules: frozenset[str]
     """Dotted names of all modules that the statement imports when it runs."""
     literals: frozenset[str]
-    blind: frozenset[int] = frozenset()
-    """Lines that import a module by a name that is not written there in full."""
+    computed_imports: frozenset[int] = frozenset()
+    """Lines that import a module by a name that is not a full literal."""
 
 
 @dataclass
 class Module:
-    """A parsed module; statements are read when they are reached."""
+    """A parsed module, whose statements are read when they are reached."""
 
     name: str
     path: Path
@@ -55,19 +55,19 @@ class Module:
     wildcards: set[str] = field(default_factory=set)
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     always: list[ast.stmt] = field(default_factory=list)
-    """What runs on import and binds no name of its own."""
+    """Statements that run on import and bind no name."""
     is_package: bool = False
     _read: dict[int, Statement] = field(default_factory=dict)
 
     def statement(self, node: ast.AST) -> Statement:
-        """What a statement of this module says and refers to."""
+        """Return the text and the references of a statement of this module."""
         if id(node) not in self._read:
             self._read[id(node)] = _Reader(self.name, self.is_package).read(node)
         return self._read[id(node)]
 
 
 def parse(name: str, path: Path) -> Module:
-    """The module of a file, from memory where the file did not change."""
+    """Parse a file, or return the cached module if the file did not change."""
     return _parse(name, path, path.read_bytes())
 
 
@@ -104,7 +104,7 @@ def _sort_statements(module: Module, body: list[ast.stmt]) -> None:
 
 
 class _Reader:
-    """Reads one statement: a canonical text of its tree, and its references on the way."""
+    """A visitor of one statement that writes its canonical text and collects its references."""
 
     def __init__(self, module: str, is_package: bool) -> None:
         self._module, self._is_package = module, is_package
@@ -112,18 +112,18 @@ class _Reader:
         self._imports: dict[str, Target] = {}
         self._modules: set[str] = set()
         self._literals: set[str] = set()
-        self._blind: set[int] = set()
+        self._computed_imports: set[int] = set()
         self._scopes: list[set[str]] = []
 
     def read(self, node: ast.AST) -> Statement:
-        says = self._text(node)
+        text = self._text(node)
         return Statement(
-            says,
+            text,
             frozenset(self._chains),
             self._imports,
             frozenset(self._modules),
             frozenset(self._literals),
-            frozenset(self._blind),
+            frozenset(self._computed_imports),
         )
 
     def _text(self, node: object) -> str:
@@ -146,14 +146,14 @@ class _Reader:
             case ast.Call():
                 return self._call(node)
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
-                self._text(node.generators[0].iter)  # the first iterable is read outside of the scope
+                self._text(node.generators[0].iter)  # the first iterable is evaluated outside of the scope
                 targets = [name for part in node.generators for name in stored(part.target)]
                 with self._scope(set(targets)):
                     return self._fields(node)
             case ast.AST():
                 return self._fields(node)
             case list():
-                return "".join(f"[{self._text(item)}]" for item in node if not _is_spoken(item))
+                return "".join(f"[{self._text(item)}]" for item in node if not _is_message(item))
             case _:
                 return repr(node)
 
@@ -177,7 +177,7 @@ class _Reader:
         self._scopes.pop()
 
     def _attribute(self, node: ast.Attribute) -> None:
-        """Record `a.b.c` as one chain; what stands before another expression is read as such."""
+        """Record `a.b.c` as one chain, if it starts with a name."""
         attributes = [node.attr]
         value = node.value
         while isinstance(value, ast.Attribute):
@@ -187,12 +187,12 @@ class _Reader:
             self._refer(value.id, *reversed(attributes))
 
     def _refer(self, name: str, *attributes: str) -> None:
-        """Record a name, unless it is a variable of a function around it."""
+        """Record a name, unless it is a local variable of an enclosing function."""
         if not any(name in scope for scope in self._scopes):
             self._chains.add((name, *attributes))
 
     def _text_quietly(self, node: ast.expr) -> str:
-        """The text of what stands before a dot, without recording its name as used alone."""
+        """Return the text of what precedes a dot, without recording its name as used alone."""
         if isinstance(node, ast.Name):
             return node.id
         if isinstance(node, ast.Attribute):
@@ -202,22 +202,22 @@ class _Reader:
     def _call(self, node: ast.Call) -> str:
         function = self._text(node.func)
         called = node.func.id if isinstance(node.func, ast.Name) else ""
-        if called in SPOKEN_CALLS:
+        if called in MESSAGE_CALLS:
             return f"{function}()"
-        if _is_blind(node):
-            self._blind.add(node.lineno)
-        silent = SPOKEN_POSITION.get(called)
-        positional = [self._text(argument) for number, argument in enumerate(node.args) if number != silent]
+        if _is_computed_import(node):
+            self._computed_imports.add(node.lineno)
+        message = MESSAGE_POSITION.get(called)
+        positional = [self._text(argument) for number, argument in enumerate(node.args) if number != message]
         keywords = [
             f"{keyword.arg}={self._text(keyword.value)}"
             for keyword in node.keywords
-            if keyword.arg not in SPOKEN_KEYWORDS
+            if keyword.arg not in MESSAGE_KEYWORDS
         ]
         return f"{function}({','.join(positional + keywords)})"
 
 
-def _is_blind(node: ast.Call) -> bool:
-    """Whether a call imports a module whose full name is no literal."""
+def _is_computed_import(node: ast.Call) -> bool:
+    """Return whether a call imports a module whose full name is not a literal."""
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if called not in IMPORTING_CALLS:
         return False
@@ -228,11 +228,11 @@ def _is_blind(node: ast.Call) -> bool:
     return True
 
 
-def _is_spoken(node: object) -> bool:
-    """Statements that only document or report: strings that stand alone, `LOGGER.info(...)`."""
+def _is_message(node: object) -> bool:
+    """Return whether a statement only documents or logs: a bare string, or `LOGGER.info(...)`."""
     match node:
         case ast.Expr(value=ast.Constant()) | ast.Pass():
             return True
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
-            return name in SPEAKERS
+            return name in LOGGERS
     return False

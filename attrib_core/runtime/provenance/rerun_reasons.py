@@ -1,4 +1,4 @@
-"""What differs between a job as it is asked for now and the record of the one that ran."""
+"""Compare a job, as the workflow plans it now, with the record of its last run."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from attrib_core.runtime import job_records
 from attrib_core.runtime.provenance import rerun_table
 from attrib_core.runtime.provenance.workflow_jobs import Coverage, Job, Plan
 
-SHOWN = 6
-"""Names listed of a kind before the rest is only counted."""
+MAX_SHOWN = 6
+"""Names listed in a line; the rest is counted."""
 KINDS = {"code": "code", "files": "data file", "packages": "package"}
 
 
 def differences(plan: Plan, job: Job) -> list[str]:
-    """A line for each part of a job that is not as it was; none where it would not run for its own sake."""
+    """Return a line for each part of a job that differs from its record; none if the job itself did not change."""
     record = job_records.read(job_records.record_path(plan.run, job.rule, job.wildcards))
-    there = [path for path in job.output if Path(path).exists()]
-    missing = [path for path in job.output if path not in there and path not in job.temporary]
+    existing = [path for path in job.output if Path(path).exists()]
+    missing = [path for path in job.output if path not in existing and path not in job.temporary]
     if missing:
-        return [f"not there: {_some(missing)}"]
+        return [f"missing: {_some(missing)}"]
     if record is None:
-        return ["no record of the job, so only times can be compared"]
+        return ["no record of the job, so only modification times can be compared"]
     lines = list(_params(plan, job, record))
     for word, paths in (
         ("new inputs", set(job.input) - set(record.inputs)),
-        ("inputs gone", set(record.inputs) - set(job.input)),
+        ("removed inputs", set(record.inputs) - set(job.input)),
     ):
         if paths:
             lines.append(f"{word}: {_some(sorted(paths))}")
-    made = min((Path(path).stat().st_mtime_ns for path in there), default=None)
+    finished = min((Path(path).stat().st_mtime_ns for path in existing), default=None)
     newer = [
         path
         for path in job.input
-        if made is not None and Path(path).exists() and Path(path).stat().st_mtime_ns > made
+        if finished is not None and Path(path).exists() and Path(path).stat().st_mtime_ns > finished
     ]
     if newer:
-        lines.append(f"inputs made anew since: {_some(newer)}")
+        lines.append(f"inputs written since: {_some(newer)}")
     return lines
 
 
 def changed_upstream(plan: Plan, job: Job) -> list[str]:
-    """Rules further up that have a change of their own, from which this job would get new inputs."""
-    makers = {path: one for one in plan.jobs for path in one.output}
+    """Return the rules upstream of a job that changed themselves, so that its inputs will change."""
+    producers = {path: other for other in plan.jobs for path in other.output}
     seen: dict[int, Job] = {}
     pending = [job]
     while pending:
         for path in pending.pop().input:
-            maker = makers.get(path)
-            if maker is not None and id(maker) not in seen:
-                seen[id(maker)] = maker
-                pending.append(maker)
-    return sorted({one.rule for one in seen.values() if differences(plan, one)})
+            producer = producers.get(path)
+            if producer is not None and id(producer) not in seen:
+                seen[id(producer)] = producer
+                pending.append(producer)
+    return sorted({other.rule for other in seen.values() if differences(plan, other)})
 
 
 def _params(plan: Plan, job: Job, record: job_records.Record) -> Iterator[str]:
@@ -76,12 +76,12 @@ def _params(plan: Plan, job: Job, record: job_records.Record) -> Iterator[str]:
             if old.get(path) != new.get(path):
                 yield f"{_key(path, used)}: {_value(old, path)} -> {_value(new, path)}"
     for name in sorted(record.params.keys() - job.params.keys() - set(job.untracked)):
-        yield f"param {name}: gone"
+        yield f"param {name}: removed"
 
 
 def _coverage(name: str, before: Coverage | None, now: Coverage) -> Iterator[str]:
     if before is None:
-        yield f"{name}: another fingerprint, and what the old one covered was not kept"
+        yield f"{name}: another fingerprint; what the old one covered is not recorded"
         return
     for kind, word in KINDS.items():
         old, new = before.get(kind, {}), now[kind]
@@ -98,10 +98,10 @@ def _coverage(name: str, before: Coverage | None, now: Coverage) -> Iterator[str
 
 
 def _key(path: str, used: Mapping[str, Any]) -> str:
-    """The key of the config that a param came from, where its name says so; else the param."""
+    """Return the config key that a param came from, if its name is unambiguous; else the param."""
     last = path.rsplit(".", 1)[-1]
-    fitting = [key for key in used if key.rsplit(".", 1)[-1] == last]
-    return fitting[0] if len(fitting) == 1 else f"param {path}"
+    matching = [key for key in used if key.rsplit(".", 1)[-1] == last]
+    return matching[0] if len(matching) == 1 else f"param {path}"
 
 
 def _value(values: Mapping[str, Any], path: str) -> str:
@@ -109,5 +109,5 @@ def _value(values: Mapping[str, Any], path: str) -> str:
 
 
 def _some(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - MAX_SHOWN
+    return ", ".join(names[:MAX_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""What the workflow says of a run now: its jobs with files, params, and what fingerprints cover."""
+"""Ask the workflow for the jobs of a run: their files and params, and what the fingerprints cover."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from attrib_core.runtime.provenance.fingerprint import ROOT
 
 SCRIPT = ROOT / "rules" / "list_jobs.py"
 Coverage = Mapping[str, Mapping[str, str]]
-"""`code`, `files` and `packages`: each a name to a digest or version."""
+"""`code`, `files` and `packages`: each maps names to digests or versions."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the run, whether it ran or not."""
+    """A job of the run, finished or not."""
 
     rule: str
     wildcards: Mapping[str, str]
     input: list[str]
     output: list[str]
     params: Mapping[str, Any]
-    """Those that Snakemake compares."""
+    """The params that Snakemake compares."""
     untracked: list[str]
-    """Names of the others."""
+    """Names of the other params."""
     temporary: Sequence[str] = ()
-    """Outputs that Snakemake removes when all that reads them is done."""
+    """Outputs that Snakemake removes once all jobs that read them are finished."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as its config and the code ask for it."""
+    """All jobs of a run, for the present config and code."""
 
     run: Path
     config: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Plan:
     coverages: Mapping[str, Coverage]
 
     def of(self, rule: str) -> list[Job]:
-        """The jobs of a rule. Raises InputError, with near names, for a rule that is not there."""
+        """Return the jobs of a rule. Raises InputError with similar names for an unknown rule."""
         found = [job for job in self.jobs if job.rule == rule]
         if not found:
             known = {job.rule for job in self.jobs}
@@ -53,7 +53,7 @@ class Plan:
 
 
 def load_plan(config: Path) -> Plan:
-    """The plan of a config. Raises InputError for a config that is wrong, as the workflow would say it."""
+    """Plan the run of a config. Raises InputError for an invalid config, with the message of the workflow."""
     if not SCRIPT.is_file():
         raise InputError(
             f"{SCRIPT.parent.parent}: no workflow here; run this in a checkout of the repository"
@@ -64,8 +64,8 @@ def load_plan(config: Path) -> Plan:
         [sys.executable, str(SCRIPT), str(config)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["the workflow could not be read"]
-        raise InputError(said[-1].removeprefix("Error in the config: "))
+        messages = done.stderr.strip().splitlines() or ["the workflow could not be read"]
+        raise InputError(messages[-1].removeprefix("Error in the config: "))
     answer = json.loads(done.stdout)
     return Plan(
         Path(answer["run"]), answer["config"], [Job(**job) for job in answer["jobs"]], answer["coverages"]
