@@ -229,7 +229,7 @@ def _ours_all(folder: Path, options: argparse.Namespace) -> Method:
     import torch
 
     from attrib_core.abc_benchmark import feature_files
-    from attrib_core.attribution.metrics import measure
+    from attrib_core.attribution.metrics import per_query
     from attrib_core.attribution.ranking import rank as ranking
     from attrib_core.features.heads import heads
     from attrib_core.storage import tables
@@ -260,7 +260,7 @@ def _ours_all(folder: Path, options: argparse.Namespace) -> Method:
     def run() -> np.ndarray:
         groups = ranking.rank(encoder="random", mapper="untuned", heads=heads.load(None), top_k=TOP, **files)
         ranks = pa.concat_tables([group.ranks for group in groups])
-        return measure.positions(ranks).position
+        return per_query.positions(ranks).position
 
     return run, options.queries
 

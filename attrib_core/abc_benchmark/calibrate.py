@@ -1,7 +1,7 @@
-"""Soft influence of test cases in the published layout: ranked, fitted, judged and listed.
+"""Calibrate influence on AbC test cases: rank, fit, evaluate, and compute soft scores.
 
-The pass over the pool is that of the workflow (`ranking.rank_group`), and so are the fit and the judgement
-(`calibration`): here pool, exemplars and queries only come from other files.
+Ranking (`ranking.rank.rank_group`), fitting and evaluation (`attribution.calibration`) are those of the
+workflow; only the files that pool, exemplars and queries come from are different.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from attrib_core.abc_benchmark import test_cases
 from attrib_core.abc_benchmark.evaluate import check_dimensions
 from attrib_core.abc_benchmark.feature_files import Matrix
 from attrib_core.abc_benchmark.mapper_files import Mapper
-from attrib_core.abc_benchmark.test_cases import Queries, TestCase, categories, digest
-from attrib_core.abc_benchmark.unit_vectors import prepare, read_all, read_rows, rows_at_once
+from attrib_core.abc_benchmark.test_cases import Queries, TestCase, categories, exemplar_digest
+from attrib_core.abc_benchmark.unit_vectors import Vectors, prepare, read_all, read_rows, rows_at_once
 from attrib_core.attribution.calibration import calibrate
 from attrib_core.attribution.calibration.calibrate import Evidence, Fitted
 from attrib_core.attribution.ranking import embedding_stream, fixed_point
@@ -32,14 +32,14 @@ from attrib_core.storage import tables
 LOGGER = logging.getLogger(__name__)
 BAD_ROWS = ("refuse", "drop")
 REMEDY = "; with --bad-rows drop such rows are left out"
-KIND_OF = {"media": "object", "object": "style"}
-"""Kind of the sets by the prompt kind that the published files have for this kind alone."""
-SPLIT = "released"  # of the tables between ranking and calibration, which are of one split
+KIND_BY_PROMPT_KIND = {"media": "object", "object": "style"}
+"""Kind of the exemplar sets, by the prompt kind that the published files have for this kind only."""
+SPLIT = "released"  # in the tables passed from ranking to calibration, which have one split
 QUERY_BLOCK, POOL_BLOCK, QUERY_GROUP = 512, 16384, 4096
 
 
 class Ranked(NamedTuple):
-    """The queries of one prompt kind of a test case as calibration reads them."""
+    """The ranked queries of one prompt kind of a test case, as calibration reads them."""
 
     prompt_kind: str
     ranks: pa.Table
@@ -52,42 +52,45 @@ class Ranked(NamedTuple):
 
 
 def kinds_of(test: TestCase, path: Path | None) -> list[str]:
-    """The kind of each model, 'object' or 'style': of its JSON, where styles have no category, else by the
-    prompt kinds of the file. Raises InputError where these do not tell."""
+    """Return the kind of each model, 'object' or 'style'.
+
+    It follows from the JSON at `path`, where styles have no category, or without one from the prompt kinds of
+    the file. Raises InputError where these are ambiguous.
+    """
     if path is not None:
         return ["style" if name is None else "object" for name in categories(test, path)]
     prompts = [one.prompt_kind for one in test.queries]
-    found = {KIND_OF[name] for name in prompts if name in KIND_OF}
+    found = {KIND_BY_PROMPT_KIND[name] for name in prompts if name in KIND_BY_PROMPT_KIND}
     if len(found) != 1:
         raise InputError(
-            f"{test.path}: prompt kinds {', '.join(prompts)} do not tell objects from styles; expected 'media'"
+            f"{test.path}: prompt kinds {', '.join(prompts)} do not distinguish objects from styles; expected 'media'"
             " (objects) or 'object' (styles) among them, or the file's JSON (--cases, --fit-cases)"
         )
     return [found.pop()] * len(test.chunks)
 
 
-def check_apart(fitted: Sequence[TestCase], judged: Sequence[TestCase]) -> None:
-    """InputError where a model that is to be judged on has the exemplars of one that is fitted on."""
-    known, others = ((one for test in tests for one in _digests(test)) for tests in (fitted, judged))
-    lest = "the calibrators are judged on what they were fitted on"
-    if fitted:
-        test_cases.check_apart(known, others, option="--test", of="--fit", lest=lest)
+def check_disjoint(fit_tests: Sequence[TestCase], tests: Sequence[TestCase]) -> None:
+    """Raise InputError where a model to evaluate on has the exemplars of a model to fit on."""
+    known, others = ((one for test in some for one in _digests(test)) for some in (fit_tests, tests))
+    reason = "the calibrators are evaluated on their training data"
+    if fit_tests:
+        test_cases.check_disjoint(known, others, option="--test", of="--fit", reason=reason)
 
 
 def _digests(test: TestCase) -> Iterator[tuple[str, str]]:
     blocks = test.exemplars.blocks(rows_at_once(test.exemplars.dim))
     vectors = np.concatenate([block.vectors.astype(np.float32) for block in blocks])
     for model, (start, stop) in enumerate(test.chunks.tolist()):
-        yield _set_name(test, model), digest(vectors[start:stop])
+        yield _set_name(test, model), exemplar_digest(vectors[start:stop])
 
 
-def usable(pool: Matrix, mapper: Mapper, bad_rows: str) -> int:
-    """How many rows of the pool are searched: with 'drop' those alone that have a direction, counted in one pass."""
-    how = _how(bad_rows)
-    if how == "refuse":
+def count_distractors(pool: Matrix, mapper: Mapper, bad_rows: str) -> int:
+    """Return how many rows of the pool are ranked; 'drop' reads it once, to count rows with a direction."""
+    option = _prepare_option(bad_rows)
+    if option == "refuse":
         return pool.rows
     blocks = pool.blocks(rows_at_once(pool.dim))
-    good = sum(int(prepare(one, mapper.real, pool.where, how).good.sum()) for one in blocks)
+    good = sum(int(prepare(one, mapper.real, pool.where, option).good.sum()) for one in blocks)
     if not good:
         raise InputError(f"{pool.where}: none of {pool.rows} rows has a direction, expected some")
     if good < pool.rows:
@@ -107,72 +110,71 @@ def rank(
     labels: Mapping[str, str],
     top_k: int,
     bins: int,
-    most: int | None = None,
+    max_queries: int | None = None,
     seed: int = 0,
     bad_rows: str = "refuse",
     distractors: int | None = None,
     query_group: int = QUERY_GROUP,
     pool_block: int = POOL_BLOCK,
 ) -> Iterator[Ranked]:
-    """Rank the prompt kinds of a test case one after the other; candidates go into files in a folder.
+    """Rank the queries of a test case, one prompt kind after the other; candidates go to files in `folder`.
 
-    kinds        of each model, see `kinds_of`
+    kinds        kind of each model, see `kinds_of`
     labels       'encoder' and 'mapper' as the tables name them
-    top_k, bins  see `ranking.rank`
-    most         at most so many queries of each model and prompt kind, drawn by the seed; None: all
-    bad_rows     what is made of rows that are not finite or have no length. 'refuse': an InputError; 'drop': they
-                 are left out of the pool, of the exemplars of their model and of the queries, and a model that
-                 no exemplar is left of goes with its queries
-    distractors  rows of the pool that are searched, see `usable`; None: counted here
-    query_group  queries for which the pool streams past once; with pool_block it bounds the memory
+    top_k, bins  see `attribution.ranking.rank.rank`
+    max_queries  sample at most this many queries of each model and prompt kind, by the seed; None: all
+    bad_rows     for rows that are not finite or zero, 'refuse': raise InputError; 'drop': leave them out of
+                 the pool, the exemplars and the queries, and drop the queries of a model without exemplars
+    distractors  rows of the pool that are ranked, see `count_distractors`; None: counted here
+    query_group  queries for which the pool is read once; with pool_block it bounds the memory
 
-    Raises InputError where pool, test and mapper are not of one dimension, for rows that are refused, and where
-    no query is left of a prompt kind.
+    Raises InputError where pool, test and mapper differ in dimension, for rows that are refused, and where
+    no query of a prompt kind is left.
     """
     check_dimensions(pool, test, mapper)
-    searched = usable(pool, mapper, bad_rows) if distractors is None else distractors
+    if distractors is None:
+        distractors = count_distractors(pool, mapper, bad_rows)
     names = [_set_name(test, model) for model in range(len(test.chunks))]
     own = _exemplar_sets(test, mapper, names, bad_rows)
-    known = np.array([name in own for name in names])
-    rows = [
-        {"exemplar_set": name, "kind": kind, "split": SPLIT} for name, kind in zip(names, kinds, strict=True)
-    ]
-    exemplars = pa.Table.from_pylist(rows)
+    has_exemplars = np.array([name in own for name in names])
+    exemplars = pa.table({"exemplar_set": names, "kind": list(kinds), "split": [SPLIT] * len(names)})
     for number, queries in enumerate(test.queries):
-        chosen = _drawn(test, queries, most, seed)
+        chosen = _sample_queries(test, queries, max_queries, seed)
         path = folder / f"{test.path.stem}-{number}.parquet"
-        parts, lost = [], 0
+        parts, dropped = [], 0
         with tables.writer(path, tables.schema("candidates")) as sink:
             for start in range(0, queries.features.rows, query_group):
                 stop = min(start + query_group, queries.features.rows)
-                wanted = np.flatnonzero(chosen[start:stop])
-                if not len(wanted):
+                rows = np.flatnonzero(chosen[start:stop])
+                if not len(rows):
                     continue
-                asked = read_rows(queries.features, mapper.synth, _how(bad_rows), start, stop, REMEDY)
-                kept = wanted[asked.good[wanted] & known[queries.models[start:stop][wanted]]]
-                lost += len(wanted) - len(kept)
-                if not len(wanted := kept):
+                vectors = read_rows(
+                    queries.features, mapper.synth, _prepare_option(bad_rows), start, stop, REMEDY
+                )
+                models = queries.models[start:stop]
+                kept = rows[vectors.good[rows] & has_exemplars[models[rows]]]
+                dropped += len(rows) - len(kept)
+                if not len(kept):
                     continue
-                place = np.cumsum(asked.good) - 1
-                sets = [names[model] for model in queries.models[start:stop][wanted]]
-                ids = [f"{test.path.stem}/{queries.prompt_kind}/{start + row}" for row in wanted]
+                sets = [names[model] for model in models[kept]]
+                ids = [f"{test.path.stem}/{queries.prompt_kind}/{start + row}" for row in kept]
                 what = f"blocks of the pool ({test.path.stem} {queries.prompt_kind}, queries {start + 1} to {stop})"
                 found = ranking.rank_group(
-                    embedding_stream.Block(ids, asked.side.unit[place[wanted]]),
+                    embedding_stream.EmbeddingBlock(ids, _good_rows(vectors, vectors.side.unit, kept)),
                     [own[name] for name in sets],
                     _blocks(pool, mapper, pool_block, what, bad_rows),
                     labels=_labels(labels, ids, sets, queries.prompt_kind),
-                    distractors=searched,
+                    distractors=distractors,
                     top_k=top_k,
                     bins=bins,
                     query_block=QUERY_BLOCK,
                 )
                 parts.append(found.ranks)
                 sink.write(found.candidates)
-        if lost:
+        if dropped:
             LOGGER.info(
                 "%d of %d queries (%s %s) have no direction, or no exemplar with one, and are left out",
-                lost, int(chosen.sum()), test.path.stem, queries.prompt_kind,
+                dropped, int(chosen.sum()), test.path.stem, queries.prompt_kind,
             )  # fmt: skip
         if not parts:
             raise InputError(
@@ -189,9 +191,9 @@ def fit(ranked: Sequence[Ranked], forms: Sequence[str], absent_share: float) -> 
 def judge(
     fitted: Mapping[str, Fitted], ranked: Ranked, save: Callable[[pa.Table], None] | None, **options: Any
 ) -> calibrate.Judged:
-    """Judge calibrators on the queries of one prompt kind, and give the soft scores of the first to `save`.
+    """Evaluate calibrators on the queries of one prompt kind, and pass the soft scores of the first to `save`.
 
-    The options are those of `calibration.judge`.
+    The options are those of `calibrate.judge`.
     """
     first = next(iter(fitted.values())).calibrator
     names = {name: ranked.ranks.column(name)[0].as_py() for name in ("encoder", "mapper")}
@@ -206,7 +208,7 @@ def judge(
 
 
 def fitted_on(ranked: Sequence[Ranked]) -> dict[str, Any]:
-    """What calibrators were fitted on, for their file."""
+    """Describe the queries that calibrators were fitted on, for their file."""
     kinds = {row["exemplar_set"]: row["kind"] for one in ranked for row in one.exemplars.to_pylist()}
     sets = {name for one in ranked for name in one.ranks["exemplar_set"].unique().to_pylist()}
     return {
@@ -221,8 +223,8 @@ def _set_name(test: TestCase, model: int) -> str:
     return f"{test.path.stem}/{model:06d}"
 
 
-def _how(bad_rows: str) -> str:
-    """`drop` as `vectors.prepare` says it, which tells such rows and leaves them out of what it gives."""
+def _prepare_option(bad_rows: str) -> str:
+    """Return the option of `unit_vectors.prepare`, whose 'last' marks bad rows and leaves out their vectors."""
     if bad_rows not in BAD_ROWS:
         raise InputError(f"--bad-rows: {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}")
     return "last" if bad_rows == "drop" else bad_rows
@@ -231,8 +233,8 @@ def _how(bad_rows: str) -> str:
 def _exemplar_sets(
     test: TestCase, mapper: Mapper, names: Sequence[str], bad_rows: str
 ) -> dict[str, ranking.ExemplarSet]:
-    """The exemplars of each model that has any with a direction."""
-    found = read_all(test.exemplars, mapper.real, _how(bad_rows), REMEDY)
+    """Return the exemplars with a direction of each model that has any."""
+    found = read_all(test.exemplars, mapper.real, _prepare_option(bad_rows), REMEDY)
     points = fixed_point.fixed_point(found.side.unit)
     if len(points) < test.exemplars.rows:
         LOGGER.info(
@@ -240,24 +242,30 @@ def _exemplar_sets(
             test.exemplars.rows - len(points), test.exemplars.rows, test.path.stem,
         )  # fmt: skip
     ids = test.exemplar_paths or [f"{test.path.stem}/exemplar/{row}" for row in range(test.exemplars.rows)]
-    place = np.cumsum(found.good) - 1
     sets = {}
     for name, (start, stop) in zip(names, test.chunks.tolist(), strict=True):
         rows = start + np.flatnonzero(found.good[start:stop])
         if len(rows):
-            sets[name] = ranking.ExemplarSet([ids[row] for row in rows.tolist()], points[place[rows]])
+            sets[name] = ranking.ExemplarSet(
+                [ids[row] for row in rows.tolist()], _good_rows(found, points, rows)
+            )
     return sets
 
 
-def _drawn(test: TestCase, queries: Queries, most: int | None, seed: int) -> np.ndarray:
-    """Which queries are taken, (rows,) bool; what is drawn of a model does not hang on the others."""
+def _good_rows(vectors: Vectors, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the values of some rows of a matrix; `values` has the good rows only."""
+    return values[(np.cumsum(vectors.good) - 1)[rows]]
+
+
+def _sample_queries(test: TestCase, queries: Queries, max_queries: int | None, seed: int) -> np.ndarray:
+    """Sample queries, (rows,) bool; the sample of a model does not depend on the other models."""
     chosen = np.ones(len(queries.models), bool)
-    if most is None:
+    if max_queries is None:
         return chosen
     for model in np.unique(queries.models).tolist():
         rows = np.flatnonzero(queries.models == model)
         generator = hashing.generator(seed, "queries to fit on", test.path.stem, queries.prompt_kind, model)
-        chosen[generator.permutation(rows)[most:]] = False
+        chosen[generator.permutation(rows)[max_queries:]] = False
     return chosen
 
 
@@ -273,11 +281,11 @@ def _labels(
 
 def _blocks(
     pool: Matrix, mapper: Mapper, rows: int, what: str, bad_rows: str
-) -> Iterator[embedding_stream.Block]:
+) -> Iterator[embedding_stream.EmbeddingBlock]:
     for block in progress(pool.blocks(rows), total=-(-pool.rows // rows), what=what):
         names = block.names or [f"row {block.start + row:09d}" for row in range(len(block.vectors))]
-        found = prepare(block, mapper.real, pool.where, _how(bad_rows), REMEDY)
+        found = prepare(block, mapper.real, pool.where, _prepare_option(bad_rows), REMEDY)
         if len(found.side.unit):
-            yield embedding_stream.Block(
+            yield embedding_stream.EmbeddingBlock(
                 [names[row] for row in np.flatnonzero(found.good).tolist()], found.side.unit
             )

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from attrib_core.abc_benchmark.result_tables import SHORT
 from attrib_core.attribution.metrics import bootstrap, sign_flip_test
-from attrib_core.attribution.metrics.matched_comparison import Models, difference
-from attrib_core.attribution.metrics.summary import MEDIAN, average, check_resamples, resampled
+from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
+from attrib_core.attribution.metrics.summary import MEDIAN, average, average_resamples, check_resamples
 from attrib_core.common.errors import InputError
 
 MATCH = ("model", "category")
@@ -131,9 +131,11 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int)
             a, b = mine[name].to_numpy(), other[name].to_numpy()
             low, high, p = np.nan, np.nan, np.nan
             if len(common) > 1:
-                differences = resampled(metric, a, sets[0], draws) - resampled(metric, b, sets[1], draws)
+                differences = average_resamples(metric, a, sets[0], draws) - average_resamples(
+                    metric, b, sets[1], draws
+                )
                 low, high = bootstrap.interval(differences)
-                added = sign_flip_test.of_models(metric, a, sets[0], b, sets[1], len(common))
+                added = sign_flip_test.model_differences(metric, a, sets[0], b, sets[1], len(common))
                 p = sign_flip_test.p_value(added, names, times=resamples, seed=seed)
             value, against = average(metric, a), average(metric, b)
             yield {
@@ -151,7 +153,9 @@ def _matched(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int
         for metric, k, name in _metrics(ours, theirs):
             found = None
             if metric != MEDIAN and all(map(len, sides)):
-                found = difference(*(_models(side, name) for side in sides), resamples=resamples, seed=seed)
+                found = matched_difference(
+                    *(_models(side, name) for side in sides), resamples=resamples, seed=seed
+                )
             if found is not None:
                 yield {
                     "test": tests[0], "against_test": tests[1], "prompt_kind": kind, "matched_by": "category",

@@ -1,8 +1,8 @@
-"""Rank and measure test cases in the published layout, exactly and in constant memory.
+"""Rank AbC test cases exactly, in constant memory, and compute their metrics.
 
-As published: the candidates of a query are the whole pool and the exemplars of its own model;
-averages are over queries, separately for each prompt kind. What the published code leaves to chance,
-the order of equal similarities, is a choice here.
+As in the published protocol, the candidates of a query are the pool and the exemplars of its own model, and
+metrics are averaged over the queries of each prompt kind. The published code leaves the order of equal
+similarities undefined; here it is an option.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from attrib_core.abc_benchmark.unit_vectors import (
     rows_at_once,
 )
 from attrib_core.attribution.metrics import ceiling_and_chance
-from attrib_core.attribution.metrics.measure import Ranking, System, per_query, placed, summarize
-from attrib_core.attribution.metrics.strata import cut
-from attrib_core.attribution.metrics.summary import check_resamples
+from attrib_core.attribution.metrics.per_query import TIES, Ranking, per_query, positions_from_counts
+from attrib_core.attribution.metrics.query_groups import System
+from attrib_core.attribution.metrics.strata import split_into_strata
+from attrib_core.attribution.metrics.summary import check_resamples, summarize
 from attrib_core.attribution.ranking import matmul
-from attrib_core.attribution.ranking.float32_counts import FLOAT64, Counter
+from attrib_core.attribution.ranking.float32_counts import Counter
 from attrib_core.common.errors import InputError
 from attrib_core.runtime.progress import progress
 
-TIES = {"half": "half", "above": "worst", "below": "best"}
-"""Where tied distractors count: half above the exemplar, all above it, all below it."""
 QUERY_BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What is known of the exemplars of some queries; rows in the order of queries, then of exemplars.
+    """Rank counts of the exemplars of some queries; rows in the order of queries, then of exemplars.
 
     query           (rows,) index of the query
     exemplar        (rows,) row of exemplar_tensors
@@ -67,16 +66,16 @@ def count(
     query_group: int | None = None,
     device: str = "cpu",
 ) -> Counts:
-    """Counts of all exemplars of all queries of one prompt kind; they do not depend on the blocks.
+    """Count the distractors above and tied with each exemplar of the queries of one prompt kind.
 
-    pool_block, query_block  rows of one matrix product
-    query_group              queries for which the pool streams past once
+    pool_block, query_block  rows of one matrix product; results do not depend on them
+    query_group              queries for which the pool is read once
     device                   where matrix products are computed: 'cpu' or 'cuda'
     bad_rows                 'refuse' or 'last', see `prepare`; with 'last' a bad distractor ranks below
                              all good candidates, bad exemplars tie with it, and the exemplars of a bad
-                             query stand behind the whole pool
+                             query rank below the whole pool
 
-    Raises InputError where pool, test and mapper are not of one dimension, and for bad rows.
+    Raises InputError where pool, test and mapper differ in dimension, and for bad rows.
     """
     if bad_rows not in BAD_ROWS:
         raise InputError(f"--bad-rows: {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}")
@@ -93,7 +92,13 @@ def count(
         passing = progress(pool.blocks(pool_block or rows_at_once(pool.dim)), total=blocks, what=what)
         vectors = (prepare(block, mapper.real, pool.where, bad_rows) for block in passing)
         part = _count_group(
-            vectors, asked, queries.models[start:stop], test, exemplars, query_block, matmul.on(device)
+            vectors,
+            asked,
+            queries.models[start:stop],
+            test,
+            exemplars,
+            query_block,
+            matmul.product_for(device),
         )
         part.query[:] += start
         parts.append(part)
@@ -102,18 +107,18 @@ def count(
 
 
 def check_dimensions(pool: Matrix, test: TestCase, mapper: Mapper) -> None:
-    """InputError where pool, test features and mapper cannot be of one encoder."""
+    """Raise InputError where pool, test features and mapper are of different dimensions."""
     if pool.dim != test.exemplars.dim:
         raise InputError(
             f"{test.exemplars.where}: {test.exemplars.dim} dimensions, but {pool.where} has {pool.dim};"
             " expected features of one encoder"
         )
-    mapper.check(pool.dim, pool.where)
+    mapper.check_dim(pool.dim, pool.where)
 
 
 def _count_group(
     pool: Iterator[Vectors],
-    asked: Vectors,
+    queries: Vectors,
     models: np.ndarray,
     test: TestCase,
     exemplars: Vectors,
@@ -123,38 +128,39 @@ def _count_group(
     own = [np.arange(*test.chunks[model]) for model in models]
     query = np.repeat(np.arange(len(own)), [len(rows) for rows in own])
     exemplar = np.concatenate(own)
-    rankable = asked.good[query] & exemplars.good[exemplar]
+    rankable = queries.good[query] & exemplars.good[exemplar]
     similarity = np.full(len(query), -np.inf)
-    similarity[rankable] = _similarities(asked, query[rankable], exemplars, exemplar[rankable])
-    starts = np.searchsorted(query[rankable], np.flatnonzero(asked.good))
+    similarity[rankable] = _similarities(queries, query[rankable], exemplars, exemplar[rankable])
+    starts = np.searchsorted(query[rankable], np.flatnonzero(queries.good))
     thresholds = np.split(similarity[rankable], starts[1:]) if len(starts) else []
-    counter = Counter(thresholds, asked.side.unit.shape[1], FLOAT64, product=product)
+    counter = Counter(thresholds, queries.side.unit.shape[1], product=product)
     rows = bad = 0
     for block in pool:
         rows += len(block.good)
         bad += len(block.good) - len(block.side.unit)
-        counter.add(asked.side, block.side, query_block=query_block)
-    above = np.where(asked.good[query], rows - bad, rows)
-    tied = np.where(asked.good[query], bad, 0)
+        counter.add(queries.side, block.side, query_block=query_block)
+    above = np.where(queries.good[query], rows - bad, rows)
+    tied = np.where(queries.good[query], bad, 0)
     above[rankable], tied[rankable] = counter.above, counter.tied
     return Counts(query, exemplar, _siblings_above(query, similarity), above, tied)
 
 
 def _similarities(
-    asked: Vectors, query: np.ndarray, exemplars: Vectors, exemplar: np.ndarray, pairs: int = 4096
+    queries: Vectors, query: np.ndarray, exemplars: Vectors, exemplar: np.ndarray, pairs: int = 4096
 ) -> np.ndarray:
-    """Exact similarities of pairs of good rows, numbered as in their matrix, (pairs,) float64."""
+    """Compute the exact similarities of pairs of good rows, numbered as in their matrix, (pairs,) float64."""
     found = np.empty(len(query))
-    ask, own = np.cumsum(asked.good) - 1, np.cumsum(exemplars.good) - 1
+    query_place, place = np.cumsum(queries.good) - 1, np.cumsum(exemplars.good) - 1
     for start in range(0, len(query), pairs):
         some = slice(start, start + pairs)
-        left, right = asked.side.points(ask[query[some]]), exemplars.side.points(own[exemplar[some]])
+        left = queries.side.points(query_place[query[some]])
+        right = exemplars.side.points(place[exemplar[some]])
         found[some] = np.einsum("ij,ij->i", left, right)
     return found
 
 
 def _siblings_above(query: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    """How many exemplars of the same query are more similar, (rows,); ties are settled by their order."""
+    """Count the exemplars of the same query that are more similar, (rows,); their order breaks ties."""
     order = np.lexsort((np.arange(len(query)), -similarity, query))
     first = np.searchsorted(query[order], query[order])
     found = np.empty(len(query), np.int64)
@@ -171,9 +177,9 @@ def system(
     ties: str = "half",
     categories: Sequence[str | None] | None = None,
 ) -> System:
-    """All queries of a test case with their metrics; `categories`, one a model, are carried along.
+    """Compute the metrics of all queries of a test case; `categories`, one per model, become labels.
 
-    The queries come in the order of the prompt kinds and, within each, of the file.
+    Queries are in the order of the prompt kinds and, within each, of the file.
     """
     if ties not in TIES:
         raise InputError(f"--ties: {ties!r}, expected one of {', '.join(TIES)}")
@@ -187,7 +193,7 @@ def system(
     query = np.concatenate(
         [counts.query + start for (_, counts), start in zip(counted, before, strict=False)]
     )
-    ranking: Ranking = placed(np.arange(before[-1]), query, **joined, ties=TIES[ties])
+    ranking: Ranking = positions_from_counts(np.arange(before[-1]), query, **joined, ties=ties)
     n = ranking.exemplars()
     values = per_query(ranking, sorted(set(recall_ks)))
     models = np.concatenate([queries.models for queries, _ in counted])
@@ -208,13 +214,15 @@ def system(
 
 
 def measure(one: System, *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows of the table `abc_metrics` but for its first columns: each prompt kind, whole and cut by
-    category and by number of exemplars."""
+    """Yield rows of the table `abc_metrics`, without its first columns.
+
+    Metrics are averaged for each prompt kind, over all models, by category and by number of exemplars.
+    """
     check_resamples(resamples)
     kinds = one.labels["prompt_kind"]
     for kind in dict.fromkeys(kinds.tolist()):
         members = np.flatnonzero(kinds == kind)
-        groups = [("all", "all", members), *cut(one, members)]
+        groups = [("all", "all", members), *split_into_strata(one, members)]
         for by, name, some in groups:
             for row in summarize(one, some, resamples=resamples, seed=seed):
                 yield {"prompt_kind": kind, "group_by": by, "group": name, **row}

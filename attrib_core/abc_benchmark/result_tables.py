@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from attrib_core.abc_benchmark.test_cases import Queries
-from attrib_core.attribution.metrics.measure import System
+from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.storage.schemas.registry import abc_per_query_schema
 
 SHORT = {

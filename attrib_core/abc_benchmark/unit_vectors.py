@@ -1,4 +1,4 @@
-"""Features as the ranking wants them: mapped, of unit length, roughly and exactly; bad rows told apart."""
+"""Prepare features for ranking: mapped, of unit length, with bad rows refused or marked."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 
 from attrib_core.abc_benchmark.feature_files import Block, Matrix
 from attrib_core.abc_benchmark.mapper_files import Head
-from attrib_core.attribution.ranking.float32_counts import Side
+from attrib_core.attribution.ranking.float32_counts import MixedPrecision
 from attrib_core.common.errors import InputError
 
 BAD_ROWS = ("refuse", "last")
 ROWS = 2048
-"""Rows that are made exact at once; bounds the memory of float64 copies."""
+"""Rows computed in float64 at once; bounds the memory of the copies."""
 SHORTEST, LONGEST = 2.0**-60, 2.0**60
 """Lengths between which scaling in float32 neither overflows nor loses digits."""
 BLOCK_BYTES = 1 << 26
 
 
 class Vectors(NamedTuple):
-    """Some rows of a matrix.
+    """Mapped unit vectors of some rows of a matrix.
 
-    good   (rows,) whether the row has a direction: finite, and not zero, after the mapper too
-    side   the good rows alone, in order
+    good   (rows,) bool, whether a row has a direction: finite and not zero, also after the mapper
+    side   the good rows only, in order
     """
 
     good: np.ndarray
-    side: Side
+    side: MixedPrecision
 
 
 def rows_at_once(dim: int) -> int:
-    """Rows of a block of 64 MB in float32, so that memory does not hang on the dimension."""
+    """Return the rows of a block of 64 MB in float32, so that memory does not depend on the dimension."""
     return max(256, min(1 << 15, BLOCK_BYTES // (4 * dim)))
 
 
@@ -41,11 +41,11 @@ REMEDY = "; with --bad-rows last such rows are ranked last"
 
 
 def prepare(block: Block, head: Head, where: str, bad_rows: str, remedy: str = REMEDY) -> Vectors:
-    """Map the rows of a block and bring them to unit length.
+    """Map the rows of a block and normalise them to unit length.
 
     bad_rows  'refuse': InputError, naming the first row that is not finite or has no length;
-              'last': such rows are told by `good`
-    remedy    end of the message of that error
+              'last': such rows are marked in `good`
+    remedy    end of that error's message
     """
     raw = block.vectors
     lengths = np.empty(len(raw))
@@ -64,11 +64,11 @@ def prepare(block: Block, head: Head, where: str, bad_rows: str, remedy: str = R
         raw, lengths = raw[good], lengths[good]
         mapped = None if mapped is None else mapped[good]
     unit = _scaled(raw, lengths) if mapped is None else mapped
-    return Vectors(good, Side(unit, _points(raw, head)))
+    return Vectors(good, MixedPrecision(unit, _points(raw, head)))
 
 
 def _scaled(raw: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """raw / length in float32; in float64 first where the factor would leave float32."""
+    """Return raw / length in float32, computed in float64 where the factor is outside float32's range."""
     if len(lengths) and lengths.min() > SHORTEST and lengths.max() < LONGEST:
         scaled: np.ndarray = raw * (1.0 / lengths).astype(np.float32)[:, None]
         return scaled
@@ -76,7 +76,7 @@ def _scaled(raw: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _points(raw: np.ndarray, head: Head) -> Callable[[np.ndarray], np.ndarray]:
-    """Unit vectors in float64 of the rows asked for."""
+    """Return a function that computes the unit vectors of given rows in float64."""
 
     def points(rows: np.ndarray) -> np.ndarray:
         mapped = head(raw[rows])
@@ -87,14 +87,14 @@ def _points(raw: np.ndarray, head: Head) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def read_all(matrix: Matrix, head: Head, bad_rows: str, remedy: str = REMEDY) -> Vectors:
-    """A matrix that fits in memory, whole."""
+    """Prepare all rows of a matrix, which must fit in memory."""
     return read_rows(matrix, head, bad_rows, 0, matrix.rows, remedy)
 
 
 def read_rows(
     matrix: Matrix, head: Head, bad_rows: str, start: int, stop: int, remedy: str = REMEDY
 ) -> Vectors:
-    """Rows start to stop - 1 of a matrix, read through its blocks."""
+    """Prepare rows start to stop - 1 of a matrix, read through its blocks."""
     step = rows_at_once(matrix.dim)
     kept, names = [], []
     for block in matrix.blocks(step):
@@ -102,8 +102,8 @@ def read_rows(
         if first < last:
             kept.append(block.vectors[first:last])
             names += list(block.names[first:last]) if block.names is not None else []
-    whole = np.concatenate(kept) if len(kept) > 1 else kept[0]
-    return prepare(Block(start, whole, names or None), head, matrix.where, bad_rows, remedy)
+    vectors = np.concatenate(kept) if len(kept) > 1 else kept[0]
+    return prepare(Block(start, vectors, names or None), head, matrix.where, bad_rows, remedy)
 
 
 def _complaint(block: Block, row: int, lengths: np.ndarray, where: str) -> str:

@@ -97,7 +97,9 @@ class Metrics(Section):
     recall_ks: list[Positive] = key([5, 10, 100], "cut-offs of recall and success", min_length=1)
     bootstrap: int = key(1000, "resamplings of models behind the 95 % intervals", ge=10)
     ties: Literal["half", "above", "below"] = key(
-        "half", "how equally similar distractors count: half of them above, none, or all"
+        "half",
+        "how distractors that tie with an exemplar count: half of them as ranked above it; all above"
+        " (pessimistic); all below (optimistic)",
     )
     alike: list[list[str]] = key(
         [

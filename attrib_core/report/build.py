@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core.attribution.metrics import best_features, metrics_table
-from attrib_core.attribution.metrics.metrics_table import KINDS, SPLITS, UNTUNED, Row
+from attrib_core.attribution.metrics.metrics_table import Row
+from attrib_core.common.constants import KINDS, SPLITS, UNTUNED
 from attrib_core.common.errors import InputError
 from attrib_core.report import formatting, page, run_results
 from attrib_core.report.claims import findings
@@ -72,15 +73,15 @@ def build(
     missing, unreadable or at odds with another.
     """
     metrics = metrics_table.read_metrics(files.metrics, encoders, mappers)
-    comparisons = metrics_table.measured(stored.read(files.comparisons, "comparisons"))
-    matched = metrics_table.measured(stored.read(files.matched, "matched"))
-    strata = metrics_table.measured(stored.read(files.strata, "strata"))
-    calibration = metrics_table.measured(stored.read_parts(files.calibration, "calibration"))
-    reliability = metrics_table.measured(stored.read_parts(files.reliability, "reliability"))
+    comparisons = metrics_table.nan_to_none(stored.read(files.comparisons, "comparisons"))
+    matched = metrics_table.nan_to_none(stored.read(files.matched, "matched"))
+    strata = metrics_table.nan_to_none(stored.read(files.strata, "strata"))
+    calibration = metrics_table.nan_to_none(stored.read_parts(files.calibration, "calibration"))
+    reliability = metrics_table.nan_to_none(stored.read_parts(files.reliability, "reliability"))
     facts = run_results.read_facts(files)
-    best = {kind: best_features.best(metrics, kind) for kind in metrics.kinds}
+    best = {kind: best_features.best_on_validation(metrics, kind) for kind in metrics.kinds}
     soft_scores = {
-        kind: _table_of(files.soft_scores, encoder, metrics.real(mapper, kind))
+        kind: _table_of(files.soft_scores, encoder, metrics.resolve(mapper, kind))
         for kind, (encoder, mapper) in best.items()
     }
     shown = gallery.build(
@@ -91,7 +92,7 @@ def build(
         retrievals=retrievals,
     )
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
-    choices = mapper_selection.read(files.curves, files.choices, encoders, metrics.heads)
+    choices = mapper_selection.read(files.curves, files.choices, encoders, metrics.trained_mappers)
     forms = influence.forms(calibration)
     drawn = panels.draw(metrics, measured, influence.panels(reliability), choices)
     kept = feature_choice.kept(
@@ -108,9 +109,9 @@ def build(
     )
     stages = timings.stage_times(benchmarks, jobs)
     context = dict(
-        run=run, seed=seed, facts=facts, encoders=list(encoders), heads=list(metrics.heads),
+        run=run, seed=seed, facts=facts, encoders=list(encoders), heads=list(metrics.trained_mappers),
         looks=[UNTUNED, *metrics.tuned], tuned_means=feature_choice.meaning(metrics),
-        head_names=feature_choice.names(metrics.heads),
+        head_names=feature_choice.names(metrics.trained_mappers),
         columns=tables.columns(metrics), versions=timings.versions(), base_model=_base_model(facts, sections),
         kinds=_kinds(facts), splits=SPLITS, split_table=_split_table(facts), settings=_settings(sections),
         claims=found_claims, kept=[f"{kind} sets with {encoder} features" for encoder, kind in kept],
@@ -206,6 +207,6 @@ def _indices(paths: Iterable[Path]) -> list[Row]:
     names = ("factory", "rows", "queries", "k", "recall_at_k")
     rows = []
     for path in paths:
-        found = metrics_table.read_json(path)
+        found = stored.read_json(path)
         rows.append({name: found[name] for name in names} | dict(encoder=path.parent.name, mapper=path.stem))
     return rows

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from attrib_core.attribution.metrics.metrics_table import Row, read_json
+from attrib_core.attribution.metrics.metrics_table import Row
 from attrib_core.common.errors import InputError
 from attrib_core.report.sections.timings import ModelCost, model_costs
 from attrib_core.storage import tables
@@ -120,7 +120,7 @@ def read_facts(files: RunFiles) -> Facts:
         model_seconds=sum(row["seconds"] for row in models) / len(models),
         model_costs=model_costs(models),
         modifier_token=models[0]["modifier_token"],
-        base=read_json(files.base_model),
+        base=tables.read_json(files.base_model),
     )
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "from_rows",
     "iterate",
     "read",
+    "read_json",
     "read_parts",
     "rows_at",
     "schema",
@@ -190,3 +191,11 @@ def embedding_table(ids: Sequence[str], embeddings: np.ndarray) -> pa.Table:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all."""
     atomic.write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; InputError where it is missing or not valid JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:  # not UTF-8, or not JSON
+        raise InputError(f"{path}: not a readable JSON file: {error}") from None

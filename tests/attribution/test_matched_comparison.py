@@ -13,8 +13,9 @@ import pytest
 
 from attrib_core.abc_benchmark import compare
 from attrib_core.attribution.metrics import measure
-from attrib_core.attribution.metrics.matched_comparison import Models, difference
-from attrib_core.attribution.metrics.strata import sizes
+from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
+from attrib_core.attribution.metrics.query_groups import System
+from attrib_core.attribution.metrics.strata import size_groups
 from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
@@ -23,7 +24,7 @@ from tests.abc_benchmark.test_evaluate import run
 from tests.attribution.test_metrics import world_of_systems
 
 
-def systems(gain: float = 0.1) -> list[measure.System]:
+def systems(gain: float = 0.1) -> list[System]:
     named, exemplars = world_of_systems(gain)
     categories = [
         ("bird", "tool", "fruit", "bird")[int(name[1:]) % 4]
@@ -54,7 +55,7 @@ def test_strata_average_their_own_queries() -> None:
 
 
 def test_numbers_of_exemplars_fall_into_one_group_each() -> None:
-    found = sizes(np.array([1, 2, 4, 5, 8, 9, 16, 17, 32, 33, 67, 1000]))
+    found = size_groups(np.array([1, 2, 4, 5, 8, 9, 16, 17, 32, 33, 67, 1000]))
     assert found.tolist() == [
         "1",
         "2-4",
@@ -80,7 +81,7 @@ def models(values: list[float], strata: list[str], name: str) -> Models:
 def test_a_matched_difference_is_the_weighted_mean_over_strata() -> None:
     ours = models([1.0, 3.0, 5.0, 100.0], ["a", "a", "b", "only ours"], "o")
     theirs = models([0.0, 4.0, 4.0, 7.0, -50.0], ["a", "b", "b", "b", "only theirs"], "t")
-    found = difference(ours, theirs, resamples=50, seed=1)
+    found = matched_difference(ours, theirs, resamples=50, seed=1)
     assert found is not None
     weights = {"a": 2 * 1 / 3, "b": 1 * 3 / 4}
     total = sum(weights.values())
@@ -88,8 +89,8 @@ def test_a_matched_difference_is_the_weighted_mean_over_strata() -> None:
     assert found.theirs == pytest.approx((weights["a"] * 0 + weights["b"] * 5) / total)
     assert (found.n_ours, found.n_theirs, found.n_strata) == (3, 4, 2)
     assert found.ci_low <= found.ours - found.theirs <= found.ci_high
-    assert difference(ours, models([1.0], ["c"], "t"), resamples=5, seed=1) is None
-    one = difference(models([1.0], ["a"], "o"), theirs, resamples=5, seed=1)
+    assert matched_difference(ours, models([1.0], ["c"], "t"), resamples=5, seed=1) is None
+    one = matched_difference(models([1.0], ["a"], "o"), theirs, resamples=5, seed=1)
     assert one is not None and np.isnan(one.ci_low) and np.isnan(one.p_value)
 
 
@@ -103,7 +104,7 @@ def test_matching_takes_away_a_difference_of_composition() -> None:
             strata = ["easy"] * easy + ["hard"] * (60 - easy)
             values = [rng.normal(0.8 if stratum == "easy" else 0.3, 0.1) for stratum in strata]
             sides.append(models(values, strata, name))
-        found = difference(*sides, resamples=300, seed=trial)
+        found = matched_difference(*sides, resamples=300, seed=trial)
         assert found is not None
         covered += found.ci_low <= 0 <= found.ci_high
         apparent += sides[0].values.mean() - sides[1].values.mean() > 0.15

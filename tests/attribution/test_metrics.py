@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score
 
-from attrib_core.attribution.metrics import bootstrap, ceiling_and_chance, measure
+from attrib_core.attribution.metrics import bootstrap, ceiling_and_chance, measure, per_query
+from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
@@ -68,14 +69,14 @@ def sorted_out(scores: np.ndarray, own: np.ndarray, ties: str) -> np.ndarray:
     """The full ranking, written out: True where an exemplar stands; tied distractors below or above."""
     everything = np.concatenate([scores, own])
     exemplar = np.arange(len(everything)) >= len(scores)
-    return exemplar[np.lexsort((exemplar if ties == "worst" else ~exemplar, -everything))]
+    return exemplar[np.lexsort((exemplar if ties == "above" else ~exemplar, -everything))]
 
 
 @pytest.mark.parametrize("levels", [None, 7, 40, 1])
-@pytest.mark.parametrize("ties", ["best", "worst"])
+@pytest.mark.parametrize("ties", ["above", "below"])
 def test_every_metric_equals_that_of_the_written_out_ranking(levels: int | None, ties: str) -> None:
     cases = random_cases(1, levels=levels)
-    found = measure.per_query(measure.positions(ranks_of(cases), ties), KS)
+    found = per_query.per_query(per_query.positions(ranks_of(cases), ties), KS)
     for number, (scores, own) in enumerate(cases):
         hits = sorted_out(scores, own, ties)
         places = np.flatnonzero(hits) + 1
@@ -92,7 +93,7 @@ def test_every_metric_equals_that_of_the_written_out_ranking(levels: int | None,
 
 def test_average_precision_equals_scikit_learn_where_nothing_is_tied() -> None:
     cases = random_cases(2, levels=None)
-    found = measure.per_query(measure.positions(ranks_of(cases)), KS)["mean_average_precision", None]
+    found = per_query.per_query(per_query.positions(ranks_of(cases)), KS)["mean_average_precision", None]
     for value, (scores, own) in zip(found, cases, strict=True):
         truth = np.repeat([0, 1], [len(scores), len(own)])
         assert value == pytest.approx(
@@ -101,11 +102,11 @@ def test_average_precision_equals_scikit_learn_where_nothing_is_tied() -> None:
 
 
 def test_a_tie_counts_as_half() -> None:
-    ranking = measure.positions(ranks_of([(np.array([0.9, 0.5, 0.5, 0.1]), np.array([0.5]))]))
+    ranking = per_query.positions(ranks_of([(np.array([0.9, 0.5, 0.5, 0.1]), np.array([0.5]))]))
     assert ranking.position.tolist() == [3.0]  # above it one and half of two
     cases = random_cases(3, levels=9)
     best, half, worst = (
-        measure.positions(ranks_of(cases), ties).position for ties in ("best", "half", "worst")
+        per_query.positions(ranks_of(cases), ties).position for ties in ("below", "half", "above")
     )
     np.testing.assert_allclose(half, (best + worst) / 2)
     assert (worst > best).sum() > 50
@@ -114,24 +115,24 @@ def test_a_tie_counts_as_half() -> None:
 def test_positions_follow_the_rows_whatever_their_order() -> None:
     table = ranks_of(random_cases(4, levels=9))
     order = np.random.default_rng(0).permutation(len(table))
-    straight, mixed = measure.positions(table), measure.positions(table.take(order))
+    straight, mixed = per_query.positions(table), per_query.positions(table.take(order))
     assert np.array_equal(mixed.position, straight.position[order])
     assert np.array_equal(mixed.queries, straight.queries)
 
 
 def test_recall_curve_is_the_mean_recall() -> None:
     table = ranks_of(random_cases(5, levels=20))
-    curve = measure.recall_curve(table, KS)
-    values = measure.per_query(measure.positions(table), KS)
+    curve = per_query.recall_curve(table, KS)
+    values = per_query.per_query(per_query.positions(table), KS)
     np.testing.assert_allclose(curve, [values["recall_at_k", k].mean() for k in KS])
-    assert measure.recall_curve(table, [10**6])[0] == pytest.approx(1.0)
+    assert per_query.recall_curve(table, [10**6])[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("n", "distractors"), [(1, 1), (1, 40), (3, 6), (12, 200), (67, 33)])
 def test_chance_equals_simulated_random_rankings(n: int, distractors: int) -> None:
     generator = hashing.generator("chance", n, distractors)
     cases = [(generator.random(distractors), generator.random(n)) for _ in range(400)]
-    values = measure.per_query(measure.positions(ranks_of(cases)), KS)
+    values = per_query.per_query(per_query.positions(ranks_of(cases)), KS)
     ns, candidates = np.array([n]), np.array([n + distractors])
     for key, expected in ceiling_and_chance.chances(list(values), ns, candidates).items():
         error = values[key].std() / np.sqrt(len(cases))
@@ -156,7 +157,7 @@ def test_chance_is_exact_where_every_ranking_can_be_listed() -> None:
 
 def test_ceilings_are_reached_by_the_perfect_ranking() -> None:
     cases = [(np.zeros(50), np.full(n, 1.0) + np.arange(n)) for n in (1, 4, 12, 67)]
-    values = measure.per_query(measure.positions(ranks_of(cases)), KS)
+    values = per_query.per_query(per_query.positions(ranks_of(cases)), KS)
     ceilings = ceiling_and_chance.ceilings(list(values), np.array([1, 4, 12, 67]))
     for key, value in values.items():
         np.testing.assert_allclose(value, ceilings[key])
@@ -258,7 +259,7 @@ def world_of_systems(gain: float) -> tuple[list[tuple[str, pa.Table]], pa.Table]
     return named, pa.Table.from_pylist(exemplars)
 
 
-def measured(gain: float, **options: Any) -> list[measure.System]:
+def measured(gain: float, **options: Any) -> list[System]:
     named, exemplars = world_of_systems(gain)
     return measure.systems(named, exemplars, recall_ks=[5, 10], **options)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from attrib_core.attribution.ranking import embedding_stream, fixed_point, rank
-from attrib_core.attribution.ranking.accumulator import Tally
+from attrib_core.attribution.ranking.accumulator import RankAccumulator
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads import heads
 from tests.attribution.ranking_fixtures import World, ranked, unit, world, write_parts
@@ -167,7 +167,9 @@ def test_rounding_moves_a_similarity_by_less_than_a_tie() -> None:
 
 
 def test_similarities_past_one_fall_in_the_last_bin() -> None:
-    place, _ = fixed_point.places(np.array([-1.000001, -1.0, 0.0, 1.0, 1.000001]) * fixed_point.ONE, 8)
+    place, _ = fixed_point.histogram_bins(
+        np.array([-1.000001, -1.0, 0.0, 1.0, 1.000001]) * fixed_point.ONE, 8
+    )
     assert place.tolist() == [0, 0, 4, 7, 7]
 
 
@@ -181,27 +183,27 @@ def test_top_of_equal_candidates_goes_by_name(tmp_path: Path) -> None:
 
 def test_a_tie_is_a_difference_of_at_most_two_to_the_minus_23() -> None:
     for exemplars in ([0.5], [0.5, 0.25, 0.125]):  # one or two are counted on all candidates, more on some
-        tally = Tally([np.array(exemplars) * fixed_point.ONE], top_k=2, bins=4)
+        accumulator = RankAccumulator([np.array(exemplars) * fixed_point.ONE], top_k=2, bins=4)
         steps = np.array([-TIE - 1, -TIE, 0, TIE, TIE + 1, 2 * TIE])
-        tally.add(
+        accumulator.add(
             0,
             exemplars[-1] * fixed_point.ONE + steps[None, :].astype(np.float64),
             np.array(list("abcdef"), object),
         )
-        assert (tally.above[-1], tally.tied[-1]) == (2, 3)
+        assert (accumulator.above[-1], accumulator.tied[-1]) == (2, 3)
 
 
 def test_an_equal_candidate_of_a_later_block_enters_by_name() -> None:
-    tally = Tally([np.zeros(1)], top_k=2, bins=4)
+    accumulator = RankAccumulator([np.zeros(1)], top_k=2, bins=4)
     for names in (["m", "n"], ["z", "a"], ["b", "y"]):
-        tally.add(0, np.full((1, 2), 0.5 * fixed_point.ONE), np.array(names, object))
-    assert tally.top(0)[1] == ["a", "b"]
-    assert tally.rest(0)[0].tolist() == [0, 0, 0, 4]
+        accumulator.add(0, np.full((1, 2), 0.5 * fixed_point.ONE), np.array(names, object))
+    assert accumulator.top(0)[1] == ["a", "b"]
+    assert accumulator.rest(0)[0].tolist() == [0, 0, 0, 4]
 
 
 def test_regroup_keeps_rows_and_order() -> None:
     blocks = [
-        embedding_stream.Block([f"{i}-{j}" for j in range(n)], np.full((n, 2), i))
+        embedding_stream.EmbeddingBlock([f"{i}-{j}" for j in range(n)], np.full((n, 2), i))
         for i, n in enumerate([3, 1, 8, 2])
     ]
     groups = list(embedding_stream.regroup(iter(blocks), 4))

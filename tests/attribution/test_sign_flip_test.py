@@ -55,7 +55,7 @@ def test_it_is_right_for_few_models_too(models: int) -> None:
 def test_random_signs_come_near_all_and_hang_on_names_and_seed() -> None:
     models = sign_flip_test.EXACT + 3
     differences = np.random.default_rng(5).normal(0.3, 1.0, models)
-    sums = np.abs(sign_flip_test._all(models) @ differences)
+    sums = np.abs(sign_flip_test._all_signs(models) @ differences)
     exact = np.mean(sums >= abs(differences.sum()) - 1e-9)
     found = [
         sign_flip_test.p_value(differences, names(models), times=20_000, seed=seed) for seed in (1, 1, 2)
@@ -68,7 +68,7 @@ def test_contributions_sum_to_the_difference_of_means_and_medians_are_each_model
     generator = np.random.default_rng(7)
     our_sets, their_sets = np.repeat(np.arange(4), [1, 5, 2, 3]), np.repeat(np.arange(4), 2)
     ours, theirs = generator.random(11), generator.random(8)
-    added = sign_flip_test.contributions(ours, our_sets, theirs, their_sets, 4)
+    added = sign_flip_test.mean_contributions(ours, our_sets, theirs, their_sets, 4)
     assert added.sum() == pytest.approx(ours.mean() - theirs.mean())
-    medians = sign_flip_test.of_medians(ours, our_sets, theirs, their_sets, 4)
+    medians = sign_flip_test.median_differences(ours, our_sets, theirs, their_sets, 4)
     assert medians[1] == pytest.approx(np.median(ours[1:6]) - np.median(theirs[2:4]))

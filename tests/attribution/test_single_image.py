@@ -31,7 +31,7 @@ Made = tuple[Path, str, Path]
 
 def record(run: Path, rule: str, wildcards: dict[str, str], params: dict[str, Any]) -> None:
     content = dict(rule=rule, wildcards=wildcards, params=params, inputs=[], outputs={})
-    tables.write_json(job_records.place(run, rule, wildcards), content)
+    tables.write_json(job_records.record_path(run, rule, wildcards), content)
 
 
 @pytest.fixture(scope="module")

@@ -302,7 +302,9 @@ def test_features_are_chosen_on_the_validation_split_alone() -> None:
         row(**mean, encoder="a", split="test", value=0.1),
         row(**mean, encoder="b", split="test", value=0.9),
     ]
-    assert best_features.best(metrics_table.Metrics(tuple(rows), ("b", "a"), ("untuned",)), "object") == (
+    assert best_features.best_on_validation(
+        metrics_table.Metrics(tuple(rows), ("b", "a"), ("untuned",)), "object"
+    ) == (
         "a",
         "untuned",
     )
@@ -317,7 +319,9 @@ def test_features_that_read_the_prompt_alone_do_not_lead() -> None:
         row(**mean, encoder="pixel", value=0.1, condition="control"),
     ]
     assert (
-        best_features.best(metrics_table.Metrics(tuple(rows), ("words", "pixel"), ("untuned",)), "object")[0]
+        best_features.best_on_validation(
+            metrics_table.Metrics(tuple(rows), ("words", "pixel"), ("untuned",)), "object"
+        )[0]
         == "pixel"
     )
 
@@ -347,12 +351,12 @@ def test_the_mapper_of_a_kind_is_its_own_then_the_one_for_both() -> None:
         (names[:1], (None, None)),
     ):
         known = run(*mappers)
-        assert (known.head("object"), known.head("style")) == heads
+        assert (known.mapper_for("object"), known.mapper_for("style")) == heads
         assert known.tuned == (("tuned",) if len(mappers) > 1 else ())
         for kind, head in zip(("object", "style"), heads, strict=True):
             expected = head and 0.1 * names.index(head) + 0.01 * (kind == "style")
             assert value(known, kind) == expected
-            assert best_features.best(known, kind) == ("e", "tuned" if head else "untuned")
+            assert best_features.best_on_validation(known, kind) == ("e", "tuned" if head else "untuned")
     assert feature_choice.calibrators(run(*names)) == [
         ("e", "linear-object", ["object"]),
         ("e", "linear-style", ["style"]),

@@ -132,9 +132,9 @@ def test_the_headline_table_holds_the_measured_values(run: Path, report: build.R
 
 
 def test_matched_and_strata_are_those_of_the_tables(run: Path, report: build.Report) -> None:
-    matched = metrics_table.measured(pq.read_table(run / "matched.parquet"))
+    matched = metrics_table.nan_to_none(pq.read_table(run / "matched.parquet"))
     assert matched and report.tables["matched.csv"] == matched
-    strata = metrics_table.measured(pq.read_table(run / "strata.parquet"))
+    strata = metrics_table.nan_to_none(pq.read_table(run / "strata.parquet"))
     assert report.tables["strata.csv"] == [row for row in strata if row["split"] == "test"] != []
     section = report.html.partition("Unseen against seen, within like categories")[2].partition("</section>")[
         0
@@ -206,7 +206,7 @@ def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
     known = metrics_table.read_metrics(run / "metrics.parquet", ENCODERS, MAPPERS)
     best = {}
     for kind in ("object", "style"):
-        encoder, mapper = best_features.best(known, kind)
+        encoder, mapper = best_features.best_on_validation(known, kind)
         best[kind] = (encoder, f"linear-{kind}" if mapper == "tuned" else "untuned")
     assert any(mapper != "untuned" for _, mapper in best.values())
     shown = report.tables["gallery.csv"]
@@ -223,10 +223,10 @@ def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
 
 def test_the_choice_does_not_hang_on_order_or_on_others() -> None:
     names = [f"set-{number}" for number in range(40)]
-    chosen = report_sample.by_seed(names, 5, 7, "object")
-    assert report_sample.by_seed(reversed(names), 5, 7, "object") == chosen
-    assert report_sample.by_seed(names, 3, 7, "object") == chosen[:3]
-    assert report_sample.by_seed([name for name in names if name in chosen], 5, 7, "object") == chosen
+    chosen = report_sample.choose_by_seed(names, 5, 7, "object")
+    assert report_sample.choose_by_seed(reversed(names), 5, 7, "object") == chosen
+    assert report_sample.choose_by_seed(names, 3, 7, "object") == chosen[:3]
+    assert report_sample.choose_by_seed([name for name in names if name in chosen], 5, 7, "object") == chosen
 
 
 def test_a_image_that_is_nowhere_is_named(run: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Stage `measure`: Recall@K and average precision from ranks, with intervals, ceilings and chance."""
+"""Stage `measure`: recall at k and average precision from ranks, with intervals, ceilings and chance."""

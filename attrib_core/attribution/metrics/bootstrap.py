@@ -1,8 +1,8 @@
-"""Intervals by the bootstrap over models: queries of one customized model are not independent.
+"""Bootstrap over models, since the queries of one customized model are not independent.
 
 A resample draws as many exemplar sets as there are, with replacement, and takes all queries of each.
-Which sets a resample holds depends on the run's seed and the names of the sets alone, so that two
-systems measured on the same sets are compared on the same resamples.
+Which sets a resample holds depends on the run's seed and the names of the sets alone, so two systems
+measured on the same sets are compared on the same resamples.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import numpy as np
 
 from attrib_core.common import hashing
 
-_ELEMENTS = 1 << 24  # of the largest temporary array of a weighted median
+_ELEMENTS = 1 << 24  # of the largest temporary array of `medians`
 
 
 class Sample(NamedTuple):
-    """One value per query, and which exemplar set (0, 1, ...) the query belongs to."""
+    """One value per query, and the index of its exemplar set."""
 
     values: np.ndarray
     sets: np.ndarray
 
 
 def resamples(names: list[str], times: int, seed: int, *, salt: str = "") -> np.ndarray:
-    """How often each exemplar set was drawn in each resample, (times, sets) int64.
+    """Draw how often each exemplar set is in each resample, (times, sets) int64.
 
-    `names` are the sets in sorted order; the counts of a resample sum to their number. Another `salt`
-    draws otherwise.
+    `names` are the sets in sorted order; the counts of a resample sum to their number. Another `salt` gives
+    independent draws.
     """
     generator = hashing.generator(seed, f"bootstrap over models{salt}", names)
     return generator.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=times)
 
 
 def means(sample: Sample, draws: np.ndarray) -> np.ndarray:
-    """Mean over the queries of each resample, (times,)."""
+    """Compute the mean over the queries of each resample, (times,)."""
     sets = draws.shape[1]
     sums = np.bincount(sample.sets, weights=sample.values, minlength=sets)
     counts = np.bincount(sample.sets, minlength=sets)
@@ -43,7 +43,7 @@ def means(sample: Sample, draws: np.ndarray) -> np.ndarray:
 
 
 def medians(sample: Sample, draws: np.ndarray) -> np.ndarray:
-    """Median over the queries of each resample, (times,); the middle of the two middle ones if even."""
+    """Compute the median over the queries of each resample, (times,)."""
     order = np.argsort(sample.values, kind="stable")
     values, sets = sample.values[order], sample.sets[order]
     found = np.empty(len(draws))
@@ -58,16 +58,16 @@ def medians(sample: Sample, draws: np.ndarray) -> np.ndarray:
 
 
 def interval(statistics: np.ndarray) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of a statistic over the resamples."""
+    """Compute the 2.5th and 97.5th percentile of a statistic over the resamples."""
     low, high = np.quantile(statistics, [0.025, 0.975])
     return float(low), float(high)
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of "no difference" from the differences over the resamples.
+    """Compute the two-sided p-value of "no difference" from the differences over the resamples.
 
     Twice the share of resamples on the rarer side of zero, those at zero counted on both; one is added
-    to count and total, so that it never is 0: the smallest value is 2 / (resamples + 1).
+    to count and total, so that p is never 0: the smallest value is 2 / (resamples + 1).
     """
     rarer = int(min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0)))
     return min(1.0, 2.0 * (rarer + 1) / (len(differences) + 1))

@@ -1,7 +1,7 @@
-"""The best value that any ranking can reach, and what a random one is expected to reach.
+"""Ceiling of each metric (the value of a perfect ranking) and chance (the expected value of a random one).
 
-n exemplars and N distractors make M = n + N candidates. In a random ranking every order of them is
-equally likely. All functions take arrays (queries,) of n and of M and give one value per query.
+n exemplars and N distractors are M = n + N candidates. In a random ranking every order of them is equally
+likely. All functions take arrays (queries,) of n and of M.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ Key = tuple[str, int | None]
 
 
 def ceilings(keys: list[Key], n: np.ndarray) -> dict[Key, np.ndarray]:
-    """Per query and metric the best possible value: all n exemplars in front.
+    """Compute the best possible value of each metric and query: all n exemplars rank first.
 
-    Recall at k cannot pass min(k, n) / n; the others reach 1 (for a rank that is the best, too).
+    Recall at k is at most min(k, n) / n; the others reach 1, which is also the best rank.
     """
     ones = np.ones(len(n))
     return {key: np.minimum(key[1] or 1, n) / n if key[0] == "recall_at_k" else ones for key in keys}
 
 
 def chances(keys: list[Key], n: np.ndarray, candidates: np.ndarray) -> dict[Key, np.ndarray]:
-    """Per query and metric the expected value of a random ranking; for median_rank see `median_rank`."""
+    """Compute the expected value of each metric in a random ranking, all but that of `median_rank`."""
     values: dict[Key, np.ndarray] = {}
     for name, k in keys:
         if name == "mean_average_precision":
@@ -36,7 +36,7 @@ def chances(keys: list[Key], n: np.ndarray, candidates: np.ndarray) -> dict[Key,
 
 
 def average_precision(n: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Expected average precision of a random ranking, (H_M + (n - 1) / (M - 1) (M - H_M)) / M.
+    """Compute the expected average precision of a random ranking, (H_M + (n - 1) / (M - 1) (M - H_M)) / M.
 
     AP is the mean over exemplars of the precision at their position, so the sum over positions p of
     P(exemplar at p) E[precision at p | exemplar at p] / n. The probability is n / M. Given an exemplar
@@ -52,7 +52,7 @@ def average_precision(n: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def none_within(k: int, n: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Probability that no exemplar is among the first k: C(M - k, n) / C(M, n).
+    """Compute the probability that no exemplar is among the first k: C(M - k, n) / C(M, n).
 
     Placed one after the other, exemplar i (from 0) avoids the first k with probability
     (M - k - i) / (M - i), given that those before it did.
@@ -65,9 +65,9 @@ def none_within(k: int, n: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def median_rank(n: np.ndarray, candidates: np.ndarray) -> float:
-    """Median position of the best exemplar where every query is ranked at random.
+    """Compute the median rank of the best exemplar where every query is ranked at random.
 
-    The smallest r for which the queries' mean of P(best exemplar within r) reaches one half.
+    The smallest r for which the mean over queries of P(best exemplar within r) reaches one half.
     """
     pairs, counts = np.unique(np.stack([n, candidates]), axis=1, return_counts=True)
     low, high = 1, int(candidates.max())

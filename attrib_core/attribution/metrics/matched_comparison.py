@@ -1,10 +1,10 @@
-"""Two groups of different models compared as if they showed the same things.
+"""Compare two groups of different models, stratified by category.
 
-Seen and unseen classes of the published benchmark are no matched pair: most unseen ones are animals,
+Seen and unseen classes of the published benchmark differ in composition: most unseen ones are animals,
 which are easier or harder than vehicles whether they were seen or not. So models are compared within
-strata (their coarse category), and the strata that have models of both groups are averaged with
-weights that both groups share: n m / (n + m) for n and m models, which gives most weight to where
-the comparison is most precise.
+strata (their coarse category), and the strata that have models of both groups are averaged with the same
+weights for both groups: n m / (n + m) for n and m models, which gives most weight to the strata where the
+comparison is most precise.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 from attrib_core.attribution.metrics import bootstrap
 from attrib_core.attribution.metrics.query_groups import System
-from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, of_sets
+from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, set_indices
 
 
 class Models(NamedTuple):
-    """One value a model (its queries averaged), its name and its stratum, each (models,)."""
+    """Models with one value each (the mean over its queries), names and strata, each (models,)."""
 
     names: np.ndarray
     values: np.ndarray
@@ -28,7 +28,7 @@ class Models(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Two groups over the strata that both have; interval and p-value of the difference ours - theirs."""
+    """Means of two groups over the strata that both have, with interval and p-value of ours - theirs."""
 
     ours: float
     theirs: float
@@ -43,10 +43,10 @@ class Difference(NamedTuple):
 def matched(
     measured: Sequence[System], *, resamples: int, seed: int, alike: Sequence[Sequence[str]] = ()
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the table `matched`: unseen against seen categories, within like categories.
+    """Compute the rows of the table `matched`: unseen with seen categories, within strata.
 
-    alike  groups of categories that are strata together; any other is one by itself. Where a category is
-           either seen or unseen, only categories that are alike can be matched
+    alike  groups of categories that form one stratum each; any other category is a stratum of its own.
+           A category is either seen or unseen, so only groups of several categories can be matched
 
     Nothing is yielded where no stratum has models of both; median_rank, which is no mean, is left out.
     """
@@ -63,8 +63,10 @@ def matched(
             labels = group._asdict()
             del labels["seen"]
             for key in one.values:
-                sides = [of_models(one, key, some, strata) for some in (members, seen)]
-                found = difference(*sides, resamples=resamples, seed=seed) if key[0] != MEDIAN else None
+                sides = [model_means(one, key, some, strata) for some in (members, seen)]
+                found = (
+                    matched_difference(*sides, resamples=resamples, seed=seed) if key[0] != MEDIAN else None
+                )
                 if found is not None:
                     yield {
                         "encoder": one.encoder, "mapper": one.mapper, **labels, "metric": key[0], "k": key[1],
@@ -75,21 +77,21 @@ def matched(
                     }  # fmt: skip
 
 
-def of_models(
+def model_means(
     one: System, key: tuple[str, int | None], members: np.ndarray, strata: Mapping[str, str]
 ) -> Models:
-    """A metric's mean over the given queries of each model, with the stratum of its category."""
-    sets, names = of_sets(one, members)
+    """Average a metric over the given queries of each model, with the stratum of its category."""
+    sets, names = set_indices(one, members)
     values = np.bincount(sets, weights=one.values[key][members]) / np.bincount(sets)
     first = np.unique(sets, return_index=True)[1]
     categories = one.labels["category"][members][first].tolist()
     return Models(np.array(names), values, np.array([strata.get(name, name) for name in categories]))
 
 
-def difference(ours: Models, theirs: Models, *, resamples: int, seed: int) -> Difference | None:
+def matched_difference(ours: Models, theirs: Models, *, resamples: int, seed: int) -> Difference | None:
     """Compare two groups of models; None where no stratum has models of both.
 
-    A resample draws models of each group anew; a stratum that it leaves without models of either is
+    A resample draws models of each group with replacement; a stratum without models of either group is left
     out of that resample, and the others keep their weights.
     """
     shared = np.intersect1d(ours.strata, theirs.strata)

@@ -1,9 +1,9 @@
-"""Metrics of attribution from the counts that ranking left: no similarity is looked at again.
+"""Measure retrieval and compare systems, from the counts of the tables `ranks` alone.
 
 A value is the mean over queries, as published, by condition, split, kind of set, seen or unseen
-category and prompt kind; median_rank is a median. Intervals are by bootstrap over models,
-p-values of paired differences by flips of models' signs. `comparisons` holds two systems against
-each other on the same models: a mapper against 'untuned', the customized models against the control.
+category and prompt kind; median_rank is a median. Intervals are by bootstrap over models, p-values of
+paired differences by sign-flip tests over models. `comparisons` compares two systems on the same models:
+a mapper with 'untuned', the customized models with the control.
 """
 
 from __future__ import annotations
@@ -16,26 +16,19 @@ import pyarrow as pa
 
 from attrib_core.attribution.metrics import bootstrap, sign_flip_test
 from attrib_core.attribution.metrics.matched_comparison import matched
-from attrib_core.attribution.metrics.per_query import (
-    TIES,
-    Ranking,
-    per_query,
-    placed,
-    positions,
-    recall_curve,
+from attrib_core.attribution.metrics.query_groups import (
+    EXEMPLAR_COLUMNS,
+    RANK_COLUMNS,
+    Group,
+    System,
+    system_from_ranks,
 )
-from attrib_core.attribution.metrics.query_groups import EXEMPLAR_COLUMNS, RANK_COLUMNS, Group, System, system
 from attrib_core.attribution.metrics.strata import strata
-from attrib_core.attribution.metrics.summary import average, check_resamples, resampled, summarize
+from attrib_core.attribution.metrics.summary import average, average_resamples, check_resamples, summarize
+from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError
 
-__all__ = [
-    "EXEMPLAR_COLUMNS", "RANK_COLUMNS", "TIES", "Ranking", "System",
-    "compare", "matched", "measure", "per_query", "placed", "positions", "recall_curve", "strata",
-    "summarize", "systems",
-]  # fmt: skip
-
-UNTUNED = "untuned"
+__all__ = ["EXEMPLAR_COLUMNS", "RANK_COLUMNS", "compare", "matched", "measure", "strata", "systems"]
 
 
 def systems(
@@ -45,19 +38,23 @@ def systems(
     recall_ks: Sequence[int],
     ties: str = "half",
 ) -> list[System]:
-    """The metrics of every query, one System for each table of ranks.
+    """Compute the metrics of every query, one System for each table of ranks.
 
     ranks      (name for messages, table with RANK_COLUMNS), one encoder and mapper each
-    exemplars  the table `exemplars`, or its EXEMPLAR_COLUMNS
+    exemplars  the table `exemplars`, or its EXEMPLAR_COLUMNS; with `category`, groups by category are known
+    recall_ks  cut-offs
+    ties       a policy of `per_query.TIES`
+
+    Raises InputError for a cut-off below 1, another policy, and tables that do not belong together.
     """
     if not recall_ks or min(recall_ks) < 1:
         raise InputError(f"metrics.recall_ks: {list(recall_ks)}, expected numbers of at least 1")
     cuts = sorted(set(recall_ks))
-    return [system(table, exemplars, cuts, ties, where) for where, table in ranks]
+    return [system_from_ranks(table, exemplars, cuts, ties, where) for where, table in ranks]
 
 
 def measure(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows of the table `metrics`. The interval is NaN where there is only one model."""
+    """Compute the rows of the table `metrics`; the interval is NaN where there is only one model."""
     check_resamples(resamples)
     for one in measured:
         for group, members in one.groups():
@@ -66,10 +63,11 @@ def measure(measured: Sequence[System], *, resamples: int, seed: int) -> Iterato
 
 
 def compare(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows of the table `comparisons`: each mapper against 'untuned', customized against control.
+    """Compute the rows of the table `comparisons`: each mapper with 'untuned', customized with control.
 
     Both sides are averaged over the queries of the models that both have. The interval is that of the
-    difference over resamples of these models, the p-value that of `signs`; NaN where there is only one.
+    difference over resamples of these models, the p-value that of `sign_flip_test`; both are NaN where
+    there is only one model.
     """
     check_resamples(resamples)
     untuned = {one.encoder: (one, dict(one.groups())) for one in measured if one.mapper == UNTUNED}
@@ -86,7 +84,7 @@ def compare(measured: Sequence[System], *, resamples: int, seed: int) -> Iterato
 
 
 class _Side(NamedTuple):
-    """One side of a comparison: some queries of a system."""
+    """One side of a comparison: the queries of one group of a system."""
 
     system: System
     group: Group
@@ -107,10 +105,12 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
         a, b = one.values[key][mine], other.values[key][others]
         low, high, p = np.nan, np.nan, np.nan
         if len(common) > 1:
-            differences = resampled(key[0], a, my_sets, draws) - resampled(key[0], b, other_sets, draws)
+            differences = average_resamples(key[0], a, my_sets, draws) - average_resamples(
+                key[0], b, other_sets, draws
+            )
             low, high = bootstrap.interval(differences)
-            added = sign_flip_test.of_models(key[0], a, my_sets, b, other_sets, len(common))
-            p = sign_flip_test.p_value(added, common.tolist(), times=resamples, seed=seed)
+            by_model = sign_flip_test.model_differences(key[0], a, my_sets, b, other_sets, len(common))
+            p = sign_flip_test.p_value(by_model, common.tolist(), times=resamples, seed=seed)
         yield {
             "encoder": one.encoder,
             "comparison": comparison,

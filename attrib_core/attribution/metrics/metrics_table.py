@@ -1,8 +1,7 @@
-"""Read a run's table of metrics and look rows up in it."""
+"""Read the table `metrics` of a run and look up its rows."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,36 +10,28 @@ from typing import Any
 
 import pyarrow as pa
 
+from attrib_core.common.constants import KINDS, UNTUNED
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
 
 Row = dict[str, Any]
 
 
-SPLITS = ("train", "validation", "test")
-
-
-KINDS = ("object", "style")
-
-
-UNTUNED = "untuned"
-
-
 TUNED = "tuned"
-"""Stands for the mapper that sets of a kind are best served by: see `Metrics.head`."""
+"""In place of the name of a mapper: the mapper trained for a kind of sets, see `Metrics.mapper_for`."""
 
 
 def trained_on(mapper: str) -> str:
-    """The kinds of sets that a mapper was trained on, as the end of its name says: object, style or both."""
+    """Return what a mapper was trained on, by the end of its name: object, style or both."""
     return mapper.rpartition("-")[2]
 
 
 @dataclass
 class Metrics:
-    """The table of metrics, looked up by what was measured.
+    """The table of metrics with an index by group and metric.
 
-    `mappers` have the names that the run gave them, such as 'linear-object'. Look-ups also take
-    TUNED, which is another of these for each kind of sets.
+    `mappers` are the names of the run, such as 'linear-object'. Look-ups also take TUNED, which is a different
+    mapper for each kind of sets.
     """
 
     rows: tuple[Row, ...]
@@ -64,58 +55,58 @@ class Metrics:
         seen: str = "all",
         prompt_kind: str = "all",
     ) -> Row | None:
-        """The row of one measurement, or None where the run has no such group or no such mapper."""
-        real = self.real(mapper, kind)
-        wanted = (encoder, real, condition, split, kind, seen, prompt_kind, metric, k)
-        return self._index.get(wanted)
+        """Return the row of one measurement, None where the run has no such group or mapper."""
+        name = self.resolve(mapper, kind)
+        return self._index.get((encoder, name, condition, split, kind, seen, prompt_kind, metric, k))
 
     def values(self, column: str, order: Sequence[Any] = (), **where: Any) -> list[Any]:
-        """The distinct values of a column among the rows that match, in `order`, then sorted."""
+        """Return the distinct values of a column in the rows that match: first those in `order`, then sorted."""
         found = {row[column] for row in self.rows if all(row[name] == value for name, value in where.items())}
         return [value for value in order if value in found] + sorted(found - set(order))
 
     @property
-    def heads(self) -> tuple[str, ...]:
-        """The mappers that are heads, by their names in the run."""
+    def trained_mappers(self) -> tuple[str, ...]:
+        """All mappers but UNTUNED."""
         return tuple(name for name in self.mappers if name != UNTUNED)
 
     @property
     def tuned(self) -> tuple[str, ...]:
-        """TUNED where the run has a head, else nothing: the columns that tables add."""
-        return (TUNED,) if self.heads else ()
+        """TUNED where the run has a trained mapper, else nothing: the columns that tables add."""
+        return (TUNED,) if self.trained_mappers else ()
 
-    def head(self, kind: str) -> str | None:
-        """What TUNED means for sets of a kind: the head trained on it, else the one trained on both, else none."""
-        by_kind = {trained_on(name): name for name in self.heads}
+    def mapper_for(self, kind: str) -> str | None:
+        """Return what TUNED means for a kind of sets: the mapper trained on it, else on both, else None."""
+        by_kind = {trained_on(name): name for name in self.trained_mappers}
         return by_kind.get(kind, by_kind.get("both"))
 
-    def real(self, mapper: str, kind: str) -> str | None:
-        """The name in the run of a mapper or of TUNED, for sets of a kind."""
-        return self.head(kind) if mapper == TUNED else mapper
+    def resolve(self, mapper: str, kind: str) -> str | None:
+        """Return the name in the run of a mapper or of TUNED, for a kind of sets."""
+        return self.mapper_for(kind) if mapper == TUNED else mapper
 
     @property
     def kinds(self) -> list[str]:
+        """Kinds of sets that were measured."""
         return self.values("kind", KINDS)
 
     @property
     def headline(self) -> list[tuple[str, int | None]]:
-        """Recall at each k, then mean average precision."""
+        """Metrics of the headline table: recall at each k, then mean average precision."""
         ks = self.values("k", metric="recall_at_k")
         return [*(("recall_at_k", k) for k in ks), ("mean_average_precision", None)]
 
     @property
     def main_k(self) -> int:
-        """The cut-off that the prose speaks of: 10, or the middle one."""
+        """The cut-off that the text of the report uses: 10, or the middle one."""
         ks = self.values("k", metric="recall_at_k")
         return 10 if 10 in ks else ks[len(ks) // 2]
 
 
 def read_metrics(path: Path, encoders: Sequence[str], mappers: Sequence[str]) -> Metrics:
-    """The measured values; encoders and mappers in the order of the config.
+    """Read the table `metrics`; encoders and mappers are in the order of the config.
 
     Raises InputError where the table lacks one of them.
     """
-    rows = tuple(measured(tables.read(path, "metrics")))
+    rows = tuple(nan_to_none(tables.read(path, "metrics")))
     for column, wanted in (("encoder", encoders), ("mapper", mappers)):
         missing = sorted(set(wanted) - {row[column] for row in rows})
         if missing:
@@ -125,22 +116,12 @@ def read_metrics(path: Path, encoders: Sequence[str], mappers: Sequence[str]) ->
     return Metrics(rows, tuple(encoders), tuple(mappers))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; InputError where the file is none."""
-    try:
-        value: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a readable JSON file: {error}") from None
-    return value
-
-
-def measured(table: pa.Table) -> list[Row]:
-    """Rows of a table with None in place of NaN, as intervals of a single model have it."""
-    rows: list[Row] = table.to_pylist()
+def nan_to_none(table: pa.Table) -> list[Row]:
+    """Return the rows of a table with None in place of NaN, such as the interval of a single model."""
     return [
         {
             name: None if isinstance(value, float) and math.isnan(value) else value
             for name, value in row.items()
         }
-        for row in rows
+        for row in table.to_pylist()
     ]

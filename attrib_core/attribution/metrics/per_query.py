@@ -1,4 +1,8 @@
-"""From counts to positions: here, and nowhere else, it is decided how a tie counts."""
+"""Retrieval metrics of each query, from the counts of the table `ranks`.
+
+How ties count is decided here alone: ranking stores how many distractors are more similar than an exemplar
+and how many are equally similar, and TIES says which share of the latter counts as ranked above it.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,26 @@ import pyarrow as pa
 
 from attrib_core.common.errors import InputError, close_matches
 
-TIES = {"half": 0.5, "best": 0.0, "worst": 1.0}
-"""Share of the tied distractors that count as ranked above the exemplar."""
+TIES = {"half": 0.5, "above": 1.0, "below": 0.0}
+"""Share of the tied distractors that counts as ranked above the exemplar, by name of the policy.
+
+half   half of them: the exemplar is in the middle of the positions that it may take
+above  all of them: pessimistic, the exemplar comes last among its ties
+below  none of them, all are ranked below it: optimistic, the exemplar comes first among its ties
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Where the exemplars of each query stand. Queries are in the order of their names, rows as in the table.
+    """Positions of the exemplars of each query among all its candidates.
 
     queries   (queries,) names, sorted
     query     (rows,) index of the row's query
-    hit       (rows,) 1 for the exemplar of its query that ranks highest, 2 for the next, ...
-    position  (rows,) 1 + what ranks above: distractors, tied ones in part, and siblings; float64
+    hit       (rows,) 1 for the highest ranked exemplar of its query, 2 for the next, ...
+    position  (rows,) 1 + number of candidates ranked above, float64: other exemplars, distractors, and the
+              share of tied distractors that TIES gives
+
+    A row is one exemplar of one query, in the order of the table.
     """
 
     queries: np.ndarray
@@ -30,29 +42,27 @@ class Ranking:
     position: np.ndarray
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """Sums of a value per row over the rows of each query, (queries,) float64."""
+        """Sum a value per row over the rows of each query, (queries,) float64."""
         return np.bincount(self.query, weights=values, minlength=len(self.queries))
 
     def exemplars(self) -> np.ndarray:
-        """Number of exemplars of each query, (queries,) int64."""
+        """Return the number of exemplars of each query, (queries,) int64."""
         return np.bincount(self.query, minlength=len(self.queries))
 
 
 def positions(ranks: pa.Table, ties: str = "half") -> Ranking:
-    """Positions of the rows of a table `ranks` among all candidates of their query.
+    """Compute the position of each row of a table `ranks` among all candidates of its query.
 
-    position = hit + n_above + w n_tied, with w = 1/2 ("half": the middle of the positions that the
-    exemplar may take), 0 ("best") or 1 ("worst"). The exemplars of a query stand one behind the other
-    also where they tie with each other: which of two equal exemplars comes first changes no metric.
-    Raises InputError for a query whose exemplars searched pools of different size.
+    position = hit + n_above + TIES[ties] n_tied. Exemplars that tie with each other still take different
+    positions; which of two equal exemplars comes first changes no metric.
     """
     queries, query = np.unique(ranks.column("query_id").to_numpy(zero_copy_only=False), return_inverse=True)
     exemplar = np.unique(ranks.column("exemplar_id").to_numpy(zero_copy_only=False), return_inverse=True)[1]
     counts = (ranks.column(name).to_numpy() for name in ("n_siblings_above", "n_above", "n_tied"))
-    return placed(queries, query, exemplar, *counts, ties=ties)
+    return positions_from_counts(queries, query, exemplar, *counts, ties=ties)
 
 
-def placed(
+def positions_from_counts(
     queries: np.ndarray,
     query: np.ndarray,
     exemplar: np.ndarray,
@@ -62,24 +72,32 @@ def placed(
     *,
     ties: str = "half",
 ) -> Ranking:
-    """`positions` from plain arrays: the queries (queries,), and of each row (rows,) the index of its
-    query, a number of its exemplar that settles an order among equals, and its counts."""
+    """Compute `positions` from arrays.
+
+    queries                      (queries,) names
+    query                        (rows,) index of the row's query
+    exemplar                     (rows,) a number of the exemplar, which orders equally similar exemplars
+    siblings_above, above, tied  (rows,) exemplars of the query that are more similar; distractors that are
+                                 more similar, equally similar
+
+    Raises InputError for another policy than those of TIES.
+    """
     if ties not in TIES:
         raise InputError(f"metrics.ties: {ties!r}, {close_matches(ties, TIES)}")
     order = np.lexsort((exemplar, siblings_above, query))
-    first = np.searchsorted(query[order], np.arange(len(queries)))  # where each query begins in this order
+    first = np.searchsorted(query[order], np.arange(len(queries)))  # where each query begins in `order`
     hit = np.empty(len(query), np.int64)
     hit[order] = np.arange(len(query)) - first[query[order]] + 1
     return Ranking(queries, query, hit, hit + above + TIES[ties] * tied)
 
 
 def per_query(ranking: Ranking, ks: Sequence[int]) -> dict[tuple[str, int | None], np.ndarray]:
-    """Every metric of every query, (queries,) float64, by name and cut-off.
+    """Compute every metric of every query, (queries,) float64, by name and cut-off.
 
     recall_at_k             exemplars at position k or better / exemplars
     capped_recall_at_k      the same count / min(k, exemplars)
     success_at_k            1 where any exemplar is at position k or better
-    mean_average_precision  mean over the exemplars of hit / position: the precision at each of them
+    mean_average_precision  average precision: mean over the exemplars of hit / position
     median_rank             position of the best exemplar (its median over queries is the metric)
     """
     n = ranking.exemplars()
@@ -97,7 +115,7 @@ def per_query(ranking: Ranking, ks: Sequence[int]) -> dict[tuple[str, int | None
 
 
 def recall_curve(ranks: pa.Table, ks: Sequence[int], ties: str = "half") -> np.ndarray:
-    """Recall at each of many cut-offs, averaged over the queries of the table, (ks,) float64."""
+    """Compute recall at each of many cut-offs, averaged over the queries of the table, (ks,) float64."""
     ranking = positions(ranks, ties)
     weight = 1.0 / ranking.exemplars()[ranking.query]
     order = np.argsort(ranking.position)

@@ -1,4 +1,4 @@
-"""One system's queries with their metrics, and the groups that tables average over."""
+"""The queries of one encoder and mapper with their metrics, and the groups that tables average over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEEN = {"all": (True, False), "seen": (True,), "unseen": (False,)}
 
 
 class Group(NamedTuple):
-    """What a row of `metrics` averages over, beside encoder and mapper."""
+    """A group of queries of one system: what a row of `metrics` averages over."""
 
     condition: str
     split: str
@@ -33,14 +33,16 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """All queries that one encoder and mapper ranked; every array is (queries,), in the order of names.
+    """All queries ranked with one encoder and mapper; every array is (queries,), in the order of names.
 
-    values, ceiling, chance are by (metric, k); chance lacks median_rank, which is no mean.
+    labels                   exemplar_set, condition, prompt_kind, kind, split, and category where it is known,
+                             str; seen, bool
+    exemplars, candidates    numbers of exemplars, and of exemplars and distractors together
+    values, ceiling, chance  by (metric, k); chance lacks median_rank, which is no mean
     """
 
     encoder: str
     mapper: str
-    # exemplar_set, condition, prompt_kind, kind, split, and category where it is known: str; seen: bool
     labels: dict[str, np.ndarray]
     exemplars: np.ndarray
     candidates: np.ndarray
@@ -49,7 +51,7 @@ class System:
     chance: dict[tuple[str, int | None], np.ndarray]
 
     def groups(self) -> Iterator[tuple[Group, np.ndarray]]:
-        """Every group that has queries, with the indices of its queries, in a fixed order."""
+        """Yield every group that has queries, with the indices of its queries, in a fixed order."""
         fine = ("condition", "split", "kind", "prompt_kind")
         for condition, split, kind, prompt_kind in _combinations([self.labels[name] for name in fine]):
             chosen = np.ones(len(self.exemplars), bool)
@@ -62,13 +64,15 @@ class System:
 
 
 def _combinations(columns: list[np.ndarray]) -> list[tuple[str, ...]]:
-    """The distinct combinations of labels, and those with 'all' in place of the last one."""
+    """Return the distinct combinations of labels, and those with 'all' in place of the last one."""
     found = set(zip(*(column.tolist() for column in columns), strict=True))
     return sorted(found | {(*combination[:-1], "all") for combination in found})
 
 
-def system(ranks: pa.Table, exemplars: pa.Table, ks: Sequence[int], ties: str, where: str) -> System:
-    """The queries of one table `ranks` with their metrics.
+def system_from_ranks(
+    ranks: pa.Table, exemplars: pa.Table, ks: Sequence[int], ties: str, where: str
+) -> System:
+    """Compute the metrics of the queries of one table `ranks`.
 
     `exemplars` has the columns EXEMPLAR_COLUMNS, and `category` where its groups are wanted. Raises
     InputError for an empty table, more than one encoder or mapper, or an exemplar set that `exemplars`
@@ -78,10 +82,8 @@ def system(ranks: pa.Table, exemplars: pa.Table, ks: Sequence[int], ties: str, w
         raise InputError(f"{where}: no rows, expected ranks of at least one query")
     (encoder,), (mapper,) = (_only(ranks, name, where) for name in ("encoder", "mapper"))
     ranking = positions(ranks, ties)
-    first = np.zeros(len(ranking.queries), np.intp)
-    first[ranking.query[::-1]] = np.arange(len(ranks))[
-        ::-1
-    ]  # a row of each query: labels are the same in all
+    # the first row of each query; labels are the same in all of them
+    first = np.unique(ranking.query, return_index=True)[1]
     labels = {name: _strings(ranks, name)[first] for name in ("exemplar_set", "condition", "prompt_kind")}
     labels |= _set_labels(labels["exemplar_set"], exemplars, where)
     n = ranking.exemplars()

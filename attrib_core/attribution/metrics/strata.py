@@ -1,4 +1,4 @@
-"""Metrics of finer groups of models: by category, and by the number of exemplars."""
+"""Measure finer groups of models: by category, and by the number of exemplars."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SIZES = ((1, 1), (2, 4), (5, 8), (9, 16), (17, 32), (33, None))
 
 
 def strata(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows of the table `strata`: the groups of `measure` of all categories, each cut once more.
+    """Compute the rows of the table `strata`: the groups of `measure`, split by category and exemplars.
 
-    By category only where the exemplars were given with it. A group that is the whole is left out.
+    By category only where the exemplars were given with it. A group with a single stratum is left out.
     """
     check_resamples(resamples)
     for one in measured:
@@ -26,7 +26,7 @@ def strata(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator
                 continue
             labels = group._asdict()
             del labels["seen"]
-            for by, name, some in cut(one, members):
+            for by, name, some in split_into_strata(one, members):
                 for row in summarize(one, some, resamples=resamples, seed=seed):
                     yield {
                         "encoder": one.encoder, "mapper": one.mapper, **labels,
@@ -34,15 +34,15 @@ def strata(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator
                     }  # fmt: skip
 
 
-def cut(one: System, members: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Some queries by category and by number of exemplars: ('category', 'bird', their indices)."""
+def split_into_strata(one: System, members: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Split queries by category and by number of exemplars; yields ('category', 'bird', indices)."""
     if "category" in one.labels:
         yield from _groups("category", one.labels["category"], members)
-    yield from _groups("n_exemplars", sizes(one.exemplars), members)
+    yield from _groups("n_exemplars", size_groups(one.exemplars), members)
 
 
-def sizes(n: np.ndarray) -> np.ndarray:
-    """Numbers of exemplars (queries,) as the names of their groups: '1', '2-4', ..., '33+'."""
+def size_groups(n: np.ndarray) -> np.ndarray:
+    """Name the group of each number of exemplars (queries,): '1', '2-4', ..., '33+'."""
     names = [
         f"{low}+" if high is None else f"{low}-{high}" if high > low else f"{low}" for low, high in SIZES
     ]

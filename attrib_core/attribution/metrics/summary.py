@@ -1,4 +1,4 @@
-"""What a group of queries amounts to: each metric's average with its interval, ceiling and chance."""
+"""Summarize a group of queries: the average of each metric with its interval, ceiling and chance."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ MEDIAN = "median_rank"
 
 
 def summarize(one: System, members: np.ndarray, *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    """For each metric: metric, k, value, ci_low, ci_high, ceiling, chance, n_queries, n_models.
+    """Yield for each metric: metric, k, value, ci_low, ci_high, ceiling, chance, n_queries, n_models.
 
-    The interval is by bootstrap over the models behind the queries; NaN where there is only one.
+    `members` are indices of queries. The interval is by bootstrap over the models of the queries; NaN where
+    there is only one.
     """
-    sets, names = of_sets(one, members)
+    sets, names = set_indices(one, members)
     draws = bootstrap.resamples(names, resamples, seed)
     for key, values in one.values.items():
         low, high = np.nan, np.nan
         if len(names) > 1:
-            low, high = bootstrap.interval(resampled(key[0], values[members], sets, draws))
+            low, high = bootstrap.interval(average_resamples(key[0], values[members], sets, draws))
         yield {
             "metric": key[0],
             "k": key[1],
@@ -38,31 +39,31 @@ def summarize(one: System, members: np.ndarray, *, resamples: int, seed: int) ->
         }
 
 
-def of_sets(one: System, members: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Index of the exemplar set of each query, and the names of the sets."""
+def set_indices(one: System, members: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return the index of the exemplar set of each query, and the names of the sets."""
     names, sets = np.unique(one.labels["exemplar_set"][members], return_inverse=True)
     return sets, names.tolist()
 
 
-def resampled(metric: str, values: np.ndarray, sets: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The metric's average in each resample, (times,)."""
+def average_resamples(metric: str, values: np.ndarray, sets: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Compute the average of a metric in each resample, (times,)."""
     sample = bootstrap.Sample(values, sets)
     return bootstrap.medians(sample, draws) if metric == MEDIAN else bootstrap.means(sample, draws)
 
 
 def average(metric: str, values: np.ndarray) -> float:
-    """Mean over queries, as published; the median for median_rank."""
+    """Compute the mean over queries, as published; the median for median_rank."""
     return float(np.median(values) if metric == MEDIAN else values.mean())
 
 
 def chance(one: System, key: tuple[str, int | None], members: np.ndarray) -> float:
-    """Expected value of a random ranking of the same queries."""
+    """Compute the expected value of a random ranking of the same queries."""
     if key[0] == MEDIAN:
         return ceiling_and_chance.median_rank(one.exemplars[members], one.candidates[members])
     return float(one.chance[key][members].mean())
 
 
 def check_resamples(resamples: int) -> None:
-    """InputError for fewer than one."""
+    """Raise InputError for fewer than one resample."""
     if resamples < 1:
         raise InputError(f"metrics.bootstrap: {resamples}, expected at least 1")

@@ -1,4 +1,4 @@
-"""Embeddings from disk: read in blocks, checked, projected to unit length, made exact."""
+"""Stream embedding files in blocks: checked, mapped and normalised to unit length."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from attrib_core.storage import tables
 
 
 class Projection(Protocol):
-    """One side of `attrib_core.features.heads.heads.Heads`: (rows, dim) to (rows, dim') float32 of unit length."""
+    """One side of `attrib_core.features.heads.heads.Heads`: (rows, dim) to (rows, dim') float32, unit length."""
 
     def __call__(self, x: np.ndarray, /, *, ids: Sequence[str]) -> np.ndarray: ...
 
 
-class Block(NamedTuple):
-    """Some rows of embeddings: their names and their unit vectors (rows, dim) float32."""
+class EmbeddingBlock(NamedTuple):
+    """Rows of embeddings: their ids and their unit vectors (rows, dim) float32."""
 
     ids: list[str]
     unit: np.ndarray
 
 
-def read(
+def read_blocks(
     paths: Sequence[Path], project: Projection, *, rows: int, without: pa.Array | None = None
-) -> Iterator[Block]:
-    """Stream the projected vectors of embedding files, at most `rows` at a time.
+) -> Iterator[EmbeddingBlock]:
+    """Yield the projected vectors of embedding files, at most `rows` at a time.
 
-    Rows whose image_id is in `without` are left out. Raises InputError for an unreadable file, a file
-    of another dimension than the first, and for a vector that is not finite or has no length, by file
-    and row.
+    Rows whose image_id is in `without` are left out. Raises InputError, with file and row, for an unreadable
+    file, a file of another dimension than the first, and a vector that is not finite or has length 0.
     """
     dim: int | None = None
     for path in map(Path, paths):
@@ -49,33 +48,36 @@ def read(
                 names, vectors = names.filter(pa.array(kept)), vectors[kept]
             if len(names):
                 ids = names.to_pylist()
-                yield Block(ids, _projected(vectors, ids, project, path))
+                yield EmbeddingBlock(ids, _projected(vectors, ids, project, path))
 
 
-def read_all(paths: Sequence[Path], project: Projection) -> Block:
-    """All projected vectors of embedding files; for data that fits in memory."""
-    blocks = list(read(paths, project, rows=tables.ROW_GROUP))
+def read_all(paths: Sequence[Path], project: Projection) -> EmbeddingBlock:
+    """Read all projected vectors of embedding files; for data that fits in memory."""
+    blocks = list(read_blocks(paths, project, rows=tables.ROW_GROUP))
     if not blocks:
         raise InputError(f"{', '.join(map(str, paths)) or 'embeddings'}: no rows, expected at least one")
-    return Block([name for block in blocks for name in block.ids], np.concatenate([b.unit for b in blocks]))
+    return EmbeddingBlock(
+        [name for block in blocks for name in block.ids], np.concatenate([b.unit for b in blocks])
+    )
 
 
-def regroup(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
-    """The same rows in blocks of exactly `rows`, but for the last one."""
+def regroup(blocks: Iterator[EmbeddingBlock], rows: int) -> Iterator[EmbeddingBlock]:
+    """Yield the same rows in blocks of exactly `rows`; the last may be shorter."""
     ids: list[str] = []
     parts: list[np.ndarray] = []
     for block in blocks:
         ids += block.ids
         parts.append(block.unit)
         while len(ids) >= rows:
-            whole = np.concatenate(parts)
-            yield Block(ids[:rows], whole[:rows])
-            ids, parts = ids[rows:], [whole[rows:]]
+            unit = np.concatenate(parts)
+            yield EmbeddingBlock(ids[:rows], unit[:rows])
+            ids, parts = ids[rows:], [unit[rows:]]
     if ids:
-        yield Block(ids, np.concatenate(parts))
+        yield EmbeddingBlock(ids, np.concatenate(parts))
 
 
 def check_file(path: Path, dim: int | None) -> int:
+    """Return the dimension of an embedding file; InputError for another file, or another one than `dim`."""
     try:
         schema = pq.read_schema(path)
     except FileNotFoundError:
@@ -104,12 +106,15 @@ def _projected(vectors: np.ndarray, ids: list[str], project: Projection, path: P
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     length = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))
-    whole = (length > fixed_point.SHORTEST) & (length < fixed_point.LONGEST)  # false for NaN as well
-    _refuse(whole, ids, path, "no unit length after the mapper, expected a finite vector with a direction")
+    normalised = (length > fixed_point.MIN_LENGTH) & (length < fixed_point.MAX_LENGTH)  # false for NaN
+    _refuse(
+        normalised, ids, path, "no unit length after the mapper, expected a finite vector with a direction"
+    )
     return unit
 
 
 def _refuse(good: np.ndarray, ids: list[str], path: Path, what: str) -> None:
+    """Raise InputError for the first row that is not good."""
     if not good.all():
         row = int(np.argmin(good))
         raise InputError(f"{path}: embedding of {ids[row]!r} has {what}")

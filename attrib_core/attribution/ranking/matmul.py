@@ -1,4 +1,4 @@
-"""Float32 matrix products on the CPU or a GPU; both err by no more than `counting.error_bound`."""
+"""Float32 matrix products on the CPU or a GPU, both within `float32_counts.error_bound`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 Multiply = Callable[[np.ndarray, np.ndarray], None]
-"""Takes vectors (rows, dim), and an array (rows, columns) that it fills with their products."""
+"""Function of vectors (rows, dim) and an output array (rows, columns), which it fills with the products."""
 Product = Callable[[np.ndarray], Multiply]
-"""Takes vectors (columns, dim), and keeps them for several products."""
+"""Function of vectors (columns, dim), which it keeps for several products."""
 
 
 def numpy_product(block: np.ndarray) -> Multiply:
-    """Products by the library that NumPy uses, on its threads."""
+    """Multiply with NumPy."""
 
     def multiply(vectors: np.ndarray, out: np.ndarray) -> None:
         np.matmul(vectors, block.T, out=out)
@@ -22,7 +22,7 @@ def numpy_product(block: np.ndarray) -> Multiply:
 
 
 def torch_product(device: str) -> Product:
-    """Products on a device of torch, such as 'cuda', in whole float32: TF32 has too few digits."""
+    """Multiply on a device of torch, such as 'cuda', in full float32: TF32 has too few digits."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -39,6 +39,6 @@ def torch_product(device: str) -> Product:
     return prepare
 
 
-def on(device: str) -> Product:
-    """The product for a device as `attrib_core.runtime.devices.choose` names it."""
+def product_for(device: str) -> Product:
+    """Return the product for a device that `attrib_core.runtime.devices.choose` returned."""
     return torch_product(device) if device.startswith("cuda") else numpy_product

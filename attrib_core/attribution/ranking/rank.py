@@ -1,13 +1,13 @@
-"""Exact ranks of exemplars in a pool of any size, without sorting it.
+"""Rank exemplars exactly in a pool of any size, without sorting it.
 
-A query's candidates are the pool, less its excluded rows, and the exemplars of the query's own set.
-The rank of an exemplar follows from counts: distractors above it, distractors tied with it, and
-siblings (other exemplars of its set) above and tied. Counts add up over blocks, so the pool streams
-past once for each group of queries, in constant memory. In the same pass the most similar
-distractors are kept by name and all others go into a histogram, from which calibration takes its
-sums over the whole pool. How ties count is decided later, in `metrics`.
+The candidates of a query are the pool without its excluded rows, and the exemplars of its own set. The rank
+of an exemplar follows from counts: distractors above it, distractors tied with it, and siblings (other
+exemplars of its set) above and tied. Counts add up over blocks, so the pool is read once for each group of
+queries, in constant memory. In the same pass the most similar distractors are kept by name and all others
+are counted in a histogram, from which calibration computes its sums over the whole pool. How ties count is
+decided later, in `metrics.per_query`.
 
-Results do not depend on block, group or part sizes, nor on the order of the pool: see `exact`.
+Results do not depend on block, group or part sizes, nor on the order of the pool: see `fixed_point`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attrib_core.attribution.ranking import embedding_stream, fixed_point
-from attrib_core.attribution.ranking.accumulator import Tally
+from attrib_core.attribution.ranking.accumulator import RankAccumulator
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads.heads import Heads
 from attrib_core.storage import tables
 
 QUERY_COLUMNS = ("query_id", "exemplar_set", "condition", "prompt_kind")
 EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set")
-MOST_BINS = 1 << 20
+MAX_BINS = 1 << 20
 
 
 class Ranked(NamedTuple):
-    """What is known of a group of queries: rows of the tables `ranks` and `candidates`."""
+    """Rows of the tables `ranks` and `candidates` of a group of queries."""
 
     ranks: pa.Table
     candidates: pa.Table
 
 
 class ExemplarSet(NamedTuple):
-    """The names of some exemplars, and their vectors (exemplars, dim) of `exact.fixed_point`."""
+    """The ids of the exemplars of a set, and their vectors (exemplars, dim) of `fixed_point.fixed_point`."""
 
     ids: list[str]
     vectors: np.ndarray
 
 
 class Labels(NamedTuple):
-    """What stands in the rows beside the counts; `queries` has a row of QUERY_COLUMNS by query_id."""
+    """Columns of the rows besides the counts; `queries` has a row of QUERY_COLUMNS by query_id."""
 
     encoder: str
     mapper: str
@@ -70,19 +70,19 @@ def rank(
     pool_block: int = 16384,
     query_group: int = 4096,
 ) -> Iterator[Ranked]:
-    """Rank every query's own exemplars in the pool; yields the results of one group after another.
+    """Rank the exemplars of every query in the pool; yields the results of one group after another.
 
     pool, queries, exemplars   embedding files; queries keep the order of their files
-    excluded                   column image_id: rows of the pool that are no distractors
+    excluded                   column image_id: rows of the pool that are not distractors
     query_rows                 columns QUERY_COLUMNS of `synthesized`: the queries to rank, all of them
     exemplar_rows              columns EXEMPLAR_COLUMNS of `exemplars`
     top_k, bins                candidates kept by name; histogram bins over [-1, 1] for the others
     query_block, pool_block    rows of one matrix product; 512 and 16384 or more are fast
-    query_group                queries for which the pool streams past once; each holds about
-                               16 bytes a bin, 16 a top candidate and 4 a dimension
+    query_group                queries for which the pool is read once; each takes about 16 bytes
+                               a bin, 16 a top candidate and 4 a dimension
 
-    Raises InputError for settings out of range; for vectors that are not finite or have no length;
-    and where embeddings, queries, exemplars and excluded rows do not belong together.
+    Raises InputError for settings out of range; for vectors that are not finite or have length 0; and where
+    embeddings, queries, exemplars and excluded rows do not belong together.
     """
     _check_settings(
         top_k=top_k, bins=bins, query_block=query_block, pool_block=pool_block, query_group=query_group
@@ -93,15 +93,15 @@ def rank(
     distractors = _count_pool(pool, without) - len(without)
     unranked = set(labels.queries)
     for group in embedding_stream.regroup(
-        embedding_stream.read(queries, heads.synth, rows=query_group), query_group
+        embedding_stream.read_blocks(queries, heads.synth, rows=query_group), query_group
     ):
         own = _own_sets(group.ids, labels, sets, unranked, queries)
         _check_width(group.unit, own[0].vectors, exemplars)
-        blocks = embedding_stream.read(pool, heads.real, rows=pool_block, without=without)
+        blocks = embedding_stream.read_blocks(pool, heads.real, rows=pool_block, without=without)
         yield rank_group(
             group,
             own,
-            _of_width(blocks, group.unit, pool),
+            _check_widths(blocks, group.unit, pool),
             labels=labels,
             distractors=distractors,
             top_k=top_k,
@@ -116,9 +116,9 @@ def rank(
 
 
 def rank_group(
-    group: embedding_stream.Block,
+    group: embedding_stream.EmbeddingBlock,
     own: Sequence[ExemplarSet],
-    pool: Iterable[embedding_stream.Block],
+    pool: Iterable[embedding_stream.EmbeddingBlock],
     *,
     labels: Labels,
     distractors: int,
@@ -130,32 +130,36 @@ def rank_group(
 
     The vectors of group and pool are of unit length and one width; see `rank` for the options.
     """
-    tally = Tally(_thresholds(group.unit, own), top_k=top_k, bins=bins)
+    accumulator = RankAccumulator(_thresholds(group.unit, own), top_k=top_k, bins=bins)
     for block in pool:
-        _add(tally, group.unit, block, query_block)
-    return Ranked(
-        _rank_rows(group.ids, own, tally, labels, distractors), _candidate_rows(group.ids, tally, labels)
-    )
+        _add(accumulator, group.unit, block, query_block)
+    ranks = _rank_rows(group.ids, own, accumulator, labels, distractors)
+    return Ranked(ranks, _candidate_rows(group.ids, accumulator, labels))
 
 
-def _of_width(
-    blocks: Iterable[embedding_stream.Block], queries: np.ndarray, pool: Sequence[Path]
-) -> Iterator[embedding_stream.Block]:
+def _check_widths(
+    blocks: Iterable[embedding_stream.EmbeddingBlock], queries: np.ndarray, pool: Sequence[Path]
+) -> Iterator[embedding_stream.EmbeddingBlock]:
     for block in blocks:
         _check_width(block.unit, queries, _names(pool))
         yield block
 
 
-def _add(tally: Tally, queries: np.ndarray, block: embedding_stream.Block, query_block: int) -> None:
-    """Take one block of the pool into the tally, some queries at a time."""
-    candidates, names = fixed_point.fixed_point(block.unit), np.array(block.ids, object)
+def _add(
+    accumulator: RankAccumulator,
+    queries: np.ndarray,
+    block: embedding_stream.EmbeddingBlock,
+    query_block: int,
+) -> None:
+    """Add one block of the pool to the accumulator, `query_block` queries at a time."""
+    candidates, ids = fixed_point.fixed_point(block.unit), np.array(block.ids, object)
     for first in range(0, len(queries), query_block):
         some = fixed_point.fixed_point(queries[first : first + query_block])
-        tally.add(first, fixed_point.similarities(some, candidates), names)
+        accumulator.add(first, fixed_point.similarities(some, candidates), ids)
 
 
 def _thresholds(queries: np.ndarray, own: Sequence[ExemplarSet]) -> list[np.ndarray]:
-    """Exact similarities of each query to the exemplars of its own set."""
+    """Compute the exact similarities of each query to the exemplars of its own set."""
     return [
         fixed_point.similarities(fixed_point.fixed_point(query[None]), exemplars.vectors)[0]
         for query, exemplars in zip(queries, own, strict=True)
@@ -163,7 +167,7 @@ def _thresholds(queries: np.ndarray, own: Sequence[ExemplarSet]) -> list[np.ndar
 
 
 def _siblings(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each exemplar of a set: how many others are more similar, and how many are equally similar."""
+    """Count for each exemplar of a set how many others are more similar, and how many equally similar."""
     difference = similarity[None, :] - similarity[:, None]
     above = np.count_nonzero(difference > fixed_point.TIE, axis=1)
     tied = np.count_nonzero(np.abs(difference) <= fixed_point.TIE, axis=1) - 1
@@ -171,11 +175,12 @@ def _siblings(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rank_rows(
-    ids: list[str], own: Sequence[ExemplarSet], tally: Tally, labels: Labels, distractors: int
+    ids: list[str], own: Sequence[ExemplarSet], accumulator: RankAccumulator, labels: Labels, distractors: int
 ) -> pa.Table:
-    repeats = np.diff(tally.starts)
+    repeats = np.diff(accumulator.starts)
     siblings = [
-        _siblings(tally.thresholds[a:b]) for a, b in zip(tally.starts, tally.starts[1:], strict=False)
+        _siblings(accumulator.thresholds[a:b])
+        for a, b in zip(accumulator.starts, accumulator.starts[1:], strict=False)
     ]
     rows = [labels.queries[name] for name, count in zip(ids, repeats, strict=True) for _ in range(count)]
     columns: dict[str, Any] = {
@@ -183,9 +188,9 @@ def _rank_rows(
         "mapper": [labels.mapper] * len(rows),
         **{name: [row[name] for row in rows] for name in QUERY_COLUMNS},
         "exemplar_id": [name for exemplars in own for name in exemplars.ids],
-        "similarity": fixed_point.cosine(tally.thresholds),
-        "n_above": tally.above,
-        "n_tied": tally.tied,
+        "similarity": fixed_point.cosine(accumulator.thresholds),
+        "n_above": accumulator.above,
+        "n_tied": accumulator.tied,
         "n_siblings_above": np.concatenate([above for above, _ in siblings]),
         "n_siblings_tied": np.concatenate([tied for _, tied in siblings]),
         "n_distractors": np.full(len(rows), distractors),
@@ -193,9 +198,9 @@ def _rank_rows(
     return _table("ranks", columns)
 
 
-def _candidate_rows(ids: list[str], tally: Tally, labels: Labels) -> pa.Table:
-    top = [tally.top(query) for query in range(len(ids))]
-    rest = [tally.rest(query) for query in range(len(ids))]
+def _candidate_rows(ids: list[str], accumulator: RankAccumulator, labels: Labels) -> pa.Table:
+    top = [accumulator.top(query) for query in range(len(ids))]
+    rest = [accumulator.rest(query) for query in range(len(ids))]
     columns: dict[str, Any] = {
         "encoder": [labels.encoder] * len(ids),
         "mapper": [labels.mapper] * len(ids),
@@ -214,7 +219,7 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
 
 
 def _exemplar_sets(path: Path, heads: Heads, rows: pa.Table) -> dict[str, ExemplarSet]:
-    """Exact vectors of every exemplar set, exemplars in the order of the table."""
+    """Read the exact vectors of every exemplar set, exemplars in the order of the table."""
     ids, unit = embedding_stream.read_all([path], heads.real)
     vectors = dict(zip(ids, fixed_point.fixed_point(unit), strict=True))
     members: dict[str, list[str]] = {}
@@ -234,7 +239,7 @@ def _own_sets(
     unranked: set[str],
     files: Sequence[Path],
 ) -> list[ExemplarSet]:
-    """The exemplar set of each query; takes the queries off the list of those to rank."""
+    """Return the exemplar set of each query, and remove the queries from `unranked`."""
     own = []
     for name in ids:
         if name not in labels.queries:
@@ -254,7 +259,7 @@ def _own_sets(
 
 
 def _count_pool(pool: Sequence[Path], without: pa.Array) -> int:
-    """Rows of the pool; InputError where an excluded row is not among them, or nothing else is."""
+    """Count the rows of the pool; InputError where an excluded row is missing, or no other row is left."""
     total, found = 0, set()
     for path in map(Path, pool):
         embedding_stream.check_file(path, None)
@@ -281,14 +286,14 @@ def _check_width(vectors: np.ndarray, others: np.ndarray, where: Path | str) -> 
 
 
 def _check_settings(*, bins: int, **others: int) -> None:
-    if not 2 <= bins <= MOST_BINS:
-        raise InputError(f"ranking.bins: {bins}, expected 2 to {MOST_BINS}")
+    if not 2 <= bins <= MAX_BINS:
+        raise InputError(f"ranking.bins: {bins}, expected 2 to {MAX_BINS}")
     for name, value in others.items():
         if value < 1:
             raise InputError(f"ranking.{name}: {value}, expected at least 1")
 
 
 def _names(paths: Sequence[Path]) -> str:
-    """Files as a message names them: the first, and how many more."""
+    """Name files in a message: the first, and how many more."""
     first = str(paths[0]) if paths else "no files"
     return first if len(paths) < 2 else f"{first} and {len(paths) - 1} more"

@@ -1,25 +1,25 @@
-"""The k most similar candidates, kept while a pool streams past."""
+"""Select the k most similar candidates, with ties settled by name."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def best(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k highest, in no order; of equal ones at the border those whose names come first."""
+def select_top_k(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k highest scores and their ids, unsorted; of ties at the border the first by name."""
     if len(scores) <= k:
         return scores, ids
     border = np.partition(scores, len(scores) - k)[len(scores) - k]
     above = np.flatnonzero(scores > border)
-    equal = np.flatnonzero(scores == border)
-    wanted = k - len(above)
-    if len(equal) > wanted:
-        equal = equal[np.argsort(ids[equal], kind="stable")[:wanted]]
-    chosen = np.concatenate([above, equal])
+    tied = np.flatnonzero(scores == border)
+    n_tied = k - len(above)
+    if len(tied) > n_tied:
+        tied = tied[np.argsort(ids[tied], kind="stable")[:n_tied]]
+    chosen = np.concatenate([above, tied])
     return scores[chosen], ids[chosen]
 
 
-def in_order(scores: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Best first; equal ones in the order of their names."""
+def sort_by_score(scores: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Sort by falling score; ties by name."""
     order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
     return scores[order], [ids[i] for i in order]

@@ -87,13 +87,15 @@ def candidates(
     labels = rank.Labels(features.encoder, features.mapper, {})
     nobody = rank.ExemplarSet([], np.empty((0, unit.shape[1])))
     for start in range(0, len(names), query_group):
-        group = embedding_stream.Block(
+        group = embedding_stream.EmbeddingBlock(
             list(names[start : start + query_group]), unit[start : start + query_group]
         )
         yield rank.rank_group(
             group,
             [nobody] * len(group.ids),
-            embedding_stream.read(run.pool(features.encoder), heads.real, rows=pool_block, without=left_out),
+            embedding_stream.read_blocks(
+                run.pool(features.encoder), heads.real, rows=pool_block, without=left_out
+            ),
             labels=labels,
             distractors=0,  # stands in the rows of exemplars alone, of which there are none
             top_k=run.top_k(features),

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from attrib_core.attribution.calibration.calibrators import Form, of_description
 from attrib_core.attribution.metrics import best_features
-from attrib_core.attribution.metrics.metrics_table import UNTUNED, Metrics, read_json, read_metrics
+from attrib_core.attribution.metrics.metrics_table import Metrics, read_metrics
+from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError, close_matches
 from attrib_core.features.embedding import compute as encoders
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
@@ -79,12 +80,12 @@ class Run:
 
     def fitted_on(self, features: Features) -> dict[str, Any]:
         """What the calibrator was fitted on."""
-        return dict(read_json(self.calibration(features) / "calibrator.json")["fitted_on"])
+        return dict(tables.read_json(self.calibration(features) / "calibrator.json")["fitted_on"])
 
     def calibrator(self, features: Features) -> Form:
         """The calibrator by which the run's soft scores are made."""
         path, name = self.calibration(features) / "calibrator.json", self.form(features)
-        described = read_json(path).get("forms", {}).get(name, {})
+        described = tables.read_json(path).get("forms", {}).get(name, {})
         try:
             return of_description(name, described, described.get("absent_share", 0.5))
         except InputError as error:
@@ -142,20 +143,22 @@ def chosen(run: Run, *, kind: str | None, encoder: str | None, mapper: str | Non
     ):
         if value is not None and value not in names:
             raise InputError(f"--{option}: {value!r} is none of {run.folder}, {close_matches(value, names)}")
-    served = known.kinds if mapper is None else best_features.kinds_of(known, mapper)
+    served = known.kinds if mapper is None else best_features.kinds_for_mapper(known, mapper)
     if kind is not None and kind not in served:
         raise InputError(f"--mapper: {mapper!r} is for {' and '.join(served)} sets, not for --kind {kind}")
     found = []
     for one in [kind] if kind is not None else served:
-        best = encoder or best_features.best(known, one)[0]
-        own = mapper or known.real(best_features.best(replace(known, encoders=(best,)), one)[1], one)
+        best = encoder or best_features.best_on_validation(known, one)[0]
+        own = mapper or known.resolve(
+            best_features.best_on_validation(replace(known, encoders=(best,)), one)[1], one
+        )
         found.append(Features(one, best, own or UNTUNED))
     return found
 
 
 def _params(folder: Path, rule: str, wildcards: Mapping[str, str]) -> Mapping[str, Any]:
     """What a finished job of the run was given."""
-    path = job_records.place(folder, rule, wildcards)
+    path = job_records.record_path(folder, rule, wildcards)
     if (record := job_records.read(path)) is None:
         raise InputError(f"--run: {path} is not there or not readable; expected a finished run (see status)")
     return record.params

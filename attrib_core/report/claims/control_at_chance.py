@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attrib_core.attribution.metrics.metrics_table import TUNED, UNTUNED, Metrics
+from attrib_core.attribution.metrics.metrics_table import TUNED, Metrics
+from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.claims.wording import AGAINST, OPEN, SHOWN, Claim, times_chance, value_of
 

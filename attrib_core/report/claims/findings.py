@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from attrib_core.attribution.metrics import best_features
-from attrib_core.attribution.metrics.metrics_table import UNTUNED, Metrics, Row
+from attrib_core.attribution.metrics.metrics_table import Metrics, Row
+from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.claims import control_at_chance, displayed_influence, none_of_these
 from attrib_core.report.claims.wording import AGAINST, MIXED, OPEN, SHOWN, Claim, times_chance, value_of
@@ -61,13 +62,17 @@ def all_claims(
     """
     found: list[Claim | None] = []
     for kind in metrics.kinds:
-        found.append(trace(metrics, comparisons, kind, best_features.best(metrics, kind)[0]))
+        found.append(trace(metrics, comparisons, kind, best_features.best_on_validation(metrics, kind)[0]))
     for kind in metrics.kinds:
-        found.append(control_at_chance.claim(metrics, kind, *best_features.best(metrics, kind)))
+        found.append(control_at_chance.claim(metrics, kind, *best_features.best_on_validation(metrics, kind)))
     for kind in metrics.kinds:
         found.append(tuning(metrics, comparisons, kind, kept))
     if "object" in metrics.kinds:
-        found.append(unseen(metrics, comparisons, matched, "object", *best_features.best(metrics, "object")))
+        found.append(
+            unseen(
+                metrics, comparisons, matched, "object", *best_features.best_on_validation(metrics, "object")
+            )
+        )
     calibrators = feature_choice.calibrators(metrics)
     for encoder, mapper, kinds in calibrators:
         about = kinds if len(calibrators) > 1 else []
@@ -132,7 +137,7 @@ def tuning(
     metrics: Metrics, comparisons: Sequence[Row], kind: str, kept: Collection[tuple[str, str]]
 ) -> Claim | None:
     """Does the mapper of the kind help on the test split? Pairs in `kept` (encoder, kind) have the identity."""
-    head = metrics.head(kind)
+    head = metrics.mapper_for(kind)
     if head is None:
         return None
     sentences, verdicts, pairs = [], [], []
@@ -199,14 +204,14 @@ def unseen(
         f"the others ({formatting.plural(seen['n_models'], 'model')}); the groups hold different {kind}s, so they are no "
         "matched pair."
     )
-    within = subgroups.one_match(matched, kind, encoder, metrics.real(mapper, kind) or mapper, k)
+    within = subgroups.one_match(matched, kind, encoder, metrics.resolve(mapper, kind) or mapper, k)
     if within is not None and within["ci_low"] is not None:
         text += (
             f" Within like categories ({within['n_models']} and {within['n_against']} models) the former differ from "
             f"the latter by {_difference(within)}."
         )
     question = f"Does it hold for {kind}s of categories that the train split lacks?"
-    where["mapper"] = metrics.real(mapper, kind) or mapper
+    where["mapper"] = metrics.resolve(mapper, kind) or mapper
     paired = difference(comparisons, "condition", "recall_at_k", k, seen="unseen", **where)
     if paired is None or paired["ci_low"] is None:
         return Claim(question, OPEN, f"{text} There is no interval for the difference from the control.")

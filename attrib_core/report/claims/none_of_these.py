@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrib_core.attribution.metrics.metrics_table import UNTUNED, Row
+from attrib_core.attribution.metrics.metrics_table import Row
+from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.claims.wording import AGAINST, OPEN, SHOWN, Claim, value_of
 

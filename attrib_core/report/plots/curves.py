@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from attrib_core.attribution.metrics import measure
+from attrib_core.attribution.metrics import per_query
 from attrib_core.attribution.metrics.metrics_table import Row
 from attrib_core.storage import tables
 
@@ -68,7 +68,7 @@ def _curves(ranks: pa.Table, candidates: Path, ties: str) -> Curves:
     ks = cut_offs(int(ranks["n_distractors"][0].as_py()))
     chance, ceiling = bounds(ranks, ks)
     distractors = distractor_shares(candidates, ranks["query_id"].unique().to_pylist())
-    recall = measure.recall_curve(ranks, ks.tolist(), ties)
+    recall = per_query.recall_curve(ranks, ks.tolist(), ties)
     return Curves(ks, recall, chance, ceiling, exemplar_shares(ranks), distractors)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from attrib_core.attribution.metrics.metrics_table import TUNED, UNTUNED, Metrics, Row
+from attrib_core.attribution.metrics.metrics_table import TUNED, Metrics, Row
+from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.plots import svg
 from attrib_core.report.sections.mapper_selection import Choice

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from attrib_core.attribution.metrics.metrics_table import KINDS, TUNED, UNTUNED, Metrics, Row
+from attrib_core.attribution.metrics.metrics_table import TUNED, Metrics, Row
+from attrib_core.common.constants import KINDS, UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.plots import figures, legend, svg
 from attrib_core.report.plots.curves import Curves, Key
@@ -62,7 +63,7 @@ def draw(
         for judged, rows_of in reliability.items():
             bins = {
                 name: pooled(
-                    _reliability_of(rows_of, encoder, {metrics.real(mapper, k) for k in metrics.kinds})
+                    _reliability_of(rows_of, encoder, {metrics.resolve(mapper, k) for k in metrics.kinds})
                 )
                 for name, _, mapper in figures.series(metrics)[1:]
             }
@@ -107,7 +108,7 @@ def draw(
 
 def _shown_similarities(metrics: Metrics) -> list[str]:
     """The looks that the panels of cosines have."""
-    heads = [metrics.head(kind) for kind in metrics.kinds]
+    heads = [metrics.mapper_for(kind) for kind in metrics.kinds]
     return ["control", *([UNTUNED] if None in heads else []), *([TUNED] if any(heads) else [])]
 
 
@@ -118,7 +119,7 @@ def _recall(
     lines = {"chance": first.chance, "ceiling": first.ceiling}
     marks = []
     for name, condition, mapper in figures.series(metrics):
-        curve = measured.get((encoder, metrics.real(mapper, kind) or "", kind, condition))
+        curve = measured.get((encoder, metrics.resolve(mapper, kind) or "", kind, condition))
         if curve is not None:
             lines[name] = curve.recall
         for k in metrics.values("k", metric="recall_at_k"):
@@ -164,7 +165,7 @@ def _reliability_of(rows: Iterable[Row], encoder: str, mappers: Collection[str |
 
 def _similarities(metrics: Metrics, measured: Mapping[Key, Curves], kind: str, encoder: str) -> str:
     """With the tuned features where the kind has any, else the untuned."""
-    head = metrics.head(kind)
+    head = metrics.mapper_for(kind)
     name, mapper = (UNTUNED, UNTUNED) if head is None else (TUNED, head)
     own = measured[encoder, mapper, kind, "customized"]
     densities = {"distractors": own.distractors, name: own.exemplars}

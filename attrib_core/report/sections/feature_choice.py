@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from attrib_core.attribution.metrics.best_features import best, kinds_of
-from attrib_core.attribution.metrics.metrics_table import KINDS, UNTUNED, Metrics, trained_on
+from attrib_core.attribution.metrics.best_features import best_on_validation, kinds_for_mapper
+from attrib_core.attribution.metrics.metrics_table import Metrics, trained_on
+from attrib_core.common.constants import KINDS, UNTUNED
 from attrib_core.report import formatting
 
 AN = ("a", "e", "i", "o", "u", "mlp")
@@ -16,9 +17,9 @@ def calibrators(metrics: Metrics) -> list[tuple[str, str, list[str]]]:
     """The best features of each kind by their names in the run, each once, with the kinds that they are for."""
     found = []
     for kind in metrics.kinds:
-        encoder, mapper = best(metrics, kind)
-        real = metrics.real(mapper, kind) or UNTUNED
-        entry = (encoder, real, kinds_of(metrics, real))
+        encoder, mapper = best_on_validation(metrics, kind)
+        real = metrics.resolve(mapper, kind) or UNTUNED
+        entry = (encoder, real, kinds_for_mapper(metrics, real))
         if entry not in found:
             found.append(entry)
     return found
@@ -30,15 +31,15 @@ def kept(metrics: Metrics, identities: Collection[tuple[str, str]]) -> list[tupl
         (encoder, kind)
         for kind in metrics.kinds
         for encoder in metrics.encoders
-        if (encoder, metrics.head(kind)) in identities
+        if (encoder, metrics.mapper_for(kind)) in identities
     ]
 
 
 def meaning(metrics: Metrics) -> str:
     """One sentence: what is called tuned in this run; empty where nothing is."""
-    if not metrics.heads:
+    if not metrics.trained_mappers:
         return ""
-    heads = {kind: metrics.head(kind) for kind in KINDS if kind in metrics.kinds}
+    heads = {kind: metrics.mapper_for(kind) for kind in KINDS if kind in metrics.kinds}
     sources = {kind: head and trained_on(head) for kind, head in heads.items()}
     if len(sources) > 1 and all(source == kind for kind, source in sources.items()):
         return (

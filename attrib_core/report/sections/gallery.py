@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from attrib_core.attribution.metrics.metrics_table import KINDS, Row
+from attrib_core.attribution.metrics.metrics_table import Row
+from attrib_core.common.constants import KINDS
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.synthesis import report_sample
 from attrib_core.report.run_results import RunFiles

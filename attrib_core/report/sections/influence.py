@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrib_core.attribution.metrics.metrics_table import KINDS, Metrics, Row
+from attrib_core.attribution.metrics.metrics_table import Metrics, Row
+from attrib_core.common.constants import KINDS
 from attrib_core.report import formatting
 
 COLUMNS = (  # name in the table, heading, how it is written, whether with its interval

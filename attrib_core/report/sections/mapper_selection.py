@@ -44,7 +44,7 @@ def read(
     """The choices in the order of encoders and mappers, from `<encoder>/<mapper>.curve.parquet`, `.choice.json`."""
     rows, chosen = ({_owner(path): path for path in paths} for paths in (curves, choices))
     pairs = [(encoder, mapper) for encoder in encoders for mapper in mappers]
-    return [_choice(*pair, rows[pair], metrics_table.read_json(chosen[pair])) for pair in pairs]
+    return [_choice(*pair, rows[pair], tables.read_json(chosen[pair])) for pair in pairs]
 
 
 def _owner(path: Path) -> tuple[str, str]:
@@ -56,7 +56,7 @@ def _choice(encoder: str, mapper: str, curve: Path, chosen: dict[str, Any]) -> C
     return Choice(
         encoder=encoder,
         mapper=mapper,
-        curve=metrics_table.measured(tables.read(curve, "mapper_curve")),
+        curve=metrics_table.nan_to_none(tables.read(curve, "mapper_curve")),
         kept=chosen["identity_is_best"],
         start=chosen["start"],
         shrinkage=chosen["shrinkage"],

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from attrib_core.attribution.metrics.metrics_table import UNTUNED, Metrics, Row
+from attrib_core.attribution.metrics.metrics_table import Metrics, Row
+from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.sections.tables import Cell, breakdown_columns, cell
 
@@ -65,7 +66,7 @@ def matches(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[
         for prompt_kind in metrics.values("prompt_kind", ["all"], kind=kind, split=split):
             for encoder in metrics.encoders:
                 for look in (UNTUNED, *metrics.tuned):
-                    where = (encoder, metrics.real(look, kind), kind, prompt_kind)
+                    where = (encoder, metrics.resolve(look, kind), kind, prompt_kind)
                     found = [known.get((*where, metric, k)) for metric, k in breakdown_columns(metrics)]
                     cells = [_match(row) for row in found if row is not None]
                     if cells:
@@ -164,7 +165,7 @@ def strata(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[S
             for group in groups:
                 cells: dict[str, Row | None] = {
                     f"{encoder} {look}": known.get(
-                        (kind, by, group, encoder, metrics.real(look, kind), "all", metric, k)
+                        (kind, by, group, encoder, metrics.resolve(look, kind), "all", metric, k)
                     )
                     for encoder in metrics.encoders
                     for look in (UNTUNED, *metrics.tuned)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attrib_core.attribution.metrics.metrics_table import SPLITS, UNTUNED, Metrics, Row
+from attrib_core.attribution.metrics.metrics_table import Metrics, Row
+from attrib_core.common.constants import SPLITS, UNTUNED
 from attrib_core.report import formatting
 from attrib_core.storage import atomic
 
@@ -135,7 +136,7 @@ def across(metrics: Metrics, split: str = "test") -> list[dict[str, Any]]:
 
     Each line has encoder, mapper and cells by "metric kind": recall at the main cut-off, and mAP.
     """
-    if len(metrics.heads) < 2:
+    if len(metrics.trained_mappers) < 2:
         return []
     return [
         dict(encoder=encoder, mapper=mapper)
