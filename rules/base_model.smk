@@ -3,11 +3,11 @@
 
 rule base_model:
     output:
-        description=f"{RUN}/base_model.json",
+        description=f"{RUN}/{run_layout.BASE_MODEL}",
     log:
-        f"{RUN}/logs/base_model.log",
+        run_layout.log(RUN, "base_model"),
     benchmark:
-        f"{RUN}/benchmarks/base_model.tsv"
+        run_layout.benchmark(RUN, "base_model")
     conda:
         ENVIRONMENT
     threads: 1
@@ -17,6 +17,6 @@ rule base_model:
     params:
         settings=CONFIG["base_model"],
         state=base_model_state(),
-        code=code("workflow_scripts/base_model.py", f"base_models/{CONFIG['base_model']['family']}"),
+        code=fingerprint("workflow_scripts/base_model.py", f"base_models/{CONFIG['base_model']['family']}"),
     script:
         "../workflow_scripts/base_model.py"

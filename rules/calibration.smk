@@ -4,18 +4,18 @@
 
 rule calibrate:
     input:
-        ranks=f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet",
-        candidates=f"{RUN}/candidates/{{encoder}}/{{mapper}}.parquet",
-        exemplars=f"{RUN}/exemplars.parquet",
+        ranks=f"{RUN}/{run_layout.RANKS}",
+        candidates=f"{RUN}/{run_layout.CANDIDATES}",
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
     output:
-        calibrator=f"{RUN}/calibration/{{encoder}}/{{mapper}}/calibrator.json",
-        soft_scores=f"{RUN}/calibration/{{encoder}}/{{mapper}}/soft_scores.parquet",
-        calibration=f"{RUN}/calibration/{{encoder}}/{{mapper}}/calibration.parquet",
-        reliability=f"{RUN}/calibration/{{encoder}}/{{mapper}}/reliability.parquet",
+        calibrator=f"{RUN}/{run_layout.CALIBRATOR}",
+        soft_scores=f"{RUN}/{run_layout.SOFT_SCORES}",
+        calibration=f"{RUN}/{run_layout.CALIBRATION}",
+        reliability=f"{RUN}/{run_layout.RELIABILITY}",
     log:
-        f"{RUN}/logs/calibrate/{{encoder}}-{{mapper}}.log",
+        run_layout.log(RUN, "calibrate"),
     benchmark:
-        f"{RUN}/benchmarks/calibrate/{{encoder}}-{{mapper}}.tsv"
+        run_layout.benchmark(RUN, "calibrate")
     conda:
         ENVIRONMENT
     threads: 1
@@ -27,6 +27,6 @@ rule calibrate:
         kinds=kinds_of,
         judging={"bootstrap": CONFIG["metrics"]["bootstrap"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/calibrate.py"),
+        code=fingerprint("workflow_scripts/calibrate.py"),
     script:
         "../workflow_scripts/calibrate.py"

@@ -5,16 +5,16 @@ CUSTOMIZER = CONFIG["customizer"]
 
 rule prior:
     input:
-        exemplars=f"{RUN}/exemplars.parquet",
-        base_model=prior_reads("base_model", f"{RUN}/base_model.json"),
-        pool=prior_reads("pool", expand(f"{RUN}/pool/part-{{part}}.parquet", part=POOL_PARTS)),
-        excluded=prior_reads("excluded", f"{RUN}/excluded.parquet"),
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
+        base_model=prior_reads("base_model", f"{RUN}/{run_layout.BASE_MODEL}"),
+        pool=prior_reads("pool", expand(f"{RUN}/{run_layout.POOL_PART}", part=POOL_PARTS)),
+        excluded=prior_reads("excluded", f"{RUN}/{run_layout.EXCLUDED}"),
     output:
-        images=f"{RUN}/prior/images.parquet",
+        images=f"{RUN}/{run_layout.PRIOR_IMAGES}",
     log:
-        f"{RUN}/logs/prior.log",
+        run_layout.log(RUN, "prior"),
     benchmark:
-        f"{RUN}/benchmarks/prior.tsv"
+        run_layout.benchmark(RUN, "prior")
     conda:
         ENVIRONMENT
     threads: 1
@@ -37,15 +37,15 @@ rule prior:
 # The deltas stand in an undeclared folder under keys of their content, so that a killed part resumes.
 rule customize_part:
     input:
-        exemplars=f"{RUN}/exemplars.parquet",
-        prior=f"{RUN}/prior/images.parquet",
-        base_model=f"{RUN}/base_model.json",
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
+        prior=f"{RUN}/{run_layout.PRIOR_IMAGES}",
+        base_model=f"{RUN}/{run_layout.BASE_MODEL}",
     output:
-        models=f"{RUN}/models/part-{{part}}.parquet",
+        models=f"{RUN}/{run_layout.MODELS_PART}",
     log:
-        f"{RUN}/logs/customize_part/{{part}}.log",
+        run_layout.log(RUN, "customize_part"),
     benchmark:
-        f"{RUN}/benchmarks/customize_part/{{part}}.tsv"
+        run_layout.benchmark(RUN, "customize_part")
     conda:
         ENVIRONMENT
     threads: 1
@@ -58,12 +58,12 @@ rule customize_part:
         cut={"exemplar_sets": CONFIG["parts"]["exemplar_sets"]},
         settings=CUSTOMIZER,
         seed=CONFIG["seed"],
-        code=code(
+        code=fingerprint(
             "workflow_scripts/customize_part.py",
             f"customizers/{CUSTOMIZER['family']}",
         ),
         # Of this alone depend the models themselves: other changes run the job again, but train nothing.
-        model_code=code(
+        model_code=fingerprint(
             "attrib_core/diffusion/customization/train_stack.py",
             "diffusion/customization/training_data",
             f"customizers/{CUSTOMIZER['family']}",

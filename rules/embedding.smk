@@ -3,13 +3,13 @@
 
 rule embed_pool_part:
     input:
-        images=f"{RUN}/pool/part-{{part}}.parquet",
+        images=f"{RUN}/{run_layout.POOL_PART}",
     output:
-        embeddings=f"{RUN}/embeddings/{{encoder}}/pool/part-{{part}}.parquet",
+        embeddings=f"{RUN}/{run_layout.POOL_EMBEDDINGS}",
     log:
-        f"{RUN}/logs/embed_pool_part/{{encoder}}-{{part}}.log",
+        run_layout.log(RUN, "embed_pool_part"),
     benchmark:
-        f"{RUN}/benchmarks/embed_pool_part/{{encoder}}-{{part}}.tsv"
+        run_layout.benchmark(RUN, "embed_pool_part")
     conda:
         ENVIRONMENT
     threads: 1
@@ -34,13 +34,13 @@ rule embed_pool_part:
 # Before the next images are drawn, so that those that are dropped once they are embedded are few at a time.
 rule embed_queries_part:
     input:
-        images=f"{RUN}/synthesized/part-{{part}}.parquet",
+        images=f"{RUN}/{run_layout.SYNTHESIZED_PART}",
     output:
-        embeddings=f"{RUN}/embeddings/{{encoder}}/queries/part-{{part}}.parquet",
+        embeddings=f"{RUN}/{run_layout.QUERY_EMBEDDINGS}",
     log:
-        f"{RUN}/logs/embed_queries_part/{{encoder}}-{{part}}.log",
+        run_layout.log(RUN, "embed_queries_part"),
     benchmark:
-        f"{RUN}/benchmarks/embed_queries_part/{{encoder}}-{{part}}.tsv"
+        run_layout.benchmark(RUN, "embed_queries_part")
     priority: 1
     conda:
         ENVIRONMENT
@@ -64,13 +64,13 @@ rule embed_queries_part:
 
 rule embed_exemplars:
     input:
-        images=f"{RUN}/exemplars.parquet",
+        images=f"{RUN}/{run_layout.EXEMPLARS}",
     output:
-        embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
+        embeddings=f"{RUN}/{run_layout.EXEMPLAR_EMBEDDINGS}",
     log:
-        f"{RUN}/logs/embed_exemplars/{{encoder}}.log",
+        run_layout.log(RUN, "embed_exemplars"),
     benchmark:
-        f"{RUN}/benchmarks/embed_exemplars/{{encoder}}.tsv"
+        run_layout.benchmark(RUN, "embed_exemplars")
     conda:
         ENVIRONMENT
     threads: 1

@@ -2,21 +2,21 @@
 
 from attrib_core.data.prompts import list_path, list_names
 
-PROMPT_LISTS = {kind: CONFIG["prompts"][kind] for kind in ("object", "style")}
+PROMPT_LISTS = {kind: CONFIG["prompts"][kind] for kind in KINDS}
 
 
 rule exemplars:
     input:
-        pool=expand(f"{RUN}/pool/part-{{part}}.parquet", part=POOL_PARTS),
-        base_model=f"{RUN}/base_model.json",
+        pool=expand(f"{RUN}/{run_layout.POOL_PART}", part=POOL_PARTS),
+        base_model=f"{RUN}/{run_layout.BASE_MODEL}",
     output:
-        exemplars=f"{RUN}/exemplars.parquet",
-        prompts=f"{RUN}/prompts.parquet",
-        excluded=f"{RUN}/excluded.parquet",
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
+        prompts=f"{RUN}/{run_layout.PROMPTS}",
+        excluded=f"{RUN}/{run_layout.EXCLUDED}",
     log:
-        f"{RUN}/logs/exemplars.log",
+        run_layout.log(RUN, "exemplars"),
     benchmark:
-        f"{RUN}/benchmarks/exemplars.tsv"
+        run_layout.benchmark(RUN, "exemplars")
     conda:
         ENVIRONMENT
     threads: 1
@@ -28,7 +28,7 @@ rule exemplars:
         source=CONFIG["pool"]["source"]["family"],
         prompts={"lists": PROMPT_LISTS, "prompts_each": CONFIG["prompts"]["prompts_each"]},
         seed=CONFIG["seed"],
-        code=code(
+        code=fingerprint(
             "workflow_scripts/exemplars.py",
             data=[
                 list_path(name)

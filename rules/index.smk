@@ -5,18 +5,18 @@ from attrib_core.features.index import factory_string
 
 rule index:
     input:
-        pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
-        queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
-        excluded=f"{RUN}/excluded.parquet",
+        pool=expand(f"{RUN}/{run_layout.POOL_EMBEDDINGS}", part=POOL_PARTS, allow_missing=True),
+        queries=expand(f"{RUN}/{run_layout.QUERY_EMBEDDINGS}", part=SET_PARTS, allow_missing=True),
+        excluded=f"{RUN}/{run_layout.EXCLUDED}",
         mapper=heads,
     output:
-        faiss=f"{RUN}/indices/{{encoder}}/{{mapper}}.faiss",
-        ids=f"{RUN}/indices/{{encoder}}/{{mapper}}.ids.parquet",
-        report=f"{RUN}/indices/{{encoder}}/{{mapper}}.json",
+        faiss=f"{RUN}/{run_layout.INDEX}",
+        ids=f"{RUN}/{run_layout.INDEX_IDS}",
+        report=f"{RUN}/{run_layout.INDEX_REPORT}",
     log:
-        f"{RUN}/logs/index/{{encoder}}-{{mapper}}.log",
+        run_layout.log(RUN, "index"),
     benchmark:
-        f"{RUN}/benchmarks/index/{{encoder}}-{{mapper}}.tsv"
+        run_layout.benchmark(RUN, "index")
     conda:
         ENVIRONMENT
     threads: 1
@@ -25,12 +25,13 @@ rule index:
         runtime=growing(240),
         # Lists are trained on a GPU where FAISS has one.
         gpu=int(
-            "IVF" in factory_string.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory
+            "IVF"
+            in factory_string.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory
         ),
     params:
         settings={name: CONFIG["index"][name] for name in ("factory", "probes", "train_rows")},
         check={"count": CONFIG["index"]["queries"], "k": CONFIG["index"]["k"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/index.py"),
+        code=fingerprint("workflow_scripts/index.py"),
     script:
         "../workflow_scripts/index.py"

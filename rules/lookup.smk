@@ -21,14 +21,14 @@ def kind_of(wildcards):
 def kinds_of(wildcards):
     """The kinds of sets that a mapper is for: those that it is trained on; all where it is not trained."""
     kind = kind_of(wildcards)
-    return [kind] if kind else ["object", "style"]
+    return [kind] if kind else list(KINDS)
 
 
 def heads(wildcards):
     """The file of the tuned heads, as input; none where embeddings are used as they are."""
-    if wildcards.mapper == "untuned":
+    if wildcards.mapper == UNTUNED:
         return []
-    return [f"{RUN}/mappers/{wildcards.encoder}/{wildcards.mapper}.safetensors"]
+    return [f"{RUN}/{run_layout.MAPPER.format(encoder=wildcards.encoder, mapper=wildcards.mapper)}"]
 
 
 def pool_rows(wildcards):
@@ -139,5 +139,8 @@ def encoder_gpu(encoder):
 def plot(name):
     """A plot that `snakemake --report` shows beside the page."""
     return report(
-        f"{RUN}/report/{name}.svg", caption=f"captions/{name}.rst", category="Plots", labels={"plot": name}
+        f"{RUN}/{run_layout.REPORT_PLOT.format(plot=name)}",
+        caption=f"captions/{name}.rst",
+        category="Plots",
+        labels={"plot": name},
     )

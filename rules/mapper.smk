@@ -18,20 +18,20 @@ TUNING = (
 
 rule tune:
     input:
-        exemplars=f"{RUN}/exemplars.parquet",
-        exemplar_embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
-        query_rows=expand(f"{RUN}/synthesized/queries-{{part}}.parquet", part=SET_PARTS),
-        queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
-        pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
-        excluded=f"{RUN}/excluded.parquet",
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
+        exemplar_embeddings=f"{RUN}/{run_layout.EXEMPLAR_EMBEDDINGS}",
+        query_rows=expand(f"{RUN}/{run_layout.QUERIES_PART}", part=SET_PARTS),
+        queries=expand(f"{RUN}/{run_layout.QUERY_EMBEDDINGS}", part=SET_PARTS, allow_missing=True),
+        pool=expand(f"{RUN}/{run_layout.POOL_EMBEDDINGS}", part=POOL_PARTS, allow_missing=True),
+        excluded=f"{RUN}/{run_layout.EXCLUDED}",
     output:
-        mapper=f"{RUN}/mappers/{{encoder}}/{{mapper}}.safetensors",
-        curve=f"{RUN}/mappers/{{encoder}}/{{mapper}}.curve.parquet",
-        choice=f"{RUN}/mappers/{{encoder}}/{{mapper}}.choice.json",
+        mapper=f"{RUN}/{run_layout.MAPPER}",
+        curve=f"{RUN}/{run_layout.MAPPER_CURVE}",
+        choice=f"{RUN}/{run_layout.MAPPER_CHOICE}",
     log:
-        f"{RUN}/logs/tune/{{encoder}}-{{mapper}}.log",
+        run_layout.log(RUN, "tune"),
     benchmark:
-        f"{RUN}/benchmarks/tune/{{encoder}}-{{mapper}}.tsv"
+        run_layout.benchmark(RUN, "tune")
     wildcard_constraints:
         mapper="|".join(map(re.escape, TRAINED_ON)),
     conda:
@@ -46,6 +46,6 @@ rule tune:
         choices={name: CONFIG["mapper"][name] for name in ("penalties", "starts", "shrinkages")},
         validation={"distractors": CONFIG["mapper"]["validation_distractors"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/tune.py"),
+        code=fingerprint("workflow_scripts/tune.py"),
     script:
         "../workflow_scripts/tune.py"

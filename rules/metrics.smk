@@ -3,17 +3,17 @@
 
 rule measure:
     input:
-        ranks=expand(f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet", encoder=ENCODERS, mapper=MAPPERS),
-        exemplars=f"{RUN}/exemplars.parquet",
+        ranks=expand(f"{RUN}/{run_layout.RANKS}", encoder=ENCODERS, mapper=MAPPERS),
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
     output:
-        metrics=f"{RUN}/metrics.parquet",
-        comparisons=f"{RUN}/comparisons.parquet",
-        strata=f"{RUN}/strata.parquet",
-        matched=f"{RUN}/matched.parquet",
+        metrics=f"{RUN}/{run_layout.METRICS}",
+        comparisons=f"{RUN}/{run_layout.COMPARISONS}",
+        strata=f"{RUN}/{run_layout.STRATA}",
+        matched=f"{RUN}/{run_layout.MATCHED}",
     log:
-        f"{RUN}/logs/measure/all.log",
+        run_layout.log(RUN, "measure"),
     benchmark:
-        f"{RUN}/benchmarks/measure/all.tsv"
+        run_layout.benchmark(RUN, "measure")
     conda:
         ENVIRONMENT
     threads: 1
@@ -23,6 +23,6 @@ rule measure:
     params:
         settings=CONFIG["metrics"],
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/measure.py"),
+        code=fingerprint("workflow_scripts/measure.py"),
     script:
         "../workflow_scripts/measure.py"

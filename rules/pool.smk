@@ -3,12 +3,12 @@
 
 rule pool_part:
     output:
-        pool=f"{RUN}/pool/part-{{part}}.parquet",
-        rejects=f"{RUN}/pool/rejects-{{part}}.parquet",
+        pool=f"{RUN}/{run_layout.POOL_PART}",
+        rejects=f"{RUN}/{run_layout.POOL_REJECTS}",
     log:
-        f"{RUN}/logs/pool_part/{{part}}.log",
+        run_layout.log(RUN, "pool_part"),
     benchmark:
-        f"{RUN}/benchmarks/pool_part/{{part}}.tsv"
+        run_layout.benchmark(RUN, "pool_part")
     conda:
         ENVIRONMENT
     threads: 1
@@ -20,6 +20,6 @@ rule pool_part:
         rows=pool_rows,
         state=pool_source,
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/pool_part.py", f"sources/{CONFIG['pool']['source']['family']}"),
+        code=fingerprint("workflow_scripts/pool_part.py", f"sources/{CONFIG['pool']['source']['family']}"),
     script:
         "../workflow_scripts/pool_part.py"

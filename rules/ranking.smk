@@ -5,20 +5,20 @@ BLOCKS = ("query_block", "pool_block", "query_group")
 
 rule rank:
     input:
-        pool=expand(f"{RUN}/embeddings/{{{{encoder}}}}/pool/part-{{part}}.parquet", part=POOL_PARTS),
-        queries=expand(f"{RUN}/embeddings/{{{{encoder}}}}/queries/part-{{part}}.parquet", part=SET_PARTS),
-        exemplar_embeddings=f"{RUN}/embeddings/{{encoder}}/exemplars.parquet",
+        pool=expand(f"{RUN}/{run_layout.POOL_EMBEDDINGS}", part=POOL_PARTS, allow_missing=True),
+        queries=expand(f"{RUN}/{run_layout.QUERY_EMBEDDINGS}", part=SET_PARTS, allow_missing=True),
+        exemplar_embeddings=f"{RUN}/{run_layout.EXEMPLAR_EMBEDDINGS}",
         mapper=heads,
-        query_rows=expand(f"{RUN}/synthesized/queries-{{part}}.parquet", part=SET_PARTS),
-        exemplars=f"{RUN}/exemplars.parquet",
-        excluded=f"{RUN}/excluded.parquet",
+        query_rows=expand(f"{RUN}/{run_layout.QUERIES_PART}", part=SET_PARTS),
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
+        excluded=f"{RUN}/{run_layout.EXCLUDED}",
     output:
-        ranks=f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet",
-        candidates=f"{RUN}/candidates/{{encoder}}/{{mapper}}.parquet",
+        ranks=f"{RUN}/{run_layout.RANKS}",
+        candidates=f"{RUN}/{run_layout.CANDIDATES}",
     log:
-        f"{RUN}/logs/rank/{{encoder}}-{{mapper}}.log",
+        run_layout.log(RUN, "rank"),
     benchmark:
-        f"{RUN}/benchmarks/rank/{{encoder}}-{{mapper}}.tsv"
+        run_layout.benchmark(RUN, "rank")
     conda:
         ENVIRONMENT
     threads: 1
@@ -28,6 +28,6 @@ rule rank:
     params:
         settings=with_effect("ranking"),
         blocks=untracked({name: CONFIG["ranking"][name] for name in BLOCKS}),
-        code=code("workflow_scripts/rank.py"),
+        code=fingerprint("workflow_scripts/rank.py"),
     script:
         "../workflow_scripts/rank.py"

@@ -3,65 +3,56 @@
 SHOWN = [name for name in CONFIG if name not in ("run", "seed", "parts")]
 
 
-# Of these the page sums the times, as their benchmark files are named; others are of an earlier config.
+def jobs_of(*rules, **wildcards):
+    """Names of the jobs of some rules, one for each combination of values of their wildcards."""
+    return [job for rule in rules for job in expand(run_layout.JOB_NAMES[rule], **wildcards)]
+
+
+# The jobs whose benchmark files the page sums; other files there are of an earlier config.
 JOBS = [
-    *("base_model", "exemplars", "prior", "measure/all"),
-    *expand("pool_part/{part}", part=POOL_PARTS),
-    *expand("{rule}/{part}", rule=["customize_part", "synthesize_part", "sample_part"], part=SET_PARTS),
-    *expand("embed_exemplars/{encoder}", encoder=ENCODERS),
-    *expand("embed_pool_part/{encoder}-{part}", encoder=ENCODERS, part=POOL_PARTS),
-    *expand("embed_queries_part/{encoder}-{part}", encoder=ENCODERS, part=SET_PARTS),
-    *expand("tune/{encoder}-{mapper}", encoder=ENCODERS, mapper=TRAINED_ON),
-    *expand(
-        "{rule}/{encoder}-{mapper}", rule=["rank", "index", "calibrate"], encoder=ENCODERS, mapper=MAPPERS
-    ),
+    *jobs_of("base_model", "exemplars", "prior", "measure"),
+    *jobs_of("pool_part", part=POOL_PARTS),
+    *jobs_of("customize_part", "synthesize_part", "sample_part", part=SET_PARTS),
+    *jobs_of("embed_exemplars", encoder=ENCODERS),
+    *jobs_of("embed_pool_part", encoder=ENCODERS, part=POOL_PARTS),
+    *jobs_of("embed_queries_part", encoder=ENCODERS, part=SET_PARTS),
+    *jobs_of("tune", encoder=ENCODERS, mapper=TRAINED_ON),
+    *jobs_of("rank", "index", "calibrate", encoder=ENCODERS, mapper=MAPPERS),
 ]
 
 
 rule report:
     input:
-        pool=expand(f"{RUN}/pool/part-{{part}}.parquet", part=POOL_PARTS),
-        rejects=expand(f"{RUN}/pool/rejects-{{part}}.parquet", part=POOL_PARTS),
-        exemplars=f"{RUN}/exemplars.parquet",
-        excluded=f"{RUN}/excluded.parquet",
-        base_model=f"{RUN}/base_model.json",
-        models=expand(f"{RUN}/models/part-{{part}}.parquet", part=SET_PARTS),
-        queries=expand(f"{RUN}/synthesized/queries-{{part}}.parquet", part=SET_PARTS),
-        sample=expand(f"{RUN}/synthesized/sample-{{part}}.parquet", part=SET_PARTS),
-        curves=expand(
-            f"{RUN}/mappers/{{encoder}}/{{mapper}}.curve.parquet", encoder=ENCODERS, mapper=TRAINED_ON
-        ),
-        choices=expand(
-            f"{RUN}/mappers/{{encoder}}/{{mapper}}.choice.json", encoder=ENCODERS, mapper=TRAINED_ON
-        ),
-        indices=expand(f"{RUN}/indices/{{encoder}}/{{mapper}}.json", encoder=ENCODERS, mapper=MAPPERS),
-        ranks=expand(f"{RUN}/ranks/{{encoder}}/{{mapper}}.parquet", encoder=ENCODERS, mapper=MAPPERS),
-        candidates=expand(
-            f"{RUN}/candidates/{{encoder}}/{{mapper}}.parquet", encoder=ENCODERS, mapper=MAPPERS
-        ),
-        metrics=f"{RUN}/metrics.parquet",
-        comparisons=f"{RUN}/comparisons.parquet",
-        strata=f"{RUN}/strata.parquet",
-        matched=f"{RUN}/matched.parquet",
-        calibration=expand(
-            f"{RUN}/calibration/{{encoder}}/{{mapper}}/calibration.parquet", encoder=ENCODERS, mapper=MAPPERS
-        ),
-        reliability=expand(
-            f"{RUN}/calibration/{{encoder}}/{{mapper}}/reliability.parquet", encoder=ENCODERS, mapper=MAPPERS
-        ),
-        soft_scores=expand(
-            f"{RUN}/calibration/{{encoder}}/{{mapper}}/soft_scores.parquet", encoder=ENCODERS, mapper=MAPPERS
-        ),
+        pool=expand(f"{RUN}/{run_layout.POOL_PART}", part=POOL_PARTS),
+        rejects=expand(f"{RUN}/{run_layout.POOL_REJECTS}", part=POOL_PARTS),
+        exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
+        excluded=f"{RUN}/{run_layout.EXCLUDED}",
+        base_model=f"{RUN}/{run_layout.BASE_MODEL}",
+        models=expand(f"{RUN}/{run_layout.MODELS_PART}", part=SET_PARTS),
+        queries=expand(f"{RUN}/{run_layout.QUERIES_PART}", part=SET_PARTS),
+        sample=expand(f"{RUN}/{run_layout.SAMPLE_PART}", part=SET_PARTS),
+        curves=expand(f"{RUN}/{run_layout.MAPPER_CURVE}", encoder=ENCODERS, mapper=TRAINED_ON),
+        choices=expand(f"{RUN}/{run_layout.MAPPER_CHOICE}", encoder=ENCODERS, mapper=TRAINED_ON),
+        indices=expand(f"{RUN}/{run_layout.INDEX_REPORT}", encoder=ENCODERS, mapper=MAPPERS),
+        ranks=expand(f"{RUN}/{run_layout.RANKS}", encoder=ENCODERS, mapper=MAPPERS),
+        candidates=expand(f"{RUN}/{run_layout.CANDIDATES}", encoder=ENCODERS, mapper=MAPPERS),
+        metrics=f"{RUN}/{run_layout.METRICS}",
+        comparisons=f"{RUN}/{run_layout.COMPARISONS}",
+        strata=f"{RUN}/{run_layout.STRATA}",
+        matched=f"{RUN}/{run_layout.MATCHED}",
+        calibration=expand(f"{RUN}/{run_layout.CALIBRATION}", encoder=ENCODERS, mapper=MAPPERS),
+        reliability=expand(f"{RUN}/{run_layout.RELIABILITY}", encoder=ENCODERS, mapper=MAPPERS),
+        soft_scores=expand(f"{RUN}/{run_layout.SOFT_SCORES}", encoder=ENCODERS, mapper=MAPPERS),
     output:
         page=report(
-            f"{RUN}/report/index.html",
+            f"{RUN}/{run_layout.REPORT_PAGE}",
             caption="captions/page.rst",
             category="Report",
             labels={"page": "report"},
         ),
         plots=[plot(name) for name in ("recall", "recall_curve", "reliability", "similarities", "mapper")],
         tables=expand(
-            f"{RUN}/report/{{table}}.csv",
+            f"{RUN}/{run_layout.REPORT_TABLE}",
             table=[
                 "headline",
                 "breakdown",
@@ -75,9 +66,9 @@ rule report:
             ],
         ),
     log:
-        f"{RUN}/logs/report/all.log",
+        run_layout.log(RUN, "report"),
     benchmark:
-        f"{RUN}/benchmarks/report/all.tsv"
+        run_layout.benchmark(RUN, "report")
     conda:
         ENVIRONMENT
     threads: 1
@@ -92,8 +83,8 @@ rule report:
         mappers=MAPPERS,
         ties=CONFIG["metrics"]["ties"],
         sections={name: with_effect(name) for name in SHOWN},
-        benchmarks=f"{RUN}/benchmarks",
+        benchmarks=f"{RUN}/{run_layout.BENCHMARKS}",
         jobs=JOBS,
-        code=code("workflow_scripts/report.py"),
+        code=fingerprint("workflow_scripts/report.py"),
     script:
         "../workflow_scripts/report.py"

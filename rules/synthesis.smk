@@ -1,21 +1,21 @@
 # Images by the customized models, and by the base model as the control; their rows without them; a sample.
 
-IMAGES = f"{RUN}/synthesized/part-{{part}}.parquet"
+IMAGES = f"{RUN}/{run_layout.SYNTHESIZED_PART}"
 KEEP_IMAGES = CONFIG["synthesis"]["keep"] == "all"
 
 
 rule synthesize_part:
     input:
-        models=f"{RUN}/models/part-{{part}}.parquet",
-        prompts=f"{RUN}/prompts.parquet",
-        base_model=f"{RUN}/base_model.json",
+        models=f"{RUN}/{run_layout.MODELS_PART}",
+        prompts=f"{RUN}/{run_layout.PROMPTS}",
+        base_model=f"{RUN}/{run_layout.BASE_MODEL}",
     output:
         images=IMAGES if KEEP_IMAGES else temp(IMAGES),
-        queries=f"{RUN}/synthesized/queries-{{part}}.parquet",
+        queries=f"{RUN}/{run_layout.QUERIES_PART}",
     log:
-        f"{RUN}/logs/synthesize_part/{{part}}.log",
+        run_layout.log(RUN, "synthesize_part"),
     benchmark:
-        f"{RUN}/benchmarks/synthesize_part/{{part}}.tsv"
+        run_layout.benchmark(RUN, "synthesize_part")
     conda:
         ENVIRONMENT
     threads: 1
@@ -30,9 +30,9 @@ rule synthesize_part:
         batch=untracked(CONFIG["synthesis"]["batch"]),
         keep=untracked(CONFIG["synthesis"]["keep"]),
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/synthesize_part.py"),
+        code=fingerprint("workflow_scripts/synthesize_part.py"),
         # Of this alone depend the images themselves: other changes run the job again, but draw nothing.
-        image_code=code("attrib_core/diffusion/synthesis/generate.py"),
+        image_code=fingerprint("attrib_core/diffusion/synthesis/generate.py"),
     script:
         "../workflow_scripts/synthesize_part.py"
 
@@ -41,13 +41,13 @@ rule synthesize_part:
 # are kept, the part's pieces in the store go here, once it is certain that the part itself is there.
 rule sample_part:
     input:
-        images=f"{RUN}/synthesized/part-{{part}}.parquet",
+        images=f"{RUN}/{run_layout.SYNTHESIZED_PART}",
     output:
-        sample=f"{RUN}/synthesized/sample-{{part}}.parquet",
+        sample=f"{RUN}/{run_layout.SAMPLE_PART}",
     log:
-        f"{RUN}/logs/sample_part/{{part}}.log",
+        run_layout.log(RUN, "sample_part"),
     benchmark:
-        f"{RUN}/benchmarks/sample_part/{{part}}.tsv"
+        run_layout.benchmark(RUN, "sample_part")
     priority: 1
     conda:
         ENVIRONMENT
@@ -60,6 +60,6 @@ rule sample_part:
         keep=untracked(CONFIG["synthesis"]["keep"]),
         shown={"samples": CONFIG["report"]["samples"]},
         seed=CONFIG["seed"],
-        code=code("workflow_scripts/sample_part.py"),
+        code=fingerprint("workflow_scripts/sample_part.py"),
     script:
         "../workflow_scripts/sample_part.py"
