@@ -39,7 +39,9 @@ def open_source(settings: Mapping[str, Any], *, stop: int, seed: int) -> Any:
     family, options = families.split(settings)
     source = families.load("sources", family, options, where="pool.source", seed=seed)
     if len(source) < stop:
-        raise InputError(f"pool.images: {stop} or more asked, but source {family!r} has {len(source)} images")
+        raise InputError(
+            f"pool.images: {stop} or more requested, but source {family!r} has {len(source)} images"
+        )
     return source
 
 

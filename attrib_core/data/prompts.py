@@ -107,7 +107,7 @@ def expand(
             ]
             if len(usable) < prompts_each:
                 raise InputError(
-                    f"prompts.prompts_each: {prompts_each} asked, but list {name!r} has {len(usable)} for"
+                    f"prompts.prompts_each: {prompts_each} requested, but list {name!r} has {len(usable)} for"
                     f" {exemplar_set!r} (of {len(templates)}, those left out name what its exemplar shows)"
                 )
             order = sorted(

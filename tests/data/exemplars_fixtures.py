@@ -1,4 +1,4 @@
-"""A pool of words and hashes, its images no images, to draw exemplar sets from."""
+"""A pool of labels and hashes without real images, to draw exemplar sets from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELD_OUT = {
 
 
 def pool_row(image_id: str, subject: str | None, category: str | None, style: str | None) -> dict[str, Any]:
-    """A row of the pool whose hash is random but its own."""
+    """A row of the pool with a random hash that depends on its id."""
     value = int(hashing.generator(image_id).integers(-(2**63), 2**63))
     return {
         "image_id": image_id,
@@ -59,7 +59,7 @@ def pool_rows() -> list[dict[str, Any]]:
 
 
 def write_pool(folder: Path, rows: list[dict[str, Any]], size: int = 1000) -> list[Path]:
-    """The rows as parts of the pool with `size` rows each, in a new folder below `folder`."""
+    """Write the rows as parts of the pool with `size` rows each, in a new folder below `folder`."""
     new = folder / f"pool-{len(list(folder.iterdir()))}"
     starts = range(0, len(rows), size)
     paths = [new / f"part-{number:04d}.parquet" for number in range(len(starts))]
@@ -68,12 +68,14 @@ def write_pool(folder: Path, rows: list[dict[str, Any]], size: int = 1000) -> li
     return paths
 
 
-def made(parts: list[Path], *, held_out: Any = HELD_OUT, **changes: Any) -> plan.Plan:
+def make_plan(parts: list[Path], *, held_out: Any = HELD_OUT, **changes: Any) -> plan.Plan:
+    """The plan of SETTINGS with some changes."""
     source = changes.pop("source", "openmoji")
     return plan.plan(parts, **{**SETTINGS, **changes}, held_out=held_out, source=source)
 
 
 def sets_of(result: plan.Plan) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a plan by exemplar set."""
     sets: dict[str, list[dict[str, Any]]] = {}
     for row in result.exemplars:
         sets.setdefault(row["exemplar_set"], []).append(row)

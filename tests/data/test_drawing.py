@@ -1,4 +1,4 @@
-"""Images: every treatment and background keeps the same contract; names and articles."""
+"""Drawing: every treatment and background keeps the same contract; names and articles."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_treatment_keeps_the_contract(name: str, size: int) -> None:
     assert np.array_equal(shown, treatment(source, np.random.default_rng(1)))
     for kept, now in zip(before, (source.foreground, source.alpha, source.background), strict=True):
         assert np.array_equal(kept, now), "a treatment must not write into its layers"
-    assert shown.std() > 0.02, "nothing is to be seen"
+    assert shown.std() > 0.02, "a uniform image"
     assert treatment.__doc__
 
 
@@ -54,7 +54,7 @@ def test_treatments_differ_from_each_other_and_from_the_plain_image() -> None:
 
 
 @pytest.mark.parametrize("name", TREATMENTS)
-def test_the_object_is_to_be_seen_in_every_treatment(name: str) -> None:
+def test_the_object_is_visible_in_every_treatment(name: str) -> None:
     treatment, _ = TREATMENTS[name]
     source = disk(64)
     nothing = Layers(source.foreground, np.zeros_like(source.alpha), source.background)
@@ -119,7 +119,7 @@ def test_articles(noun: str, expected: str) -> None:
         assert article(noun) == expected.split()[0]
 
 
-def test_captions_name_the_background_only_where_it_is_seen() -> None:
+def test_captions_name_the_background_only_if_it_is_visible() -> None:
     assert render.caption("star", "snow") == "a star in the snow"
     assert render.caption("star", "snow", "mosaic") == "a mosaic of a star in the snow"
     assert render.caption("star", "snow", "blueprint") == "a blueprint of a star"

@@ -21,7 +21,7 @@ from tests.data.exemplars_fixtures import (
     CATEGORIES,
     HELD_OUT,
     SETTINGS,
-    made,
+    make_plan,
     pool_row,
     pool_rows,
     sets_of,
@@ -31,13 +31,8 @@ from tests.data.exemplars_fixtures import (
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def parts(tmp_path: Path) -> list[Path]:
-    return write_pool(tmp_path, pool_rows(), 30)
-
-
 def test_plan_has_the_requested_sets(parts: list[Path]) -> None:
-    result = made(parts)
+    result = make_plan(parts)
     sets = sets_of(result)
     objects = [rows for rows in sets.values() if rows[0]["kind"] == "object"]
     styles = [rows for rows in sets.values() if rows[0]["kind"] == "style"]
@@ -68,11 +63,11 @@ def test_plan_has_the_requested_sets(parts: list[Path]) -> None:
 def test_plan_does_not_depend_on_parts_batches_or_order(
     parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = made(parts)
+    first = make_plan(parts)
     rows = pool_rows()
-    assert made(write_pool(tmp_path, rows, 7)) == first
+    assert make_plan(write_pool(tmp_path, rows, 7)) == first
     np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
-    shuffled = made(write_pool(tmp_path, rows, 50))
+    shuffled = make_plan(write_pool(tmp_path, rows, 50))
     assert shuffled.exemplars == first.exemplars
     assert sorted(row["image_id"] for row in shuffled.excluded) == sorted(
         row["image_id"] for row in first.excluded
@@ -80,13 +75,13 @@ def test_plan_does_not_depend_on_parts_batches_or_order(
     monkeypatch.setattr(plan, "ROWS_PER_BATCH", 5)
     monkeypatch.setattr(plan, "IMAGES_PER_BATCH", 3)
     monkeypatch.setattr(exclusion, "BLOCK", 2)
-    assert made(parts) == first
+    assert make_plan(parts) == first
 
 
 def test_more_sets_keep_the_earlier_ones(parts: list[Path]) -> None:
-    large = sets_of(made(parts, object_sets=24, style_sets=4))
+    large = sets_of(make_plan(parts, object_sets=24, style_sets=4))
     for objects, styles in ((3, 1), (12, 3), (23, 2)):
-        small = sets_of(made(parts, object_sets=objects, style_sets=styles))
+        small = sets_of(make_plan(parts, object_sets=objects, style_sets=styles))
         assert set(small) <= set(large)
         for name, rows in small.items():
             assert [row["image_id"] for row in rows] == [row["image_id"] for row in large[name]]
@@ -95,13 +90,13 @@ def test_more_sets_keep_the_earlier_ones(parts: list[Path]) -> None:
 
 
 def test_another_seed_draws_other_exemplars(parts: list[Path]) -> None:
-    assert {row["image_id"] for row in made(parts).exemplars} != {
-        row["image_id"] for row in made(parts, seed=12).exemplars
+    assert {row["image_id"] for row in make_plan(parts).exemplars} != {
+        row["image_id"] for row in make_plan(parts, seed=12).exemplars
     }
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts_of_message"),
     [
         ({"object_sets": 25}, ["exemplars.object_sets: 25", "24 different subjects"]),
         ({"style_sets": 5}, ["exemplars.style_sets: 5", "only 4 styles"]),
@@ -116,10 +111,12 @@ def test_another_seed_draws_other_exemplars(parts: list[Path]) -> None:
         ({"near_duplicate_distance": 64}, ["pool.images: the pool has 92 images"]),
     ],
 )
-def test_errors_name_key_and_numbers(parts: list[Path], changes: dict[str, Any], said: list[str]) -> None:
+def test_errors_name_key_and_numbers(
+    parts: list[Path], changes: dict[str, Any], parts_of_message: list[str]
+) -> None:
     with pytest.raises(InputError) as caught:
-        made(parts, **changes)
-    for words in said:
+        make_plan(parts, **changes)
+    for words in parts_of_message:
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -149,7 +146,7 @@ def test_check_enough_raises_the_error_of_the_plan(
     options.pop("near_duplicate_distance")
     later = earlier = ""
     try:
-        made(parts, held_out=held_out, source="here", **changes)
+        make_plan(parts, held_out=held_out, source="here", **changes)
     except InputError as error:
         later = str(error)
     labels = [
@@ -165,13 +162,13 @@ def test_check_enough_raises_the_error_of_the_plan(
 def test_an_id_in_two_parts_is_an_error(tmp_path: Path) -> None:
     rows = pool_rows()
     with pytest.raises(InputError, match=r"image_id 'animal 0\.plain' occurs twice"):
-        made(write_pool(tmp_path, [*rows, rows[0]], 40))
+        make_plan(write_pool(tmp_path, [*rows, rows[0]], 40))
 
 
 def test_exemplars_the_base_model_may_have_seen_are_a_warning(parts: list[Path]) -> None:
-    [line] = made(parts, held_out=None).warnings
+    [line] = make_plan(parts, held_out=None).warnings
     assert "does not say" in line
-    loose = made(parts, held_out_only=False, object_sets=30, style_sets=5)
+    loose = make_plan(parts, held_out_only=False, object_sets=30, style_sets=5)
     known = [
         row
         for row in loose.exemplars
@@ -180,23 +177,23 @@ def test_exemplars_the_base_model_may_have_seen_are_a_warning(parts: list[Path])
     assert len(known) >= 6
     [line] = loose.warnings
     assert "held_out_only is false" in line and f"{len(known) + 1} sets" in line, "one style is known, too"
-    assert made(parts, held_out_only=True).warnings == []
+    assert make_plan(parts, held_out_only=True).warnings == []
 
 
 def test_images_of_another_source_are_all_unseen_by_the_base_model(parts: list[Path]) -> None:
     held_out = HELD_OUT | {"source": "openmoji"}
-    assert made(parts, held_out=held_out) == made(parts)
-    assert made(parts, held_out=held_out, source="folder", object_sets=30).warnings == []
-    free = made(parts, held_out=None, object_sets=30)
+    assert make_plan(parts, held_out=held_out) == make_plan(parts)
+    assert make_plan(parts, held_out=held_out, source="folder", object_sets=30).warnings == []
+    free = make_plan(parts, held_out=None, object_sets=30)
     for only in (True, False):
-        other = made(parts, held_out=held_out, source="folder", object_sets=30, held_out_only=only)
+        other = make_plan(parts, held_out=held_out, source="folder", object_sets=30, held_out_only=only)
         assert other.exemplars == free.exemplars
 
 
 def test_images_without_labels(tmp_path: Path) -> None:
     """Style sets of a source without subjects: every image counts as another object."""
     rows = [pool_row(f"{number}.jpg", None, None, "oil" if number < 5 else None) for number in range(9)]
-    result = made(
+    result = make_plan(
         write_pool(tmp_path, rows),
         held_out=None,
         object_sets=0,
@@ -210,10 +207,10 @@ def test_images_without_labels(tmp_path: Path) -> None:
 
 def test_several_plain_images_of_a_subject_make_one_set(tmp_path: Path) -> None:
     rows = pool_rows() + [pool_row(f"again {number}", f"toy {number}", "toy", None) for number in range(4)]
-    result = made(write_pool(tmp_path, rows), object_sets=24)
+    result = make_plan(write_pool(tmp_path, rows), object_sets=24)
     assert len({row["subject"] for row in result.exemplars if row["kind"] == "object"}) == 24
     with pytest.raises(InputError, match="only 24 different subjects"):
-        made(write_pool(tmp_path, rows), object_sets=25)
+        make_plan(write_pool(tmp_path, rows), object_sets=25)
 
 
 def test_candidates_are_streamed() -> None:
@@ -243,19 +240,22 @@ def test_script(run_script: Callable[..., None], parts: list[Path], tmp_path: Pa
             "seed": SETTINGS["seed"],
         },
     )
-    result = made(parts)
+    result = make_plan(parts)
     assert tables.read(tmp_path / "exemplars.parquet", "exemplars").to_pylist() == result.exemplars
     assert tables.read(tmp_path / "excluded.parquet", "excluded").to_pylist() == result.excluded
-    asked = tables.read(tmp_path / "prompts.parquet", "prompts").to_pylist()
-    assert len(asked) == 15 * 2
-    assert asked == prompts.expand(result.exemplars, result.captions, lists=lists, prompts_each=2, seed=11)
-    assert not any("in the snow" in row["prompt"] for row in asked)
+    prompt_rows = tables.read(tmp_path / "prompts.parquet", "prompts").to_pylist()
+    assert len(prompt_rows) == 15 * 2
+    assert prompt_rows == prompts.expand(
+        result.exemplars, result.captions, lists=lists, prompts_each=2, seed=11
+    )
+    assert not any("in the snow" in row["prompt"] for row in prompt_rows)
 
 
 def test_the_plan_needs_no_heavy_import() -> None:
     code = (
-        "import sys, attrib_core.data.pool, attrib_core.data.exemplars.plan, attrib_core.data.prompts, attrib_core.data.sources.openmoji,"
-        " attrib_core.data.sources.folder; print(sorted({'torch', 'diffusers', 'snakemake', 'faiss'} & set(sys.modules)))"
+        "import sys, attrib_core.data.pool, attrib_core.data.exemplars.plan, attrib_core.data.prompts;"
+        "import attrib_core.data.sources.openmoji, attrib_core.data.sources.folder;"
+        "print(sorted({'torch', 'diffusers', 'snakemake', 'faiss'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"

@@ -1,8 +1,7 @@
-"""Bytes of image files become upright 8-bit RGB by the documented rule, or one line says why not."""
+"""Decoding image files to upright 8-bit RGB by the documented rule, and errors."""
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -12,19 +11,14 @@ from PIL import Image
 
 from attrib_core.common.errors import InputError
 from attrib_core.data.images import to_rgb
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
+from tests.data.image_fixtures import encoded
 
 
 def decode(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
     return to_rgb(encoded(image, kind, **options), where="pool.parquet: image 'a'")
 
 
-def test_rgb_comes_back_as_it_was():
+def test_rgb_is_unchanged():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     got = decode(Image.fromarray(image))
     assert got.dtype == np.uint8
@@ -73,7 +67,7 @@ def test_palette_is_looked_up_and_its_transparent_colour_becomes_white():
     assert decode(palette_image(), transparency=1).tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
-def test_alpha_is_laid_over_white():
+def test_alpha_is_composited_over_white():
     got = decode(Image.new("RGBA", (1, 1), (100, 0, 200, 51)))[0, 0].astype(float)
     expected = np.array([100, 0, 200]) * 0.2 + 255 * 0.8
     assert np.abs(got - expected).max() <= 1
@@ -108,7 +102,7 @@ def test_pixels_without_a_known_white_are_refused(mode, kind):
         decode(image, kind)
 
 
-def test_what_is_no_image_or_a_damaged_one_is_named():
+def test_other_bytes_and_damaged_images_are_named():
     with pytest.raises(InputError, match="^x: 5 bytes are no image"):
         to_rgb(b"hello", where="x")
     whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
@@ -116,7 +110,7 @@ def test_what_is_no_image_or_a_damaged_one_is_named():
         to_rgb(whole[: len(whole) // 2], where="x")
 
 
-def test_a_image_with_too_many_pixels_is_refused(monkeypatch):
+def test_an_image_with_too_many_pixels_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match="^x: more than 10 pixels"):
         to_rgb(encoded(Image.new("L", (4, 4))), where="x")

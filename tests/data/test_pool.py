@@ -1,11 +1,9 @@
-"""Pool: the hash against a slow one, rejects with reasons, strange modes, parts."""
+"""Pool: rejects with reasons, conversion to RGB, parts."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,90 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from attrib_core.data import perceptual_hash, pool
+from attrib_core.data import pool
 from attrib_core.data.images import to_png, to_rgb
+from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.storage import tables
+from tests.data.image_fixtures import encoded, image
 
-WORDS = {
+LABELS = {
     "caption": "c", "subject": None, "category": None, "style": None, "licence": "CC0-1.0", "attribution": "a"
 }  # fmt: skip
 
 
-def image(height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:
-    """Smooth colours, (height, width, 3) uint8."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-    return np.asarray(PilImage.fromarray(coarse).resize((width, height), PilImage.Resampling.BICUBIC))
-
-
 def row(image_id: str, data: bytes | None) -> dict[str, Any]:
-    return {"image_id": image_id, "image": {"bytes": data, "path": f"{image_id}.png"}, **WORDS}
-
-
-def encoded(image: PilImage.Image, kind: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def bits_of(number: int) -> list[bool]:
-    return [bool((number & 0xFFFFFFFFFFFFFFFF) >> (63 - place) & 1) for place in range(64)]
-
-
-def slow_levels(gray: np.ndarray) -> list[list[int]]:
-    """Mean gray of 8 x 9 equal rectangles in exact fractions, border pixels by their share, rounded half up."""
-    height, width = gray.shape
-    levels = []
-    for line in range(8):
-        rounded = []
-        for column in range(9):
-            total = Fraction(0)
-            for y in range(height):
-                high = min(Fraction(y + 1), Fraction((line + 1) * height, 8)) - max(
-                    y, Fraction(line * height, 8)
-                )
-                if high <= 0:
-                    continue
-                for x in range(width):
-                    wide = min(Fraction(x + 1), Fraction((column + 1) * width, 9))
-                    wide -= max(Fraction(x), Fraction(column * width, 9))
-                    if wide > 0:
-                        total += high * wide * int(gray[y, x])
-            rounded.append(math.floor(total / Fraction(height * width, 72) + Fraction(1, 2)))
-        levels.append(rounded)
-    return levels
-
-
-@pytest.mark.parametrize("shape", [(8, 9), (5, 4), (24, 32), (33, 40)])
-def test_difference_hash_against_loops(shape: tuple[int, int]) -> None:
-    for seed in range(2):
-        shown = image(*shape, seed=seed)
-        levels = slow_levels(np.asarray(PilImage.fromarray(shown).convert("L")))
-        expected = [line[column + 1] > line[column] for line in levels for column in range(8)]
-        assert bits_of(perceptual_hash.difference_hash(shown)) == expected
-
-
-def test_difference_hash_of_known_images() -> None:
-    rising = np.repeat(np.repeat(np.arange(9, dtype=np.uint8)[None, :, None] * 20, 8, axis=0), 3, axis=2)
-    assert perceptual_hash.difference_hash(rising) == -1  # all 64 bits, as a signed number
-    assert perceptual_hash.difference_hash(rising[:, ::-1].copy()) == 0
-    assert perceptual_hash.difference_hash(np.full((50, 50, 3), 77, dtype=np.uint8)) == 0
-    step = np.zeros((8, 9, 3), dtype=np.uint8)
-    step[7, 8] = 255
-    assert perceptual_hash.difference_hash(step) == 1  # the last bit
-    step = np.zeros((8, 9, 3), dtype=np.uint8)
-    step[0, 1] = 255
-    assert perceptual_hash.difference_hash(step) == -(2**63)  # the first
-
-
-def test_difference_hash_hardly_changes_with_size_and_compression() -> None:
-    shown = image(96, 96)
-    first = perceptual_hash.difference_hash(shown)
-    smaller = np.asarray(PilImage.fromarray(shown).resize((64, 64), PilImage.Resampling.LANCZOS))
-    lossy = np.asarray(PilImage.open(io.BytesIO(encoded(PilImage.fromarray(shown), "JPEG", quality=70))))
-    for other in (smaller, lossy):
-        assert bin((first ^ perceptual_hash.difference_hash(other)) & 0xFFFFFFFFFFFFFFFF).count("1") <= 4
-    far = perceptual_hash.difference_hash(image(96, 96, seed=9))
-    assert bin((first ^ far) & 0xFFFFFFFFFFFFFFFF).count("1") > 12
+    return {"image_id": image_id, "image": {"bytes": data, "path": f"{image_id}.png"}, **LABELS}
 
 
 def test_build_checks_and_measures() -> None:
@@ -112,7 +39,7 @@ def test_build_checks_and_measures() -> None:
     assert [value["image_id"] for value in kept] == ["a"]
     assert (kept[0]["width"], kept[0]["height"]) == (48, 40)
     assert kept[0]["image"]["bytes"] == good
-    assert kept[0]["perceptual_hash"] == perceptual_hash.difference_hash(image())
+    assert kept[0]["perceptual_hash"] == difference_hash(image())
     assert rejects["b"].startswith("undecodable: 8 bytes")
     assert rejects["c"] == "too small: 100 x 31 pixels, at least 32 are needed"
     assert rejects["a"] == "duplicate id"
@@ -138,7 +65,7 @@ def rotated(image: PilImage.Image) -> bytes:
     return encoded(image, "JPEG", quality=95, exif=exif)
 
 
-STRANGE: dict[str, Callable[[PilImage.Image], bytes]] = {
+CONVERTED: dict[str, Callable[[PilImage.Image], bytes]] = {
     "palette": lambda image: encoded(image.quantize(16)),
     "transparent palette": lambda image: encoded(image.quantize(16), transparency=0),
     "alpha": lambda image: encoded(image.convert("RGBA")),
@@ -156,9 +83,9 @@ STRANGE: dict[str, Callable[[PilImage.Image], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", STRANGE)
-def test_strange_images_become_rgb(name: str) -> None:
-    data = STRANGE[name](PilImage.fromarray(image()))
+@pytest.mark.parametrize("name", CONVERTED)
+def test_other_modes_and_formats_become_rgb(name: str) -> None:
+    data = CONVERTED[name](PilImage.fromarray(image()))
     [(table, made)] = pool.build([row("a", data)])
     assert table == "pool"
     with PilImage.open(io.BytesIO(made["image"]["bytes"])) as opened:

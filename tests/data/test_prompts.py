@@ -1,4 +1,4 @@
-"""Prompts: the token once, controls without it, articles, the base model's words, nothing given away."""
+"""Prompts: the token once, controls without it, articles, the base model's vocabulary, no leaks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LISTS = {"object": OBJECT, "style": STYLE}
 
 
 def exemplar(
-    exemplar_set: str, kind: str, category: str, subject: str | None, place: int = 0
+    exemplar_set: str, kind: str, category: str, subject: str | None, index: int = 0
 ) -> dict[str, Any]:
     return {
         "exemplar_set": exemplar_set,
-        "image_id": f"{exemplar_set}.{place}",
+        "image_id": f"{exemplar_set}.{index}",
         "kind": kind,
         "category": category,
         "subject": subject,
@@ -78,7 +78,7 @@ def test_token_once_and_not_in_the_control() -> None:
             assert text == " ".join(text.split()) and "{" not in text
 
 
-def test_index_and_template_belong_together() -> None:
+def test_index_is_that_of_the_template() -> None:
     for row in expanded():
         kind = "object" if row["exemplar_set"].startswith("object") else "style"
         template = prompts.read_list(LISTS[kind][row["prompt_kind"]])[row["prompt_index"]]
@@ -86,16 +86,18 @@ def test_index_and_template_belong_together() -> None:
         assert row["prompt"] == template.replace("{token}", "<new1>").replace("{category}", category)
 
 
-def test_own_scene_and_own_objects_are_not_asked_for() -> None:
+def test_own_scene_and_own_objects_are_left_out() -> None:
     rows = expanded(
         prompts_each=8, lists={"object": {"scene": "object_scene"}, "style": {"object": "style_object"}}
     )
-    asked = {name: [row["prompt"] for row in rows if row["exemplar_set"] == name] for name in CAPTIONS_BY_SET}
-    assert not any("in the snow" in prompt for prompt in asked["object-000-skunk"])
-    assert not any("red background" in prompt for prompt in asked["object-001-fork"])
-    assert not any("under the sea" in prompt for prompt in asked["object-002-ant"])
-    assert not any(" star " in prompt or " owl " in prompt for prompt in asked["style-000-op-art"])
-    assert any("in the snow" in prompt for name in asked for prompt in asked[name])
+    of_set = {
+        name: [row["prompt"] for row in rows if row["exemplar_set"] == name] for name in CAPTIONS_BY_SET
+    }
+    assert not any("in the snow" in prompt for prompt in of_set["object-000-skunk"])
+    assert not any("red background" in prompt for prompt in of_set["object-001-fork"])
+    assert not any("under the sea" in prompt for prompt in of_set["object-002-ant"])
+    assert not any(" star " in prompt or " owl " in prompt for prompt in of_set["style-000-op-art"])
+    assert any("in the snow" in prompt for name in of_set for prompt in of_set[name])
 
 
 CAPTIONS_BY_SET = dict.fromkeys(row["exemplar_set"] for row in EXEMPLARS)
@@ -114,7 +116,7 @@ CAPTIONS_BY_SET = dict.fromkeys(row["exemplar_set"] for row in EXEMPLARS)
         ("a star in the style of {token} art", [], ["sta"], False),
     ],
 )
-def test_gives_away(template: str, captions: list[str], subjects: list[str], expected: bool) -> None:
+def test_leaks_exemplar(template: str, captions: list[str], subjects: list[str], expected: bool) -> None:
     assert prompts.leaks_exemplar(template, captions=captions, subjects=subjects) is expected
 
 
@@ -148,7 +150,7 @@ def test_fill(template: str, category: str, prompt: str, control: str) -> None:
 
 
 def vocabulary() -> set[str]:
-    """All words of all captions that the base model can have seen."""
+    """All words of captions that the base model may be trained on."""
     words = set("a an of in the style art picture".split())
     unknown = {one.name for one in held_out.held_out_objects()}
     texts = [backgrounds.phrase(name) for name in backgrounds.BACKGROUNDS]
@@ -158,7 +160,7 @@ def vocabulary() -> set[str]:
 
 
 @pytest.mark.parametrize("name", [*OBJECT.values(), *STYLE.values(), "object_prior", "style_prior"])
-def test_lists_use_the_words_of_the_base_model(name: str) -> None:
+def test_lists_use_the_vocabulary_of_the_base_model(name: str) -> None:
     templates = prompts.read_list(name, tokens=0 if name.endswith("prior") else 1)
     assert len(templates) >= 8 and len(set(templates)) == len(templates)
     known = vocabulary()
@@ -174,7 +176,7 @@ def test_scenes_and_media_are_those_of_the_images() -> None:
     assert set(prompts.read_list("object_media")) == media
 
 
-def test_style_objects_are_known_to_the_base_model_and_themes_are_categories() -> None:
+def test_style_objects_are_not_held_out_and_themes_are_categories() -> None:
     unknown = set(held_out.held_out_objects())
     known = {render.with_article(one.name) for one in render.objects() if one not in unknown}
     coarse = {render.with_article(one.category) for one in render.objects()}
@@ -197,14 +199,14 @@ def test_too_few_prompts_are_named() -> None:
     assert "object-000-skunk" in str(caught.value)
 
 
-def test_a_file_of_the_user(tmp_path: Path) -> None:
+def test_a_list_of_the_user(tmp_path: Path) -> None:
     own = tmp_path / "mine.txt"
     own.write_text("# mine\n\n  a   {token} {category} at sea \n")
     assert prompts.read_list(str(own)) == ["a {token} {category} at sea"]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("a {category} in the snow", "has {token} 0 times; expected 1"),
         ("a {token} {token}", "has {token} 2 times; expected 1"),
@@ -214,12 +216,12 @@ def test_a_file_of_the_user(tmp_path: Path) -> None:
         ("a {token} <new1>", "'<new1>' nowhere else"),
     ],
 )
-def test_wrong_lines_are_named(tmp_path: Path, line: str, said: str) -> None:
+def test_wrong_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     own = tmp_path / "mine.txt"
     own.write_text(f"a {{token}} good one\n{line}\n")
     with pytest.raises(InputError) as caught:
         prompts.read_list(str(own))
-    assert f"{own}: line 2" in str(caught.value) and said in str(caught.value)
+    assert f"{own}: line 2" in str(caught.value) and message in str(caught.value)
 
 
 def test_unknown_lists_are_named() -> None:
@@ -277,8 +279,8 @@ def test_a_prompt_without_its_token_is_the_control_prompt(name):
         return  # these lists have no token
     for template in prompts.read_list(name):
         for category in ("animal", "fruit", "art"):
-            asked, control = (
+            prompt, control = (
                 prompts.fill(template, category=category, modifier_token=token) for token in ("<new1>", None)
             )
-            assert prompts.without_token(asked, "<new1>") == control != asked
+            assert prompts.without_token(prompt, "<new1>") == control != prompt
             assert prompts.without_token(control, "<new1>") == control

@@ -190,7 +190,7 @@ def test_folder_reads_captions_from_text_files(images: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"file": "z.jpg"\n', "line 1 is not JSON"),
         ('["z.jpg"]\n', "line 1 holds list, expected an object of column names and texts"),
@@ -200,12 +200,12 @@ def test_folder_reads_captions_from_text_files(images: Path, tmp_path: Path) -> 
         ('{"caption": "x"}\n', "line 1 has no file"),
     ],
 )
-def test_folder_json_lines_errors(images: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_folder_json_lines_errors(images: Path, tmp_path: Path, text: str, message: str) -> None:
     table = tmp_path / "words.jsonl"
     table.write_text(text)
     with pytest.raises(InputError) as caught:
         folder.load(path=str(images), metadata=str(table), licence="x", attribution="y")
-    assert said in str(caught.value) and str(table) in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and str(table) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_folder_through_the_pool_makes_rejects_with_reasons(images: Path, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_folder_state_follows_the_files(images: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("file,catgory\nz.jpg,x\n", "unknown column 'catgory', did you mean 'category'"),
         ("caption\nx\n", "expected 'file' among them"),
@@ -246,12 +246,12 @@ def test_folder_state_follows_the_files(images: Path) -> None:
         ("file\n", "0 images in table"),
     ],
 )
-def test_folder_table_errors(images: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_folder_table_errors(images: Path, tmp_path: Path, text: str, message: str) -> None:
     table = tmp_path / "words.csv"
     table.write_text(text)
     with pytest.raises(InputError) as caught:
         folder.load(path=str(images), metadata=str(table), licence="x", attribution="y")
-    assert said in str(caught.value) and str(table) in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and str(table) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_folder_errors(images: Path, tmp_path: Path) -> None:
@@ -272,5 +272,5 @@ def test_folder_errors(images: Path, tmp_path: Path) -> None:
 
 def test_too_few_images(images: Path) -> None:
     settings = {"family": "folder", "path": str(images), "licence": "x", "attribution": "y"}
-    with pytest.raises(InputError, match=r"pool\.images: 5 or more asked, but source 'folder' has 4"):
+    with pytest.raises(InputError, match=r"pool\.images: 5 or more requested, but source 'folder' has 4"):
         list(pool.part(settings, start=0, stop=5, seed=1))

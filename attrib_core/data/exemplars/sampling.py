@@ -115,7 +115,7 @@ def _check_objects(
             )
     if subjects < count:
         raise InputError(
-            f"exemplars.object_sets: {count} asked, but the pool has images of only {subjects} different"
+            f"exemplars.object_sets: {count} requested, but the pool has images of only {subjects} different"
             " subjects that may be exemplars: with a category, no style, and, where exemplars.held_out_only"
             " holds, never seen by the base model"
         )
@@ -124,7 +124,7 @@ def _check_objects(
 def _check_styles(count: int, styles: int, low: int) -> None:
     if styles < count:
         raise InputError(
-            f"exemplars.style_sets: {count} asked, but the pool has only {styles} styles that may be exemplars"
+            f"exemplars.style_sets: {count} requested, but the pool has only {styles} styles that may be exemplars"
             f" and show {low} different objects (exemplars.style_set_size)"
         )
 
