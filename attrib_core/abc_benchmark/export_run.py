@@ -1,8 +1,8 @@
-"""A run of this project in the layout of the published benchmark, so that its code reads it.
+"""Write a run in the layout of the AbC files, so that the published code reads it.
 
     feats/<encoder>/laion_subset.pth      the pool's distractors (the published name, whatever they are)
-    feats/<encoder>/<split>_<kind>.pth    exemplars and synthesized images of one kind of sets
-    dataset/json/<split>_<kind>.json      the models behind them
+    feats/<encoder>/<split>_<kind>.pth    exemplars and synthesized images of one kind of exemplar sets
+    dataset/json/<split>_<kind>.json      the image paths of their models
     weights/mapper/<encoder>_tuned*.pth   the run's heads; those trained on one kind are named after it
 
 Paths in these files follow the published pattern and name the rows of the run; no images are written.
@@ -10,19 +10,19 @@ Paths in these files follow the published pattern and name the rows of the run; 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from attrib_core.abc_benchmark.feature_files import Matrix, open_pool
+from attrib_core.abc_benchmark.feature_files import Matrix, open_pool, write_pool
 from attrib_core.abc_benchmark.mapper_export import checkpoint
+from attrib_core.abc_benchmark.test_cases import Description, feature_content
 from attrib_core.common.errors import InputError, close_matches
 from attrib_core.features.heads import heads
-from attrib_core.storage import atomic, tables, torch_files
+from attrib_core.storage import run_layout, tables, torch_files
 
 EXEMPLARS = ("exemplar_id", "exemplar_set", "kind", "category", "split")
 QUERIES = ("query_id", "exemplar_set", "condition", "prompt_kind", "prompt_index", "sample_index")
@@ -30,7 +30,7 @@ BLOCK = 8192
 
 
 class _Model(NamedTuple):
-    """An exemplar set: its exemplars, and its queries by prompt kind."""
+    """An exemplar set with its exemplars, and its queries by prompt kind."""
 
     name: str
     kind: str
@@ -40,9 +40,9 @@ class _Model(NamedTuple):
 
 
 def export(run: Path, *, encoder: str, out: Path, splits: Sequence[str] = ("test",)) -> Iterator[Path]:
-    """Write the released layout of some splits of a run, yielding each file; images of the control are left out.
+    """Write the AbC files of some splits of a run; yield the path of each. Control images are left out.
 
-    Raises InputError for a folder that is no run, an encoder that it lacks, and a split without models.
+    Raises InputError for a folder that is no run, an encoder without embeddings, and a split without models.
     """
     folder = _embeddings(Path(run), encoder)
     models = {split: _models(Path(run), split) for split in splits}
@@ -53,25 +53,37 @@ def export(run: Path, *, encoder: str, out: Path, splits: Sequence[str] = ("test
             )
     feats = Path(out) / "feats" / encoder
     pool = open_pool(folder / "pool")
-    yield write_pool(_kept(pool, _excluded(Path(run))), pool.dim, feats / "laion_subset.pth")
-    exemplars, queries = (_vectors(open_pool(folder / name)) for name in ("exemplars.parquet", "queries"))
+    yield write_pool(_distractors(pool, Path(run)), pool.dim, feats / "laion_subset.pth")
+    exemplar_vectors, query_vectors = (_vectors(folder / name) for name in ("exemplars.parquet", "queries"))
     for split, found in models.items():
         for kind in sorted({model.kind for model in found}):
             own = [model for model in found if model.kind == kind]
             entries = _entries(own)
-            content = _features(own, entries, exemplars, queries, folder)
+            exemplars = [name for model in own for name in model.exemplars]
+            queries = {
+                prompt_kind: [name for model in own for name in model.queries.get(prompt_kind, [])]
+                for prompt_kind in entries[0].synth
+            }
+            content = feature_content(
+                entries,
+                _tensor(exemplars, exemplar_vectors, folder),
+                {
+                    prompt_kind: _tensor(names, query_vectors, folder)
+                    for prompt_kind, names in queries.items()
+                },
+            )
             yield torch_files.save(content, feats / f"{split}_{kind}.pth")
             path = Path(out) / "dataset" / "json" / f"{split}_{kind}.json"
-            tables.write_json(path, entries)
+            tables.write_json(path, [asdict(entry) for entry in entries])
             yield path
-    for path in sorted((Path(run) / "mappers" / encoder).glob("*.safetensors")):
+    for path in sorted(Path(run).glob(run_layout.MAPPER.format(encoder=encoder, mapper="*"))):
         trained_on = path.stem.rpartition("-")[2]
         name = f"{encoder}_tuned.pth" if trained_on in ("", "both") else f"{encoder}_tuned-{trained_on}.pth"
         yield torch_files.save(checkpoint(heads.load(path)), Path(out) / "weights" / "mapper" / name)
 
 
 def _embeddings(run: Path, encoder: str) -> Path:
-    folder = run / "embeddings"
+    folder = run / run_layout.EMBEDDINGS
     if not folder.is_dir():
         raise InputError(f"--run: {run} has no folder embeddings, expected the folder of a run: results/NAME")
     known = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -83,16 +95,16 @@ def _embeddings(run: Path, encoder: str) -> Path:
 
 
 def _models(run: Path, split: str) -> list[_Model]:
-    """The models of a split in the order of the table of exemplars, queries by prompt and sample."""
+    """Return the models of a split in the order of the exemplars, their queries by prompt and sample."""
     models: dict[str, _Model] = {}
-    for row in tables.read(run / "exemplars.parquet", "exemplars", EXEMPLARS).to_pylist():
+    for row in tables.read(run / run_layout.EXEMPLARS, "exemplars", EXEMPLARS).to_pylist():
         if row["split"] == split:
             new = _Model(row["exemplar_set"], row["kind"], row["category"], [], {})
             models.setdefault(row["exemplar_set"], new).exemplars.append(row["exemplar_id"])
-    parts = sorted((run / "synthesized").glob("queries-*.parquet"))
+    parts = run_layout.find_parts(run, run_layout.QUERIES_PART).values()
     if not parts:
         raise InputError(
-            f"--run: {run} has no synthesized/queries-*.parquet, expected a run that came to its end"
+            f"--run: {run} has no {run_layout.documented(run_layout.QUERIES_PART)}, expected a finished run"
         )
     rows = tables.read_parts(parts, "queries", QUERIES).to_pylist()
     rows.sort(key=lambda row: (row["prompt_index"], row["sample_index"], row["query_id"]))
@@ -102,54 +114,24 @@ def _models(run: Path, split: str) -> list[_Model]:
     return [model for model in models.values() if model.queries]
 
 
-def _entries(models: Sequence[_Model]) -> list[dict[str, Any]]:
-    """The JSON of test cases. Styles have no category, as published."""
+def _entries(models: Sequence[_Model]) -> list[Description]:
+    """Return the JSON of test cases. Styles have no category, as published."""
     kinds = list(dict.fromkeys(kind for model in models for kind in model.queries))
     return [
-        {
-            "exemplar": [
-                f"dataset/exemplar/{model.kind}/images/{model.name}/{name}.png" for name in model.exemplars
-            ],
-            "synth": {
+        Description(
+            [f"dataset/exemplar/{model.kind}/images/{model.name}/{name}.png" for name in model.exemplars],
+            {
                 kind: [
                     f"dataset/synth/{model.kind}/{kind}/{model.name}/samples/{number:05d}.png"
                     for number in range(len(model.queries.get(kind, [])))
                 ]
                 for kind in kinds
             },
-            "class_id": model.name,
-            "category": model.category if model.kind == "object" else None,
-        }
+            model.name,
+            model.category if model.kind == "object" else None,
+        )
         for model in models
     ]
-
-
-def _features(
-    models: Sequence[_Model],
-    entries: Sequence[dict[str, Any]],
-    exemplars: dict[str, np.ndarray],
-    queries: dict[str, np.ndarray],
-    folder: Path,
-) -> dict[str, Any]:
-    """The content of a file of test features."""
-    ends = np.cumsum([len(model.exemplars) for model in models]).tolist()
-    kinds = list(entries[0]["synth"])
-    return {
-        "exemplar_paths": [path for entry in entries for path in entry["exemplar"]],
-        "exemplar_chunks": list(zip([0, *ends[:-1]], ends, strict=True)),
-        "exemplar_tensors": _tensor(
-            [name for model in models for name in model.exemplars], exemplars, folder
-        ),
-        "synth_paths": {kind: [path for entry in entries for path in entry["synth"][kind]] for kind in kinds},
-        "synth_ids": {
-            kind: [number for number, entry in enumerate(entries) for _ in entry["synth"][kind]]
-            for kind in kinds
-        },
-        "synth_tensors": {
-            kind: _tensor([name for model in models for name in model.queries.get(kind, [])], queries, folder)
-            for kind in kinds
-        },
-    }
 
 
 def _tensor(names: Sequence[str], vectors: dict[str, np.ndarray], folder: Path) -> Any:
@@ -163,20 +145,18 @@ def _tensor(names: Sequence[str], vectors: dict[str, np.ndarray], folder: Path) 
     return torch.from_numpy(np.stack([vectors[name] for name in names]))
 
 
-def _vectors(matrix: Matrix) -> dict[str, np.ndarray]:
+def _vectors(path: Path) -> dict[str, np.ndarray]:
+    """Return the embeddings of a file or folder by image."""
     return {
         name: vector
-        for block in matrix.blocks(BLOCK)
+        for block in open_pool(path).blocks(BLOCK)
         for name, vector in zip(block.names or (), block.vectors, strict=True)
     }
 
 
-def _excluded(run: Path) -> frozenset[str]:
-    return frozenset(tables.read(run / "excluded.parquet", "excluded", ["image_id"]).column(0).to_pylist())
-
-
-def _kept(pool: Matrix, excluded: frozenset[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """The pool without its excluded rows, some at a time: paths in the published pattern, features."""
+def _distractors(pool: Matrix, run: Path) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield paths and features of the pool without its excluded rows, block by block."""
+    excluded = set(tables.read(run / run_layout.EXCLUDED, "excluded", ["image_id"]).column(0).to_pylist())
     found = False
     for block in pool.blocks(BLOCK):
         names = block.names or ()
@@ -185,26 +165,3 @@ def _kept(pool: Matrix, excluded: frozenset[str]) -> Iterator[tuple[list[str], n
         yield [f"dataset/laion_subset/{names[row]}.png" for row in kept], block.vectors[kept]
     if not found:
         raise InputError(f"{pool.where}: all {pool.rows} rows are excluded, expected distractors")
-
-
-def write_pool(parts: Iterable[tuple[Sequence[str], np.ndarray]], dim: int, path: Path) -> Path:
-    """A pool in the released layout, from paths and (n, dim) features, which need not fit in memory together.
-
-    They are gathered in a file beside `path`; so for a while the disk holds them twice.
-    """
-    import torch
-
-    names: list[str] = []
-    with (
-        atomic.written(path) as temporary,
-        TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp") as scratch,
-    ):
-        file = Path(scratch) / "feats"
-        with file.open("wb") as stream:
-            for some, vectors in parts:
-                names += some
-                stream.write(np.ascontiguousarray(vectors, np.float32).tobytes())
-        feats = torch.from_file(str(file), shared=False, size=len(names) * dim, dtype=torch.float32)
-        with temporary.open("wb") as stream:
-            torch.save({"feats": feats.reshape(len(names), dim), "paths": names}, stream)
-    return path

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core.common import hashing
-from attrib_core.storage import digests, tables
+from attrib_core.storage import digests, run_layout, tables
 
-FOLDER = "records"
 FINGERPRINTS = "fingerprints"
-LOGS = "logs"
 RULE_LEVEL = "all"
 """Name of the job of a rule without wildcards."""
 
@@ -54,7 +52,11 @@ def save(snakemake: Any) -> Path | None:
     Returns the path of the record; None for a job whose log is not in a folder `logs`, which belongs to no run.
     """
     log = Path(snakemake.log[0]) if len(getattr(snakemake, "log", ())) else None
-    run = None if log is None else next((one.parent for one in log.parents if one.name == LOGS), None)
+    run = (
+        None
+        if log is None
+        else next((one.parent for one in log.parents if one.name == run_layout.LOGS), None)
+    )
     if run is None:
         return None
     wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
@@ -75,7 +77,7 @@ def save(snakemake: Any) -> Path | None:
 
 def record_path(run: Path, rule: str, wildcards: Mapping[str, str]) -> Path:
     """Return the path of a job's record."""
-    return run / FOLDER / rule / f"{'-'.join(wildcards.values()) or RULE_LEVEL}.json"
+    return run / run_layout.RECORDS / rule / f"{'-'.join(wildcards.values()) or RULE_LEVEL}.json"
 
 
 def read(path: Path) -> Record | None:
@@ -90,21 +92,21 @@ def read(path: Path) -> Record | None:
 
 def read_all(run: Path) -> Iterator[Record]:
     """Yield all records of a run that can be read."""
-    for path in sorted((run / FOLDER).glob("*/*.json")):
+    for path in sorted((run / run_layout.RECORDS).glob("*/*.json")):
         if path.parent.name != FINGERPRINTS and (record := read(path)) is not None:
             yield record
 
 
 def save_coverage(run: Path, digest: str, covered: Mapping[str, Any]) -> None:
     """Store what a fingerprint covers. A stored digest is not written again: equal digests mean equal content."""
-    path = run / FOLDER / FINGERPRINTS / f"{digest}.json"
+    path = run / run_layout.RECORDS / FINGERPRINTS / f"{digest}.json"
     if not path.exists():
         tables.write_json(path, covered)
 
 
 def read_coverage(run: Path, digest: str) -> dict[str, dict[str, str]] | None:
     """Read what the fingerprint of a finished job covered; None if that was not stored."""
-    path = run / FOLDER / FINGERPRINTS / f"{digest}.json"
+    path = run / run_layout.RECORDS / FINGERPRINTS / f"{digest}.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 

@@ -19,7 +19,7 @@ from attrib_core.features.embedding import embedding_tables, encoding
 from attrib_core.features.encoders import pixel
 from attrib_core.features.heads import heads
 from attrib_core.runtime import job_records
-from attrib_core.storage import tables
+from attrib_core.storage import run_layout, tables
 from tests.report.report_fixtures import write_run
 
 SECTION = {"family": "pixel", "size": 4}
@@ -135,7 +135,7 @@ def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, ma
     folder, query, image = made
     run = runs.opened(folder)
     features = runs.Features("object", "pixel", mapper)
-    soft = tables.read(run.calibration(features) / "soft_scores.parquet", "soft_scores").to_pylist()
+    soft = tables.read(run.calibration(features, run_layout.SOFT_SCORES), "soft_scores").to_pylist()
     soft = [row for row in soft if row["query_id"] == query]
     exemplars = tables.read(folder / "exemplars.parquet", "exemplars").to_pylist()
     row_of = {row["exemplar_id"]: row["image_id"] for row in exemplars}

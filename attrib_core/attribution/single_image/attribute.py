@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attrib_core.attribution.calibration import calibrate
-from attrib_core.attribution.calibration.similarities import of_candidates
+from attrib_core.attribution.calibration.similarities import from_candidates
 from attrib_core.attribution.ranking import embedding_stream, rank
 from attrib_core.attribution.single_image.finished_run import Features, Run
 from attrib_core.common.errors import InputError
@@ -115,7 +115,7 @@ def shares(
 
     `is_exemplar` is false everywhere: which exemplars are an image's own is what is asked.
     """
-    evidence = of_candidates(found, [features.kind] * len(found))
+    evidence = from_candidates(found, [features.kind] * len(found))
     return calibrate.soft_scores(
         evidence, run.calibrator(features), shown=top, encoder=features.encoder, mapper=features.mapper
     )

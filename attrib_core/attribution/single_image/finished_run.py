@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attrib_core.attribution.calibration.calibrators import Form, of_description
+from attrib_core.attribution.calibration.calibrators import Calibrator, from_description
 from attrib_core.attribution.metrics import best_features
 from attrib_core.attribution.metrics.metrics_table import Metrics, read_metrics
 from attrib_core.common.constants import UNTUNED
@@ -17,10 +17,7 @@ from attrib_core.features.embedding import compute as encoders
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
 from attrib_core.features.heads import heads as mapped
 from attrib_core.runtime import job_records
-from attrib_core.storage import tables
-
-FINISHED = "report/index.html"
-"""The last file that a run makes."""
+from attrib_core.storage import run_layout, tables
 
 
 class Features(NamedTuple):
@@ -40,27 +37,28 @@ class Run:
 
     def images(self) -> list[Path]:
         """The parts of the pool."""
-        return sorted((self.folder / "pool").glob("part-*.parquet"))
+        return list(run_layout.find_parts(self.folder, run_layout.POOL_PART).values())
 
     def pool(self, encoder: str) -> list[Path]:
         """The embeddings of the pool, part by part."""
-        return [self.folder / "embeddings" / encoder / "pool" / path.name for path in self.images()]
+        numbers = run_layout.find_parts(self.folder, run_layout.POOL_PART)
+        return [self._path(run_layout.POOL_EMBEDDINGS, encoder=encoder, part=part) for part in numbers]
 
     def exemplar_rows(self) -> frozenset[str]:
         """image_id of the exemplars in the pool."""
-        rows = tables.read(self.folder / "exemplars.parquet", "exemplars", ["image_id"])
+        rows = tables.read(self._path(run_layout.EXEMPLARS), "exemplars", ["image_id"])
         return frozenset(rows["image_id"].to_pylist())
 
     def excluded_rows(self) -> frozenset[str]:
         """image_id of the rows of the pool that are no distractors: exemplars and what is like them."""
-        rows = tables.read(self.folder / "excluded.parquet", "excluded", ["image_id"])
+        rows = tables.read(self._path(run_layout.EXCLUDED), "excluded", ["image_id"])
         return frozenset(rows["image_id"].to_pylist())
 
     def heads(self, features: Features) -> mapped.Heads:
         """The heads of a mapper; of the untuned features none."""
         if features.mapper == UNTUNED:
             return mapped.load(None)
-        return mapped.load(self.folder / "mappers" / features.encoder / f"{features.mapper}.safetensors")
+        return mapped.load(self._path(run_layout.MAPPER, encoder=features.encoder, mapper=features.mapper))
 
     def top_k(self, features: Features) -> int:
         """How many candidates of a query the run keeps by name."""
@@ -74,20 +72,20 @@ class Run:
         """The form of the calibrator by which the run's soft scores are made: the first of its config."""
         return str(self._of("calibrate", features)["settings"]["forms"][0])
 
-    def calibration(self, features: Features) -> Path:
-        """The folder of a calibrator."""
-        return self.folder / "calibration" / features.encoder / features.mapper
+    def calibration(self, features: Features, template: str = run_layout.CALIBRATION) -> Path:
+        """Return the path of a file of the calibration with a mapper, by default of its metrics."""
+        return self._path(template, encoder=features.encoder, mapper=features.mapper)
 
     def fitted_on(self, features: Features) -> dict[str, Any]:
         """What the calibrator was fitted on."""
-        return dict(tables.read_json(self.calibration(features) / "calibrator.json")["fitted_on"])
+        return dict(tables.read_json(self.calibration(features, run_layout.CALIBRATOR))["fitted_on"])
 
-    def calibrator(self, features: Features) -> Form:
+    def calibrator(self, features: Features) -> Calibrator:
         """The calibrator by which the run's soft scores are made."""
-        path, name = self.calibration(features) / "calibrator.json", self.form(features)
+        path, name = self.calibration(features, run_layout.CALIBRATOR), self.form(features)
         described = tables.read_json(path).get("forms", {}).get(name, {})
         try:
-            return of_description(name, described, described.get("absent_share", 0.5))
+            return from_description(name, described, described.get("absent_share", 0.5))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -97,7 +95,7 @@ class Run:
         Raises InputError where its identity (options, checksums of weights) is another.
         """
         parts = self.pool(name)
-        number = parts[0].stem.removeprefix("part-")
+        number = min(run_layout.find_parts(self.folder, run_layout.POOL_PART))
         section = self._job("embed_pool_part", {"encoder": name, "part": number})["encoder"]
         encoder = encoders.load(section, f"encoders.{name}")
         own = json.loads(json.dumps(encoder.identity))
@@ -111,6 +109,9 @@ class Run:
                 )
         return encoder
 
+    def _path(self, template: str, **wildcards: str) -> Path:
+        return run_layout.path(self.folder, template, **wildcards)
+
     def _of(self, rule: str, features: Features) -> Mapping[str, Any]:
         return self._job(rule, {"encoder": features.encoder, "mapper": features.mapper})
 
@@ -122,10 +123,12 @@ def opened(folder: Path) -> Run:
     """A finished run; InputError for a folder that is none."""
     if not folder.is_dir():
         raise InputError(f"--run: {folder}: no such folder; expected that of a finished run: results/NAME")
-    if not (folder / FINISHED).is_file():
-        raise InputError(f"--run: {folder / FINISHED} is not there; expected a finished run (see status)")
+    if not (folder / run_layout.REPORT_PAGE).is_file():
+        raise InputError(
+            f"--run: {folder / run_layout.REPORT_PAGE} is not there; expected a finished run (see status)"
+        )
     params = _params(folder, "report", {})
-    return Run(folder, read_metrics(folder / "metrics.parquet", params["encoders"], params["mappers"]))
+    return Run(folder, read_metrics(folder / run_layout.METRICS, params["encoders"], params["mappers"]))
 
 
 def chosen(run: Run, *, kind: str | None, encoder: str | None, mapper: str | None) -> list[Features]:

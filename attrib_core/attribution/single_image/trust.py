@@ -30,7 +30,7 @@ def sentence(run: Run, features: Features) -> str:
 
 def _tested(run: Run, features: Features) -> dict[str, float]:
     """Measured values of the test split for the form in use, on the whole pool, and how many images; {} for none."""
-    rows = tables.read(run.calibration(features) / "calibration.parquet", "calibration").to_pylist()
+    rows = tables.read(run.calibration(features), "calibration").to_pylist()
     rows = [
         row
         for row in rows

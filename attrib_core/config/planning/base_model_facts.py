@@ -13,6 +13,7 @@ from attrib_core.config.planning import safetensors_headers
 from attrib_core.config.planning.safetensors_headers import Shape
 from attrib_core.diffusion.customization.method import chosen_shapes
 from attrib_core.diffusion.pipeline import description
+from attrib_core.storage import run_layout
 
 BUNDLED, STABLE_DIFFUSION = "bundled", "stable-diffusion-v1"
 STABLE_DIFFUSION_PARAMETERS, STABLE_DIFFUSION_SIDE = 19_169_280, 512
@@ -32,7 +33,7 @@ class Base:
 
     def is_that_of(self, run: Path) -> bool:
         """Whether a run was made with it: the same folder, or the same bytes where they are few."""
-        used = description.read(run / "base_model.json")
+        used = description.read(run / run_layout.BASE_MODEL)
         if used.path == self.folder:
             return True
         size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())

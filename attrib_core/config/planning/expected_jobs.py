@@ -5,11 +5,13 @@ The rules stand in `rules/`; a test holds this list against the jobs that Snakem
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from attrib_core.common.constants import UNTUNED
 from attrib_core.config.planning.counts import Counts
+from attrib_core.storage import run_layout
 
 STAGES = {
     "pool": ("pool_part",),
@@ -28,6 +30,26 @@ STAGES = {
     "report": ("report",),
 }
 """Stages in their order, and the rules whose jobs do their work. `embed` is a stage of its own for each encoder."""
+
+OUTPUTS = {
+    "pool_part": run_layout.POOL_PART,
+    "base_model": run_layout.BASE_MODEL,
+    "exemplars": run_layout.EXEMPLARS,
+    "prior": run_layout.PRIOR_IMAGES,
+    "customize_part": run_layout.MODELS_PART,
+    "synthesize_part": run_layout.QUERIES_PART,
+    "sample_part": run_layout.SAMPLE_PART,
+    "embed_pool_part": run_layout.POOL_EMBEDDINGS,
+    "embed_queries_part": run_layout.QUERY_EMBEDDINGS,
+    "embed_exemplars": run_layout.EXEMPLAR_EMBEDDINGS,
+    "tune": run_layout.MAPPER,
+    "index": run_layout.INDEX_REPORT,
+    "rank": run_layout.RANKS,
+    "calibrate": run_layout.SOFT_SCORES,
+    "measure": run_layout.METRICS,
+    "report": run_layout.REPORT_PAGE,
+}
+"""A file that each rule's jobs leave, by which a job counts as done."""
 
 
 @dataclass(frozen=True)
@@ -55,39 +77,29 @@ def stages(counts: Counts) -> list[str]:
 
 
 def planned(counts: Counts) -> Iterator[Job]:
-    """All jobs of a run, stage by stage."""
+    """Yield all jobs of a run, stage by stage."""
     pool = [f"{number:04d}" for number in range(counts.pool_parts)]
     sets = [f"{number:04d}" for number in range(counts.set_parts)]
-    pairs = [(encoder, mapper) for encoder in counts.encoders for mapper in counts.mappers]
-    for part in pool:
-        yield Job("pool_part", f"pool_part/{part}", f"pool/part-{part}.parquet")
-    yield Job("base_model", "base_model", "base_model.json")
-    yield Job("exemplars", "exemplars", "exemplars.parquet")
-    yield Job("prior", "prior", "prior/images.parquet")
-    for part in sets:
-        yield Job("customize_part", f"customize_part/{part}", f"models/part-{part}.parquet")
-    for part in sets:
-        yield Job("synthesize_part", f"synthesize_part/{part}", f"synthesized/queries-{part}.parquet")
-    for part in sets:
-        yield Job("sample_part", f"sample_part/{part}", f"synthesized/sample-{part}.parquet")
+    trained = [mapper for mapper in counts.mappers if mapper != UNTUNED]
+    yield from _jobs("pool_part", part=pool)
+    for rule in ("base_model", "exemplars", "prior"):
+        yield from _jobs(rule)
+    for rule in ("customize_part", "synthesize_part", "sample_part"):
+        yield from _jobs(rule, part=sets)
     for encoder in counts.encoders:
-        folder = f"embeddings/{encoder}"
-        for rule, kind, parts in (
-            ("embed_pool_part", "pool", pool),
-            ("embed_queries_part", "queries", sets),
-        ):
-            for part in parts:
-                yield Job(rule, f"{rule}/{encoder}-{part}", f"{folder}/{kind}/part-{part}.parquet", encoder)
-        yield Job("embed_exemplars", f"embed_exemplars/{encoder}", f"{folder}/exemplars.parquet", encoder)
-    for encoder, mapper in pairs:
-        if mapper != UNTUNED:
-            yield Job("tune", f"tune/{encoder}-{mapper}", f"mappers/{encoder}/{mapper}.safetensors", encoder)
-    for rule, path in (
-        ("index", "indices/{}/{}.json"),
-        ("rank", "ranks/{}/{}.parquet"),
-        ("calibrate", "calibration/{}/{}/soft_scores.parquet"),
-    ):
-        for encoder, mapper in pairs:
-            yield Job(rule, f"{rule}/{encoder}-{mapper}", path.format(encoder, mapper), encoder)
-    yield Job("measure", "measure/all", "metrics.parquet")
-    yield Job("report", "report/all", "report/index.html")
+        yield from _jobs("embed_pool_part", encoder=[encoder], part=pool)
+        yield from _jobs("embed_queries_part", encoder=[encoder], part=sets)
+        yield from _jobs("embed_exemplars", encoder=[encoder])
+    yield from _jobs("tune", encoder=counts.encoders, mapper=trained)
+    for rule in ("index", "rank", "calibrate"):
+        yield from _jobs(rule, encoder=counts.encoders, mapper=counts.mappers)
+    for rule in ("measure", "report"):
+        yield from _jobs(rule)
+
+
+def _jobs(rule: str, **wildcards: Sequence[str]) -> Iterator[Job]:
+    """Yield the jobs of a rule, one for each combination of values of its wildcards."""
+    for values in itertools.product(*wildcards.values()):
+        named = dict(zip(wildcards, values, strict=True))
+        name, output = run_layout.JOB_NAMES[rule].format(**named), OUTPUTS[rule].format(**named)
+        yield Job(rule, name, output, named.get("encoder"))

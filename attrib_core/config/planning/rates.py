@@ -23,7 +23,7 @@ from attrib_core.config.planning import expected_jobs
 from attrib_core.config.planning.base_model_facts import STABLE_DIFFUSION, Base
 from attrib_core.config.planning.counts import Counts, draws
 from attrib_core.diffusion.synthesis import image_formats
-from attrib_core.storage import tables
+from attrib_core.storage import run_layout, tables
 
 REFERENCE = Path(__file__).parent / "reference.toml"
 COUNTED = (
@@ -123,7 +123,7 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
 
     Raises InputError for a folder that holds no run.
     """
-    if not (run / "benchmarks").is_dir():
+    if not (run / run_layout.BENCHMARKS).is_dir():
         raise InputError(f"{run}: no run with measured times; expected a folder like results/demo")
     work: dict[str, float] = defaultdict(float)
     spent: dict[str, float] = defaultdict(float)
@@ -160,7 +160,7 @@ def of_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | No
         sizes.setdefault("image", sizes["prior"])  # drawn by the same network
     if trained := _customize(run, counts):
         seconds["customize"] = Rate(trained, source, device)
-    if base is None or not (run / "base_model.json").is_file() or not base.is_that_of(run):
+    if base is None or not (run / run_layout.BASE_MODEL).is_file() or not base.is_that_of(run):
         bound = ("prior", "customize", "synthesize", "embed")
         seconds = {stage: rate for stage, rate in seconds.items() if not stage.startswith(bound)}
         for name in ("image", *(["prior"] if "steps" in config["prior"] else [])):
@@ -179,7 +179,8 @@ def _encoding(sample: Path) -> str | None:
 def seconds_of(run: Path, job: expected_jobs.Job) -> float | None:
     """Wall time of a job by its benchmark file; None where there is none, or none was measured."""
     try:
-        with (run / "benchmarks" / f"{job.name}.tsv").open(encoding="utf-8", newline="") as stream:
+        path = run_layout.path(run, run_layout.BENCHMARK, job=job.name)
+        with path.open(encoding="utf-8", newline="") as stream:
             return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
     except (OSError, KeyError, ValueError, TypeError):
         return None

@@ -21,6 +21,7 @@ from attrib_core.config.planning.rates import Rates
 from attrib_core.data.prompts import MODIFIER_TOKEN
 from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.features.index import factory_string
+from attrib_core.storage import run_layout
 
 FLOAT32, FLOAT64 = 4, 8
 TOKEN_KEYS = ("clip_l", "clip_g")  # of two text encoders, as `diffusion.token_file` writes them
@@ -69,7 +70,7 @@ def widths(config: Mapping[str, Any], run: Path | None) -> dict[str, int | None]
     found = {}
     for name, section in config["encoders"].items():
         width = families.dim(section, f"encoders.{name}")
-        path = run / "embeddings" / name / "exemplars.parquet" if run else None
+        path = run_layout.path(run, run_layout.EXEMPLAR_EMBEDDINGS, encoder=name) if run else None
         if width is None and path and path.is_file():
             width = pq.read_schema(path).field("embedding").type.list_size
         found[name] = width

@@ -13,6 +13,7 @@ from typing import Any
 from attrib_core.common.errors import InputError
 from attrib_core.config.planning import base_model_facts, counts, expected_jobs, plan, rates
 from attrib_core.config.planning.expected_jobs import Job
+from attrib_core.storage import run_layout
 from attrib_core.storage.store import garbage_collection
 
 TAIL = 8192  # bytes of a log's end that are read
@@ -48,7 +49,7 @@ def progress(run: Path, planned: Iterator[Job]) -> dict[str, Progress]:
     """
     found: dict[str, Progress] = defaultdict(Progress)
     for job in planned:
-        stage, log = found[job.stage], run / "logs" / f"{job.name}.log"
+        stage, log = found[job.stage], run_layout.path(run, run_layout.LOG, job=job.name)
         if (run / job.output).is_file():
             stage.done.append(job)
         elif not log.is_file():
@@ -137,7 +138,7 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
 
 def _measured(run: Path) -> Path | None:
     """The run, where any of its times were measured."""
-    return run if (run / "benchmarks").is_dir() else None
+    return run if (run / run_layout.BENCHMARKS).is_dir() else None
 
 
 def _used(run: Path) -> tuple[int, str]:
