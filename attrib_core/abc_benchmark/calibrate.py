@@ -21,7 +21,10 @@ from attrib_core.abc_benchmark.mapper_files import Mapper
 from attrib_core.abc_benchmark.test_cases import Queries, TestCase, categories, exemplar_digest
 from attrib_core.abc_benchmark.unit_vectors import Vectors, prepare, read_all, read_rows, rows_at_once
 from attrib_core.attribution.calibration import calibrate
-from attrib_core.attribution.calibration.calibrate import Evidence, Fitted
+from attrib_core.attribution.calibration.calibrators import Fitted
+from attrib_core.attribution.calibration.evaluate import Evaluation, evaluate
+from attrib_core.attribution.calibration.similarities import CONDITION, SimilarityBatch, read_similarities
+from attrib_core.attribution.calibration.soft_scores import soft_scores
 from attrib_core.attribution.ranking import embedding_stream, fixed_point
 from attrib_core.attribution.ranking import rank as ranking
 from attrib_core.common import hashing
@@ -46,9 +49,9 @@ class Ranked(NamedTuple):
     candidates: Path
     exemplars: pa.Table
 
-    def evidence(self) -> Iterator[Evidence]:
+    def batches(self) -> Iterator[SimilarityBatch]:
         """Some hundred queries at a time."""
-        return calibrate.gather(self.ranks, self.candidates, self.exemplars, SPLIT)
+        return read_similarities(self.ranks, self.candidates, self.exemplars, SPLIT)
 
 
 def kinds_of(test: TestCase, path: Path | None) -> list[str]:
@@ -185,26 +188,26 @@ def rank(
 
 def fit(ranked: Sequence[Ranked], forms: Sequence[str], absent_share: float) -> dict[str, Fitted]:
     """Forms fitted on all queries alike."""
-    return calibrate.fit_forms([piece for one in ranked for piece in one.evidence()], forms, absent_share)
+    return calibrate.fit_calibrators([piece for one in ranked for piece in one.batches()], forms, absent_share)
 
 
 def judge(
     fitted: Mapping[str, Fitted], ranked: Ranked, save: Callable[[pa.Table], None] | None, **options: Any
-) -> calibrate.Judged:
+) -> Evaluation:
     """Evaluate calibrators on the queries of one prompt kind, and pass the soft scores of the first to `save`.
 
-    The options are those of `calibrate.judge`.
+    The options are those of `calibration.evaluate.evaluate`.
     """
     first = next(iter(fitted.values())).calibrator
     names = {name: ranked.ranks.column(name)[0].as_py() for name in ("encoder", "mapper")}
 
-    def queries() -> Iterator[Evidence]:
-        for one in ranked.evidence():
+    def queries() -> Iterator[SimilarityBatch]:
+        for one in ranked.batches():
             if save is not None:
-                save(calibrate.soft_scores(one, first, shown=options["shown"], **names))
+                save(soft_scores(one, first, shown=options["shown"], **names))
             yield one
 
-    return calibrate.judge(fitted, queries(), **options)
+    return evaluate(fitted, queries(), **options)
 
 
 def fitted_on(ranked: Sequence[Ranked]) -> dict[str, Any]:
@@ -273,7 +276,7 @@ def _labels(
     labels: Mapping[str, str], ids: Sequence[str], sets: Sequence[str], prompt_kind: str
 ) -> ranking.Labels:
     rows = {
-        name: dict(query_id=name, exemplar_set=own, condition=calibrate.CONDITION, prompt_kind=prompt_kind)
+        name: dict(query_id=name, exemplar_set=own, condition=CONDITION, prompt_kind=prompt_kind)
         for name, own in zip(ids, sets, strict=True)
     }
     return ranking.Labels(labels["encoder"], labels["mapper"], rows)

@@ -11,9 +11,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from attrib_core.attribution.calibration.calibrators import FORMS, Fitted, of_description
+from attrib_core.attribution.calibration.calibrators import CALIBRATORS, Fitted, from_description
 from attrib_core.attribution.calibration.published_fit import GAIN
-from attrib_core.attribution.calibration.published_form import TEXT, Calibrator
+from attrib_core.attribution.calibration.published_form import FORMULA, PublishedCalibrator
 from attrib_core.common.errors import InputError
 from attrib_core.storage import torch_files
 from attrib_core.storage.torch_files import describe
@@ -52,8 +52,8 @@ def _checkpoint(path: Path) -> Fitted:
     inverse, bias = (_number(path, key, content[key]) for key in ("inv_tau", "bias"))
     if inverse <= 0:
         raise InputError(f"{path}: inv_tau is {inverse:g}, expected more than 0")
-    found = Calibrator(1.0 / inverse, bias * GAIN)
-    return Fitted(found, {"form": TEXT, **found._asdict(), "checkpoint": {"inv_tau": inverse, "bias": bias}})
+    found = PublishedCalibrator(1.0 / inverse, bias * GAIN)
+    return Fitted(found, {"form": FORMULA, **found._asdict(), "checkpoint": {"inv_tau": inverse, "bias": bias}})
 
 
 def _number(path: Path, key: str, value: Any) -> float:
@@ -73,13 +73,13 @@ def _json(path: Path, absent_share: float) -> dict[str, Fitted]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not readable as JSON: {error}") from None
     forms = content.get("forms") if isinstance(content, dict) else None
-    if not isinstance(forms, dict) or not any(name in FORMS for name in forms):
-        raise InputError(f"{path}: no forms of {', '.join(FORMS)}, expected a calibrator.json")
+    if not isinstance(forms, dict) or not any(name in CALIBRATORS for name in forms):
+        raise InputError(f"{path}: no forms of {', '.join(CALIBRATORS)}, expected a calibrator.json")
     try:
         return {
-            name: Fitted(of_description(name, about, absent_share), about)
+            name: Fitted(from_description(name, about, absent_share), about)
             for name, about in forms.items()
-            if name in FORMS
+            if name in CALIBRATORS
         }
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

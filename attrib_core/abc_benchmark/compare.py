@@ -1,4 +1,4 @@
-"""Two evaluations held against each other, from their tables `per_query`."""
+"""Compare two evaluations, given their tables `per_query`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attrib_core.abc_benchmark.result_tables import SHORT
+from attrib_core.abc_benchmark.result_tables import COLUMN_BY_METRIC
 from attrib_core.attribution.metrics import bootstrap, sign_flip_test
 from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
 from attrib_core.attribution.metrics.summary import MEDIAN, average, average_resamples, check_resamples
@@ -21,88 +21,89 @@ MATCH = ("model", "category")
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The table `per_query` that `abc evaluate` wrote to a folder, with its `ties` and `mapper`.
+    """Read the table `per_query` that `abc evaluate` wrote to a folder, and add columns `ties` and `mapper`.
 
-    These two are null where the folder holds no readable `metrics.parquet` beside it.
+    These two come from `metrics.parquet`, and are null where the folder has no readable one.
     """
     path = Path(folder) / "per_query.parquet"
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected what abc evaluate --out {folder} writes") from None
+        raise InputError(
+            f"{path}: no such file, expected the output of abc evaluate --out {folder}"
+        ) from None
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
     missing = {"test", "prompt_kind", "model_index", "average_precision"} - set(table.column_names)
     if missing:
-        raise InputError(f"{path}: missing columns {sorted(missing)}, expected what abc evaluate writes")
-    noted = {name: _noted(Path(folder) / "metrics.parquet", name) for name in ("ties", "mapper")}
-    return table.to_pandas().assign(**noted)
+        raise InputError(f"{path}: missing columns {sorted(missing)}, expected the output of abc evaluate")
+    settings = {name: _setting(Path(folder) / "metrics.parquet", name) for name in ("ties", "mapper")}
+    return table.to_pandas().assign(**settings)
 
 
-def described(folder: Path, side: pd.DataFrame) -> str:
-    """Which evaluation it is: its folder, and its mapper where that is known."""
-    mapper = mapper_of(side)
+def describe(folder: Path, side: pd.DataFrame) -> str:
+    """Return the folder of an evaluation, and its mapper if known."""
+    mapper = _mapper(side)
     return str(folder) if mapper is None else f"{folder}, mapper {mapper}"
 
 
-def mapper_of(side: pd.DataFrame) -> str | None:
-    """The mapper of an evaluation as `read` found it; None where that is not known."""
+def _mapper(side: pd.DataFrame) -> str | None:
     return side["mapper"].iloc[0] if "mapper" in side and len(side) else None
 
 
-def _noted(path: Path, column: str) -> str | None:
+def _setting(path: Path, column: str) -> str | None:
     try:
         return str(pq.read_table(path, columns=[column])[column][0].as_py())
     except (OSError, pa.ArrowException, IndexError):
         return None
 
 
-def check_alike(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
-    """InputError where values of the two differ by how they were made, and not by the systems.
+def check_comparable(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    """Raise InputError where two evaluations differ in more than their systems.
 
-    Tie policies must be the same, and so must the exemplars of each model that both have.
+    They must have the same tie policy, and the same number of exemplars of each model in common.
     """
-    ties = [side["ties"].iloc[0] if "ties" in side and len(side) else None for side in (ours, theirs)]
+    ties = [side["ties"].iloc[0] if "ties" in side and len(side) else None for side in (first, second)]
     if None not in ties and ties[0] != ties[1]:
         raise InputError(
             f"ties: the first evaluation counts ties as {ties[0]!r}, the second as {ties[1]!r}; run abc evaluate"
             " again with the same --ties"
         )
-    if "n_exemplars" not in ours or "n_exemplars" not in theirs:
+    if "n_exemplars" not in first or "n_exemplars" not in second:
         return
     model = ["test", "prompt_kind", "model_index"]
-    counts = [side.groupby(model)["n_exemplars"].first() for side in (ours, theirs)]
-    first, second = counts[0].align(counts[1], join="inner")
-    if len(unlike := first.index[first != second]):
-        test, kind, index = unlike[0]
+    counts = [side.groupby(model)["n_exemplars"].first() for side in (first, second)]
+    one, other = counts[0].align(counts[1], join="inner")
+    if len(different := one.index[one != other]):
+        test, kind, index = different[0]
         raise InputError(
-            f"model {index} of {test} ({kind}) has {first[unlike[0]]} exemplars in the first evaluation and"
-            f" {second[unlike[0]]} in the second; the two are of other test files"
+            f"model {index} of {test} ({kind}) has {one[different[0]]} exemplars in the first evaluation and"
+            f" {other[different[0]]} in the second; the test files are different"
         )
 
 
 def compare(
-    ours: pd.DataFrame, theirs: pd.DataFrame, *, match: str = "model", resamples: int, seed: int
+    first: pd.DataFrame, second: pd.DataFrame, *, match: str = "model", resamples: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the table `abc_comparisons`, for each test file and prompt kind.
+    """Yield rows of the table `abc_comparisons`, for each test file and prompt kind.
 
-    match  'model': two systems on the same test files, by their models; 'category': two groups of
-           other models, such as seen and unseen classes, within categories
+    match  'model': two systems on the same test files, paired by model; 'category': two groups of
+           different models, such as seen and unseen classes, matched by category
 
-    Raises InputError where the two have nothing in common, and as `check_alike` does.
+    Raises InputError where the two have nothing in common, and as `check_comparable` does.
     """
     check_resamples(resamples)
     if match not in MATCH:
         raise InputError(f"--match: {match!r}, expected one of {', '.join(MATCH)}")
     if match == "model":
-        check_alike(ours, theirs)
+        check_comparable(first, second)
     rows = list(
-        _paired(ours, theirs, resamples, seed)
+        _paired(first, second, resamples, seed)
         if match == "model"
-        else _matched(ours, theirs, resamples, seed)
+        else _matched(first, second, resamples, seed)
     )
     if not rows and match == "category":
-        for name, side in (("first", ours), ("second", theirs)):
+        for name, side in (("first", first), ("second", second)):
             if "category" not in side or not side["category"].notna().any():
                 raise InputError(
                     f"--match category: the {name} evaluation ({', '.join(dict.fromkeys(side['test']))}) has no"
@@ -113,13 +114,13 @@ def compare(
             "test file, prompt kind and model" if match == "model" else "prompt kind and category (--cases)"
         )
         raise InputError(f"the two evaluations have no {what} in common, nothing to compare")
-    names = dict(zip(("mapper", "against_mapper"), map(mapper_of, (ours, theirs)), strict=True))
+    names = dict(zip(("mapper", "against_mapper"), map(_mapper, (first, second)), strict=True))
     yield from (row | names for row in rows)
 
 
-def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    for (test, kind), mine in ours.groupby(["test", "prompt_kind"], sort=False):
-        other = theirs[(theirs["test"] == test) & (theirs["prompt_kind"] == kind)]
+def _paired(first: pd.DataFrame, second: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    for (test, kind), mine in first.groupby(["test", "prompt_kind"], sort=False):
+        other = second[(second["test"] == test) & (second["prompt_kind"] == kind)]
         common = np.intersect1d(mine["model_index"], other["model_index"])
         if not len(common):
             continue
@@ -127,7 +128,7 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int)
         names = [f"{model:06d}" for model in common]
         draws = bootstrap.resamples(names, resamples, seed)
         sets = [np.searchsorted(common, side["model_index"]) for side in (mine, other)]
-        for metric, k, name in _metrics(ours, theirs):
+        for metric, k, name in _metrics(first, second):
             a, b = mine[name].to_numpy(), other[name].to_numpy()
             low, high, p = np.nan, np.nan, np.nan
             if len(common) > 1:
@@ -146,11 +147,13 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int)
             }  # fmt: skip
 
 
-def _matched(ours: pd.DataFrame, theirs: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    tests = [", ".join(dict.fromkeys(side["test"])) for side in (ours, theirs)]
-    for kind in dict.fromkeys(ours["prompt_kind"]):
-        sides = [side[(side["prompt_kind"] == kind) & side["category"].notna()] for side in (ours, theirs)]
-        for metric, k, name in _metrics(ours, theirs):
+def _matched(
+    first: pd.DataFrame, second: pd.DataFrame, resamples: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    tests = [", ".join(dict.fromkeys(side["test"])) for side in (first, second)]
+    for kind in dict.fromkeys(first["prompt_kind"]):
+        sides = [side[(side["prompt_kind"] == kind) & side["category"].notna()] for side in (first, second)]
+        for metric, k, name in _metrics(first, second):
             found = None
             if metric != MEDIAN and all(map(len, sides)):
                 found = matched_difference(
@@ -174,10 +177,10 @@ def _models(side: pd.DataFrame, name: str) -> Models:
     )
 
 
-def _metrics(ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[tuple[str, int | None, str]]:
-    """(metric, k, column) of what both tables have."""
-    common = [name for name in ours.columns if name in set(theirs.columns)]
-    for metric, column in SHORT.items():
+def _metrics(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[tuple[str, int | None, str]]:
+    """Yield (metric, k, column) of the columns that both tables have."""
+    common = [name for name in first.columns if name in set(second.columns)]
+    for metric, column in COLUMN_BY_METRIC.items():
         start = column.partition("{")[0]
         for name in common:
             if name == column:

@@ -1,14 +1,16 @@
-"""Matrices of features on disk, read a block at a time: `.pth`, `.npy`, and Parquet of this project.
+"""Read feature matrices in blocks from `.pth`, `.npy` and Parquet files, and write the pool's `.pth`.
 
-However large a file is, a block is what is in memory: a block of a `.pth` or `.npy` file is a map of
-that part of the file alone, which is let go before the next one.
+Memory holds one block at a time, however large the file is: each block of a `.pth` or `.npy` file is a
+memory map of its own, released before the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 
 from attrib_core.attribution.ranking.embedding_stream import check_file
 from attrib_core.common.errors import InputError
-from attrib_core.storage import tables, torch_files
+from attrib_core.storage import atomic, tables, torch_files
 from attrib_core.storage.torch_files import describe
 
 
@@ -30,7 +32,11 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A matrix of features. `where` names file and key in messages; `blocks` streams so many rows at once."""
+    """A feature matrix (rows, dim) in a file.
+
+    where   names the file and key in messages
+    blocks  called with a number of rows, streams the matrix in blocks of that many
+    """
 
     where: str
     rows: int
@@ -39,15 +45,18 @@ class Matrix:
 
 
 def open_pool(path: Path) -> Matrix:
-    """The features of a pool: a `.pth` with `feats` and `paths`, a `.npy`, a Parquet file of embeddings
-    or a folder of such files. Raises InputError for what cannot be read, and for an empty pool."""
+    """Open the features of a pool.
+
+    A pool is a `.pth` file with `feats` and `paths`, a `.npy` file, a Parquet file of embeddings, or a
+    folder of such Parquet files. Raises InputError for what cannot be read, and for an empty pool.
+    """
     path = Path(path)
     if path.is_dir() or path.suffix == ".parquet":
-        pool = _parquet(path)
+        pool = _open_parquet(path)
     elif path.suffix == ".npy":
-        pool = _npy(path)
+        pool = _open_npy(path)
     elif path.suffix in (".pth", ".pt"):
-        pool = _pth(path)
+        pool = _open_pth(path)
     else:
         raise InputError(f"{path}: unknown kind of file {path.suffix!r}, expected .pth, .npy or .parquet")
     if not pool.rows:
@@ -56,18 +65,18 @@ def open_pool(path: Path) -> Matrix:
 
 
 def tensor_matrix(path: Path, key: str, tensor: Any, names: Sequence[str] | None = None) -> Matrix:
-    """A tensor (rows, dim) of floats that `torch_files.read` mapped, as a matrix."""
-    rows, dim = shape(path, key, tensor)
+    """Return a tensor (rows, dim) of floats that `torch_files.read` mapped as a matrix."""
+    rows, dim = matrix_shape(path, key, tensor)
 
     def blocks(step: int) -> Iterator[Block]:
         for start in range(0, rows, step):
-            yield Block(start, tensor[start : start + step].float().numpy(), _some(names, start, step))
+            yield Block(start, tensor[start : start + step].float().numpy(), _slice(names, start, step))
 
     return Matrix(f"{path}: {key}", rows, dim, blocks)
 
 
-def shape(path: Path, key: str, tensor: Any) -> tuple[int, int]:
-    """(rows, dim) of a tensor of floats; InputError for anything else."""
+def matrix_shape(path: Path, key: str, tensor: Any) -> tuple[int, int]:
+    """Return (rows, dim) of a tensor of floats. Raises InputError for anything else."""
     import torch
 
     if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2 or not tensor.is_floating_point():
@@ -78,8 +87,8 @@ def shape(path: Path, key: str, tensor: Any) -> tuple[int, int]:
     return rows, dim
 
 
-def names_of(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | None:
-    """A list of one string a row, or nothing at all; InputError for anything else."""
+def row_names(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | None:
+    """Return a list with one string for each row, or None for None. Raises InputError for anything else."""
     if names is None:
         return None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
@@ -89,66 +98,92 @@ def names_of(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | Non
     return names
 
 
-def _pth(path: Path) -> Matrix:
+def write_pool(parts: Iterable[tuple[Sequence[str], np.ndarray]], dim: int, path: Path) -> Path:
+    """Write `feats` and `paths` of a pool to a `.pth` file and return its path.
+
+    `parts` gives paths and (n, dim) features; they need not fit in memory together. The features are first
+    collected in a file in the same folder, so that the disk holds them twice for a while.
+    """
+    import torch
+
+    names: list[str] = []
+    with (
+        atomic.written(path) as temporary,
+        TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp") as scratch,
+    ):
+        file = Path(scratch) / "feats"
+        with file.open("wb") as stream:
+            for part_names, vectors in parts:
+                names += part_names
+                stream.write(np.ascontiguousarray(vectors, np.float32).tobytes())
+        feats = torch.from_file(str(file), shared=False, size=len(names) * dim, dtype=torch.float32)
+        with temporary.open("wb") as stream:
+            torch.save({"feats": feats.reshape(len(names), dim), "paths": names}, stream)
+    return path
+
+
+def _open_pth(path: Path) -> Matrix:
     import torch
 
     content = torch_files.read(path, tensors="shapes")
     if not isinstance(content, dict) or "feats" not in content:
         raise InputError(f"{path}: is {describe(content)}, expected a dict with 'feats' and 'paths'")
     tensor = content["feats"]
-    rows, dim = shape(path, "feats", tensor)
-    names = names_of(path, "paths", content.get("paths"), rows)
-    kind = {torch.float32: "<f4", torch.float64: "<f8", torch.float16: "<f2"}.get(tensor.dtype)
-    place = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-    if tensor.device.type != "meta":  # of the old format: it is in memory already
+    rows, dim = matrix_shape(path, "feats", tensor)
+    names = row_names(path, "paths", content.get("paths"), rows)
+    if tensor.device.type != "meta":  # a file in the old format, which is in memory already
         return tensor_matrix(path, "feats", tensor, names)
-    if kind is None or place is None or not tensor.is_contiguous():
+    dtype = {torch.float32: "<f4", torch.float64: "<f8", torch.float16: "<f2"}.get(tensor.dtype)
+    storage_offset = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+    if dtype is None or storage_offset is None or not tensor.is_contiguous():
         return tensor_matrix(path, "feats", torch_files.read(path, tensors="mapped")["feats"], names)
-    offset = place + tensor.storage_offset() * np.dtype(kind).itemsize
-    return Matrix(
-        f"{path}: feats",
-        rows,
-        dim,
-        lambda step: _on_disk(path, np.dtype(kind), offset, (rows, dim), names, step),
-    )
+    offset = storage_offset + tensor.storage_offset() * np.dtype(dtype).itemsize
+    return _mapped_matrix(path, f"{path}: feats", np.dtype(dtype), offset, (rows, dim), names)
 
 
-def _npy(path: Path) -> Matrix:
+def _open_npy(path: Path) -> Matrix:
     try:
-        whole = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, expected a .npy file") from None
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy file of numbers ({_first_line(error)})") from None
-    if whole.ndim != 2 or whole.dtype.kind != "f" or not whole.shape[1]:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not a readable .npy file of numbers ({reason})") from None
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
         raise InputError(
-            f"{path}: is an array {whole.shape} of {whole.dtype}, expected (rows, dim) of floats"
+            f"{path}: is an array {array.shape} of {array.dtype}, expected (rows, dim) of floats"
         )
-    rows, dim = whole.shape
-    if not whole.flags.c_contiguous:
+    if array.flags.c_contiguous:
+        return _mapped_matrix(path, str(path), array.dtype, array.offset, array.shape, None)
 
-        def blocks(step: int) -> Iterator[Block]:
-            for start in range(0, rows, step):
-                yield Block(start, np.ascontiguousarray(whole[start : start + step], np.float32), None)
+    def blocks(step: int) -> Iterator[Block]:
+        for start in range(0, len(array), step):
+            yield Block(start, np.ascontiguousarray(array[start : start + step], np.float32), None)
 
-        return Matrix(str(path), rows, dim, blocks)
-    kind, offset = whole.dtype, whole.offset
-    return Matrix(str(path), rows, dim, lambda step: _on_disk(path, kind, offset, (rows, dim), None, step))
+    return Matrix(str(path), len(array), array.shape[1], blocks)
 
 
-def _on_disk(
-    path: Path, kind: np.dtype, offset: int, whole: tuple[int, int], names: Sequence[str] | None, step: int
-) -> Iterator[Block]:
-    """Blocks of a matrix that stands row by row in a file; each is a map of its part alone."""
-    rows, dim = whole
-    for start in range(0, rows, step):
-        part = np.memmap(
-            path, kind, "r", offset=offset + start * dim * kind.itemsize, shape=(min(step, rows - start), dim)
-        )
-        yield Block(start, np.asarray(part, dtype=np.float32), _some(names, start, step))
+def _mapped_matrix(
+    path: Path, where: str, dtype: np.dtype, offset: int, shape: tuple[int, int], names: Sequence[str] | None
+) -> Matrix:
+    """Return a matrix that is stored row by row in a file, each block a memory map of its part alone."""
+    rows, dim = shape
+
+    def blocks(step: int) -> Iterator[Block]:
+        for start in range(0, rows, step):
+            part = np.memmap(
+                path,
+                dtype,
+                "r",
+                offset=offset + start * dim * dtype.itemsize,
+                shape=(min(step, rows - start), dim),
+            )
+            yield Block(start, np.asarray(part, dtype=np.float32), _slice(names, start, step))
+
+    return Matrix(where, rows, dim, blocks)
 
 
-def _parquet(path: Path) -> Matrix:
+def _open_parquet(path: Path) -> Matrix:
     parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not parts:
         raise InputError(f"{path}: no Parquet files in this folder, expected parts of embeddings")
@@ -168,9 +203,5 @@ def _parquet(path: Path) -> Matrix:
     return Matrix(str(path), rows, int(dim or 0), blocks)
 
 
-def _some(names: Sequence[str] | None, start: int, step: int) -> Sequence[str] | None:
+def _slice(names: Sequence[str] | None, start: int, step: int) -> Sequence[str] | None:
     return None if names is None else names[start : start + step]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,13 +1,13 @@
-"""Mapper checkpoints in the published layout: two heads, for real and for synthesized images.
+"""Read AbC mapper checkpoints: two heads, for real and for synthesized images.
 
 A checkpoint is a dict of two state dicts, `real_mapper` and `synth_mapper`, of one of three kinds:
 
     linear   weight (out, dim), bias (out)
-    channel  weights (1, dim): one factor a dimension
-    mlp      0.weight (0.bias or none), then batch norm, ReLU and dropout, next weight ..., last a
-             batch norm without factors: as a torch Sequential numbers them
+    channel  weights (1, dim): one factor per dimension
+    mlp      the keys of a torch Sequential: 0.weight, optionally 0.bias, then batch norm, ReLU and
+             dropout, the next linear layer, ..., and last a batch norm without weight and bias
 
-Heads are applied in float64 and as in evaluation: batch norm with its running statistics, no dropout.
+Heads compute in float64 and in evaluation mode: batch norm with its running statistics, no dropout.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from attrib_core.storage import torch_files
 from attrib_core.storage.torch_files import describe
 
 EPSILON = 1e-5
-"""What batch norm adds to the variance: torch's default, which the checkpoints do not hold."""
+"""Batch norm adds this to the variance: torch's default, which the checkpoints do not store."""
 NORM = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """W x + b, then ReLU if `rectified`; weight (out, dim) or, where it is diagonal, (dim); float64."""
+    """The layer W x + b, then ReLU if `rectified`; weight (out, dim), or (dim) if diagonal; float64."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -48,12 +48,12 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Layers one after the other; none: vectors stay as they are."""
+    """A sequence of layers; without layers, the identity."""
 
     layers: tuple[Layer, ...] = ()
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """(rows, dim) to (rows, out) float64, not normalised."""
+        """Map (rows, dim) to (rows, out) float64, not normalised."""
         mapped = x.astype(np.float64)
         for layer in self.layers:
             mapped = layer(mapped)
@@ -62,14 +62,14 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Mapper:
-    """The heads of a checkpoint; `where` names it in messages."""
+    """The two heads of a checkpoint; `where` names it in messages."""
 
     where: str
     real: Head
     synth: Head
 
-    def check(self, dim: int, features: str) -> None:
-        """InputError where the heads take vectors of another dimension than that of `features`."""
+    def check_dim(self, dim: int, features: str) -> None:
+        """Check that the heads take vectors of the dimension of `features`. Raises InputError."""
         for side, head in (("real_mapper", self.real), ("synth_mapper", self.synth)):
             if head.layers and head.layers[0].dim != dim:
                 raise InputError(
@@ -81,8 +81,10 @@ class Mapper:
 UNTUNED = Mapper("untuned", Head(), Head())
 
 
-def read_mapper(path: Path) -> Mapper:
-    """A checkpoint. Raises InputError, with file and key, for what is no mapper of a known kind."""
+def read_mapper(path: Path | None) -> Mapper:
+    """Read a checkpoint; None gives `UNTUNED`. Raises InputError for what is no mapper of a known kind."""
+    if path is None:
+        return UNTUNED
     content = torch_files.read(path, tensors="mapped")
     if not isinstance(content, dict) or not {"real_mapper", "synth_mapper"} <= set(content):
         raise InputError(f"{path}: is {describe(content)}, expected a dict with real_mapper and synth_mapper")
@@ -105,7 +107,9 @@ def _head(where: str, state: Any) -> Head:
     if set(tensors) == {"weights"}:
         factors = tensors["weights"]
         if factors.ndim not in (1, 2) or factors.size != factors.shape[-1]:
-            raise InputError(f"{where}.weights is {factors.shape}, expected (1, dim): a factor a dimension")
+            raise InputError(
+                f"{where}.weights is {factors.shape}, expected (1, dim): one factor per dimension"
+            )
         factors = factors.reshape(-1)
         return Head((Layer(factors, np.zeros(len(factors))),))
     if "0.weight" in tensors:
@@ -117,7 +121,7 @@ def _head(where: str, state: Any) -> Head:
 
 
 def _mlp(where: str, tensors: Mapping[str, np.ndarray]) -> Head:
-    """Each linear layer with the batch norm that follows it as one layer."""
+    """Return the head of an MLP, each linear layer fused with the batch norm that follows it."""
     layers: list[Layer] = []
     known: set[str] = set()
     numbers = sorted(int(name.removesuffix(".weight")) for name in tensors if _is_linear(name, tensors))
@@ -142,8 +146,8 @@ def _mlp(where: str, tensors: Mapping[str, np.ndarray]) -> Head:
         layers.append(Layer(weight, bias, rectified=not last))
     if set(tensors) - known:
         raise InputError(
-            f"{where} has {sorted(set(tensors) - known)}, which belong to no linear layer and to no batch norm"
-            " behind one; expected those alone"
+            f"{where} has {sorted(set(tensors) - known)}, which belong neither to a linear layer nor to the"
+            " batch norm after one; expected only those"
         )
     return Head(tuple(layers))
 
@@ -151,7 +155,7 @@ def _mlp(where: str, tensors: Mapping[str, np.ndarray]) -> Head:
 def _norm(
     where: str, number: int, tensors: Mapping[str, np.ndarray], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A batch norm in evaluation as x * factor + shift, both (size,)."""
+    """Return a batch norm in evaluation mode as x * factor + shift, both (size,)."""
     found = {name: tensors.get(f"{number}.{name}") for name in NORM[:4]}
     mean, variance = found["running_mean"], found["running_var"]
     if mean is None or variance is None:

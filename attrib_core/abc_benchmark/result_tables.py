@@ -1,4 +1,4 @@
-"""Tables of an evaluation: one row a query, metrics of groups, comparisons; and as one reads them."""
+"""Build the table `per_query` of an evaluation, and format metrics, comparisons and calibration as text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from attrib_core.abc_benchmark.test_cases import Queries
 from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.storage.schemas.registry import abc_per_query_schema
 
-SHORT = {
+COLUMN_BY_METRIC = {
     "recall_at_k": "recall@{}",
     "capped_recall_at_k": "capped_recall@{}",
     "success_at_k": "success@{}",
     "mean_average_precision": "average_precision",
     "median_rank": "best_rank",
 }
-"""Column of `per_query` by metric."""
-PRINTED = {
+"""Columns of the table `per_query`."""
+HEADING_BY_METRIC = {
     "recall_at_k": "Recall@{}",
     "mean_average_precision": "mAP",
     "capped_recall_at_k": "Recall@{} / best",
@@ -30,7 +30,7 @@ PRINTED = {
 
 
 def per_query(one: System, queries: Sequence[Queries]) -> pa.Table:
-    """One row a query, in the order of the system."""
+    """Return the table `per_query`, one row per query, in the order of the system."""
     ks = sorted({k for _, k in one.values if k is not None})
     models = np.concatenate([some.models for some in queries])
     columns: dict[str, Any] = {
@@ -44,7 +44,7 @@ def per_query(one: System, queries: Sequence[Queries]) -> pa.Table:
         else [None] * len(models),
         "n_exemplars": one.exemplars,
     }
-    columns |= {SHORT[name].format(k): values for (name, k), values in one.values.items()}
+    columns |= {COLUMN_BY_METRIC[name].format(k): values for (name, k), values in one.values.items()}
     schema = abc_per_query_schema(ks)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
@@ -53,12 +53,12 @@ def _paths(queries: Queries) -> Sequence[str | None]:
     return [None] * queries.features.rows if queries.paths is None else queries.paths
 
 
-def printed(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines of the table of one test case: rows of `abc_metrics` of all its models, in per cent."""
-    whole = [row for row in rows if row["group_by"] == "all"]
-    for kind in dict.fromkeys(row["prompt_kind"] for row in whole):
-        mine = [row for row in whole if row["prompt_kind"] == kind]
-        mine.sort(key=lambda row: list(PRINTED).index(row["metric"]))
+def format_metrics(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Format rows of `abc_metrics` of one test case as lines of text, in per cent: those of all its models."""
+    overall = [row for row in rows if row["group_by"] == "all"]
+    for kind in dict.fromkeys(row["prompt_kind"] for row in overall):
+        mine = [row for row in overall if row["prompt_kind"] == kind]
+        mine.sort(key=lambda row: list(HEADING_BY_METRIC).index(row["metric"]))
         first = mine[0]
         yield f"{first['test']}, {kind}: {first['n_models']} models, {first['n_queries']} queries"
         yield f"  {'':18}{'value':>9}{'95 % interval':>19}{'ceiling':>9}{'chance':>9}"
@@ -68,12 +68,12 @@ def printed(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
                 row[name] * scale for name in ("value", "ci_low", "ci_high", "ceiling", "chance")
             )
             interval = "-" if np.isnan(low) else f"{low:.1f} to {high:.1f}"
-            name = PRINTED[row["metric"]].format(row["k"])
+            name = HEADING_BY_METRIC[row["metric"]].format(row["k"])
             yield f"  {name:18}{value:9.1f}{interval:>19}{ceiling:9.1f}{chance:9.2f}"
 
 
-def printed_comparisons(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines of a comparison: rows of `abc_comparisons`, in per cent. Which evaluation is the first, they do not say."""
+def format_comparisons(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Format rows of `abc_comparisons` as lines of text, in per cent."""
     before = None
     for row in rows:
         head = (row["test"], row["against_test"], row["prompt_kind"])
@@ -89,7 +89,7 @@ def printed_comparisons(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         value, other, difference, low, high = (row[name] * scale for name in names)
         interval = "-" if np.isnan(low) else f"{low:+.1f} to {high:+.1f}"
         p = "-" if np.isnan(row["p_value"]) else f"{row['p_value']:.3g}"
-        name = PRINTED[row["metric"]].format(row["k"])
+        name = HEADING_BY_METRIC[row["metric"]].format(row["k"])
         yield f"  {name:18}{value:9.1f}{other:9.1f}{difference:+12.1f}{interval:>19}{p:>9}"
 
 
@@ -103,11 +103,11 @@ CALIBRATION_COLUMNS = {
     "none_said_held_out": ("none: absent, %", 100),
     "none_said": ("present, %", 100),
 }
-"""Heading and factor of what is printed of the table `abc_calibration`."""
+"""Heading and factor of the metrics of `abc_calibration` that are printed."""
 
 
-def printed_calibration(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines for each test case, prompt kind, form and part of the pool, all its models together."""
+def format_calibration(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Format rows of `abc_calibration` of all models as lines of text, one per form and share of the pool."""
     before = None
     groups: dict[tuple[str, str, str, float], dict[str, Mapping[str, Any]]] = {}
     for row in rows:

@@ -1,9 +1,8 @@
-"""Test cases in the published layout: features (`test_*.pth`) and the JSON that they were made from."""
+"""Read AbC test cases: feature files (`test_*.pth`), and the JSON files that name their images."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from attrib_core.abc_benchmark.feature_files import Matrix, names_of, tensor_matrix
+from attrib_core.abc_benchmark.feature_files import Matrix, row_names, tensor_matrix
 from attrib_core.common.errors import InputError
-from attrib_core.storage import torch_files
+from attrib_core.storage import tables, torch_files
 from attrib_core.storage.torch_files import describe
 
 KEYS = ("exemplar_paths", "exemplar_chunks", "exemplar_tensors", "synth_paths", "synth_ids", "synth_tensors")
-CLOBBERED = {"exemplar": "train"}
+CATEGORY_FIXES = {"exemplar": "train"}
 """Four published entries read "exemplar" where "train" (the vehicle) is meant: a rename hit the value."""
 
 
@@ -33,7 +32,7 @@ class Queries:
 
 @dataclass(frozen=True, eq=False)
 class TestCase:
-    """One `test_*.pth`: model m was customized on the exemplars chunks[m][0]:chunks[m][1]."""
+    """A file `test_*.pth`. Model m was customized on the exemplars chunks[m][0]:chunks[m][1]."""
 
     __test__ = False
 
@@ -45,10 +44,10 @@ class TestCase:
 
 
 def read_test(path: Path) -> TestCase:
-    """A file of test features; its tensors stay on disk.
+    """Read a file of test features; its tensors stay on disk.
 
-    Raises InputError, with file and key, for what cannot be read or does not fit together: keys, types
-    and shapes, chunks that overlap, are empty or run past the end, queries of no model, an empty set.
+    Raises InputError, with file and key, for what cannot be read or is inconsistent: keys, types, shapes,
+    chunks that overlap, are empty or run past the end, queries of unknown models, an empty set.
     """
     path = Path(path)
     content = torch_files.read(path, tensors="mapped")
@@ -57,7 +56,7 @@ def read_test(path: Path) -> TestCase:
     exemplars = tensor_matrix(path, "exemplar_tensors", content["exemplar_tensors"])
     if not exemplars.rows:
         raise InputError(f"{exemplars.where}: no rows, expected at least one exemplar")
-    paths = names_of(path, "exemplar_paths", content["exemplar_paths"], exemplars.rows)
+    paths = row_names(path, "exemplar_paths", content["exemplar_paths"], exemplars.rows)
     chunks = _chunks(path, content["exemplar_chunks"], exemplars.rows)
     tensors = content["synth_tensors"]
     if not isinstance(tensors, dict) or not tensors:
@@ -80,46 +79,43 @@ def _queries(path: Path, content: Mapping[str, Any], kind: str, models: int) -> 
             raise InputError(
                 f"{path}: {key} is {describe(content[key])}, expected an entry {kind!r} as in synth_tensors"
             )
-    key = f"synth_tensors[{kind!r}]"
-    features = tensor_matrix(path, key, content["synth_tensors"][kind])
+    features = tensor_matrix(path, f"synth_tensors[{kind!r}]", content["synth_tensors"][kind])
     if not features.rows:
         raise InputError(f"{features.where}: no rows, expected at least one synthesized image")
-    paths = names_of(path, f"synth_paths[{kind!r}]", content["synth_paths"][kind], features.rows)
-    ids = _integers(path, f"synth_ids[{kind!r}]", content["synth_ids"][kind])
+    paths = row_names(path, f"synth_paths[{kind!r}]", content["synth_paths"][kind], features.rows)
+    key, values = f"synth_ids[{kind!r}]", content["synth_ids"][kind]
+    ids = _integers(values)
+    if ids is None or ids.ndim != 1:
+        raise InputError(f"{path}: {key} is {describe(values)}, expected a list of whole numbers")
     if len(ids) != features.rows:
         raise InputError(
-            f"{path}: synth_ids[{kind!r}] has {len(ids)} entries, expected one for each of {features.rows} rows"
+            f"{path}: {key} has {len(ids)} entries, expected one for each of {features.rows} rows"
         )
     wrong = np.flatnonzero((ids < 0) | (ids >= models))
     if len(wrong):
         raise InputError(
-            f"{path}: synth_ids[{kind!r}][{wrong[0]}] is {ids[wrong[0]]}, expected a model from 0 to {models - 1}"
+            f"{path}: {key}[{wrong[0]}] is {ids[wrong[0]]}, expected a model from 0 to {models - 1}"
         )
     return Queries(str(kind), features, ids, paths)
 
 
-def _integers(path: Path, key: str, values: Any) -> np.ndarray:
+def _integers(values: Any) -> np.ndarray | None:
+    """Return an int64 array, or None where the values are no array of integers."""
     try:
-        found = np.asarray(values)
+        array = np.asarray(values)
     except (ValueError, TypeError):
-        found = np.empty(0)
-    if found.ndim != 1 or not (len(found) == 0 or found.dtype.kind in "iu"):
-        raise InputError(f"{path}: {key} is {describe(values)}, expected a list of whole numbers")
-    return found.astype(np.int64)
+        return None
+    return array.astype(np.int64) if array.dtype.kind in "iu" or array.shape == (0,) else None
 
 
 def _chunks(path: Path, values: Any, rows: int) -> np.ndarray:
-    """(models, 2): first exemplar and the one after the last, of each model."""
+    """Return (models, 2) int64: the first exemplar of each model, and the one after its last."""
     key = f"{path}: exemplar_chunks"
-    try:
-        chunks = np.asarray(values)
-    except (ValueError, TypeError):
-        chunks = np.empty(0)
-    if chunks.ndim != 2 or chunks.shape[1] != 2 or not len(chunks) or chunks.dtype.kind not in "iu":
+    chunks = _integers(values)
+    if chunks is None or chunks.ndim != 2 or chunks.shape[1] != 2 or not len(chunks):
         raise InputError(
             f"{key} is {describe(values)}, expected two whole numbers (start, end) for each model"
         )
-    chunks = chunks.astype(np.int64)
     for model, (start, end) in enumerate(chunks.tolist()):
         if not 0 <= start < end:
             raise InputError(
@@ -140,7 +136,7 @@ def _chunks(path: Path, values: Any, rows: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Description:
-    """One entry of a JSON of test cases: a customized model."""
+    """One entry of a JSON of test cases: the image paths of a customized model."""
 
     exemplar: list[str]
     synth: dict[str, list[str]]
@@ -149,13 +145,11 @@ class Description:
 
 
 def read_descriptions(path: Path) -> list[Description]:
-    """A JSON file of test cases, one entry a customized model. Raises InputError with file, entry and key."""
-    try:
-        entries = json.loads(Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a JSON of test cases") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from None
+    """Read a JSON of test cases, one entry for each customized model.
+
+    Raises InputError with file, entry and key.
+    """
+    entries = tables.read_json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: is {describe(entries)}, expected a list with an entry for each model")
     return [_description(f"{path}: entry {number}", entry) for number, entry in enumerate(entries)]
@@ -167,26 +161,49 @@ def _description(where: str, entry: Any) -> Description:
             f"{where} is {describe(entry)}, expected a dict with exemplar, synth, class_id, category"
         )
     exemplar, synth = entry["exemplar"], entry["synth"]
-    if not _paths(exemplar) or not exemplar:
+    if not _is_path_list(exemplar) or not exemplar:
         raise InputError(f"{where}: exemplar is {describe(exemplar)}, expected a list of paths")
-    if not isinstance(synth, dict) or not synth or not all(map(_paths, synth.values())):
+    if not isinstance(synth, dict) or not synth or not all(map(_is_path_list, synth.values())):
         raise InputError(
             f"{where}: synth is {describe(synth)}, expected a list of paths for each prompt kind"
         )
     category = entry.get("category")
     if category is not None and not isinstance(category, str):
         raise InputError(f"{where}: category is {describe(category)}, expected text or null")
-    return Description(exemplar, synth, str(entry.get("class_id")), CLOBBERED.get(category or "", category))
+    category = CATEGORY_FIXES.get(category or "", category)
+    return Description(exemplar, synth, str(entry.get("class_id")), category)
 
 
-def _paths(value: Any) -> bool:
+def _is_path_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(path, str) for path in value)
 
 
-def categories(test: TestCase, path: Path) -> list[str | None]:
-    """The category of each model of the features, from the JSON that they were made from.
+def feature_content(
+    entries: Sequence[Description], exemplars: Any, synthesized: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the content of a file of test features, as `read_test` reads it.
 
-    Raises InputError where the JSON describes other models: another number of them, or other exemplars.
+    exemplars    tensor (exemplars, dim) in the order of the entries
+    synthesized  tensors (images, dim) by prompt kind, each in the order of the entries
+    """
+    ends = np.cumsum([len(entry.exemplar) for entry in entries]).tolist()
+    paths = {kind: [entry.synth.get(kind, []) for entry in entries] for kind in synthesized}
+    return {
+        "exemplar_paths": [path for entry in entries for path in entry.exemplar],
+        "exemplar_chunks": list(zip([0, *ends[:-1]], ends, strict=True)),
+        "exemplar_tensors": exemplars,
+        "synth_paths": {kind: [path for own in models for path in own] for kind, models in paths.items()},
+        "synth_ids": {
+            kind: [model for model, own in enumerate(models) for _ in own] for kind, models in paths.items()
+        },
+        "synth_tensors": dict(synthesized),
+    }
+
+
+def categories(test: TestCase, path: Path) -> list[str | None]:
+    """Return the category of each model of the features, from the JSON that they were made from.
+
+    Raises InputError where the JSON describes another number of models, or other exemplars.
     """
     found = read_descriptions(path)
     if len(found) != len(test.chunks):
@@ -203,21 +220,22 @@ def categories(test: TestCase, path: Path) -> list[str | None]:
     return [one.category for one in found]
 
 
-def digest(exemplars: np.ndarray) -> str:
-    """What tells a model from others: a digest of its exemplars' features, (exemplars, dim), in any order."""
+def exemplar_digest(exemplars: np.ndarray) -> str:
+    """Return a digest of a model's exemplar features (exemplars, dim), whatever their order."""
     return hashlib.sha256(b"".join(sorted(row.tobytes() for row in exemplars))).hexdigest()
 
 
-def check_apart(
-    known: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]], *, option: str, of: str, lest: str
+def check_disjoint(
+    known: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]], *, option: str, of: str, reason: str
 ) -> None:
-    """InputError where a model of `option` has the exemplars of one of `of`; both as names and digests.
+    """Check that no model of `option` has the exemplars of a model of `of`.
 
-    `lest` ends its message: what would be judged on what.
+    Models are pairs of a name and an `exemplar_digest`. Raises InputError, which ends with `reason`: what
+    would be judged on what.
     """
     names = {key: name for name, key in known}
     for name, key in others:
         if key in names:
             raise InputError(
-                f"{option}: model {name} has the exemplars of {names[key]} in {of}; expected other models, or {lest}"
+                f"{option}: model {name} has the exemplars of {names[key]} in {of}; expected other models, or {reason}"
             )

@@ -1,7 +1,7 @@
-"""What a mapper is tuned on, from files of the published layout: features of two splits, and a pool.
+"""Read the tuning data of a mapper from AbC files: features of two splits, and a sample of a pool.
 
-A model is a set: its exemplars, and its synthesized images of all prompt kinds. A model without any is
-left out. Of the pool only the rows drawn are kept.
+A model is one set: its exemplars, and its synthesized images of all prompt kinds. A model without
+synthesized images is left out. Only the sampled rows of the pool are kept in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from attrib_core.abc_benchmark.evaluate import check_dimensions
 from attrib_core.abc_benchmark.feature_files import Matrix
 from attrib_core.abc_benchmark.mapper_files import UNTUNED
-from attrib_core.abc_benchmark.test_cases import TestCase, check_apart, digest
+from attrib_core.abc_benchmark.test_cases import TestCase, check_disjoint, exemplar_digest
 from attrib_core.abc_benchmark.unit_vectors import rows_at_once
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
@@ -34,44 +34,47 @@ def gather(
     distractors: int,
     seed: int,
 ) -> Material:
-    """Both splits in memory, and a sample of the pool: distractors for validation, negatives for training.
+    """Read both splits, and sample the pool: distractors for validation, negatives for training.
 
-    Neither the order of the files nor the blocks in which they are read matter. Raises InputError for
-    features of different dimensions, fewer than two train models, a model of validation that is also
-    in train, vectors that are zero or not finite, and a pool that is too small.
+    The result depends neither on the order of the files nor on the blocks in which they are read. Raises
+    InputError for features of different dimensions, fewer than two train models, a validation model that is
+    also in train, vectors that are zero or not finite, and a pool that is too small.
     """
     for test in (*train, *validation):
         check_dimensions(pool, test, UNTUNED)
-    learned, chosen_on = (
+    train_sets, validation_sets = (
         _sets(sorted(tests, key=lambda one: one.path.stem)) for tests in (train, validation)
     )
-    if len(learned.names) < 2:
+    if len(train_sets.names) < 2:
         files = ", ".join(str(one.path) for one in train)
         raise InputError(
-            f"--train: {len(learned.names)} model with synthesized images in {files}; contrastive training needs 2"
+            f"--train: {len(train_sets.names)} model with synthesized images in {files}; contrastive training needs 2"
             " or more"
         )
-    _check_apart(learned, chosen_on)
+    _check_splits(train_sets, validation_sets)
     count = tuning_data.drawn(validation_distractors, distractors)
     drawn = sample(pool, count=count, key=(seed, "mapper pool"))
     LOGGER.info(
-        "%d models to train on (%d images), %d to choose by (%d images), %d of %d distractors",
-        len(learned.names), len(learned.synth), len(chosen_on.names), len(chosen_on.synth), len(drawn), pool.rows,
+        "%d models to train on (%d images), %d to validate on (%d images), %d of %d distractors",
+        len(train_sets.names), len(train_sets.synth), len(validation_sets.names), len(validation_sets.synth),
+        len(drawn), pool.rows,
     )  # fmt: skip
-    return Material(learned, chosen_on, *tuning_data.divided(drawn, validation_distractors, distractors))
+    return Material(
+        train_sets, validation_sets, *tuning_data.divided(drawn, validation_distractors, distractors)
+    )
 
 
 def sample(pool: Matrix, *, count: int, key: Sequence[object], block: int | None = None) -> np.ndarray:
-    """So many random rows of a matrix (all, where there are fewer), (count, dim) float32, read in blocks."""
+    """Sample up to `count` random rows of a matrix, (count, dim) float32, reading it in blocks."""
     chosen = hashing.generator(*key).choice(pool.rows, min(count, pool.rows), replace=False)
     order = np.argsort(chosen)
-    rising = chosen[order]
+    rows = chosen[order]
     values = np.empty((len(chosen), pool.dim), np.float32)
     for one in pool.blocks(block or rows_at_once(pool.dim)):
-        first, last = np.searchsorted(rising, (one.start, one.start + len(one.vectors)))
-        rows = rising[first:last] - one.start
-        values[order[first:last]] = one.vectors[rows]
-        _check(values[order[first:last]], pool.where, rising[first:last])
+        first, last = np.searchsorted(rows, (one.start, one.start + len(one.vectors)))
+        vectors = one.vectors[rows[first:last] - one.start]
+        _check(vectors, pool.where, rows[first:last])
+        values[order[first:last]] = vectors
     return values
 
 
@@ -79,8 +82,8 @@ def _sets(tests: Sequence[TestCase]) -> Sets:
     names: list[str] = []
     groups: dict[str, list[np.ndarray]] = {"real": [], "real_set": [], "synth": [], "synth_set": []}
     for test in tests:
-        asked = np.concatenate([queries.models for queries in test.queries])
-        kept = np.unique(asked)
+        models = np.concatenate([queries.models for queries in test.queries])
+        kept = np.unique(models)
         number = np.full(len(test.chunks), -1)
         number[kept] = np.arange(len(kept)) + len(names)
         rows = [np.arange(*test.chunks[model]) for model in kept]
@@ -88,7 +91,7 @@ def _sets(tests: Sequence[TestCase]) -> Sets:
         groups["real"].append(_read(test.exemplars)[np.concatenate(rows)])
         groups["real_set"].append(np.repeat(number[kept], [len(one) for one in rows]))
         groups["synth"] += [_read(queries.features) for queries in test.queries]
-        groups["synth_set"].append(number[asked])
+        groups["synth_set"].append(number[models])
     return Sets(tuple(names), **{name: np.concatenate(parts) for name, parts in groups.items()})
 
 
@@ -109,16 +112,16 @@ def _check(vectors: np.ndarray, where: str, rows: np.ndarray) -> None:
         )
 
 
-def _check_apart(train: Sets, validation: Sets) -> None:
-    """InputError where a model stands in both splits; single exemplars that do are told."""
-    lest = "the choice is made on what was learned"
-    check_apart(_models(train), _models(validation), option="--validation", of="--train", lest=lest)
+def _check_splits(train: Sets, validation: Sets) -> None:
+    """Raise InputError where a model is in both splits; log how many single exemplars are."""
+    reason = "the choice is made on training data"
+    check_disjoint(_models(train), _models(validation), option="--validation", of="--train", reason=reason)
     common = len({row.tobytes() for row in train.real} & {row.tobytes() for row in validation.real})
     if common:
-        LOGGER.info("note: %d exemplars stand in both splits, in different models", common)
+        LOGGER.info("note: %d exemplars are in both splits, in different models", common)
 
 
 def _models(sets: Sets) -> Iterator[tuple[str, str]]:
-    """Each model and a digest of its exemplars, whatever their order."""
+    """Yield each model and the digest of its exemplars."""
     for number, name in enumerate(sets.names):
-        yield name, digest(sets.real[sets.real_set == number])
+        yield name, exemplar_digest(sets.real[sets.real_set == number])

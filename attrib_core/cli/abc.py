@@ -17,8 +17,6 @@ def add(commands: Any, *, mapper: type[BaseModel]) -> None:
     abc_embed.add(inner.add_parser("embed", help="compute features of a test case's or a pool's images"))
     abc_tune.add(inner.add_parser("tune", help="train a mapper on features"), mapper)
     abc_evaluate.add(inner.add_parser("evaluate", help="compute exact metrics of features, with intervals"))
-    abc_calibrate.add(
-        inner.add_parser("calibrate", help="fit and evaluate calibrators, compute soft scores")
-    )
+    abc_calibrate.add(inner.add_parser("calibrate", help="fit and evaluate calibrators, compute soft scores"))
     abc_compare.add(inner.add_parser("compare", help="compare two evaluations, with p-values"))
     abc_export.add(inner.add_parser("export", help="write a run as AbC files"))

@@ -1,32 +1,35 @@
-"""`python -m attrib_core abc embed`: features of a test case's images, or of a pool's, in the released layout."""
+"""`python -m attrib_core abc embed`: features of a test case's or a pool's images, as AbC files."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_pth
-from attrib_core.common.errors import InputError
+from attrib_core.common import families
+from attrib_core.common.errors import InputError, close_matches
 
 
 def add(one: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """Add the options of the command."""
     files = one.add_argument_group(
         "images", "of a test case (--testcase and --images), or of a pool (--pool)"
     )
     what = files.add_mutually_exclusive_group(required=True)
     what.add_argument("--testcase", type=Path, metavar="JSON", help="JSON of test cases: test_*.json")
-    what.add_argument("--pool", type=Path, metavar="DIR", help="all images below a folder, by their paths")
+    what.add_argument("--pool", type=Path, metavar="DIR", help="folder; all images below it, by their paths")
     files.add_argument(
-        "--images", type=Path, metavar="DIR", help="folder that the paths in the JSON start from"
+        "--images", type=Path, metavar="DIR", help="folder that the paths in the JSON are relative to"
     )
     files.add_argument(
         "--list",
         dest="listed",
         type=Path,
         metavar="F",
-        help="of the pool these images alone, in this order: paths relative to --pool, one a line",
+        help="only these images of the pool, in this order: paths relative to --pool, one per line",
     )
     one.add_argument(
         "--encoder",
@@ -41,10 +44,14 @@ def add(one: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the encoder, such as weights=PATH; may be given again",
+        help="an option of the encoder, such as weights=PATH; may be repeated",
     )
     one.add_argument(
-        "--threads", type=int, default=-1, metavar="N", help="that decode; default: 4 beside a GPU, else none"
+        "--threads",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="threads that decode images; default: 4 with a GPU, else none",
     )
     one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     one.add_argument(
@@ -52,28 +59,28 @@ def add(one: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="F",
-        help="file of features: test_*.pth, or laion_subset.pth of a pool",
+        help="feature file: test_*.pth, or laion_subset.pth of a pool",
     )
     one.set_defaults(run=embed)
 
 
 def embed(arguments: argparse.Namespace) -> int:
-    """Encode the images of a JSON of test cases or of a folder; name the file and what is in it."""
-    from attrib_core.abc_benchmark import embed_cases as of_cases
-    from attrib_core.abc_benchmark import embed_pool
+    """Embed the images of a JSON of test cases or of a folder; print what was written."""
+    from attrib_core.abc_benchmark import embed_images
     from attrib_core.features.embedding import encoder_protocol
 
     _check(arguments)
-    section = of_cases.section(arguments.encoder, arguments.config, arguments.options)
+    section = _encoder_section(arguments.encoder, arguments.config, arguments.options)
     with log_to_stderr("abc embed"):
         encoder = encoder_protocol.load(section, where="--encoder", device=arguments.device)
+        out, threads = arguments.out, arguments.threads
         if arguments.pool is not None:
-            lines = embed_pool.embed(
-                arguments.pool, encoder, arguments.out, listed=arguments.listed, threads=arguments.threads
+            lines = embed_images.embed_pool(
+                arguments.pool, encoder, out, listed=arguments.listed, threads=threads
             )
         else:
-            lines = of_cases.embed(
-                arguments.testcase, arguments.images, encoder, arguments.out, threads=arguments.threads
+            lines = embed_images.embed_test_case(
+                arguments.testcase, arguments.images, encoder, out, threads=threads
             )
         for line in lines:
             print(line, flush=True)
@@ -81,7 +88,7 @@ def embed(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """What can be told from the command line alone."""
+    """Check what the command line alone can show to be wrong."""
     check_pth(arguments.out)
     if arguments.threads < -1:
         raise InputError(
@@ -91,7 +98,54 @@ def _check(arguments: argparse.Namespace) -> None:
         if arguments.images is None:
             raise InputError("--images: missing, expected the folder that the paths of --testcase start from")
         if arguments.listed is not None:
-            raise InputError(f"--list: {arguments.listed} beside --testcase, expected it with --pool alone")
-        return
-    if arguments.images is not None:
-        raise InputError(f"--images: {arguments.images} beside --pool, expected it with --testcase alone")
+            raise InputError(f"--list: {arguments.listed} with --testcase, expected it only with --pool")
+    elif arguments.images is not None:
+        raise InputError(f"--images: {arguments.images} with --pool, expected it only with --testcase")
+
+
+def _encoder_section(name: str, config: Path | None, options: Sequence[str]) -> dict[str, Any]:
+    """Return the validated config section of an encoder: a preset, a family, or an encoder of a config.
+
+    `options` are "key=value" with a YAML value; they override those of the section.
+    """
+    if config is None:
+        known = {one: {"preset": one} for one in families.presets("encoders")}
+        known |= {one: {"family": one} for one in families.names("encoders") if one not in known}
+    else:
+        known = _read_encoders(config)
+    if name not in known:
+        raise InputError(f"--encoder: no {name!r}, {close_matches(name, known)}")
+    section = known[name] | dict(map(_option_value, options))
+    section = families.with_preset("encoders", section, "--encoder")
+    if not isinstance(section.get("family"), str):
+        raise InputError(
+            f"--encoder: {name!r} of {config} names no family and no preset; expected one of them"
+        )
+    return families.complete("encoders", section, "--encoder")
+
+
+def _option_value(option: str) -> tuple[str, Any]:
+    import yaml
+
+    key, equals, value = option.partition("=")
+    if not key or not equals:
+        raise InputError(f"--set: {option!r}; expected KEY=VALUE, such as weights=PATH")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key, value
+
+
+def _read_encoders(config: Path) -> dict[str, dict[str, Any]]:
+    """Return the encoders of a config; its other sections are not checked."""
+    import yaml
+
+    try:
+        encoders = yaml.safe_load(config.read_text("utf-8"))["encoders"]
+        return {str(name): dict(section) for name, section in encoders.items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config: {config} cannot be read: {' '.join(str(error).split())}") from None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"--config: {config} has no encoders; expected the key, with a section for each name"
+        ) from None

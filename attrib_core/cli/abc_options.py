@@ -1,4 +1,4 @@
-"""Options that several commands of `abc` have, and what can be told of them before a file is opened."""
+"""Options and checks that several `abc` commands share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import Any
 from attrib_core.common.errors import InputError
 
 
+def add_files(one: Any, option: str, text: str, *, required: bool = False) -> None:
+    """Add an option that takes one or more files to a parser or a group of its options."""
+    one.add_argument(option, type=Path, nargs="+", required=required, metavar="F", help=text)
+
+
 def add_pool(one: Any) -> None:
-    """Add --pool, features that are searched, to a parser or a group of its options."""
+    """Add --pool, the features that are searched."""
     one.add_argument(
         "--pool",
         type=Path,
         required=True,
         metavar="F",
-        help="features of the pool: .pth, .npy, .parquet, or a folder of parts",
+        help="features of the pool: .pth, .npy, .parquet, or a folder of Parquet parts",
     )
 
 
@@ -26,12 +31,34 @@ def add_mapper(one: Any) -> None:
         "--mapper",
         type=Path,
         metavar="F",
-        help="mapper checkpoint; without one features are taken as they are",
+        help="mapper checkpoint; without one features are used as they are",
     )
 
 
-def check_names(option: str, files: Sequence[Path], more: str = "") -> None:
-    """InputError where two files have one name, by which results tell them apart; `more` ends its message."""
+def add_bootstrap(one: Any, seed: str = "seed of the resamples") -> None:
+    """Add --bootstrap and --seed; `seed` says what the seed is for."""
+    add_integer(one, "--bootstrap", 1000, "resamples of the models")
+    add_integer(one, "--seed", 0, seed)
+
+
+def add_integer(one: Any, option: str, default: int, text: str) -> None:
+    """Add an option that takes an integer."""
+    one.add_argument(option, type=int, default=default, metavar="N", help=f"{text}; default: %(default)s")
+
+
+def add_out(one: Any, text: str, *, required: bool = True) -> None:
+    """Add --out, a folder."""
+    one.add_argument("--out", type=Path, required=required, metavar="DIR", help=text)
+
+
+def check_at_least(option: str, value: int | None, lowest: int) -> None:
+    """Raise InputError for a value below the lowest; None is the default of an option without one."""
+    if value is not None and value < lowest:
+        raise InputError(f"{option}: {value}, expected at least {lowest}")
+
+
+def check_distinct_names(option: str, files: Sequence[Path], more: str = "") -> None:
+    """Raise InputError where two files have the same name, by which results are labelled."""
     names = [path.stem for path in files]
     if len(set(names)) < len(names):
         raise InputError(
@@ -40,6 +67,6 @@ def check_names(option: str, files: Sequence[Path], more: str = "") -> None:
 
 
 def check_cases(option: str, cases: Sequence[Path] | None, of: str, files: Sequence[Path]) -> None:
-    """InputError where JSONs of test cases are given, and not one for each file of the option `of`."""
+    """Raise InputError where JSONs of test cases are given, but not one for each file of the option `of`."""
     if cases is not None and len(cases) != len(files):
         raise InputError(f"{option}: {len(cases)} files, expected one for each of {len(files)} of {of}")

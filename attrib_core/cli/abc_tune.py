@@ -1,4 +1,4 @@
-"""`python -m attrib_core abc tune`: a mapper from released features, as a checkpoint that is released so."""
+"""`python -m attrib_core abc tune`: train a mapper on AbC features and write it as an AbC checkpoint."""
 
 from __future__ import annotations
 
@@ -22,44 +22,30 @@ if TYPE_CHECKING:
     from attrib_core.abc_benchmark.test_cases import TestCase
     from attrib_core.features.mapper.tune import Tuning
 
-WITHOUT = ("trained_on",)
-"""Keys of the section that are no options: the files say what is trained on."""
+NOT_OPTIONS = ("trained_on",)
+"""Keys of the section that are no options: the files determine what is trained on."""
 CHANNEL_STARTS = ["identity"]
-"""What --starts is with --head channel where it is not given: such a head can begin nowhere else."""
-SPLITS = {"train": "learned from", "validation": "by which start, penalty and epoch are chosen"}
+"""Default of --starts with --head channel, the only start that such a head has."""
+SPLITS = {"train": "to train on", "validation": "that start, penalty and epoch are chosen by"}
 
 
 def add(one: argparse.ArgumentParser, mapper: type[BaseModel]) -> None:
-    """Add the options; those of training are the keys of `mapper`, that section of the config."""
+    """Add the options; those of training are the keys of `mapper`, a section of the config."""
     abc_options.add_pool(one)
     for split, purpose in SPLITS.items():
-        one.add_argument(
-            f"--{split}",
-            type=Path,
-            required=True,
-            nargs="+",
-            metavar="F",
-            help=f"features of the models {purpose}: .pth, as abc embed writes them from a JSON of test cases",
-        )
-        one.add_argument(
-            f"--{split}-cases",
-            type=Path,
-            nargs="+",
-            metavar="F",
-            help="JSON of each of them, to be held against it",
-        )
+        text = f"features of the models {purpose}: .pth, as abc embed writes them from a JSON of test cases"
+        abc_options.add_files(one, f"--{split}", text, required=True)
+        abc_options.add_files(one, f"--{split}-cases", "JSON of each of them, to check the features against")
     for name, field in mapper.model_fields.items():
-        if name not in WITHOUT:
-            one.add_argument(_option(name), **_keywords(field) | _unlike(name, field))
-    one.add_argument(
-        "--seed", type=int, default=0, help="of pairs, distractors and mlps; default: %(default)s"
-    )
+        if name not in NOT_OPTIONS:
+            one.add_argument(_option(name), **_keywords(name, field))
+    abc_options.add_integer(one, "--seed", 0, "seed of pairs, distractors and mlps")
     one.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="F",
-        help="checkpoint, NAME_tuned.pth; NAME_tuned.curve.parquet and NAME_tuned.choice.json are written beside it",
+        help="checkpoint, NAME_tuned.pth; NAME_tuned.curve.parquet and NAME_tuned.choice.json are written next to it",
     )
     one.set_defaults(run=tune, section=mapper)
 
@@ -68,14 +54,17 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _keywords(field: FieldInfo) -> dict[str, Any]:
-    """How argparse reads a key; its bounds are checked with the others."""
+def _keywords(name: str, field: FieldInfo) -> dict[str, Any]:
+    """Return the keywords of `add_argument` for a key of the config; its bounds are checked later."""
     many = typing.get_origin(field.annotation) is list
     kind = typing.get_args(field.annotation)[0] if many else field.annotation
     if hasattr(kind, "__metadata__"):  # Annotated, with the bounds
         kind = typing.get_args(kind)[0]
-    told = " ".join(map(str, field.default)) if many else str(field.default).lower()
-    found: dict[str, Any] = {"default": field.default, "help": f"{field.description}; default: {told}"}
+    default = " ".join(map(str, field.default)) if many else str(field.default).lower()
+    found: dict[str, Any] = {"default": field.default, "help": f"{field.description}; default: {default}"}
+    if name == "starts":  # its default depends on --head
+        found["default"] = None
+        found["help"] += f"; with --head channel {' '.join(CHANNEL_STARTS)}"
     if kind is bool:
         return found | {"action": argparse.BooleanOptionalAction}
     if many:
@@ -85,16 +74,8 @@ def _keywords(field: FieldInfo) -> dict[str, Any]:
     return found | {"type": kind, "metavar": "X" if kind is float else "N"}
 
 
-def _unlike(name: str, field: FieldInfo) -> dict[str, Any]:
-    """What of an option is not as the config has it: the default of --starts hangs on --head."""
-    if name != "starts":
-        return {}
-    told = f"default: {' '.join(field.default)}; with --head channel {' '.join(CHANNEL_STARTS)}"
-    return {"default": None, "help": f"{field.description}; {told}"}
-
-
 def tune(arguments: argparse.Namespace) -> int:
-    """Read, train, choose, write and say what was chosen."""
+    """Read the features, train, choose, write, and print the choice."""
     from attrib_core.abc_benchmark import feature_files
 
     try:
@@ -110,8 +91,8 @@ def tune(arguments: argparse.Namespace) -> int:
         print(f"wrote {path}")
     print(found.choice["verdict"])
     print(
-        f"gain on validation {100 * found.choice['gain']:+.1f} points of mAP, {_interval(found.choice)}; the best of"
-        " many was taken, so this flatters: abc evaluate on test features tells the truth"
+        f"gain on validation {100 * found.choice['gain']:+.1f} points of mAP, {_interval(found.choice)}; this is"
+        " optimistic, as the best of many was chosen: run abc evaluate on test features for an unbiased value"
     )
     return 0
 
@@ -127,27 +108,26 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     from attrib_core.features.heads.heads import check_starts
 
     section = arguments.section
-    given = {name: getattr(arguments, name) for name in section.model_fields if name not in WITHOUT}
+    given = {name: getattr(arguments, name) for name in section.model_fields if name not in NOT_OPTIONS}
     if given["starts"] is None:
         channel = given["head"] == "channel"
         given["starts"] = CHANNEL_STARTS if channel else section.model_fields["starts"].default
     checked: dict[str, Any] = validated(section, given, "mapper").model_dump(
-        mode="json", exclude=set(WITHOUT)
+        mode="json", exclude=set(NOT_OPTIONS)
     )
     check_starts(checked["head"], checked["starts"])
-    if arguments.seed < 0:
-        raise InputError(f"--seed: {arguments.seed}, expected at least 0")
+    abc_options.check_at_least("--seed", arguments.seed, 0)
     return checked
 
 
 def _tests(split: str, arguments: argparse.Namespace) -> list[TestCase]:
     from attrib_core.abc_benchmark import test_cases
 
-    paths, about = getattr(arguments, split), getattr(arguments, f"{split}_cases")
-    abc_options.check_names(f"--{split}", paths)
-    abc_options.check_cases(f"--{split}-cases", about, f"--{split}", paths)
+    paths, cases = getattr(arguments, split), getattr(arguments, f"{split}_cases")
+    abc_options.check_distinct_names(f"--{split}", paths)
+    abc_options.check_cases(f"--{split}-cases", cases, f"--{split}", paths)
     tests = [test_cases.read_test(path) for path in paths]
-    for test, path in zip(tests, about or [], strict=False):
+    for test, path in zip(tests, cases or [], strict=False):
         test_cases.categories(test, path)
     return tests
 
@@ -178,7 +158,7 @@ def _tuned(pool: Any, train: Any, validation: Any, values: dict[str, Any], seed:
 
 
 def _write(found: Tuning, values: dict[str, Any], arguments: argparse.Namespace) -> list[Path]:
-    """Curve and choice, then the checkpoint: where that stands, the others do."""
+    """Write curve and choice, then the checkpoint: if that exists, the others do."""
     from attrib_core.abc_benchmark import mapper_export
     from attrib_core.storage import tables, torch_files
 

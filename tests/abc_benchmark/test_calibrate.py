@@ -17,12 +17,12 @@ from attrib_core.abc_benchmark import calibrate
 from attrib_core.abc_benchmark.feature_files import open_pool
 from attrib_core.abc_benchmark.mapper_files import UNTUNED
 from attrib_core.abc_benchmark.test_cases import read_test
-from attrib_core.attribution.calibration import calibrate as calibration
-from attrib_core.attribution.calibration.calibrate import Parameters
+from attrib_core.attribution.calibration import calibrators
+from attrib_core.attribution.calibration.pool_aware import Parameters
 from attrib_core.cli import abc_calibrate
 from attrib_core.cli.main import main
 from attrib_core.storage import tables
-from tests.abc_benchmark.release_fixtures import KINDS, Release, mappers, release, unit
+from tests.abc_benchmark.abc_fixtures import KINDS, AbcCase, abc_case, mappers, unit
 from tests.attribution.test_calibration import dense_shares
 from tests.attribution.test_calibrators import condensed, plain
 
@@ -30,14 +30,14 @@ SIZES = [1, 1, 3, 5, 2, 1, 4]
 ROWS, DIM = 900, 24
 
 
-def cases() -> tuple[Release, Release]:
+def cases() -> tuple[AbcCase, AbcCase]:
     """Test cases to fit on and to judge on, of one pool."""
-    fitted, test = (release(seed, rows=ROWS, dim=DIM, sizes=SIZES, each=3, signal=0.6) for seed in (1, 2))
+    fitted, test = (abc_case(seed, rows=ROWS, dim=DIM, sizes=SIZES, each=3, signal=0.6) for seed in (1, 2))
     test.pool = fitted.pool
     return fitted, test
 
 
-def write(folder: Path) -> tuple[Release, Release, list[str]]:
+def write(folder: Path) -> tuple[AbcCase, AbcCase, list[str]]:
     """The cases, and the options that name their files."""
     fitted, test = cases()
     first, second = fitted.write(folder / "clip", name="val_x"), test.write(folder / "clip", name="test_x")
@@ -49,7 +49,7 @@ def run(files: list[str], out: Path, *options: str) -> int:
     return main(["abc", "calibrate", *files, "--out", str(out), "--bootstrap", "20", *options])
 
 
-def cosines(case: Release, kind: str, heads: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+def cosines(case: AbcCase, kind: str, heads: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each query: those to its exemplars, and to the pool."""
     pool, exemplars = unit(case.pool, heads[0]), unit(case.exemplars, heads[0])
     queries = zip(unit(case.queries[kind], heads[1]), case.models[kind], strict=True)
@@ -93,16 +93,16 @@ def test_metrics_are_those_of_sums_over_the_whole_pool(mapper: str, tmp_path: Pa
 def test_the_fit_is_that_on_plain_cosines(tmp_path: Path) -> None:
     fitted, _, files = write(tmp_path)
     assert run(files, tmp_path / "out", "--bins", "65536") == 0
-    evidence = [
+    batches = [
         replace(condensed(own, others, bins=65536), sets=[f"{model}"], kinds=["style"])
         for kind in KINDS
         for (own, others), model in zip(cosines(fitted, kind, [None, None]), fitted.models[kind], strict=True)
     ]
     forms = json.loads((tmp_path / "out" / "calibrator.json").read_text())
-    assert forms["fitted_on"]["queries"] == len(evidence) and forms["fitted_on"]["distractors"] == ROWS
+    assert forms["fitted_on"]["queries"] == len(batches) and forms["fitted_on"]["distractors"] == ROWS
     assert (forms["encoder"], forms["mapper"]) == ("clip", "untuned")
-    for form in calibration.FORMS:
-        expected = calibration.fit_form(form, evidence, 0.5).description
+    for form in calibrators.CALIBRATORS:
+        expected = calibrators.fit_calibrator(form, batches, 0.5).description
         mine = forms["forms"][form]
         if form == "pool_aware":
             expected, mine = expected["parameters"]["style"], mine["parameters"]["style"]
@@ -141,7 +141,7 @@ def test_ranking_hangs_on_no_block(tmp_path: Path) -> None:
 
 def test_the_pool_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     """Memory that Python and NumPy take in a pass over a file of 32 MB, read 1 MB at a time."""
-    case = release(1, rows=1, dim=256, sizes=[1], each=1)
+    case = abc_case(1, rows=1, dim=256, sizes=[1], each=1)
     case.write(tmp_path)
     np.save(tmp_path / "pool.npy", np.random.default_rng(0).standard_normal((32768, 256), np.float32))
     pool, test = open_pool(tmp_path / "pool.npy"), read_test(tmp_path / "test_case.pth")
@@ -169,7 +169,7 @@ def test_a_published_checkpoint_is_written_and_read_back(tmp_path: Path) -> None
     torch.save({"inv_tau": torch.tensor([20.0]), "bias": torch.tensor([-50.0])}, tmp_path / "theirs.pth")
     assert run(files, tmp_path / "beside", "--calibrator", str(tmp_path / "theirs.pth")) == 0
     rows = tables.read(tmp_path / "beside" / "calibration.parquet", "abc_calibration").to_pylist()
-    assert {r["form"] for r in rows} == {*calibration.FORMS, "released"}
+    assert {r["form"] for r in rows} == {*calibrators.CALIBRATORS, "released"}
 
 
 def test_a_fitted_file_judges_as_the_fit_itself_and_takes_another_assumption(tmp_path: Path) -> None:
@@ -243,5 +243,5 @@ def test_kinds_come_from_the_json_where_there_is_one(tmp_path: Path) -> None:
 
 
 def test_the_forms_of_the_command_line_are_those_there_are() -> None:
-    assert abc_calibrate.FORMS == calibration.FORMS
+    assert abc_calibrate.FORMS == calibrators.CALIBRATORS
     assert abc_calibrate.BAD_ROWS == calibrate.BAD_ROWS

@@ -16,7 +16,7 @@ from attrib_core.abc_benchmark.feature_files import open_pool
 from attrib_core.abc_benchmark.mapper_files import UNTUNED
 from attrib_core.abc_benchmark.test_cases import read_test
 from attrib_core.common.errors import InputError
-from tests.abc_benchmark.release_fixtures import KINDS, Release, unit
+from tests.abc_benchmark.abc_fixtures import KINDS, AbcCase, unit
 from tests.abc_benchmark.test_calibrate import ROWS, SIZES, cases, run, write
 from tests.attribution.test_calibration import dense_shares
 
@@ -47,7 +47,7 @@ def test_no_file_of_an_earlier_call_stays_beside_new_tables(
     assert run(judging, out, "--soft-scores", *own) == 0  # what judges is no leftover
 
 
-def spoilt(case: Release, rows: dict[str, list[int]]) -> Release:
+def spoilt(case: AbcCase, rows: dict[str, list[int]]) -> AbcCase:
     """The case with vectors that have no direction among its pool, exemplars and queries of one prompt kind."""
     made = replace(case, pool=case.pool.copy(), exemplars=case.exemplars.copy())
     made.pool[rows["pool"][:2]], made.pool[rows["pool"][2:]] = np.nan, 0

@@ -16,18 +16,12 @@ from sklearn.metrics import average_precision_score
 
 from attrib_core.abc_benchmark import evaluate, feature_files, test_cases
 from attrib_core.abc_benchmark.mapper_files import UNTUNED, read_mapper
-from attrib_core.cli.main import main
 from attrib_core.storage import tables
 from attrib_core.storage.schemas.registry import abc_per_query_schema
-from tests.abc_benchmark.release_fixtures import Release, mappers, protocol, release, unit
+from tests.abc_benchmark.abc_fixtures import AbcCase, abc_case, mappers, protocol, run_evaluate, unit
 from tests.attribution.ranking_fixtures import write_parts
 
 KS = [5, 10, 100]
-
-
-def run(paths: dict[str, Path], out: Path, *options: str) -> int:
-    files = ["--pool", str(paths["pool"]), "--test", str(paths["test"])]
-    return main(["abc", "evaluate", *files, "--out", str(out), *options])
 
 
 def results(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -38,10 +32,10 @@ def results(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("mapper", ["untuned", "linear", "mlp", "channel"])
 def test_every_query_is_as_the_published_protocol_has_it(mapper: str, tmp_path: Path) -> None:
-    case = release(1, rows=3000, dim=64)
+    case = abc_case(1, rows=3000, dim=64)
     heads, checkpoint = mappers(mapper, 64, tmp_path)
     paths = case.write(tmp_path)
-    assert run(paths, tmp_path / "out", *(["--mapper", str(checkpoint)] if checkpoint else [])) == 0
+    assert run_evaluate(paths, tmp_path / "out", *(["--mapper", str(checkpoint)] if checkpoint else [])) == 0
     per_query, metrics = results(tmp_path / "out")
     expected = protocol(case, heads, KS)
     assert [row["prompt_kind"] for row in per_query] == [
@@ -63,7 +57,7 @@ def test_every_query_is_as_the_published_protocol_has_it(mapper: str, tmp_path: 
 
 @pytest.mark.parametrize("dim", [3, 17, 256, 1024])
 def test_average_precision_is_that_of_scikit_learn(dim: int) -> None:
-    case = release(dim, rows=300, dim=dim, sizes=[1, 67, 3], each=5)
+    case = abc_case(dim, rows=300, dim=dim, sizes=[1, 67, 3], each=5)
     counted = counts(case)
     one = evaluate.system(300, memory_case(case)[1], counted, recall_ks=KS)
     pool, exemplars = unit(case.pool, None), unit(case.exemplars, None)
@@ -76,7 +70,7 @@ def test_average_precision_is_that_of_scikit_learn(dim: int) -> None:
     np.testing.assert_allclose(one.values["mean_average_precision", None], scores, atol=1e-12)
 
 
-def memory_case(case: Release) -> tuple[feature_files.Matrix, test_cases.TestCase]:
+def memory_case(case: AbcCase) -> tuple[feature_files.Matrix, test_cases.TestCase]:
     """Pool and test case as if read from files."""
 
     def matrix(name: str, vectors: np.ndarray) -> feature_files.Matrix:
@@ -96,14 +90,14 @@ def memory_case(case: Release) -> tuple[feature_files.Matrix, test_cases.TestCas
     return matrix("pool", case.pool), test
 
 
-def counts(case: Release, **options: Any) -> list[tuple[test_cases.Queries, evaluate.Counts]]:
+def counts(case: AbcCase, **options: Any) -> list[tuple[test_cases.Queries, evaluate.Counts]]:
     pool, test = memory_case(case)
     return [(one, evaluate.count(pool, test, one, **options)) for one in test.queries]
 
 
-def crowded(seed: int, dim: int) -> Release:
+def crowded(seed: int, dim: int) -> AbcCase:
     """Pool rows equal to exemplars, to each other, and scaled copies: ties everywhere."""
-    case = release(seed, rows=210, dim=dim)
+    case = abc_case(seed, rows=210, dim=dim)
     rng = np.random.default_rng(seed)
     copied = rng.integers(len(case.exemplars), size=90)
     case.pool[:90] = case.exemplars[copied]
@@ -166,7 +160,7 @@ def test_tie_policies_are_bounds_and_the_middle() -> None:
     ],
 )
 def test_a_pool_reads_alike_from_every_kind_of_file(kind: str, tmp_path: Path) -> None:
-    case = release(6, rows=50, dim=8)
+    case = abc_case(6, rows=50, dim=8)
     case.pool = case.pool.astype(np.float16).astype(np.float32)
     if kind == "bfloat16":
         case.pool = torch.from_numpy(case.pool).bfloat16().float().numpy()
@@ -220,7 +214,7 @@ def test_a_pool_is_never_in_memory_as_a_whole(kind: str, tmp_path: Path) -> None
             for start in range(0, rows, 1024):
                 names = [str(i) for i in range(start, start + 1024)]
                 sink.write(tables.embedding_table(names, vectors[start : start + 1024]))
-    case = release(1, rows=1, dim=dim)
+    case = abc_case(1, rows=1, dim=dim)
     _, test = memory_case(case)
     del vectors
     pool = feature_files.open_pool(path)
@@ -254,9 +248,9 @@ print(peak() - before)
 
 
 def test_tables_are_as_documented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    case = release(8)
+    case = abc_case(8)
     paths = case.write(tmp_path)
-    assert run(paths, tmp_path / "out", "--cases", str(paths["cases"]), "--recall-ks", "1", "5") == 0
+    assert run_evaluate(paths, tmp_path / "out", "--cases", str(paths["cases"]), "--recall-ks", "1", "5") == 0
     table = pq.read_table(tmp_path / "out" / "per_query.parquet")
     assert table.schema.equals(abc_per_query_schema([1, 5]))
     assert pq.read_table(tmp_path / "out" / "metrics.parquet").schema.equals(tables.schema("abc_metrics"))
@@ -295,15 +289,15 @@ def _size(row: dict[str, Any], group: str) -> bool:
 
 
 def test_evaluating_repeats_to_the_byte(tmp_path: Path) -> None:
-    paths = release(9).write(tmp_path)
+    paths = abc_case(9).write(tmp_path)
     for name in ("a", "b"):
-        run(paths, tmp_path / name)
+        run_evaluate(paths, tmp_path / name)
     for name in ("per_query.parquet", "metrics.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_an_mlp_of_three_layers_is_applied_as_torch_applies_it(tmp_path: Path) -> None:
-    from tests.abc_benchmark.release_fixtures import mlp
+    from tests.abc_benchmark.abc_fixtures import mlp
 
     rng = np.random.default_rng(3)
     heads = [mlp(rng, 16, layers=3) for _ in range(2)]
@@ -342,7 +336,7 @@ def test_biases_of_an_mlp_count(tmp_path: Path) -> None:
 
 
 def test_bad_rows_rank_last_where_that_is_asked_for() -> None:
-    case = release(10, rows=60, dim=8, sizes=[1, 3, 2], each=3)
+    case = abc_case(10, rows=60, dim=8, sizes=[1, 3, 2], each=3)
     clean = [found for _, found in counts(case)]
     case.pool = np.insert(case.pool, [0, 30, 60], 0, axis=0)
     case.pool[0], case.pool[31], case.pool[62] = np.nan, 0, np.inf
@@ -367,7 +361,7 @@ def test_bad_rows_rank_last_where_that_is_asked_for() -> None:
 
 
 def test_vectors_of_extreme_length_are_ranked_by_direction() -> None:
-    case = release(11, rows=40, dim=8, sizes=[2, 2])
+    case = abc_case(11, rows=40, dim=8, sizes=[2, 2])
     clean = [found for _, found in counts(case)]
     case.pool[:20] *= np.float32(1e25)
     case.pool[20:] *= np.float32(1e-25)

@@ -15,8 +15,7 @@ from attrib_core.abc_benchmark import feature_files, test_cases
 from attrib_core.abc_benchmark.mapper_files import read_mapper
 from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
-from tests.abc_benchmark.release_fixtures import Release, mappers, release
-from tests.abc_benchmark.test_evaluate import run
+from tests.abc_benchmark.abc_fixtures import AbcCase, abc_case, mappers, run_evaluate
 
 
 class Evil:
@@ -29,7 +28,7 @@ class Evil:
 def failing(paths: dict[str, Path], capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """The one line of an evaluation that must fail."""
     out = paths["pool"].parent / "out"
-    assert run(paths, out, *options) == 2
+    assert run_evaluate(paths, out, *options) == 2
     shown = capsys.readouterr()
     assert "code was run" not in shown.out and not out.exists()
     lines = [line for line in shown.err.splitlines() if not line.startswith("[abc")]
@@ -37,11 +36,11 @@ def failing(paths: dict[str, Path], capsys: pytest.CaptureFixture[str], *options
     return lines[0]
 
 
-def tensors(case: Release, kind: str, rows: np.ndarray) -> dict[str, Any]:
+def tensors(case: AbcCase, kind: str, rows: np.ndarray) -> dict[str, Any]:
     return {"synth_tensors": case.content()["synth_tensors"] | {kind: torch.from_numpy(rows)}}
 
 
-CASE = release(1, rows=20, dim=6, sizes=[1, 3, 2], each=2)
+CASE = abc_case(1, rows=20, dim=6, sizes=[1, 3, 2], each=2)
 IMAGE = np.ones((6, 5), np.float32)
 TEST_CHANGES: list[tuple[dict[str, Any], list[str]]] = [
     ({"exemplar_chunks": [(0, 1), (1, 4), (4, 7)]}, ["exemplar_chunks[2]", "(4, 7)", "past the end of 6"]),

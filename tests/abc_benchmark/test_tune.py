@@ -24,7 +24,7 @@ from attrib_core.cli.main import main, parser
 from attrib_core.config.schema import Mapper
 from attrib_core.features.heads import heads
 from attrib_core.storage import tables, torch_files
-from tests.abc_benchmark.release_fixtures import Channel, Release, release
+from tests.abc_benchmark.abc_fixtures import AbcCase, Channel, abc_case
 from tests.features.mapper_fixtures import DIM, made_up, material, tuned
 
 ALL = [(head, shared) for head in ("linear", "mlp", "channel") for shared in (False, True)]
@@ -35,7 +35,7 @@ LOUD = 4
 """Directions that say nothing of a model and drown what does."""
 
 
-def features(count: int, seed: int, *, loud: float = 4.0) -> Release:
+def features(count: int, seed: int, *, loud: float = 4.0) -> AbcCase:
     """Models whose synthesized images are their exemplars, blurred; tuning must turn the loud directions down."""
     sets, random = made_up(count, seed=seed, bend=0.0), np.random.default_rng(seed + 1000)
 
@@ -45,7 +45,7 @@ def features(count: int, seed: int, *, loud: float = 4.0) -> Release:
     kinds = {
         kind: np.flatnonzero(np.arange(len(sets.synth)) % 2 == n) for n, kind in enumerate(("gpt", "media"))
     }
-    return Release(
+    return AbcCase(
         spoilt(np.random.default_rng(7).normal(size=(200, DIM))),
         spoilt(sets.real),
         np.bincount(sets.real_set).tolist(),
@@ -318,7 +318,7 @@ def no_positives(paths: dict[str, Path]) -> None:
 
 
 def other_dimension(paths: dict[str, Path]) -> None:
-    release(1, rows=20, dim=9).write(paths["train"].parent, name="validation")
+    abc_case(1, rows=20, dim=9).write(paths["train"].parent, name="validation")
     features(4, 1).write(paths["train"].parent, name="train")
 
 

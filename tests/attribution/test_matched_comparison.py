@@ -19,8 +19,7 @@ from attrib_core.attribution.metrics.strata import size_groups
 from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
-from tests.abc_benchmark.release_fixtures import mappers, release
-from tests.abc_benchmark.test_evaluate import run
+from tests.abc_benchmark.abc_fixtures import abc_case, mappers, run_evaluate
 from tests.attribution.test_metrics import world_of_systems
 
 
@@ -149,12 +148,12 @@ def test_seen_and_unseen_are_matched_within_like_categories() -> None:
 
 @pytest.fixture
 def evaluated(tmp_path: Path) -> tuple[Path, Path]:
-    case = release(1, rows=300, dim=16, sizes=[1, 4, 12, 5, 1, 2])
+    case = abc_case(1, rows=300, dim=16, sizes=[1, 4, 12, 5, 1, 2])
     paths = case.write(tmp_path)
     _, checkpoint = mappers("linear", 16, tmp_path)
     cases = ["--cases", str(paths["cases"])]
-    run(paths, tmp_path / "a", *cases)
-    run(paths, tmp_path / "b", *cases, "--mapper", str(checkpoint), "--recall-ks", "5", "10")
+    run_evaluate(paths, tmp_path / "a", *cases)
+    run_evaluate(paths, tmp_path / "b", *cases, "--mapper", str(checkpoint), "--recall-ks", "5", "10")
     return tmp_path / "a", tmp_path / "b"
 
 

@@ -1,4 +1,4 @@
-"""Generated files in the layout of the published benchmark, and its protocol written out plainly."""
+"""Generated AbC files, commands on them, and the published protocol as plain code."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from attrib_core.cli.main import main
+
 KINDS = ("gpt", "object")
 
 
 @dataclass
-class Release:
-    """Features of a pool and of test cases with `sizes` exemplars a model."""
+class AbcCase:
+    """Features of a pool, and of models with `sizes` exemplars each."""
 
     pool: np.ndarray
     exemplars: np.ndarray
@@ -34,7 +36,7 @@ class Release:
         numbers = {kind: range(len(rows)) for kind, rows in self.queries.items()}
         return {kind: [f"dataset/synth/{kind}/{i}.png" for i in own] for kind, own in numbers.items()}
 
-    def _of_model(self, kind: str, model: int) -> list[str]:
+    def _model_paths(self, kind: str, model: int) -> list[str]:
         models = zip(self.synth_paths[kind], self.models[kind], strict=True)
         return [path for path, own in models if own == model]
 
@@ -49,7 +51,7 @@ class Release:
         }  # fmt: skip
 
     def write(self, folder: Path, *, name: str = "test_case", **changes: Any) -> dict[str, Path]:
-        """Pool, test features and JSON; `changes` replace entries of the test features."""
+        """Write pool, test features and JSON; `changes` replace entries of the test features."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = {
             "pool": folder / "laion_subset.pth",
@@ -63,7 +65,7 @@ class Release:
         entries = [
             {
                 "exemplar": self.content()["exemplar_paths"][start:end],
-                "synth": {kind: self._of_model(kind, model) for kind in self.queries},
+                "synth": {kind: self._model_paths(kind, model) for kind in self.queries},
                 "class_id": f"n{model:08d}",
                 "category": self.categories[model] if self.categories else None,
             }
@@ -73,7 +75,7 @@ class Release:
         return paths
 
 
-def release(
+def abc_case(
     seed: int,
     *,
     rows: int = 400,
@@ -81,8 +83,8 @@ def release(
     sizes: list[int] | None = None,
     each: int = 4,
     signal: float = 0.8,
-) -> Release:
-    """Random features that are not of unit length; queries lean to an exemplar of their model."""
+) -> AbcCase:
+    """Random features that are not of unit length; queries are close to an exemplar of their model."""
     rng = np.random.default_rng(seed)
     sizes = sizes or [1, 4, 12, 67, 1]
     pool, exemplars = (
@@ -99,10 +101,10 @@ def release(
         queries[kind] = (7 * (signal * base + (1 - 0.5 * signal) * noise)).astype(np.float32)
         models[kind] = own.tolist()
     categories: list[str | None] = [("dog", "bird", None)[m % 3] for m in range(len(sizes))]
-    return Release(pool, exemplars, sizes, queries, models, categories)
+    return AbcCase(pool, exemplars, sizes, queries, models, categories)
 
 
-def linear(rng: np.random.Generator, dim: int) -> torch.nn.Module:
+def _linear(rng: np.random.Generator, dim: int) -> torch.nn.Module:
     layer = torch.nn.Linear(dim, dim)
     layer.weight.data = (
         torch.eye(dim) + 0.2 * torch.from_numpy(rng.standard_normal((dim, dim))).float() / dim**0.5
@@ -140,11 +142,11 @@ class Channel(torch.nn.Module):
 
 
 def mappers(kind: str, dim: int, folder: Path) -> tuple[list[torch.nn.Module | None], Path | None]:
-    """The real and the synth head of a kind, and the checkpoint that holds them."""
+    """Return the real and the synth head of a kind, and their checkpoint."""
     if kind == "untuned":
         return [None, None], None
     rng = np.random.default_rng(7)
-    heads = [{"linear": linear, "mlp": mlp, "channel": Channel}[kind](rng, dim) for _ in range(2)]
+    heads = [{"linear": _linear, "mlp": mlp, "channel": Channel}[kind](rng, dim) for _ in range(2)]
     path = folder / f"{kind}_tuned.pth"
     torch.save(
         dict(zip(("real_mapper", "synth_mapper"), (head.state_dict() for head in heads), strict=True)), path
@@ -153,7 +155,7 @@ def mappers(kind: str, dim: int, folder: Path) -> tuple[list[torch.nn.Module | N
 
 
 def unit(vectors: np.ndarray, head: torch.nn.Module | None) -> np.ndarray:
-    """Mapped and normalised in float64."""
+    """Map and normalise in float64."""
     with torch.no_grad():
         x = torch.from_numpy(vectors).double()
         x = x if head is None else head.double().eval()(x)
@@ -161,11 +163,12 @@ def unit(vectors: np.ndarray, head: torch.nn.Module | None) -> np.ndarray:
 
 
 def protocol(
-    case: Release, heads: list[torch.nn.Module | None], ks: list[int]
+    case: AbcCase, heads: list[torch.nn.Module | None], ks: list[int]
 ) -> dict[str, list[tuple[float, dict[int, float], np.ndarray]]]:
-    """As published, in float64: for each query concatenate, multiply, sort everything.
+    """Evaluate as published, in float64: for each query concatenate, multiply, sort everything.
 
-    By prompt kind, for each query: average precision, recall by K, and the exemplars' positions."""
+    Returns, by prompt kind and query, the average precision, recall by K, and the exemplars' positions.
+    """
     pool, exemplars = unit(case.pool, heads[0]), unit(case.exemplars, heads[0])
     found: dict[str, list[tuple[float, dict[int, float], np.ndarray]]] = {}
     for kind, vectors in case.queries.items():
@@ -179,3 +182,9 @@ def protocol(
             recall = {k: float((hits <= k).sum() / (end - start)) for k in ks}
             found[kind].append((float(precision), recall, hits))
     return found
+
+
+def run_evaluate(paths: dict[str, Path], out: Path, *options: str) -> int:
+    """Run `abc evaluate` on the files of `AbcCase.write`."""
+    files = ["--pool", str(paths["pool"]), "--test", str(paths["test"])]
+    return main(["abc", "evaluate", *files, "--out", str(out), *options])

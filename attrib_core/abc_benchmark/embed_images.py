@@ -1,0 +1,166 @@
+"""Compute the features of a test case or a pool from its images, in the layout of the AbC files.
+
+The JSON of a test case says which images belong to which model. The feature file keeps its order and paths,
+so that the published code and `abc evaluate` both read it, and has two more keys than the published files:
+`class_ids`, and `categories` with the four wrong published entries corrected (see `CATEGORY_FIXES`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attrib_core.abc_benchmark.feature_files import write_pool
+from attrib_core.abc_benchmark.test_cases import Description, feature_content, read_descriptions
+from attrib_core.common.errors import InputError
+from attrib_core.data.sources.folder import SUFFIXES
+from attrib_core.features.embedding import encoder_protocol, encoding
+from attrib_core.features.embedding.rows import Row
+from attrib_core.storage import torch_files
+
+
+def embed_test_case(
+    testcase: Path, images: Path, encoder: encoder_protocol.Encoder, out: Path, *, threads: int = -1
+) -> Iterator[str]:
+    """Write the features of a JSON of test cases; yield a message for each group of images, then the file.
+
+    The paths in the JSON are relative to `images`; all files are checked before the first is read. Raises
+    InputError for a missing or broken image, with its entry in the JSON, and for an encoder that reads
+    words, which test cases do not have; nothing is written then.
+    """
+    _check_reads_images(encoder, str(testcase))
+    entries = read_descriptions(testcase)
+    _check_files_exist(testcase, images, entries)
+
+    def features(paths: Sequence[str]) -> Any:
+        """Return (paths, dim) float32 features, a tensor."""
+        import torch
+
+        blocks = [block for _, block in _encoded(paths, images, encoder, threads)]
+        return torch.from_numpy(np.concatenate(blocks) if blocks else np.empty((0, encoder.dim), np.float32))
+
+    exemplars = [path for entry in entries for path in entry.exemplar]
+    exemplar_features = features(exemplars)
+    yield f"{len(entries)} models, {len(exemplars)} exemplars, {encoder.dim} features"
+    synthesized: dict[str, Any] = {}
+    for kind in dict.fromkeys(kind for entry in entries for kind in entry.synth):
+        synthesized[kind] = features([path for entry in entries for path in entry.synth.get(kind, [])])
+        yield f"{kind}: {len(synthesized[kind])} synthesized images"
+    more = {
+        "class_ids": [entry.class_id for entry in entries],
+        "categories": [entry.category for entry in entries],
+    }
+    torch_files.save(feature_content(entries, exemplar_features, synthesized) | more, out)
+    yield f"wrote {out}"
+
+
+def embed_pool(
+    folder: Path,
+    encoder: encoder_protocol.Encoder,
+    out: Path,
+    *,
+    listed: Path | None = None,
+    threads: int = -1,
+) -> Iterator[str]:
+    """Write `feats` (images, dim) float32 and `paths` of a folder's images; yield a message before and after.
+
+    The rows are those of `find_images`, or of `read_list` if `listed` is given; paths are relative to the
+    folder, with "/" as separator. Features are written as they are computed, so that memory holds a few
+    batches and the paths. Raises InputError for a missing or broken image, by name, and for an encoder that
+    reads words; nothing is written then.
+    """
+    _check_reads_images(encoder, str(folder))
+    paths = find_images(folder) if listed is None else read_list(listed, folder)
+    yield f"{len(paths)} images, {encoder.dim} features"
+    write_pool(_encoded(paths, folder, encoder, threads), encoder.dim, out)
+    yield f"wrote {out}"
+
+
+def _encoded(
+    paths: Sequence[str], folder: Path, encoder: encoder_protocol.Encoder, threads: int
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield paths and their features, in order, some at a time."""
+    rows = (Row(path, _read_bytes(folder / path), None, str(folder / path)) for path in paths)
+    return encoding.encoded(rows, encoder, where=str(folder), total=len(paths), threads=threads)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # a broken link, missing permission, a file removed meanwhile
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected an image") from None
+
+
+def _check_reads_images(encoder: encoder_protocol.Encoder, where: str) -> None:
+    """Raise InputError for an encoder that reads words; `where` names the input, which has only images."""
+    if encoder_protocol.reads(encoder) != "images":
+        raise InputError(
+            f"--encoder: {encoder.identity['family']!r} reads words, and {where} has images alone; expected an"
+            " encoder of images"
+        )
+
+
+def _check_files_exist(testcase: Path, images: Path, entries: Sequence[Description]) -> None:
+    for number, entry in enumerate(entries):
+        groups: Mapping[str, list[str]] = {"exemplar": entry.exemplar} | entry.synth
+        for group, paths in groups.items():
+            for path in paths:
+                if not (images / path).is_file():
+                    raise InputError(
+                        f"{testcase}: entry {number}, {group}: no file {images / path};"
+                        " expected --images to be the folder that the paths start from"
+                    )
+
+
+def find_images(folder: Path) -> list[str]:
+    """Return the paths of all images below a folder, recognised by suffix, sorted.
+
+    Hidden files are left out, links to folders are not followed. Raises InputError where there are none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--pool: {folder} is no folder, expected one with images below it")
+    found = [
+        (Path(parent) / name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    ]
+    if not found:
+        raise InputError(f"--pool: 0 images below {folder}; expected files {', '.join(sorted(SUFFIXES))}")
+    return sorted(found)
+
+
+def read_list(path: Path, folder: Path) -> list[str]:
+    """Read the paths of images below a folder from a text file, one per line; empty lines are skipped.
+
+    Raises InputError, with the line, for a path that is absolute, listed twice, or no file.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"--pool: {folder} is no folder, expected the one that the paths of --list start from"
+        )
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--list: {path} cannot be read as UTF-8 text: {error}") from None
+    found: dict[str, int] = {}
+    for number, line in enumerate((line.rstrip("\r") for line in lines), start=1):
+        if not line:
+            continue
+        where = f"{path}: line {number}"
+        if Path(line).is_absolute():
+            raise InputError(f"{where}: {line!r} is absolute, expected a path relative to --pool")
+        if line in found:
+            raise InputError(f"{where}: {line!r} is also in line {found[line]}, expected each image once")
+        if not (folder / line).is_file():
+            raise InputError(
+                f"{where}: no file {folder / line}; expected --pool to be the folder that the paths start from"
+            )
+        found[line] = number
+    if not found:
+        raise InputError(f"--list: {path} names 0 images, expected one path per line")
+    return list(found)
