@@ -1,17 +1,18 @@
-# From exemplars to a report: `snakemake --cores all`, or `make demo` on a bare machine.
-# The config is checked before anything runs; results/<run>/ holds all that a run makes.
+# The workflow, from the pool to the report: `snakemake --cores all`, or `make demo` on a bare machine.
+# The config is checked before anything runs; results/<run>/ holds all files of a run.
 
 from snakemake.utils import min_version
 
 min_version("9.20")
 
-# Snakemake would merge a config of the user's with this one: encoders that the user took out would stay.
+# Snakemake would merge the user's config with this one, so that encoders which the user removed would remain.
 if not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 
 
-include: "rules/common.smk"
+include: "rules/settings.smk"
+include: "rules/run_lifecycle.smk"
 include: "rules/lookup.smk"
 include: "rules/pool.smk"
 include: "rules/exemplars.smk"
@@ -29,19 +30,19 @@ include: "rules/report.smk"
 
 
 onstart:
-    # Once the jobs are known and before the first starts; not in a dry run, nor with --no-hooks.
-    begin()
-    note_what_counts()
+    # After the jobs are planned and before the first starts; not in a dry run, nor with --no-hooks.
+    start_run()
+    record_fingerprints()
 
 
 onsuccess:
-    # Else, after Snakemake's own last lines, a person finds at the bottom what to do.
-    ended_well()
+    # Otherwise the errors of failed jobs are printed last, below the messages of Snakemake.
+    mark_succeeded()
 
 
 rule all:
-    # Every file of the run and not its ends alone: a job that is killed, or fails, has lost its old outputs, and where
-    # what was made of them is still there Snakemake would not miss them.
+    # All files of the run, not only the final ones: a job that fails or is killed loses its old outputs, and Snakemake
+    # would not miss these while the files computed from them exist.
     default_target: True
     input:
         rules.base_model.output,

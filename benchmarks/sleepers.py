@@ -195,11 +195,11 @@ def copy_with_sleepers(house: Path, sleep: float) -> Path:
     (house / "rules/clock.smk").write_text(CLOCK, "utf-8")
     replaced = 0
     for rules in (house / "rules").glob("*.smk"):
-        # `code` is still given the true scripts, so that fingerprints are the true ones
+        # `fingerprint` is still given the true scripts, so that fingerprints are the true ones
         text, number = SCRIPT.subn(r'\1"../sleeper.py"', rules.read_text("utf-8"))
         rules.write_text(text, "utf-8")
         replaced += number
-    first, snakefile = 'include: "rules/common.smk"', house / "Snakefile"
+    first, snakefile = 'include: "rules/settings.smk"', house / "Snakefile"
     text = snakefile.read_text("utf-8")
     if not replaced or first not in text:
         raise SystemExit("the Snakefile or its rules have a form that this benchmark does not know")

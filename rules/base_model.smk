@@ -1,4 +1,4 @@
-# The model that is customized, described: where it stands, its fingerprint, what it never saw.
+# Description of the base model: its path, its fingerprint, and what was held out of its training.
 
 
 rule base_model:
@@ -17,6 +17,8 @@ rule base_model:
     params:
         settings=CONFIG["base_model"],
         state=base_model_state(),
-        code=fingerprint("workflow_scripts/base_model.py", f"base_models/{CONFIG['base_model']['family']}"),
+        code=fingerprint(
+            "workflow_scripts/base_model.py", families=[f"base_models/{CONFIG['base_model']['family']}"]
+        ),
     script:
         "../workflow_scripts/base_model.py"

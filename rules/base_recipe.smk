@@ -1,4 +1,4 @@
-# The bundled base model, trained from nothing. No target of the demo asks for it:
+# The training of the bundled base model from scratch. No target of the demo needs it:
 #   snakemake --cores all base_model_recipe
 # The working folder is not declared, so that a killed training resumes from its checkpoints.
 
@@ -19,7 +19,7 @@ rule base_model_recipe:
     params:
         work=untracked("results/base_model/work"),
         pipeline=untracked("results/base_model/pipeline"),
-        code=code("attrib_core/diffusion/base_recipe/train.py"),
+        code=fingerprint("attrib_core/diffusion/base_recipe/train.py"),
     shell:
         "python -m attrib_core.diffusion.base_recipe.train --config {input.config}"
         " --work {params.work} --out {params.pipeline} > {log} 2>&1"

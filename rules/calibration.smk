@@ -1,5 +1,5 @@
-# Soft influence: fitted on the validation split, applied to the test split, of the kinds of sets that the
-# mapper is for.
+# Soft influence: fitted on the validation split and applied to the test split, for the kinds of exemplar sets that
+# the mapper is trained on.
 
 
 rule calibrate:

@@ -1,4 +1,4 @@
-# One delta of the base model for each exemplar set, and before it images of the classes, which are to be kept.
+# One delta of the base model for each exemplar set, and before that the images for prior preservation.
 
 CUSTOMIZER = CONFIG["customizer"]
 
@@ -28,13 +28,13 @@ rule prior:
         seed=CONFIG["seed"],
         state=prior_state,
         code=prior_code("workflow_scripts/prior.py"),
-        # Of this alone depend the images themselves: other changes run the job again, but make none.
+        # The key of stored images depends on this code only: other changes run the job again, but generate none.
         image_code=prior_code(f"attrib_core/diffusion/priors/{PRIOR_FAMILY}.py"),
     script:
         "../workflow_scripts/prior.py"
 
 
-# The deltas stand in an undeclared folder under keys of their content, so that a killed part resumes.
+# The deltas are in the store, under keys of their content and not declared here, so that a killed part resumes.
 rule customize_part:
     input:
         exemplars=f"{RUN}/{run_layout.EXEMPLARS}",
@@ -60,13 +60,13 @@ rule customize_part:
         seed=CONFIG["seed"],
         code=fingerprint(
             "workflow_scripts/customize_part.py",
-            f"customizers/{CUSTOMIZER['family']}",
+            families=[f"customizers/{CUSTOMIZER['family']}"],
         ),
-        # Of this alone depend the models themselves: other changes run the job again, but train nothing.
+        # The key of stored models depends on this code only: other changes run the job again, but train nothing.
         model_code=fingerprint(
             "attrib_core/diffusion/customization/train_stack.py",
-            "diffusion/customization/training_data",
-            f"customizers/{CUSTOMIZER['family']}",
+            families=[f"customizers/{CUSTOMIZER['family']}"],
+            modules=["attrib_core.diffusion.customization.training_data"],
         ),
     script:
         "../workflow_scripts/customize_part.py"

@@ -1,4 +1,4 @@
-# Features of all images, or of what is said of them, by every encoder: of the pool and the queries in parts, of the exemplars at once.
+# Embeddings of all images (or their captions and prompts) by every encoder: pool and queries in parts, exemplars at once.
 
 
 rule embed_pool_part:
@@ -20,18 +20,18 @@ rule embed_pool_part:
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         run=untracked(RUN),
-        ids="image_id",
-        words="caption",
+        id_column="image_id",
+        text_column="caption",
         pieces=untracked({"by": None}),
         encoder=embed_encoder,
         code=embed_code,
-        # Of this alone, the encoder and the images depend the features: other changes run the job again, but encode nothing.
+        # The key of stored embeddings depends on this code, the encoder and the images only: other changes encode nothing.
         feature_code=feature_code,
     script:
         "../workflow_scripts/embed.py"
 
 
-# Before the next images are drawn, so that those that are dropped once they are embedded are few at a time.
+# Runs before the next images are synthesized, so that few of the images that are dropped after embedding exist at once.
 rule embed_queries_part:
     input:
         images=f"{RUN}/{run_layout.SYNTHESIZED_PART}",
@@ -52,8 +52,8 @@ rule embed_queries_part:
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         run=untracked(RUN),
-        ids="query_id",
-        words="prompt",
+        id_column="query_id",
+        text_column="prompt",
         pieces=untracked({"by": "exemplar_set"}),
         encoder=embed_encoder,
         code=embed_code,
@@ -81,8 +81,8 @@ rule embed_exemplars:
         decoding_threads=CONFIG["parts"]["decoding_threads"],
     params:
         run=untracked(RUN),
-        ids="exemplar_id",
-        words="caption",
+        id_column="exemplar_id",
+        text_column="caption",
         pieces=untracked({"by": "exemplar_set"}),
         encoder=embed_encoder,
         code=embed_code,

@@ -1,4 +1,4 @@
-# The plan of the experiment: exemplar sets, their prompts, and what of the pool they exclude.
+# The experimental design: exemplar sets, their prompts, and the pool rows that they exclude.
 
 from attrib_core.data.prompts import list_path, list_names
 

@@ -1,4 +1,4 @@
-# An index of the pool for retrieval, with its recall against exact search. Metrics never use it.
+# A FAISS index of the pool, with its recall against exact search. Metrics do not use it.
 
 from attrib_core.features.index import factory_string
 
@@ -23,7 +23,7 @@ rule index:
     resources:
         mem_mb=growing(3000),
         runtime=growing(240),
-        # Lists are trained on a GPU where FAISS has one.
+        # Inverted lists are trained on a GPU if FAISS supports it.
         gpu=int(
             "IVF"
             in factory_string.resolve(CONFIG["index"]["factory"], None, CONFIG["pool"]["images"]).factory

@@ -1,9 +1,9 @@
-"""What Snakemake knows of a run, as JSON: every job with its files and params, and what each fingerprint covers.
+"""List all jobs of a run as JSON, with their files and params, and what each fingerprint covers.
 
     python rules/list_jobs.py config.yaml
 
-`attrib_core` works without Snakemake, so its command line asks by this script. Nothing is run or
-written, but Snakemake makes its folder `.snakemake` in the working folder, as a dry run does.
+`attrib_core` does not import Snakemake, so its command line runs this script. No job is run and no result is
+written, but Snakemake creates its folder `.snakemake` in the working directory, as in a dry run.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 DERIVED = {"input", "output", "threads", "resources"}
-"""A param that is a function of these is worked out anew and never compared (see `untracked`)."""
+"""A param that is a function of these is never compared (see `untracked`)."""
 
 
 def list_jobs(config: Path, *, folder: Path | None = None, root: Path = ROOT) -> dict[str, Any]:
-    """Jobs of the run that `config` describes, and rules that no target of it asks for.
+    """Return the jobs of the run that `config` describes, and the rules without a job in it.
 
-    A job has `rule`, `wildcards`, `input`, `output` (paths from the working folder; `temporary` are those that
-    Snakemake removes when all that reads them is done), and the `params` that Snakemake compares; `untracked` names
-    the others. `coverages` says, by digest, what a param that is a
-    fingerprint covers. Exits as Snakemake does where the config is wrong.
+    A job has `rule`, `wildcards`, `input`, `output` (paths relative to the working directory; `temporary` are those
+    that Snakemake removes after their last use), and the `params` that Snakemake compares; `untracked` names the
+    other params. `coverages` lists what each fingerprint in params covers, by its digest. Exits like Snakemake if
+    the config is invalid.
     """
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         flow = api.workflow(
@@ -41,13 +41,13 @@ def list_jobs(config: Path, *, folder: Path | None = None, root: Path = ROOT) ->
             workdir=folder,
         )
         flow.dag(dag_settings=DAGSettings())
-        # Snakemake has no call that gives jobs; these two are what its own --rulegraph does.
+        # Snakemake has no public function that returns jobs; its own --rulegraph calls these two.
         workflow = flow._workflow
         workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True, nolock=True)
         workflow._build_dag()
         known = [_job(job) for job in workflow.dag.jobs if not job.rule.norun]
-        asked = {job["rule"] for job in known}
-        known += [_rule(rule) for rule in workflow.rules if rule.name not in asked and not rule.norun]
+        with_jobs = {job["rule"] for job in known}
+        known += [_rule(rule) for rule in workflow.rules if rule.name not in with_jobs and not rule.norun]
         names = set(workflow.globals["COVERAGES"])
         return {
             "run": workflow.globals["RUN"],
@@ -70,7 +70,7 @@ def _job(job: Any) -> dict[str, Any]:
 
 
 def _rule(rule: Any) -> dict[str, Any]:
-    """A rule of which the run needs no job: what can be said of it without wildcards."""
+    """Return a rule without a job in the run: what is known of it without wildcards."""
     fixed = {name: value for name, value in rule.params.items() if not callable(value)}
     files = {
         name: [str(path) for path in paths if not callable(path)]
@@ -82,15 +82,15 @@ def _rule(rule: Any) -> dict[str, Any]:
 
 
 def _compared(defined: Any, values: Any) -> Iterator[tuple[str, Any]]:
-    """The params that a change of makes the job run again."""
+    """Yield the params whose change makes the job run again."""
     for name, value in values.items():
-        written = dict(defined.items()).get(name)
-        if not callable(written) or not DERIVED & set(inspect.signature(written).parameters):
+        definition = dict(defined.items()).get(name)
+        if not callable(definition) or not DERIVED & set(inspect.signature(definition).parameters):
             yield name, value
 
 
 def plain(value: Any) -> Any:
-    """A value of `params` as JSON has it."""
+    """Convert a value of `params` to JSON types."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,5 @@
-# Heads on the frozen encoders: trained on the train split, chosen on the validation split, for the
-# kinds of sets that `mapper.trained_on` names.
+# Mapper heads on the frozen encoders: trained on the train split, selected on the validation split, one for each
+# entry of `mapper.trained_on`.
 
 OF_HEAD = {"linear": ["rank"], "mlp": ["rank", "hidden"], "channel": []}
 TUNING = (

@@ -1,4 +1,4 @@
-# Metrics with intervals from the ranks of all encoders and mappers.
+# Metrics with confidence intervals, from the ranks of all encoders and mappers.
 
 
 rule measure:

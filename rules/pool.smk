@@ -1,4 +1,4 @@
-# The pool: images of the source in parts, checked and hashed.
+# The pool: the images of the source in parts, validated and hashed.
 
 
 rule pool_part:
@@ -20,6 +20,8 @@ rule pool_part:
         rows=pool_rows,
         state=pool_source,
         seed=CONFIG["seed"],
-        code=fingerprint("workflow_scripts/pool_part.py", f"sources/{CONFIG['pool']['source']['family']}"),
+        code=fingerprint(
+            "workflow_scripts/pool_part.py", families=[f"sources/{CONFIG['pool']['source']['family']}"]
+        ),
     script:
         "../workflow_scripts/pool_part.py"

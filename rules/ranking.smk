@@ -1,4 +1,4 @@
-# Exact ranks of every query's own exemplars in the pool.
+# Exact ranks in the pool of the exemplars of every query.
 
 BLOCKS = ("query_block", "pool_block", "query_group")
 

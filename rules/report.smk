@@ -4,7 +4,7 @@ SHOWN = [name for name in CONFIG if name not in ("run", "seed", "parts")]
 
 
 def jobs_of(*rules, **wildcards):
-    """Names of the jobs of some rules, one for each combination of values of their wildcards."""
+    """Return the names of the jobs of some rules, one for each combination of wildcard values."""
     return [job for rule in rules for job in expand(run_layout.JOB_NAMES[rule], **wildcards)]
 
 

@@ -1,4 +1,4 @@
-# Images by the customized models, and by the base model as the control; their rows without them; a sample.
+# Images of the customized models, and of the base model as the control; their rows without images; a sample.
 
 IMAGES = f"{RUN}/{run_layout.SYNTHESIZED_PART}"
 KEEP_IMAGES = CONFIG["synthesis"]["keep"] == "all"
@@ -31,14 +31,14 @@ rule synthesize_part:
         keep=untracked(CONFIG["synthesis"]["keep"]),
         seed=CONFIG["seed"],
         code=fingerprint("workflow_scripts/synthesize_part.py"),
-        # Of this alone depend the images themselves: other changes run the job again, but draw nothing.
+        # The key of stored images depends on this code only: other changes run the job again, but synthesize none.
         image_code=fingerprint("attrib_core/diffusion/synthesis/generate.py"),
     script:
         "../workflow_scripts/synthesize_part.py"
 
 
-# What the report shows of each set, drawn by seed: so that it needs no more images than these. Where no more
-# are kept, the part's pieces in the store go here, once it is certain that the part itself is there.
+# The images of each set that the report may show, sampled by seed, so that the report needs no others. If no others
+# are kept, the images of the part are removed from the store here, after the part itself was written.
 rule sample_part:
     input:
         images=f"{RUN}/{run_layout.SYNTHESIZED_PART}",

@@ -1,4 +1,4 @@
-"""Describe the base model: path, fingerprint, resolution, what it never saw."""
+"""Write the description of the base model: path, fingerprint, resolution, and what it was not trained on."""
 
 from attrib_core.runtime.job import job
 
@@ -9,5 +9,5 @@ with job(snakemake):
     from attrib_core.storage import tables
 
     family, options = families.split(snakemake.params.settings)
-    base = families.load("base_models", family, options, where="base_model")
-    tables.write_json(Path(snakemake.output.description), base.as_json())
+    model = families.load("base_models", family, options, where="base_model")
+    tables.write_json(Path(snakemake.output.description), model.as_json())

@@ -10,7 +10,7 @@ with job(snakemake):
 
     inputs, outputs = snakemake.input, snakemake.output
     with tables.writer(Path(outputs.soft_scores), tables.schema("soft_scores")) as soft_scores:
-        done = calibrate.calibrate(
+        calibrated = calibrate.calibrate(
             ranks=tables.read(Path(inputs.ranks), "ranks", calibrate.RANK_COLUMNS),
             candidates=Path(inputs.candidates),
             exemplars=tables.read(Path(inputs.exemplars), "exemplars", calibrate.EXEMPLAR_COLUMNS),
@@ -20,6 +20,6 @@ with job(snakemake):
             **snakemake.params.judging,
             **snakemake.params.settings,
         )
-    tables.write_json(Path(outputs.calibrator), done.calibrator)
-    tables.write(Path(outputs.calibration), "calibration", done.calibration)
-    tables.write(Path(outputs.reliability), "reliability", done.reliability)
+    tables.write_json(Path(outputs.calibrator), calibrated.calibrator)
+    tables.write(Path(outputs.calibration), "calibration", calibrated.calibration)
+    tables.write(Path(outputs.reliability), "reliability", calibrated.reliability)

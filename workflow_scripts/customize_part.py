@@ -1,4 +1,4 @@
-"""Customize the base model on each exemplar set of a part; only what is missing is trained."""
+"""Customize the base model on each exemplar set of a part; only missing models are trained."""
 
 from attrib_core.runtime.job import job
 

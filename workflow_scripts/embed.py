@@ -5,16 +5,20 @@ from attrib_core.runtime.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from attrib_core.features.embedding import compute, embed, embedding_tables
+    from attrib_core.features.embedding import embed, embedding_tables, encode
     from attrib_core.storage import tables
     from attrib_core.storage.store import layout, make_missing, parts
 
     images, output = Path(snakemake.input.images), Path(snakemake.output.embeddings)
     params, run = snakemake.params, Path(snakemake.params.run)
-    encoder = compute.load(params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
+    encoder = encode.load_encoder(params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
     with layout.in_use(run):
         conditions = {"encoder": params.encoder, "code": params.feature_code}
-        read = {"ids": params.ids, "words": params.words, "encoder": encoder}
+        read = {
+            "id_column": params.id_column,
+            "text_column": params.text_column,
+            "encoder": encoder,
+        }
         wanted = embed.find_pieces(images, by=params.pieces["by"], conditions=conditions, **read)
         job_name = f"{snakemake.rule}/{'-'.join(snakemake.wildcards)}"
         stored = embed.stored_results(wanted, run=run, job=job_name)

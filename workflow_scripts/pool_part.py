@@ -1,4 +1,4 @@
-"""One part of the pool: rows of the source, checked and hashed; what is left out, with reasons."""
+"""Write one part of the pool: validated and hashed rows of the source, and the rejected rows with reasons."""
 
 from pathlib import Path
 

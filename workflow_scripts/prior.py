@@ -1,4 +1,4 @@
-"""Images of the classes of the exemplar sets, for prior preservation; only what is missing is made."""
+"""Collect the images for prior preservation, for the classes of the exemplar sets; only missing ones are generated."""
 
 from attrib_core.runtime.job import job
 
@@ -12,7 +12,7 @@ with job(snakemake):
 
     run = Path(snakemake.params.run)
     with layout.in_use(run):
-        made = prior_images.images(
+        prior = prior_images.images(
             read_classes(Path(snakemake.input.exemplars)),
             snakemake.params.settings,
             read_prior_inputs(snakemake.input.base_model, snakemake.input.pool, snakemake.input.excluded),
@@ -22,4 +22,4 @@ with job(snakemake):
             device=devices.choose(),
         )
         images = Path(snakemake.output.images)
-        parts.settle(images, "prior", parts.write(images, "prior", made), run=run)
+        parts.settle(images, "prior", parts.write(images, "prior", prior), run=run)

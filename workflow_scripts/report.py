@@ -1,4 +1,4 @@
-"""The report of a run: a self-contained page, its plots and its tables as CSV."""
+"""Write the report of a run: a self-contained page, its plots, and its tables as CSV."""
 
 from attrib_core.runtime.job import job
 
@@ -7,7 +7,7 @@ with job(snakemake):
 
     from attrib_core.report import build, run_results
 
-    made = build.build(
+    report = build.build(
         run_results.RunFiles.of(dict(snakemake.input.items())),
         **snakemake.params.settings,
         run=snakemake.params.run,
@@ -19,4 +19,4 @@ with job(snakemake):
         benchmarks=Path(snakemake.params.benchmarks),
         jobs=snakemake.params.jobs,
     )
-    build.save(made, Path(snakemake.output.page))
+    build.save(report, Path(snakemake.output.page))

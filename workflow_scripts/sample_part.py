@@ -1,4 +1,4 @@
-"""The images of a part that the report may show: some of each exemplar set, and their controls."""
+"""Sample the images of a part that the report may show, of each exemplar set, with their controls."""
 
 from attrib_core.runtime.job import job
 

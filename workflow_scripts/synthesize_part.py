@@ -1,4 +1,4 @@
-"""Make the images of a part's models, and their controls by the base model."""
+"""Synthesize the images of the models of a part, and their controls by the base model."""
 
 from attrib_core.runtime.job import job
 
@@ -13,7 +13,7 @@ with job(snakemake):
 
     images, run = Path(snakemake.output.images), Path(snakemake.params.run)
     with layout.in_use(run):
-        made = synthesize(
+        synthesized = synthesize(
             tables.read(Path(snakemake.input.models), "models").to_pylist(),
             tables.read(Path(snakemake.input.prompts), "prompts").to_pylist(),
             description.read(Path(snakemake.input.base_model)),
@@ -26,8 +26,8 @@ with job(snakemake):
             device=devices.choose(),
             job=f"{snakemake.rule}/{snakemake.wildcards.part}",
         )
-        spans = parts.write(images, "synthesized", made)
+        spans = parts.write(images, "synthesized", synthesized)
         rows = tables.read(images, "synthesized", tables.schema("queries").names)
         tables.write(Path(snakemake.output.queries), "queries", rows)
-        if snakemake.params.keep == "all":  # else the pieces go when the part's sample is drawn
+        if snakemake.params.keep == "all":  # else sample_part removes the images from the store
             parts.settle(images, "synthesized", spans, run=run)

@@ -1,4 +1,4 @@
-"""Fit one mapper of one encoder: trained on the train split, chosen on the validation split."""
+"""Fit one mapper of one encoder: trained on the train split, selected on the validation split."""
 
 from attrib_core.runtime.job import job
 
@@ -11,7 +11,7 @@ with job(snakemake):
 
     inputs, outputs, params = snakemake.input, snakemake.output, snakemake.params
     settings = tune.Settings(**params.settings)
-    gathered = tuning_data.gather(
+    data = tuning_data.gather(
         exemplars=tables.read(Path(inputs.exemplars), "exemplars", pairs.EXEMPLAR_COLUMNS),
         exemplar_embeddings=Path(inputs.exemplar_embeddings),
         queries=tables.read_parts(map(Path, inputs.query_rows), "queries", pairs.QUERY_COLUMNS),
@@ -24,7 +24,7 @@ with job(snakemake):
         seed=params.seed,
     )
     tuned = tune.tune(
-        gathered,
+        data,
         settings,
         encoder=snakemake.wildcards.encoder,
         mapper=snakemake.wildcards.mapper,

@@ -247,7 +247,7 @@ def test_a_run_that_came_without_the_notes_of_snakemake_is_told_about(tmp_path: 
     said = snakemake(tmp_path, TINY, "base_model", "--dry-run", "--quiet", "rules")
     assert said.returncode == 0, tail(said)
     (line,) = [line for line in own_lines(said) if line.startswith("Warning: ")]
-    assert line.startswith("Warning: results/tiny: no notes of Snakemake on 1 of 1 finished jobs")
+    assert line.startswith("Warning: results/tiny: Snakemake has no metadata of 1 of 1 finished jobs")
     assert "copy results/.metadata too" in line
 
 
