@@ -50,7 +50,7 @@ class Ranked(NamedTuple):
     exemplars: pa.Table
 
     def batches(self) -> Iterator[SimilarityBatch]:
-        """Some hundred queries at a time."""
+        """Yield the similarities of some hundred queries at a time."""
         return read_similarities(self.ranks, self.candidates, self.exemplars, SPLIT)
 
 
@@ -186,12 +186,13 @@ def rank(
         yield Ranked(queries.prompt_kind, pa.concat_tables(parts), path, exemplars)
 
 
-def fit(ranked: Sequence[Ranked], forms: Sequence[str], absent_share: float) -> dict[str, Fitted]:
-    """Forms fitted on all queries alike."""
-    return calibrate.fit_calibrators([piece for one in ranked for piece in one.batches()], forms, absent_share)
+def fit(ranked: Sequence[Ranked], names: Sequence[str], absent_share: float) -> dict[str, Fitted]:
+    """Fit calibrators on all queries, with equal weight."""
+    batches = [batch for one in ranked for batch in one.batches()]
+    return calibrate.fit_calibrators(batches, names, absent_share)
 
 
-def judge(
+def evaluate_calibrators(
     fitted: Mapping[str, Fitted], ranked: Ranked, save: Callable[[pa.Table], None] | None, **options: Any
 ) -> Evaluation:
     """Evaluate calibrators on the queries of one prompt kind, and pass the soft scores of the first to `save`.
@@ -210,8 +211,8 @@ def judge(
     return evaluate(fitted, queries(), **options)
 
 
-def fitted_on(ranked: Sequence[Ranked]) -> dict[str, Any]:
-    """Describe the queries that calibrators were fitted on, for their file."""
+def describe_queries(ranked: Sequence[Ranked]) -> dict[str, Any]:
+    """Return kinds and numbers of the queries that calibrators were fitted on, for their file."""
     kinds = {row["exemplar_set"]: row["kind"] for one in ranked for row in one.exemplars.to_pylist()}
     sets = {name for one in ranked for name in one.ranks["exemplar_set"].unique().to_pylist()}
     return {

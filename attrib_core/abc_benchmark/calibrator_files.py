@@ -1,12 +1,11 @@
-"""Calibrators on disk: the published checkpoint, and what `abc calibrate` and a run's `calibrate` write.
+"""Read and write calibrators: the published checkpoint, and the `calibrator.json` of a run or `abc calibrate`.
 
-A published checkpoint is a state dict of two numbers, `inv_tau` and `bias`; the bias of the form is
-`published.GAIN` times the second.
+A published checkpoint is a state dict of two numbers, `inv_tau` and `bias`; our bias is
+`published_fit.GAIN` times the second.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,18 @@ from attrib_core.attribution.calibration.calibrators import CALIBRATORS, Fitted,
 from attrib_core.attribution.calibration.published_fit import GAIN
 from attrib_core.attribution.calibration.published_form import FORMULA, PublishedCalibrator
 from attrib_core.common.errors import InputError
-from attrib_core.storage import torch_files
+from attrib_core.storage import tables, torch_files
 from attrib_core.storage.torch_files import describe
 
 RELEASED = "released"
-"""What the form of a published checkpoint is called."""
+"""Name of the calibrator of a published checkpoint."""
 
 
 def read(path: Path, absent_share: float) -> dict[str, Fitted]:
-    """The fitted forms of a file, by name: of a checkpoint (`.pth`, `.pt`) or a `calibrator.json`.
+    """Read the fitted calibrators of a checkpoint (`.pth`, `.pt`) or a `calibrator.json`, by name.
 
-    `absent_share` is what "none of these" assumes. Raises InputError, with file and key, for anything else.
+    `absent_share` is the assumed share of queries whose sources are absent. Raises InputError, with file and
+    key, for anything else.
     """
     path = Path(path)
     if path.suffix in (".pth", ".pt"):
@@ -38,7 +38,7 @@ def read(path: Path, absent_share: float) -> dict[str, Fitted]:
 
 
 def save(published: Fitted, path: Path) -> None:
-    """Write the fit of the form `published` as a published checkpoint."""
+    """Write the fitted calibrator `published` as a published checkpoint."""
     import torch
 
     numbers = published.description["checkpoint"]
@@ -53,7 +53,9 @@ def _checkpoint(path: Path) -> Fitted:
     if inverse <= 0:
         raise InputError(f"{path}: inv_tau is {inverse:g}, expected more than 0")
     found = PublishedCalibrator(1.0 / inverse, bias * GAIN)
-    return Fitted(found, {"form": FORMULA, **found._asdict(), "checkpoint": {"inv_tau": inverse, "bias": bias}})
+    return Fitted(
+        found, {"form": FORMULA, **found._asdict(), "checkpoint": {"inv_tau": inverse, "bias": bias}}
+    )
 
 
 def _number(path: Path, key: str, value: Any) -> float:
@@ -66,12 +68,7 @@ def _number(path: Path, key: str, value: Any) -> float:
 
 
 def _json(path: Path, absent_share: float) -> dict[str, Fitted]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a calibrator.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from None
+    content = tables.read_json(path)
     forms = content.get("forms") if isinstance(content, dict) else None
     if not isinstance(forms, dict) or not any(name in CALIBRATORS for name in forms):
         raise InputError(f"{path}: no forms of {', '.join(CALIBRATORS)}, expected a calibrator.json")

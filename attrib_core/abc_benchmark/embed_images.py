@@ -18,8 +18,8 @@ from attrib_core.abc_benchmark.feature_files import write_pool
 from attrib_core.abc_benchmark.test_cases import Description, feature_content, read_descriptions
 from attrib_core.common.errors import InputError
 from attrib_core.data.sources.folder import SUFFIXES
-from attrib_core.features.embedding import encoder_protocol, encoding
-from attrib_core.features.embedding.rows import Row
+from attrib_core.features.embedding import encode, encoder_protocol
+from attrib_core.features.embedding.image_rows import ImageRow
 from attrib_core.storage import torch_files
 
 
@@ -30,7 +30,7 @@ def embed_test_case(
 
     The paths in the JSON are relative to `images`; all files are checked before the first is read. Raises
     InputError for a missing or broken image, with its entry in the JSON, and for an encoder that reads
-    words, which test cases do not have; nothing is written then.
+    text, which test cases do not have; nothing is written then.
     """
     _check_reads_images(encoder, str(testcase))
     entries = read_descriptions(testcase)
@@ -71,7 +71,7 @@ def embed_pool(
     The rows are those of `find_images`, or of `read_list` if `listed` is given; paths are relative to the
     folder, with "/" as separator. Features are written as they are computed, so that memory holds a few
     batches and the paths. Raises InputError for a missing or broken image, by name, and for an encoder that
-    reads words; nothing is written then.
+    reads text; nothing is written then.
     """
     _check_reads_images(encoder, str(folder))
     paths = find_images(folder) if listed is None else read_list(listed, folder)
@@ -84,8 +84,8 @@ def _encoded(
     paths: Sequence[str], folder: Path, encoder: encoder_protocol.Encoder, threads: int
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield paths and their features, in order, some at a time."""
-    rows = (Row(path, _read_bytes(folder / path), None, str(folder / path)) for path in paths)
-    return encoding.encoded(rows, encoder, where=str(folder), total=len(paths), threads=threads)
+    rows = (ImageRow(path, _read_bytes(folder / path), None, str(folder / path)) for path in paths)
+    return encode.encode_rows(rows, encoder, where=str(folder), total=len(paths), threads=threads)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -96,10 +96,10 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _check_reads_images(encoder: encoder_protocol.Encoder, where: str) -> None:
-    """Raise InputError for an encoder that reads words; `where` names the input, which has only images."""
-    if encoder_protocol.reads(encoder) != "images":
+    """Raise InputError for an encoder that reads text; `where` names the input, which has only images."""
+    if encoder_protocol.input_kind(encoder) != "images":
         raise InputError(
-            f"--encoder: {encoder.identity['family']!r} reads words, and {where} has images alone; expected an"
+            f"--encoder: {encoder.identity['family']!r} reads text, and {where} has images alone; expected an"
             " encoder of images"
         )
 

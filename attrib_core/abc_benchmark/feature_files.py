@@ -108,7 +108,7 @@ def write_pool(parts: Iterable[tuple[Sequence[str], np.ndarray]], dim: int, path
 
     names: list[str] = []
     with (
-        atomic.written(path) as temporary,
+        atomic.writing(path) as temporary,
         TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp") as scratch,
     ):
         file = Path(scratch) / "feats"

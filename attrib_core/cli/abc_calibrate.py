@@ -152,7 +152,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
                 for one in rank(test, kinds, max_queries=arguments.fit_queries)
             ]
             fitted = abc_calibration.fit(ranked, arguments.forms, arguments.absent_share)
-            fitted_on = abc_calibration.fitted_on(ranked) | {"files": list(map(str, arguments.fit))}
+            fitted_on = abc_calibration.describe_queries(ranked) | {"files": list(map(str, arguments.fit))}
             calibration.warn_of_other_kinds(
                 fitted_on["kinds"], {kind for some in test_kinds for kind in some}
             )
@@ -163,7 +163,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         labels = {"mapper": str(arguments.mapper or UNTUNED)}
         for test, kinds in zip(tests, test_kinds, strict=True):
             for one in rank(test, kinds):
-                judged = abc_calibration.judge(
+                evaluated = abc_calibration.evaluate_calibrators(
                     fitted | given,
                     one,
                     save,
@@ -174,8 +174,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
                     seed=arguments.seed,
                 )
                 place = labels | {"test": test.path.stem, "prompt_kind": one.prompt_kind}
-                rows["calibration"] += evaluation.calibration_rows(judged, **place)
-                rows["reliability"] += evaluation.reliability_rows(judged, **place)
+                rows["calibration"] += evaluation.calibration_rows(evaluated, **place)
+                rows["reliability"] += evaluation.reliability_rows(evaluated, **place)
     for name, found in rows.items():
         tables.write(arguments.out / f"{name}.parquet", f"abc_{name}", found)
     if fitted:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from attrib_core.abc_benchmark import feature_files, test_cases
 from attrib_core.cli.main import main
 
 KINDS = ("gpt", "object")
@@ -188,3 +190,44 @@ def run_evaluate(paths: dict[str, Path], out: Path, *options: str) -> int:
     """Run `abc evaluate` on the files of `AbcCase.write`."""
     files = ["--pool", str(paths["pool"]), "--test", str(paths["test"])]
     return main(["abc", "evaluate", *files, "--out", str(out), *options])
+
+
+def memory_case(case: AbcCase) -> tuple[feature_files.Matrix, test_cases.TestCase]:
+    """Pool and test case as if read from files."""
+
+    def matrix(name: str, vectors: np.ndarray) -> feature_files.Matrix:
+        def blocks(step: int) -> Any:
+            for start in range(0, len(vectors), step):
+                yield feature_files.Block(start, vectors[start : start + step], None)
+
+        return feature_files.Matrix(name, *vectors.shape, blocks)
+
+    queries = [
+        test_cases.Queries(kind, matrix(kind, rows), np.array(case.models[kind]), None)
+        for kind, rows in case.queries.items()
+    ]
+    test = test_cases.TestCase(
+        Path("case.pth"), matrix("exemplars", case.exemplars), None, np.array(case.chunks), queries
+    )
+    return matrix("pool", case.pool), test
+
+
+def evaluate_error(paths: dict[str, Path], capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """The one line of an evaluation that must fail."""
+    out = paths["pool"].parent / "out"
+    assert run_evaluate(paths, out, *options) == 2
+    shown = capsys.readouterr()
+    assert "code was run" not in shown.out and not out.exists()
+    lines = [line for line in shown.err.splitlines() if not line.startswith("[abc")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), shown.err
+    return lines[0]
+
+
+SMALL_CASE = abc_case(1, rows=20, dim=6, sizes=[1, 3, 2], each=2)
+
+
+class NeedsCode:
+    """Something that runs code where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("code was run",))

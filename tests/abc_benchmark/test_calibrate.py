@@ -1,4 +1,4 @@
-"""`abc calibrate`, held to plain float64 sums over the whole pool."""
+"""`abc calibrate`, compared with plain float64 sums over the whole pool."""
 
 from __future__ import annotations
 
@@ -20,48 +20,26 @@ from attrib_core.abc_benchmark.test_cases import read_test
 from attrib_core.attribution.calibration import calibrators
 from attrib_core.attribution.calibration.pool_aware import Parameters
 from attrib_core.cli import abc_calibrate
-from attrib_core.cli.main import main
 from attrib_core.storage import tables
 from tests.abc_benchmark.abc_fixtures import KINDS, AbcCase, abc_case, mappers, unit
-from tests.attribution.test_calibration import dense_shares
-from tests.attribution.test_calibrators import condensed, plain
-
-SIZES = [1, 1, 3, 5, 2, 1, 4]
-ROWS, DIM = 900, 24
-
-
-def cases() -> tuple[AbcCase, AbcCase]:
-    """Test cases to fit on and to judge on, of one pool."""
-    fitted, test = (abc_case(seed, rows=ROWS, dim=DIM, sizes=SIZES, each=3, signal=0.6) for seed in (1, 2))
-    test.pool = fitted.pool
-    return fitted, test
-
-
-def write(folder: Path) -> tuple[AbcCase, AbcCase, list[str]]:
-    """The cases, and the options that name their files."""
-    fitted, test = cases()
-    first, second = fitted.write(folder / "clip", name="val_x"), test.write(folder / "clip", name="test_x")
-    files = ["--pool", str(first["pool"]), "--fit", str(first["test"]), "--test", str(second["test"])]
-    return fitted, test, files
-
-
-def run(files: list[str], out: Path, *options: str) -> int:
-    return main(["abc", "calibrate", *files, "--out", str(out), "--bootstrap", "20", *options])
+from tests.abc_benchmark.calibrate_fixtures import DIM, ROWS, SIZES, run_calibrate, write_cases
+from tests.attribution.calibration_fixtures import published_shares
+from tests.attribution.calibration_fixtures import condensed, pool_aware_shares
 
 
 def cosines(case: AbcCase, kind: str, heads: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each query: those to its exemplars, and to the pool."""
+    """Return for each query the cosines to its exemplars, and those to the pool."""
     pool, exemplars = unit(case.pool, heads[0]), unit(case.exemplars, heads[0])
     queries = zip(unit(case.queries[kind], heads[1]), case.models[kind], strict=True)
     return [(exemplars[slice(*case.chunks[model])] @ query, pool @ query) for query, model in queries]
 
 
 @pytest.mark.parametrize("mapper", ["untuned", "linear", "mlp"])
-def test_metrics_are_those_of_sums_over_the_whole_pool(mapper: str, tmp_path: Path) -> None:
-    _, test, files = write(tmp_path)
+def test_metrics_agree_with_sums_over_the_whole_pool(mapper: str, tmp_path: Path) -> None:
+    _, test, files = write_cases(tmp_path)
     heads, checkpoint = mappers(mapper, DIM, tmp_path)
     options = ["--bins", "65536", *(["--mapper", str(checkpoint)] if checkpoint else [])]
-    assert run(files, tmp_path / "out", *options) == 0
+    assert run_calibrate(files, tmp_path / "out", *options) == 0
     forms = json.loads((tmp_path / "out" / "calibrator.json").read_text())["forms"]
     rows = tables.read(tmp_path / "out" / "calibration.parquet", "abc_calibration").to_pylist()
     found = {
@@ -74,9 +52,9 @@ def test_metrics_are_those_of_sums_over_the_whole_pool(mapper: str, tmp_path: Pa
             sums: dict[str, list[float]] = {name: [] for name in ("nll", "brier", "mass", "none")}
             for own, others in cosines(test, kind, heads):
                 if form == "pool_aware":
-                    share, none = plain(own, others, Parameters(**about["parameters"]["style"]), 0.5)
+                    share, none = pool_aware_shares(own, others, Parameters(**about["parameters"]["style"]), 0.5)
                 else:
-                    share, none = dense_shares(own, others, about["tau"], about["bias"]), 0.0
+                    share, none = published_shares(own, others, about["tau"], about["bias"]), 0.0
                 truth = np.repeat([1 / len(own), 0], [len(own), len(others)])
                 with np.errstate(divide="ignore"):
                     sums["nll"].append(-np.log(share[: len(own)]).mean())
@@ -90,9 +68,9 @@ def test_metrics_are_those_of_sums_over_the_whole_pool(mapper: str, tmp_path: Pa
                 assert (row["n_queries"], row["n_models"]) == (3 * len(SIZES), len(SIZES))
 
 
-def test_the_fit_is_that_on_plain_cosines(tmp_path: Path) -> None:
-    fitted, _, files = write(tmp_path)
-    assert run(files, tmp_path / "out", "--bins", "65536") == 0
+def test_the_fit_agrees_with_one_on_plain_cosines(tmp_path: Path) -> None:
+    fitted, _, files = write_cases(tmp_path)
+    assert run_calibrate(files, tmp_path / "out", "--bins", "65536") == 0
     batches = [
         replace(condensed(own, others, bins=65536), sets=[f"{model}"], kinds=["style"])
         for kind in KINDS
@@ -113,8 +91,8 @@ def test_the_fit_is_that_on_plain_cosines(tmp_path: Path) -> None:
             )
 
 
-def test_ranking_hangs_on_no_block(tmp_path: Path) -> None:
-    _, case, files = write(tmp_path)
+def test_ranking_does_not_depend_on_blocks(tmp_path: Path) -> None:
+    _, case, files = write_cases(tmp_path)
     pool, test = open_pool(Path(files[1])), read_test(Path(files[5]))
 
     def ranked(name: str, **options: Any) -> list[calibrate.Ranked]:
@@ -127,8 +105,8 @@ def test_ranking_hangs_on_no_block(tmp_path: Path) -> None:
             )
         )  # fmt: skip
 
-    whole, cut = ranked("whole"), ranked("cut", query_group=4, pool_block=37)
-    for one, other, kind in zip(whole, cut, KINDS, strict=True):
+    uncut, cut = ranked("uncut"), ranked("cut", query_group=4, pool_block=37)
+    for one, other, kind in zip(uncut, cut, KINDS, strict=True):
         assert one.ranks.equals(other.ranks)
         assert pq.read_table(one.candidates).equals(pq.read_table(other.candidates))
         above = [
@@ -139,8 +117,8 @@ def test_ranking_hangs_on_no_block(tmp_path: Path) -> None:
         assert one.ranks["n_above"].to_pylist() == above
 
 
-def test_the_pool_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
-    """Memory that Python and NumPy take in a pass over a file of 32 MB, read 1 MB at a time."""
+def test_the_pool_is_streamed(tmp_path: Path) -> None:
+    """Ranking against a file of 32 MB, read 1 MB at a time, needs little memory in Python and NumPy."""
     case = abc_case(1, rows=1, dim=256, sizes=[1], each=1)
     case.write(tmp_path)
     np.save(tmp_path / "pool.npy", np.random.default_rng(0).standard_normal((32768, 256), np.float32))
@@ -154,12 +132,12 @@ def test_the_pool_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_published_checkpoint_is_written_and_read_back(tmp_path: Path) -> None:
-    _, _, files = write(tmp_path)
-    assert run(files, tmp_path / "out") == 0
+    _, _, files = write_cases(tmp_path)
+    assert run_calibrate(files, tmp_path / "out") == 0
     checkpoint = tmp_path / "out" / "calibrator.pth"
     content = torch.load(checkpoint, weights_only=True)
     assert {key: tuple(value.shape) for key, value in content.items()} == {"inv_tau": (), "bias": ()}
-    assert run([*files[:2], *files[4:]], tmp_path / "again", "--calibrator", str(checkpoint)) == 0
+    assert run_calibrate([*files[:2], *files[4:]], tmp_path / "again", "--calibrator", str(checkpoint)) == 0
     values = []
     for name, form in (("out", "published"), ("again", "released")):
         rows = tables.read(tmp_path / name / "calibration.parquet", "abc_calibration").to_pylist()
@@ -167,19 +145,21 @@ def test_a_published_checkpoint_is_written_and_read_back(tmp_path: Path) -> None
     np.testing.assert_allclose(*values, rtol=1e-4)
     assert not (tmp_path / "again" / "calibrator.json").exists()
     torch.save({"inv_tau": torch.tensor([20.0]), "bias": torch.tensor([-50.0])}, tmp_path / "theirs.pth")
-    assert run(files, tmp_path / "beside", "--calibrator", str(tmp_path / "theirs.pth")) == 0
-    rows = tables.read(tmp_path / "beside" / "calibration.parquet", "abc_calibration").to_pylist()
+    assert run_calibrate(files, tmp_path / "both", "--calibrator", str(tmp_path / "theirs.pth")) == 0
+    rows = tables.read(tmp_path / "both" / "calibration.parquet", "abc_calibration").to_pylist()
     assert {r["form"] for r in rows} == {*calibrators.CALIBRATORS, "released"}
 
 
-def test_a_fitted_file_judges_as_the_fit_itself_and_takes_another_assumption(tmp_path: Path) -> None:
-    _, _, files = write(tmp_path)
-    assert run(files, tmp_path / "out") == 0
+def test_a_calibrator_file_gives_the_metrics_of_the_fit_and_takes_another_absent_share(
+    tmp_path: Path,
+) -> None:
+    _, _, files = write_cases(tmp_path)
+    assert run_calibrate(files, tmp_path / "out") == 0
     given = [*files[:2], *files[4:], "--calibrator", str(tmp_path / "out" / "calibrator.json")]
-    assert run(given, tmp_path / "again") == 0
+    assert run_calibrate(given, tmp_path / "again") == 0
     one, other = (pq.read_table(tmp_path / name / "calibration.parquet") for name in ("out", "again"))
     assert one.equals(other)
-    assert run(given, tmp_path / "rare", "--absent-share", "0.01") == 0
+    assert run_calibrate(given, tmp_path / "rare", "--absent-share", "0.01") == 0
     rows = [pq.read_table(tmp_path / name / "calibration.parquet").to_pylist() for name in ("out", "rare")]
     masses = [
         [r["value"] for r in some if (r["form"], r["metric"]) == ("pool_aware", "none_mass")] for some in rows
@@ -187,10 +167,12 @@ def test_a_fitted_file_judges_as_the_fit_itself_and_takes_another_assumption(tmp
     assert all(rare < even for even, rare in zip(*masses, strict=True))
 
 
-def test_soft_scores_are_the_top_of_the_whole_ranking(tmp_path: Path) -> None:
-    _, test, files = write(tmp_path)
+def test_soft_scores_are_the_top_of_the_ranking(tmp_path: Path) -> None:
+    _, test, files = write_cases(tmp_path)
     assert (
-        run(files, tmp_path / "out", "--soft-scores", "--top-k", "9", "--forms", "published", "pool_aware")
+        run_calibrate(
+            files, tmp_path / "out", "--soft-scores", "--top-k", "9", "--forms", "published", "pool_aware"
+        )
         == 0
     )
     table = tables.read(tmp_path / "out" / "soft_scores.parquet", "soft_scores")
@@ -206,7 +188,7 @@ def test_soft_scores_are_the_top_of_the_whole_ranking(tmp_path: Path) -> None:
             names = [*(f"dataset/exemplar/{start + i}.png" for i in range(len(own)))]
             names += [f"laion/{i}.jpg" for i in range(ROWS)]
             order = np.argsort(-np.concatenate([own, others]))
-            share = dense_shares(own, others, about["tau"], about["bias"])
+            share = published_shares(own, others, about["tau"], about["bias"])
             best = {names[i]: share[i] for i in order if i < len(own)}
             best |= {names[i]: share[i] for i in [j for j in order if j >= len(own)][:9]}
             assert {row["candidate_id"] for row in found} == set(best)
@@ -215,9 +197,9 @@ def test_soft_scores_are_the_top_of_the_whole_ranking(tmp_path: Path) -> None:
                 assert row["is_exemplar"] == row["candidate_id"].startswith("dataset")
 
 
-def test_queries_to_fit_on_are_drawn_by_model(tmp_path: Path) -> None:
-    _, _, files = write(tmp_path)
-    assert run(files, tmp_path / "out", "--fit-queries", "2", "--forms", "published") == 0
+def test_queries_to_fit_on_are_sampled_by_model(tmp_path: Path) -> None:
+    _, _, files = write_cases(tmp_path)
+    assert run_calibrate(files, tmp_path / "out", "--fit-queries", "2", "--forms", "published") == 0
     about = json.loads((tmp_path / "out" / "calibrator.json").read_text())["fitted_on"]
     assert (about["queries"], about["exemplar_sets"]) == (2 * 2 * len(SIZES), len(SIZES))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -226,10 +208,10 @@ def test_queries_to_fit_on_are_drawn_by_model(tmp_path: Path) -> None:
 
 
 def test_kinds_come_from_the_json_where_there_is_one(tmp_path: Path) -> None:
-    _, _, files = write(tmp_path)
+    _, _, files = write_cases(tmp_path)
     folder = tmp_path / "clip"
     options = ["--fit-cases", str(folder / "val_x.json"), "--cases", str(folder / "test_x.json")]
-    assert run(files, tmp_path / "out", *options) == 0
+    assert run_calibrate(files, tmp_path / "out", *options) == 0
     about = json.loads((tmp_path / "out" / "calibrator.json").read_text())
     assert (
         about["fitted_on"]["kinds"]
@@ -242,6 +224,6 @@ def test_kinds_come_from_the_json_where_there_is_one(tmp_path: Path) -> None:
     assert {row["judged"] for row in bins} == {"shares", "displayed"}
 
 
-def test_the_forms_of_the_command_line_are_those_there_are() -> None:
+def test_the_choices_of_the_command_line_are_those_of_the_library() -> None:
     assert abc_calibrate.FORMS == calibrators.CALIBRATORS
     assert abc_calibrate.BAD_ROWS == calibrate.BAD_ROWS

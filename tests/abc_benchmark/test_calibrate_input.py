@@ -1,4 +1,4 @@
-"""`abc calibrate`: input that does not fit, rows without a direction, files of an earlier call."""
+"""`abc calibrate`: bad input, rows without a direction, files of an earlier call."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from attrib_core.abc_benchmark.mapper_files import UNTUNED
 from attrib_core.abc_benchmark.test_cases import read_test
 from attrib_core.common.errors import InputError
 from tests.abc_benchmark.abc_fixtures import KINDS, AbcCase, unit
-from tests.abc_benchmark.test_calibrate import ROWS, SIZES, cases, run, write
-from tests.attribution.test_calibration import dense_shares
+from tests.abc_benchmark.calibrate_fixtures import ROWS, SIZES, cases, run_calibrate, write_cases
+from tests.attribution.calibration_fixtures import published_shares
 
 
-def test_what_is_made_of_bad_rows_is_one_of_the_choices(tmp_path: Path) -> None:
-    _, _, files = write(tmp_path)
+def test_bad_rows_must_be_one_of_the_choices(tmp_path: Path) -> None:
+    _, _, files = write_cases(tmp_path)
     with pytest.raises(InputError, match="--bad-rows: 'last', expected one of refuse, drop"):
-        calibrate.usable(open_pool(Path(files[1])), UNTUNED, "last")
+        calibrate.count_distractors(open_pool(Path(files[1])), UNTUNED, "last")
 
 
-def test_no_file_of_an_earlier_call_stays_beside_new_tables(
+def test_no_file_of_an_earlier_call_stays_next_to_new_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, files = write(tmp_path)
+    _, _, files = write_cases(tmp_path)
     judging, out = [*files[:2], *files[4:]], tmp_path / "out"
-    assert run(files, out, "--soft-scores", "--forms", "published") == 0
+    assert run_calibrate(files, out, "--soft-scores", "--forms", "published") == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     own = ["--calibrator", str(out / "calibrator.json")]
     for given, options, left in (
@@ -40,46 +40,46 @@ def test_no_file_of_an_earlier_call_stays_beside_new_tables(
         (files, ["--soft-scores", "--forms", "pool_aware"], "calibrator.pth"),
         (judging, ["--soft-scores", *own], "calibrator.pth"),
     ):
-        assert run(given, out, *options) == 2
+        assert run_calibrate(given, out, *options) == 2
         assert f"--out: {out / left} is of an earlier call" in capsys.readouterr().err
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "calibrator.pth").unlink()
-    assert run(judging, out, "--soft-scores", *own) == 0  # what judges is no leftover
+    assert (
+        run_calibrate(judging, out, "--soft-scores", *own) == 0
+    )  # the calibrator that is evaluated is not stale
 
 
-def spoilt(case: AbcCase, rows: dict[str, list[int]]) -> AbcCase:
-    """The case with vectors that have no direction among its pool, exemplars and queries of one prompt kind."""
-    made = replace(case, pool=case.pool.copy(), exemplars=case.exemplars.copy())
-    made.pool[rows["pool"][:2]], made.pool[rows["pool"][2:]] = np.nan, 0
-    made.exemplars[rows["exemplars"]] = np.inf
-    made.queries = {kind: values.copy() for kind, values in case.queries.items()}
-    made.queries[KINDS[0]][rows["queries"]] = 0
-    return made
+def add_bad_rows(case: AbcCase, rows: dict[str, list[int]]) -> AbcCase:
+    """Return the case with bad vectors among its pool, exemplars and queries of one prompt kind."""
+    bad = replace(case, pool=case.pool.copy(), exemplars=case.exemplars.copy())
+    bad.pool[rows["pool"][:2]], bad.pool[rows["pool"][2:]] = np.nan, 0
+    bad.exemplars[rows["exemplars"]] = np.inf
+    bad.queries = {kind: values.copy() for kind, values in case.queries.items()}
+    bad.queries[KINDS[0]][rows["queries"]] = 0
+    return bad
 
 
-def test_rows_without_a_direction_are_left_out_where_that_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As if they had never stood in the files: pool rows, an exemplar of several, a model's only one, queries."""
-    fitted, test, _ = write(tmp_path / "clean")
+def test_bad_rows_are_left_out_with_that_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As if they were not in the files: pool rows, one of several exemplars, the only one of a model, queries."""
+    fitted, test, _ = write_cases(tmp_path / "clean")
     gone = {
         "pool": [3, 4, 800],
         "exemplars": [1, 3],
         "queries": [0, 5],
     }  # exemplar 1 is the only one of model 1
     assert test.chunks[1] == (1, 2) and test.chunks[2] == (2, 5)
-    broken = spoilt(test, gone)
+    broken = add_bad_rows(test, gone)
     first = replace(fitted, pool=broken.pool).write(tmp_path / "bad", name="val_x")
     second = broken.write(tmp_path / "bad", name="test_x")
     files = ["--pool", str(first["pool"]), "--fit", str(first["test"]), "--test", str(second["test"])]
-    assert run(files, tmp_path / "refused") == 2
+    assert run_calibrate(files, tmp_path / "refused") == 2
     assert "with --bad-rows drop such rows are left out" in capsys.readouterr().err
     assert not (tmp_path / "refused").exists() or not list((tmp_path / "refused").iterdir())
-    assert run(files, tmp_path / "out", "--bad-rows", "drop", "--soft-scores") == 0
-    told = capsys.readouterr()
-    assert f"pool of {ROWS - 3} (" in told.out
-    assert f"3 of {ROWS} rows of the pool have no direction and are left out" in told.err
-    assert f"2 of {sum(SIZES)} exemplars of test_x have no direction" in told.err
+    assert run_calibrate(files, tmp_path / "out", "--bad-rows", "drop", "--soft-scores") == 0
+    shown = capsys.readouterr()
+    assert f"pool of {ROWS - 3} (" in shown.out
+    assert f"3 of {ROWS} rows of the pool have no direction and are left out" in shown.err
+    assert f"2 of {sum(SIZES)} exemplars of test_x have no direction" in shown.err
 
     forms = json.loads((tmp_path / "out" / "calibrator.json").read_text())["forms"]
     published = [forms["published_whole_pool"][name] for name in ("tau", "bias")]
@@ -94,7 +94,7 @@ def test_rows_without_a_direction_are_left_out_where_that_is_asked_for(
             own = [row for row in range(*test.chunks[model]) if row not in gone["exemplars"]]
             if not own or (kind == KINDS[0] and number in gone["queries"]):
                 continue
-            share = dense_shares(exemplars[own] @ query, rest @ query, *published)
+            share = published_shares(exemplars[own] @ query, rest @ query, *published)
             losses.append(-np.log(share[: len(own)]).mean())
         found = next(
             row for row in rows
@@ -104,11 +104,11 @@ def test_rows_without_a_direction_are_left_out_where_that_is_asked_for(
         assert found["n_queries"] == len(losses) and found["value"] == pytest.approx(
             np.mean(losses), abs=1e-3
         )
-    shown = pq.read_table(tmp_path / "out" / "soft_scores.parquet")["candidate_id"].unique().to_pylist()
-    assert not {f"{row}.jpg" for row in gone["pool"]} & set(shown)
+    listed = pq.read_table(tmp_path / "out" / "soft_scores.parquet")["candidate_id"].unique().to_pylist()
+    assert not {f"{row}.jpg" for row in gone["pool"]} & set(listed)
 
 
-def test_whole_blocks_of_the_pool_may_be_left_out(tmp_path: Path) -> None:
+def test_a_block_of_the_pool_may_have_only_bad_rows(tmp_path: Path) -> None:
     _, test = cases()
     pool = test.pool.copy()
     pool[:200], test.pool = np.nan, test.pool[200:]
@@ -128,10 +128,13 @@ def test_whole_blocks_of_the_pool_may_be_left_out(tmp_path: Path) -> None:
     assert all(one.equals(other) for one, other in zip(*found, strict=True))
 
 
-def test_a_pool_without_any_direction_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, test, files = write(tmp_path)
+def test_a_pool_of_bad_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, test, files = write_cases(tmp_path)
     np.save(tmp_path / "zeros.npy", 0 * test.pool)
-    assert run([*files, "--pool", str(tmp_path / "zeros.npy")], tmp_path / "out", "--bad-rows", "drop") == 2
+    assert (
+        run_calibrate([*files, "--pool", str(tmp_path / "zeros.npy")], tmp_path / "out", "--bad-rows", "drop")
+        == 2
+    )
     assert f"none of {ROWS} rows has a direction" in capsys.readouterr().err
 
 
@@ -148,7 +151,7 @@ def test_a_pool_without_any_direction_is_named(tmp_path: Path, capsys: pytest.Ca
         (["--cases", "a.json", "b.json"], ["--cases", "2 files", "1 of --test"]),
         (["--fit-cases", "a.json", "b.json"], ["--fit-cases", "2 files", "1 of --fit"]),
         (["--fit", "TEST"], ["'test_x'", "other models"]),
-        (["--calibrator", "none.json"], ["none.json", "no such file"]),
+        (["--calibrator", "none.json"], ["none.json: not a readable JSON file"]),
         (["--calibrator", "none.txt"], ["none.txt", ".pth"]),
         (["--calibrator", "state.pth"], ["state.pth", "inv_tau", "expected a state dict"]),
         (["--calibrator", "cold.pth"], ["cold.pth: inv_tau is 0", "more than 0"]),
@@ -161,10 +164,10 @@ def test_a_pool_without_any_direction_is_named(tmp_path: Path, capsys: pytest.Ca
         (["--test", "plain.pth"], ["plain.pth", "gpt", "--cases"]),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_one_line(
+def test_bad_input_is_refused_in_one_line(
     options: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, test, files = write(tmp_path)
+    _, test, files = write_cases(tmp_path)
     one = torch.tensor(1.0)
     torch.save({"inv_tau": one}, tmp_path / "state.pth")
     torch.save({"inv_tau": 0 * one, "bias": one}, tmp_path / "cold.pth")
@@ -183,28 +186,28 @@ def test_what_does_not_fit_is_one_line(
     torch.save(content, tmp_path / "plain.pth")
     here = [str(tmp_path / one) if (tmp_path / one).is_file() or "none." in one else one for one in options]
     here = [files[5] if one == "TEST" else one for one in here]
-    assert run(files, tmp_path / "out", *here) == 2
+    assert run_calibrate(files, tmp_path / "out", *here) == 2
     line = capsys.readouterr().err
     messages = [text for text in line.splitlines() if not text.startswith("[abc calibrate]")]
     assert len(messages) == 1 and all(word in line for word in words), line
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_the_models_of_the_fit_are_not_judged_under_another_name(
+def test_models_to_fit_on_are_not_evaluated_under_another_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, files = write(tmp_path)
+    _, _, files = write_cases(tmp_path)
     content = torch.load(files[3], weights_only=True)
     content["exemplar_tensors"] = content["exemplar_tensors"].clone()
-    content["exemplar_tensors"][:2] += 1  # models 0 and 1 are others, model 2 is not
+    content["exemplar_tensors"][:2] += 1  # models 0 and 1 differ, model 2 does not
     copy = tmp_path / "clip" / "test_copy.pth"
     torch.save(content, copy)
-    assert run([*files[:5], str(copy)], tmp_path / "out") == 2
+    assert run_calibrate([*files[:5], str(copy)], tmp_path / "out") == 2
     assert "test_copy/000002 has the exemplars of val_x/000002" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_to_fit_on_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, files = write(tmp_path)
-    assert run([*files[:2], *files[4:]], tmp_path / "out") == 2
+def test_fit_files_are_required(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, files = write_cases(tmp_path)
+    assert run_calibrate([*files[:2], *files[4:]], tmp_path / "out") == 2
     assert "--fit: missing" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`abc embed`: features of a JSON of test cases, read back by the evaluation, equal to the encoder's own."""
+"""`abc embed`: features of test cases and pools, equal to those of the encoder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attrib_core.abc_benchmark import export_run, test_cases
+from attrib_core.abc_benchmark import feature_files, test_cases
 from attrib_core.cli.main import main
 from attrib_core.common import families
 from tests.features.embedding_fixtures import noise_images, png
 
 
 def write_case(folder: Path) -> Path:
-    """Three models of 1, 2 and 3 exemplars and two schemes, one of them with the clobbered category."""
+    """Write three models of 1, 2 and 3 exemplars, one of them with the wrong published category."""
     images = iter(noise_images(40, size=16))
 
     def image(path: str) -> str:
@@ -49,7 +49,7 @@ def embed(testcase: Path, out: Path, *more: str, encoder: str = "pixel") -> int:
     return main(["abc", "embed", *map(str, options), *more])
 
 
-def test_features_are_the_encoders_in_the_order_of_the_json(tmp_path, capsys):
+def test_features_of_a_test_case_are_in_the_order_of_the_json(tmp_path, capsys):
     import torch
 
     testcase, out = write_case(tmp_path), tmp_path / "feats" / "test_case.pth"
@@ -71,7 +71,7 @@ def test_features_are_the_encoders_in_the_order_of_the_json(tmp_path, capsys):
     assert content["categories"] == ["train", "dog", None] and content["class_ids"] == ["n0", "n1", "n2"]
 
 
-def test_the_evaluation_opens_what_was_made_and_threads_change_nothing(tmp_path):
+def test_the_evaluation_reads_the_features_and_threads_change_nothing(tmp_path):
     testcase = write_case(tmp_path)
     assert (
         embed(testcase, tmp_path / "one.pth") == embed(testcase, tmp_path / "two.pth", "--threads", "3") == 0
@@ -101,7 +101,7 @@ def test_an_encoder_of_a_config_may_be_named(tmp_path):
         ("encoders: {mina: {family: pixel}}\n", "no 'mine', did you mean 'mina'"),
     ],
 )
-def test_configs_without_that_encoder_are_told(tmp_path, capsys, text, words):
+def test_configs_without_that_encoder_are_refused(tmp_path, capsys, text, words):
     (tmp_path / "c.yaml").write_text(text)
     given = ["--config", str(tmp_path / "c.yaml")]
     assert embed(write_case(tmp_path), tmp_path / "x.pth", *given, encoder="mine") == 2
@@ -119,17 +119,17 @@ def test_configs_without_that_encoder_are_told(tmp_path, capsys, text, words):
         (
             "text",
             ["--set", "base_model={family: bundled}"],
-            "--encoder: 'text' reads words, and",
+            "--encoder: 'text' reads text, and",
         ),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, encoder, more, words):
+def test_bad_encoders_are_refused_in_one_line(tmp_path, capsys, encoder, more, words):
     out = tmp_path / "x.pth"
     assert embed(write_case(tmp_path), out, *more, encoder=encoder) == 2
     assert words in capsys.readouterr().err and not out.exists()
 
 
-def test_missing_and_broken_images_are_named_before_anything_is_written(tmp_path, capsys):
+def test_missing_and_broken_images_are_refused_before_anything_is_written(tmp_path, capsys):
     testcase, out = write_case(tmp_path), tmp_path / "x.pth"
     broken = tmp_path / "dataset/synth/media/1/0.png"
     broken.write_bytes(b"junk")
@@ -147,8 +147,8 @@ POOL = ["00000/b.png", "00000/c.jpeg", "00001/a.PNG", "00001/deep/er.png", "z.pn
 
 
 def write_pool(folder: Path) -> Path:
-    """Images in folders, written in another order than that of their paths, and what is no image."""
-    own = noise_images(50, size=16)[-len(POOL) :]  # other images than those of the test case
+    """Write images in folders, not in the order of their paths, and two files that are no images."""
+    own = noise_images(50, size=16)[-len(POOL) :]  # not those of the test case
     for path, image in zip(reversed(POOL), own, strict=True):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(png(image))
@@ -183,10 +183,10 @@ def own_features(folder: Path, paths: list[str]) -> np.ndarray:
     return features
 
 
-def test_a_pool_has_the_encoders_features_in_the_order_of_the_paths(tmp_path, capsys, monkeypatch):
+def test_features_of_a_pool_are_in_the_order_of_the_paths(tmp_path, capsys, monkeypatch):
     import torch
 
-    from attrib_core.features.embedding import encoding
+    from attrib_core.features.embedding import encode
 
     folder, out = write_pool(tmp_path / "laion"), tmp_path / "feats" / "laion_subset.pth"
     assert embed_pool(folder, out) == 0
@@ -196,7 +196,7 @@ def test_a_pool_has_the_encoders_features_in_the_order_of_the_paths(tmp_path, ca
     assert content["feats"].dtype == torch.float32
     assert np.array_equal(content["feats"].numpy(), own_features(folder, POOL))
     assert [path.name for path in out.parent.iterdir()] == ["laion_subset.pth"]
-    monkeypatch.setattr(encoding, "CHUNK", 2)
+    monkeypatch.setattr(encode, "CHUNK", 2)
     assert embed_pool(folder, tmp_path / "cut.pth", "--threads", "2") == 0
     assert (tmp_path / "cut.pth").stat().st_size > 0
     cut = torch.load(tmp_path / "cut.pth", weights_only=True)
@@ -215,7 +215,7 @@ def test_a_list_chooses_the_images_of_a_pool_and_their_order(tmp_path):
     assert np.array_equal(content["feats"].numpy(), own_features(folder, content["paths"]))
 
 
-def test_the_evaluation_ranks_among_a_pool_that_was_made_so(tmp_path):
+def test_the_evaluation_ranks_in_an_embedded_pool(tmp_path):
     """Recall among five distractors, counted by hand from the encoder's own features."""
     import pyarrow.parquet as pq
 
@@ -233,21 +233,21 @@ def test_the_evaluation_ranks_among_a_pool_that_was_made_so(tmp_path):
     expected = {}
     for entry in entries:
         for query in (path for paths in entry["synth"].values() for path in paths):
-            asked = unit(tmp_path, [query])[0]
-            own, others = (unit(*where) @ asked for where in ((tmp_path, entry["exemplar"]), (folder, POOL)))
+            vector = unit(tmp_path, [query])[0]
+            own, others = (unit(*where) @ vector for where in ((tmp_path, entry["exemplar"]), (folder, POOL)))
             expected[query] = 1 + int((others > own.max()).sum())
     rows = pq.read_table(found / "per_query.parquet").to_pylist()
     assert {row["query_path"]: row["best_rank"] for row in rows} == expected and len(expected) == 12
 
 
-def test_the_features_of_a_pool_are_not_held_in_memory(tmp_path):
+def test_the_features_of_a_pool_are_not_kept_in_memory(tmp_path):
     import torch
 
     rng = np.random.default_rng(1)
     block = rng.standard_normal((1024, 256)).astype(np.float32)  # 1 MB
     parts = (([f"{part}/{row}" for row in range(1024)], block + part) for part in range(32))
     tracemalloc.start()
-    export_run.write_pool(parts, 256, tmp_path / "p.pth")
+    feature_files.write_pool(parts, 256, tmp_path / "p.pth")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 12e6, peak
@@ -256,7 +256,7 @@ def test_the_features_of_a_pool_are_not_held_in_memory(tmp_path):
     assert np.array_equal(content["feats"][-1024:].numpy(), block + 31)
 
 
-def test_a_broken_image_of_a_pool_is_named_and_nothing_is_left(tmp_path, capsys):
+def test_a_broken_image_of_a_pool_is_refused_and_nothing_is_written(tmp_path, capsys):
     folder, out = write_pool(tmp_path / "laion"), tmp_path / "feats" / "x.pth"
     out.parent.mkdir()
     out.write_bytes(b"as before")
@@ -275,13 +275,13 @@ def test_a_broken_image_of_a_pool_is_named_and_nothing_is_left(tmp_path, capsys)
     ("text", "words"),
     [
         ("z.png\nno.png\n", "line 2: no file .*no.png; expected --pool"),
-        ("z.png\n\nz.png\n", "line 3: 'z.png' stands in line 1 too"),
+        ("z.png\n\nz.png\n", "line 3: 'z.png' is also in line 1"),
         ("/z.png\n", "line 1: '/z.png' is absolute"),
         ("\n", "names 0 images"),
         (None, "--list: .*list.txt cannot be read"),
     ],
 )
-def test_what_a_list_gets_wrong_is_told_with_its_line(tmp_path, capsys, text, words):
+def test_bad_lists_are_refused_with_their_line(tmp_path, capsys, text, words):
     listed, out = tmp_path / "list.txt", tmp_path / "x.pth"
     if text is not None:
         listed.write_text(text)
@@ -295,7 +295,7 @@ def test_what_a_list_gets_wrong_is_told_with_its_line(tmp_path, capsys, text, wo
         ("--pool none --out x.pth", "--pool: none is no folder"),
         ("--pool empty --out x.pth", "--pool: 0 images below empty; expected files .bmp"),
         ("--pool empty --out x.npy", "--out: x.npy, expected a file NAME.pth"),
-        ("--pool empty --images d --out x.pth", "--images: d beside --pool"),
+        ("--pool empty --images d --out x.pth", "--images: d with --pool"),
         ("--testcase t.json --out x.pth", "--images: missing"),
         ("--testcase t.json --images d --out x.npy", "--out: x.npy, expected a file NAME.pth"),
         ("--testcase t.json --images d --out empty", "--out: empty, expected a file NAME.pth"),
@@ -303,10 +303,10 @@ def test_what_a_list_gets_wrong_is_told_with_its_line(tmp_path, capsys, text, wo
             "--testcase t.json --images d --out x.pth --threads -2",
             "--threads: -2, expected a number of at least 0",
         ),
-        ("--testcase t.json --images d --list l --out x.pth", "--list: l beside --testcase"),
+        ("--testcase t.json --images d --list l --out x.pth", "--list: l with --testcase"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(tmp_path, capsys, monkeypatch, options, words):
+def test_options_that_exclude_each_other_are_refused(tmp_path, capsys, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     assert main(["abc", "embed", "--encoder", "pixel", *options.split()]) == 2
@@ -315,7 +315,7 @@ def test_options_that_do_not_go_together_are_one_line(tmp_path, capsys, monkeypa
 
 
 @pytest.mark.parametrize("what", [[], ["--pool", "p", "--testcase", "t.json", "--images", "i"]])
-def test_one_of_pool_and_test_case_is_asked_for(what, capsys):
+def test_either_pool_or_testcase_is_required(what, capsys):
     with pytest.raises(SystemExit):
         main(["abc", "embed", "--encoder", "pixel", "--out", "x.pth", *what])
     assert "--pool" in capsys.readouterr().err

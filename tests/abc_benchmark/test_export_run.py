@@ -1,4 +1,4 @@
-"""A run in the released layout: its files, and that they give the run's own numbers."""
+"""`abc export`: the files of a run, and that they give the run's own metrics."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def mapper() -> heads.Heads:
 def write_run(
     folder: Path, sets: list[tuple[str, int, str]] = SETS
 ) -> tuple[World, list[dict[str, object]], list[dict[str, object]]]:
-    """What `export` reads of a run, for two kinds of sets; rows of exemplars and synthesized."""
+    """Write what `export` reads of a run with two kinds of sets; return rows of exemplars and queries."""
     case = world(3, rows=300, dim=16, set_sizes=[size for _, size, _ in sets], queries_each=8, duplicates=30)
     case.excluded = ["p00007", "p00299"]
     exemplars, queries = [], []
@@ -77,13 +77,13 @@ def write_run(
         np.concatenate(list(case.queries.values())),
         17,
     )
-    whole = write_parts(
+    part = write_parts(
         folder,
         [str(row["exemplar_id"]) for row in exemplars],
         np.concatenate(list(case.exemplars.values())),
         999,
     )[0]
-    whole.rename(embedded / "exemplars.parquet")
+    part.rename(embedded / "exemplars.parquet")
     for name in ("linear-both", "linear-style"):
         heads.save(folder / "mappers" / "pixel" / f"{name}.safetensors", mapper(), {})
     return case, exemplars, queries
@@ -92,7 +92,7 @@ def write_run(
 def own_metrics(
     folder: Path, queries: list[dict[str, object]], found: heads.Heads
 ) -> dict[tuple[object, ...], float]:
-    """The run's metrics of customized images of the test split, as its stages compute them."""
+    """Compute the metrics of the run's test split as its stages do."""
     embedded = folder / "embeddings" / "pixel"
     groups = rank.rank(
         encoder="pixel", mapper="m", heads=found, pool=sorted((embedded / "pool").iterdir()),
@@ -118,7 +118,7 @@ def export(folder: Path, out: Path, *more: str) -> None:
     assert main(["abc", "export", *files, *more]) == 0
 
 
-def test_files_have_the_keys_types_and_shapes_of_the_release(tmp_path: Path) -> None:
+def test_files_have_the_published_keys_types_and_shapes(tmp_path: Path) -> None:
     case, _, _ = write_run(tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out")
     feats = tmp_path / "out" / "feats" / "pixel"
@@ -175,7 +175,7 @@ def test_several_splits_are_exported_in_one_call_under_their_names(tmp_path: Pat
         assert path.read_bytes() == (tmp_path / "out" / "dataset" / "json" / path.name).read_bytes()
 
 
-def test_a_split_without_models_is_one_line_before_anything_is_written(
+def test_a_split_without_models_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "run")
@@ -190,7 +190,7 @@ def test_a_split_without_models_is_one_line_before_anything_is_written(
 
 
 def test_a_run_is_exported_tuned_on_calibrated_and_evaluated(tmp_path: Path) -> None:
-    """The documented road; each command takes the files of the one before as they are."""
+    """The documented sequence of commands, each on the files of the previous ones."""
     splits = ("train", "validation", "test")
     write_run(tmp_path / "run", [(kind, 4, split) for split in splits for kind in KINDS for _ in range(2)])
     out, mapper = tmp_path / "out", str(tmp_path / "own_tuned.pth")
@@ -205,17 +205,17 @@ def test_a_run_is_exported_tuned_on_calibrated_and_evaluated(tmp_path: Path) -> 
     checked = ["--train-cases", *cases["train"], "--validation-cases", *cases["validation"]]
     little = ["--epochs", "1", "--distractors", "8", "--validation-distractors", "40", "--penalties", "1"]
     assert main(["abc", "tune", *pool, *trained, *checked, *little, "--out", mapper]) == 0
-    judged = ["--test", *files["test"], "--cases", *cases["test"], "--mapper", mapper, "--bootstrap", "5"]
+    tested = ["--test", *files["test"], "--cases", *cases["test"], "--mapper", mapper, "--bootstrap", "5"]
     fitted = ["--fit", *files["validation"], "--fit-cases", *cases["validation"]]
-    assert main(["abc", "calibrate", *pool, *fitted, *judged, "--out", str(tmp_path / "soft")]) == 0
-    assert main(["abc", "evaluate", *pool, *judged, "--out", str(tmp_path / "found")]) == 0
+    assert main(["abc", "calibrate", *pool, *fitted, *tested, "--out", str(tmp_path / "soft")]) == 0
+    assert main(["abc", "evaluate", *pool, *tested, "--out", str(tmp_path / "found")]) == 0
     rows = pq.read_table(tmp_path / "found" / "metrics.parquet").to_pylist()
     assert {row["test"] for row in rows} == {"test_object", "test_style"}
     assert {row["n_models"] for row in rows if row["group_by"] == "all"} == {2}
 
 
 @pytest.mark.parametrize("tuned", [False, True])
-def test_evaluating_an_export_gives_the_run_its_own_numbers(tuned: bool, tmp_path: Path) -> None:
+def test_evaluating_an_export_gives_the_metrics_of_the_run(tuned: bool, tmp_path: Path) -> None:
     _, _, queries = write_run(tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out")
     feats = tmp_path / "out" / "feats" / "pixel"
@@ -233,8 +233,8 @@ def test_evaluating_an_export_gives_the_run_its_own_numbers(tuned: bool, tmp_pat
             assert row[name] == pytest.approx(own[key], abs=1e-12), key
 
 
-def test_the_pool_of_a_run_is_evaluated_as_it_stands(tmp_path: Path) -> None:
-    """The folder of Parquet parts serves as a pool; excluded rows are then among the distractors."""
+def test_the_pool_of_a_run_serves_without_export(tmp_path: Path) -> None:
+    """A folder of Parquet parts is a pool; excluded rows are then among the distractors."""
     write_run(tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out")
     parts = tmp_path / "run" / "embeddings" / "pixel" / "pool"

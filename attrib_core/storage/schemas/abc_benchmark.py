@@ -1,38 +1,34 @@
-"""Tables of `abc evaluate` and `abc compare`: the published benchmark's files, measured."""
+"""Tables of the `abc` commands, which evaluate, calibrate and compare AbC test cases."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from attrib_core.storage.schemas.attribution import CALIBRATION, RELIABILITY
-from attrib_core.storage.schemas.columns import FLOAT64, INT32, INT64, TEXT, column
+from attrib_core.storage.schemas.attribution import CALIBRATION, MATCHED, METRICS, RELIABILITY
+from attrib_core.storage.schemas.columns import FLOAT64, INT64, TEXT, column
 
 _TEST = column("test", TEXT, "file of test features, without folder and ending")
 _PROMPT_KIND = column("prompt_kind", TEXT, "prompt kind as the file names it: gpt, media, object")
-_METRIC = column(
-    "metric", TEXT, "recall_at_k, capped_recall_at_k, success_at_k, mean_average_precision, median_rank"
-)
-_K = column("k", INT32, "cut-off, null where the metric has none", null=True)
+_MAPPER = column("mapper", TEXT, "file of the mapper, 'untuned' without one")
+
+
+def _fields(schema: pa.Schema, *names: str) -> Iterator[pa.Field]:
+    return (schema.field(name) for name in names)
+
 
 ABC_METRICS = pa.schema(
     [
         _TEST,
-        column("mapper", TEXT, "file of the mapper, 'untuned' without one"),
+        _MAPPER,
         column("ties", TEXT, "where tied distractors count: 'half', 'above' or 'below' the exemplar"),
         _PROMPT_KIND,
         column("group_by", TEXT, "'all', or what the models are grouped by: 'category', 'n_exemplars'"),
         column("group", TEXT, "'all', the category, or the range of numbers of exemplars"),
-        _METRIC,
-        _K,
+        *_fields(METRICS, "metric", "k"),
         column("value", FLOAT64, "mean over queries, as published; median_rank: the median"),
-        column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
-        column("ci_high", FLOAT64, "upper end"),
-        column("ceiling", FLOAT64, "best value that any ranking could reach"),
-        column("chance", FLOAT64, "expected value of a random ranking"),
-        column("n_queries", INT64, "queries averaged"),
-        column("n_models", INT64, "customized models behind them"),
+        *_fields(METRICS, "ci_low", "ci_high", "ceiling", "chance", "n_queries", "n_models"),
     ]
 )
 
@@ -49,26 +45,21 @@ ABC_COMPARISONS = pa.schema(
         column("against_mapper", TEXT, "of the second's", null=True),
         _PROMPT_KIND,
         column("matched_by", TEXT, "'model': the same models, paired; 'category': others, within categories"),
-        _METRIC,
-        _K,
+        *_fields(METRICS, "metric", "k"),
         column("value", FLOAT64, "of the first system, over what both have"),
         column("against_value", FLOAT64, "of the second"),
         column("difference", FLOAT64, "first less second"),
-        column(
-            "ci_low", FLOAT64, "95 % interval of the difference, bootstrap over models; NaN for one model"
-        ),
-        column("ci_high", FLOAT64, "upper end"),
-        column("p_value", FLOAT64, "two-sided, of no difference"),
+        *_fields(MATCHED, "ci_low", "ci_high", "p_value"),
         column("n_models", INT64, "models of the first system that were compared"),
         column("n_against", INT64, "models of the second"),
     ]
 )
 
 
-_OWN = ("encoder", "mapper", "form", "split")
+_REPLACED = ("encoder", "mapper", "form", "split")
 _CALIBRATED = (
     _TEST,
-    column("mapper", TEXT, "file of the mapper, 'untuned' without one"),
+    _MAPPER,
     _PROMPT_KIND,
     column(
         "form",
@@ -77,12 +68,12 @@ _CALIBRATED = (
     ),
 )
 
-ABC_CALIBRATION = pa.schema([*_CALIBRATED, *(one for one in CALIBRATION if one.name not in _OWN)])
-ABC_RELIABILITY = pa.schema([*_CALIBRATED, *(one for one in RELIABILITY if one.name not in _OWN)])
+ABC_CALIBRATION = pa.schema([*_CALIBRATED, *(one for one in CALIBRATION if one.name not in _REPLACED)])
+ABC_RELIABILITY = pa.schema([*_CALIBRATED, *(one for one in RELIABILITY if one.name not in _REPLACED)])
 
 
 def abc_per_query_schema(ks: Sequence[int]) -> pa.Schema:
-    """Schema of `per_query.parquet`, with columns for each cut-off."""
+    """Return the schema of `per_query.parquet`, with columns for each cut-off."""
     cuts = [
         one
         for k in ks
