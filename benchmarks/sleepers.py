@@ -69,7 +69,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from attrib_core.config.load import plain, stated_config
+from attrib_core.config.load import plain, load_config_without_source
 from attrib_core.config.planning import counts, expected_jobs
 from attrib_core.runtime import job_records
 
@@ -93,7 +93,7 @@ for job in known["jobs"]:
     for path in given.output:
         os.utime(path, ns=(NOW, NOW))
     job_records.save(given)
-for job in expected_jobs.planned(counts.count(plain(stated_config(config)))):
+for job in expected_jobs.jobs(counts.count(plain(load_config_without_source(config)))):
     for folder, end, text in (("benchmarks", "tsv", "s\\n1.0\\n"), ("logs", "log", "")):
         path = run / folder / f"{job.name}.{end}"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,13 +22,13 @@ def check(arguments: argparse.Namespace) -> int:
     from attrib_core.config import checks, preflight
 
     config = load_config(arguments.config)
-    lines = [*summary(config), *preflight.opened(plain(config))]
+    lines = [*summary(config), *preflight.open_all(plain(config))]
     print(f"{arguments.config}: fine")
     for line in lines:
         print(f"  {line}")
     if not config.exemplars.held_out_only:
         print("  warning: exemplars.held_out_only is false, so the base model may have seen exemplars")
-    for line in checks.untested(config):
+    for line in checks.warnings(config):
         print(f"  warning: {line}")
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from attrib_core.config.load import plain, stated_config
+from attrib_core.config.load import load_config_without_source, plain
 
 
 def add(commands: Any) -> None:
@@ -28,8 +28,9 @@ def plan(arguments: argparse.Namespace) -> int:
     """Print what a run of a config will take; it needs neither the images nor the weights."""
     from attrib_core.config.planning import plan as planning
 
-    planned = planning.planned(plain(stated_config(arguments.config)), run=arguments.rates)
+    config = plain(load_config_without_source(arguments.config))
+    estimate = planning.estimate(config, run=arguments.rates)
     print(arguments.config)
-    for line in planning.lines(planned):
+    for line in planning.lines(estimate):
         print(f"  {line}".rstrip())
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from attrib_core.config.load import plain, stated_config
+from attrib_core.config.load import load_config_without_source, plain
 
 
 def add(commands: Any) -> None:
@@ -23,6 +23,7 @@ def status(arguments: argparse.Namespace) -> int:
     """Print the state of a run."""
     from attrib_core.config.planning import status as planning
 
-    for line in planning.lines(arguments.folder, plain(stated_config(arguments.config))):
+    config = plain(load_config_without_source(arguments.config))
+    for line in planning.lines(arguments.folder, config):
         print(line.rstrip())
     return 0

@@ -1,1 +1,1 @@
-"""The config of a run: its schema, its checks, and what a run of it will take (`planning`)."""
+"""The config of a run: its schema and checks, and what a run will take (`planning`)."""

@@ -1,4 +1,4 @@
-"""What sections of the config are made of: documented keys with types and bounds, and families."""
+"""Building blocks of the schema: documented keys with types and bounds, and family sections."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 def key(default: Any, meaning: str, **bounds: Any) -> Any:
-    """A documented key of the config."""
+    """Declare a key of the config with its default, meaning and bounds."""
     return Field(default, description=meaning, **bounds)
 
 
 class Section(BaseModel):
-    """A section: unknown keys are errors, defaults are checked like given values."""
+    """A section of the config; unknown keys are errors, and defaults are validated too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Family(BaseModel):
-    """A section that names a family; its other keys are the options of that family."""
+    """A section that chooses a family; its other keys are the options of that family."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     family: str = Field(description="name of a family: a file in the folder of its kind")
 
 
 def family(name: str, **options: Any) -> Family:
-    """A family's section, as the config would write it."""
+    """Return the section of a family, as a config has it."""
     return Family.model_validate({"family": name} | options)

@@ -1,4 +1,4 @@
-"""Read and check a config: every mistake is found before the first job starts."""
+"""Read and check a config, so that mistakes are found before the first job starts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from attrib_core.common.validation import validated
 from attrib_core.config import checks
 from attrib_core.config.schema import WITHOUT_EFFECT, Config
 
-__all__ = ["WITHOUT_EFFECT", "Config", "load_config", "plain", "read_yaml", "stated_config"]
+__all__ = ["WITHOUT_EFFECT", "Config", "load_config", "load_config_without_source", "plain", "read_yaml"]
 
 
 def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
-    """The config from a YAML file or a mapping; what is not given has its default.
+    """Read the config from a YAML file or a mapping; missing keys have their defaults.
 
-    Options of families are checked and their defaults filled in. Nothing is trained, loaded or
-    rendered for that. Raises InputError, one line, for the first thing that is wrong.
+    Options of families are checked and their defaults filled in, without loading any weights or
+    images. Raises InputError, one line, for the first mistake.
     """
-    return _read(given, _checked)
+    return _read(given, _check_all)
 
 
-def stated_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:
-    """The config as `load_config` reads it, but for the source of images, which need not be there."""
-    return _read(given, _stated)
+def load_config_without_source(given: str | Path | Mapping[str, Any] | None = None) -> Config:
+    """Read the config like `load_config`, without checking the source of images, which may be missing."""
+    return _read(given, _check_without_source)
 
 
 def _read(
@@ -42,46 +42,46 @@ def _read(
         raise InputError(f"{given}: {error}") from None
 
 
-def _checked(values: Mapping[str, Any]) -> Config:
-    config = _stated(values)
-    checks.source_rows(plain(config))
+def _check_all(values: Mapping[str, Any]) -> Config:
+    config = _check_without_source(values)
+    checks.check_source(plain(config))
     return config
 
 
-def _stated(values: Mapping[str, Any]) -> Config:
-    config = validated(Config, checks.with_presets(values))
-    checks.between_keys(config)
-    filled = checks.with_parts(checks.with_options(config.model_dump(mode="json")))
-    checks.stacks(filled)
-    checks.prompt_lists(config)
+def _check_without_source(values: Mapping[str, Any]) -> Config:
+    config = validated(Config, checks.expand_presets(values))
+    checks.check_across_keys(config)
+    filled = checks.fill_part_sizes(checks.fill_options(config.model_dump(mode="json")))
+    checks.check_stacks(filled)
+    checks.check_prompt_lists(config)
     return validated(Config, filled)
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config as plain values (as JSON has them), for `params` of the workflow."""
+    """Return the config as plain JSON values, for `params` of the workflow."""
     return config.model_dump(mode="json")
 
 
-class _Strict(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error; PyYAML takes the last one and says nothing."""
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A YAML loader that refuses duplicate keys, of which PyYAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, after a look for keys that stand in it twice."""
+        """Construct a mapping; ConstructorError for a duplicate key."""
         seen: set[Any] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                        None, None, f"duplicate key {key.value!r}", key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping; an empty file is an empty one. A key that stands twice is an error."""
+    """Read a YAML file as a mapping, empty for an empty file; InputError for a duplicate key."""
     try:
-        values = yaml.load(path.read_text("utf-8"), _Strict)
+        values = yaml.load(path.read_text("utf-8"), _UniqueKeyLoader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except OSError as error:

@@ -1,8 +1,7 @@
-"""What a config names, opened before a run needs it: base model, encoders, index.
+"""Open the base model, encoders and index of a config before a run needs them.
 
-`load_config` checks words and numbers. Weights that are missing, an architecture that a library
-does not know or an index that FAISS cannot make show only where they are opened, and a run would
-meet them after hours.
+`load_config` checks keys and values only. Missing weights, an unknown architecture or an index
+that FAISS cannot build show only when they are opened, which in a run may be hours later.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from attrib_core.features.embedding import encoder_protocol
 from attrib_core.features.index.factory_string import AUTO
 
 
-def opened(config: Mapping[str, Any]) -> Iterator[str]:
-    """Open all that a config as plain values names; a line about each.
+def open_all(config: Mapping[str, Any]) -> Iterator[str]:
+    """Open base model, encoders and index of a config (plain values) and yield a line about each.
 
-    On the CPU, whatever the run will use. Raises InputError, with the config's key in front, for
-    what cannot be opened.
+    Everything is opened on the CPU. Raises InputError, prefixed with the config key, for what
+    cannot be opened.
     """
     family, options = families.split(config["base_model"])
     try:
@@ -38,10 +37,10 @@ def opened(config: Mapping[str, Any]) -> Iterator[str]:
     for name, section in config["encoders"].items():
         encoder = encoder_protocol.load(section, where=f"encoders.{name}", device="cpu")
         yield f"encoder {name}: {encoder.dim} features"
-        _index(config["index"]["factory"], encoder.dim, name)
+        _check_index(config["index"]["factory"], encoder.dim, name)
 
 
-def _index(factory: str, dim: int, encoder: str) -> None:
+def _check_index(factory: str, dim: int, encoder: str) -> None:
     if factory == AUTO:  # fits any dimension
         return
     try:
@@ -49,6 +48,6 @@ def _index(factory: str, dim: int, encoder: str) -> None:
     except RuntimeError as error:
         reason = str(error).rsplit(": ", 1)[-1].strip()
         raise InputError(
-            f"index.factory: {factory!r} is no index that FAISS makes of the {dim} features of encoder"
-            f" {encoder!r} ({reason}); one that it makes is 'Flat'"
+            f"index.factory: {factory!r} is no index that FAISS builds for the {dim} features of encoder"
+            f" {encoder!r} ({reason}); 'Flat' always works"
         ) from None

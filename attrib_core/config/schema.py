@@ -1,7 +1,7 @@
-"""The config, section by section: meaning, type, default and bounds of each key.
+"""The schema of the config: meaning, type, default and bounds of each key.
 
-The defaults are the demo, so an empty config runs it; `config.yaml` shows the same values
-and `docs/config.md` is generated from here.
+The defaults are the demo, so an empty config runs it; `config.yaml` has the same values, and
+`docs/config.md` is generated from here.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ WITHOUT_EFFECT = {
     "parts.exemplar_sets": "cuts the exemplar sets into jobs: the parts are other files, with the same rows in all",
     "parts.decoding_threads": "how many threads decode images ahead of an encoder",
     "synthesis.batch": "how many images are computed at once",
-    "synthesis.keep": "whether images stay once everything that reads them is made",
+    "synthesis.keep": "whether images are kept after everything that reads them is done",
     "ranking.query_block": "rows of one matrix product of exact sums",
     "ranking.pool_block": "columns of one matrix product of exact sums",
     "ranking.query_group": "queries for which the pool is read once",
 }
-"""Keys that decide how a run is done and nothing about its results, each with the reason."""
+"""Keys that do not change the results of a run, each with the reason."""
 
 
 class Config(Section):
     """A run, from pool to report."""
 
-    run: str = key("demo", "name of the run; everything of it stands in `results/<run>`", pattern=NAME)
-    seed: int = key(2306, "seed that every random number of the run hangs on", ge=0)
+    run: str = key("demo", "name of the run; all its files are in `results/<run>`", pattern=NAME)
+    seed: int = key(2306, "seed from which all random numbers of the run are derived", ge=0)
     parts: Parts = key(Parts(), "how the work is cut into jobs")
-    pool: Pool = key(Pool(), "the images that attribution searches")
+    pool: Pool = key(Pool(), "the images among which attribution searches")
     exemplars: Exemplars = key(Exemplars(), "the ground truth")
-    prompts: Prompts = key(Prompts(), "what is asked of each customized model")
+    prompts: Prompts = key(Prompts(), "the prompts for each customized model")
     base_model: Family = key(
         family("bundled"),
         "the model that is customized: a family of `attrib_core/diffusion/base_models` and its options",
@@ -72,7 +72,7 @@ class Config(Section):
         "images of the classes for prior preservation, where `customizer.prior_batch` is not 0: a family of"
         " `attrib_core/diffusion/priors` and its options",
     )
-    synthesis: Synthesis = key(Synthesis(), "how images are made")
+    synthesis: Synthesis = key(Synthesis(), "how images are synthesized")
     encoders: dict[Name, Family] = key(
         {
             "pixel": family("pixel", size=16),
@@ -92,8 +92,8 @@ class Config(Section):
                 },
             ),
         },
-        "encoders by a name of your own: each a family of `attrib_core/features/encoders` and its options, or `preset` and"
-        " what differs from it",
+        "encoders by a name of your own: each a family of `attrib_core/features/encoders` and its options,"
+        " or `preset` and options that differ from it",
         min_length=1,
     )
     index: Index = key(Index(), "indices of the pool for retrieval")

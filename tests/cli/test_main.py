@@ -1,4 +1,4 @@
-"""The command line: what it prints, and its exit status."""
+"""The command line: its output and exit status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attrib_core.storage import tables
 ROOT = Path(__file__).parents[2]
 
 
-def test_check_sums_up_the_config(capsys, monkeypatch):
+def test_check_summarizes_the_config(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert main(["check"]) == 0
     out = capsys.readouterr().out
@@ -45,7 +45,7 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "{encoders: {a: {family: timm, architecture: tf_efficientnet_lite9, weights: x}}}",
@@ -55,20 +55,23 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
             "{encoders: {a: {family: timm, architecture: tf_efficientnet_lite0, weights: /nope.safetensors}}}",
             "encoders.a: weights: no file '/nope.safetensors'",
         ),
-        ("{index: {factory: Foo}}", "index.factory: 'Foo' is no index that FAISS makes of the 768 features"),
+        (
+            "{index: {factory: Foo}}",
+            "index.factory: 'Foo' is no index that FAISS builds for the 768 features",
+        ),
         ("{base_model: {family: folder, path: /nope}}", "base_model: /nope/model_index.json: no such file"),
     ],
 )
-def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
+def test_check_reports_what_cannot_be_opened(tmp_path, capsys, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     assert main(["check", "--config", str(path)]) == 2
     shown = capsys.readouterr()
-    assert said in shown.err and shown.err.count("\n") == 1 and shown.out == ""
+    assert message in shown.err and shown.err.count("\n") == 1 and shown.out == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "exemplars: {splits: {train: 0.8, validation: 0.0, test: 0.2}}",
@@ -87,13 +90,13 @@ def test_what_cannot_be_opened_is_told_by_check(tmp_path, capsys, text, said):
         ("exemplars: {style_sets: 3}\nmapper: {trained_on: [both]}", None),
     ],
 )
-def test_splits_too_small_to_tune_on_are_an_error_at_once(tmp_path, capsys, text, said):
+def test_splits_too_small_for_tuning_are_an_error(tmp_path, capsys, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    assert main(["check", "--config", str(path)]) == (2 if said else 0)
+    assert main(["check", "--config", str(path)]) == (2 if message else 0)
     shown = capsys.readouterr()
-    if said:
-        assert shown.err.startswith(f"error: {path}: exemplars.splits: train has ") and said in shown.err
+    if message:
+        assert shown.err.startswith(f"error: {path}: exemplars.splits: train has ") and message in shown.err
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_splits_too_small_to_tune_on_are_an_error_at_once(tmp_path, capsys, text
         ("exemplars: {style_sets: 0}\nmapper: {trained_on: [object]}", []),
     ],
 )
-def test_check_warns_of_kinds_that_nothing_would_be_measured_of(tmp_path, capsys, text, warned):
+def test_check_warns_about_kinds_without_test_sets(tmp_path, capsys, text, warned):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     assert main(["check", "--config", str(path)]) == 0
@@ -115,7 +118,7 @@ def test_check_warns_of_kinds_that_nothing_would_be_measured_of(tmp_path, capsys
     assert [line.split("none of ")[1].split(",")[0] for line in lines] == warned
 
 
-def test_shares_that_the_splits_would_refuse_are_refused_by_check(tmp_path, capsys):
+def test_shares_that_do_not_sum_to_1_are_an_error(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("exemplars: {splits: {train: 0.3333333, validation: 0.3333333, test: 0.3333333}}")
     assert main(["check", "--config", str(path)]) == 2
@@ -126,7 +129,7 @@ def test_the_generated_pages_are_fresh(capsys):
     assert main(["docs", "--check", "--root", str(ROOT)]) == 0, capsys.readouterr().out
 
 
-def test_stale_pages_are_shown_and_mended(tmp_path, capsys):
+def test_stale_pages_are_shown_and_updated(tmp_path, capsys):
     assert main(["docs", "--root", str(tmp_path)]) == 0
     assert main(["docs", "--root", str(tmp_path), "--check"]) == 0
     page = tmp_path / "docs" / "config.md"

@@ -1,4 +1,4 @@
-"""A folder that looks like Stable Diffusion v1.4 to who reads headers alone."""
+"""A folder with the headers of Stable Diffusion v1.4, without its weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from attrib_core.config.planning.safetensors_headers import Shape
 
 CHANNELS = [320] * 5 + [640] * 5 + [1280] * 6
-"""Of the 16 cross-attention layers: two in each of three blocks down, one in the middle, three up."""
+"""Channels of the 16 cross-attention layers: two in each down block, one in the middle, three in each up block."""
 
 
 def header_only(path: Path, tensors: dict[str, Shape]) -> None:
-    """A safetensors file that ends where its numbers would begin."""
+    """Write a safetensors file that ends after its header."""
     entries, offset = {}, 0
     for key, shape in tensors.items():
         end = offset + 4 * math.prod(shape)
@@ -26,7 +26,7 @@ def header_only(path: Path, tensors: dict[str, Shape]) -> None:
 
 
 def stable_diffusion(folder: Path) -> Path:
-    """The shapes of the cross-attention's keys and values, and the JSON files that a plan reads."""
+    """Write headers with the cross-attention's keys and values, and the JSON files that a plan reads."""
     keys_and_values = {
         f"blocks.{number}.attn2.{part}.weight": (channels, 768)
         for number, channels in enumerate(CHANNELS)

@@ -34,7 +34,7 @@ def test_config_yaml_shows_every_key_with_its_default():
     assert shown == default
 
 
-def test_every_key_says_what_it_means():
+def test_every_key_has_a_description():
     def walk(model: Any, where: str) -> None:
         assert model.__doc__, where
         for name, field in model.model_fields.items():
@@ -46,7 +46,7 @@ def test_every_key_says_what_it_means():
     walk(Config, "config")
 
 
-def test_plain_is_plain_and_holds_the_defaults_of_the_families():
+def test_plain_values_have_the_defaults_of_the_families():
     values = plain(load_config({"encoders": {"mine": {"family": "pixel", "size": 16}}}))
     assert yaml.safe_load(yaml.safe_dump(values)) == values
     assert values["encoders"]["mine"]["size"] == 16
@@ -54,7 +54,7 @@ def test_plain_is_plain_and_holds_the_defaults_of_the_families():
     assert load_config(values) == load_config(plain(load_config(values)))
 
 
-def test_a_given_key_leaves_its_neighbours_at_their_defaults():
+def test_other_keys_of_a_section_keep_their_defaults():
     config = load_config({"exemplars": {"object_sets": 5}})
     assert config.exemplars.object_sets == 5
     assert config.exemplars.style_sets == Config().exemplars.style_sets
@@ -120,7 +120,7 @@ WRONG = [
         given("pool.source", {"family": "folder", "path": "/no/such/folder"}),
         ["pool.source.path", "/no/such/folder"],
     ),
-    (given("parts.exemplar_sets", 30), ["parts.exemplar_sets", "30", "stacks of 8", "32"]),
+    (given("parts.exemplar_sets", 30), ["parts.exemplar_sets", "30", "stack of 8", "32"]),
     (given("metrics.recall_ks", [10, 5]), ["metrics.recall_ks", "[10, 5]", "[5, 10]"]),
     (given("metrics.recall_ks", []), ["metrics.recall_ks"]),
     (given("metrics.alike", [["bird", "fish"], ["bird"]]), ["metrics.alike", "'bird'", "twice"]),
@@ -163,8 +163,8 @@ def test_a_mistake_is_one_line_with_key_and_value(values, words):
         assert word in message
 
 
-def test_every_mistake_would_pass_if_it_were_mended():
-    """The base of the cases above is right, so each failed for its own reason."""
+def test_the_config_without_mistakes_is_valid():
+    """So each case above fails for its own reason."""
     load_config({})
 
 
@@ -182,20 +182,20 @@ def test_a_list_of_the_user(tmp_path):
         load_config(values)
 
 
-def test_steps_beyond_those_of_training_are_an_error():
+def test_more_denoising_steps_than_in_training_are_an_error():
     for section in ({"prior": {"family": "generated", "steps": 1001}}, {"synthesis": {"steps": 1001}}):
         with pytest.raises(InputError, match="steps: 1001 is wrong"):
             load_config(section)
 
 
-def test_a_key_that_stands_twice_is_an_error(tmp_path):
+def test_a_duplicate_key_is_an_error(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("seed: 1\npool: {images: 5}\nseed: 2\n")
-    with pytest.raises(InputError, match="c.yaml: .*the key 'seed' stands twice.*line 3"):
+    with pytest.raises(InputError, match="c.yaml: .*duplicate key 'seed'.*line 3"):
         load_config(path)
 
 
-def test_files_that_are_wrong(tmp_path):
+def test_unreadable_files_are_errors(tmp_path):
     with pytest.raises(InputError, match="gone.yaml: no such config file"):
         load_config(tmp_path / "gone.yaml")
     with pytest.raises(InputError, match=f"{tmp_path}: Is a directory; expected a config file"):
@@ -217,16 +217,16 @@ def test_files_that_are_wrong(tmp_path):
         load_config(path)
 
 
-def test_a_source_that_does_not_know_its_length_is_believed(add_family):
+def test_a_source_without_a_length_may_have_any(add_family):
     source = "class Rows:\n    pass\ndef load(*, colour: str = 'red') -> Rows:\n    return Rows()\n"
     add_family("sources", "endless", source)
     assert load_config({"pool": {"images": 10**9, "source": {"family": "endless"}}}).pool.images == 10**9
 
 
-def test_stacks_are_only_asked_of_customizers_that_have_them():
-    checks.stacks({"customizer": {"family": "x"}, "parts": {"exemplar_sets": 7}})
-    with pytest.raises(InputError, match="7 is no whole number of stacks of 2.*try 8"):
-        checks.stacks({"customizer": {"family": "x", "stack": 2}, "parts": {"exemplar_sets": 7}})
+def test_parts_are_multiples_of_the_stack_if_the_customizer_has_one():
+    checks.check_stacks({"customizer": {"family": "x"}, "parts": {"exemplar_sets": 7}})
+    with pytest.raises(InputError, match="7 is not a multiple of the stack of 2.*try 8"):
+        checks.check_stacks({"customizer": {"family": "x", "stack": 2}, "parts": {"exemplar_sets": 7}})
 
 
 @pytest.mark.parametrize(
@@ -241,20 +241,20 @@ def test_stacks_are_only_asked_of_customizers_that_have_them():
         (20_000, 2992, 24, (192, 1500)),
     ],
 )
-def test_parts_grow_with_the_run_where_the_config_leaves_them_open(sets, images, stack, sizes):
+def test_null_sizes_of_parts_grow_with_the_run(sets, images, stack, sizes):
     config = {
         "parts": {"pool_images": None, "exemplar_sets": None, "decoding_threads": 3},
         "pool": {"images": images},
         "exemplars": {"object_sets": sets - 4, "style_sets": 4},
         "customizer": {"stack": stack},
     }
-    parts = checks.with_parts(config)["parts"]
+    parts = checks.fill_part_sizes(config)["parts"]
     assert parts == {"pool_images": sizes[1], "exemplar_sets": sizes[0], "decoding_threads": 3}
     assert parts["exemplar_sets"] % stack == 0
     assert sets <= checks.MOST_PARTS * sizes[0] and images <= checks.MOST_PARTS * sizes[1]
 
 
-def test_parts_that_the_config_names_stay():
+def test_given_sizes_of_parts_are_kept():
     parts = {"pool_images": 7, "exemplar_sets": 24}
     config = plain(load_config({"parts": parts}))
     assert config["parts"].items() >= parts.items()

@@ -29,10 +29,10 @@ from attrib_core.diffusion.pipeline import components, cropping, description, sa
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.synthesis import synthesize as synthesis
 from tests.diffusion import diffusion_families_fixtures as other
-from tests.diffusion import diffusion_fixtures as made
+from tests.diffusion import diffusion_fixtures as fixtures
 from tests.diffusion.customization_reference import apart
+from tests.diffusion.diffusion_fixtures import TOKEN
 
-TOKEN = "<new1>"
 METHODS = families.names("customizers")
 OPTIONS: dict[str, Any] = {
     "steps": 2, "style_steps": 2, "learning_rate": 0.003, "exemplar_batch": 2, "prior_batch": 1, "stack": 2,
@@ -61,7 +61,7 @@ def ready(loaded: dict[str, Components], prior_file: Path) -> dict[str, list[Enc
 
 
 def prepared(one: Components, prior_file: Path) -> list[EncodedSet]:
-    sets = made.exemplar_sets()[:3]
+    sets = fixtures.exemplar_sets()[:3]
     classes = sorted({(each.kind, each.category) for each in sets})
     found = training_data.encode_prior_images(inputs.read_prior(prior_file, classes), one, classes)
     return [
@@ -198,7 +198,7 @@ def test_what_sdxl_is_told_of_a_image(loaded: dict[str, Components]) -> None:
     assert cropping.micro_conditioning(64, 64, 32) == (64, 64, 0, 0, 32, 32)
     assert cropping.micro_conditioning(100, 200, 32) == (100, 200, 0, 16, 32, 32)
     assert cropping.micro_conditioning(300, 100, 32) == (300, 100, 32, 0, 32, 32)
-    wide = replace(made.exemplar_sets()[0], images={"wide": made.png(1, 64)})
+    wide = replace(fixtures.exemplar_sets()[0], images={"wide": fixtures.png(1, 64)})
     one = loaded["sdxl"]
     found = training_data.encode_exemplar_set(
         wide, one, prompts=[TOKEN], prior=None, views=3, scale_jitter=0.1, shift=0.1, seed=1
@@ -226,13 +226,13 @@ def test_what_sdxl_is_told_of_a_image(loaded: dict[str, Components]) -> None:
 def test_the_stock_pipeline_draws_the_same(
     base: str, family: str, tokens: int, folders: dict[str, Path], prior_file: Path, tmp_path: Path
 ) -> None:
-    described, sets = description.describe(folders[base]), made.exemplar_sets()[:2]
+    described, sets = description.describe(folders[base]), fixtures.exemplar_sets()[:2]
     settings = {"family": family, **OPTIONS, "tokens": tokens}
     named = {"settings": settings, "modifier_token": TOKEN, "seed": 4, "code": "code", "device": "cpu"}
     rows = customize.customize(sets, prior_file, described, run=tmp_path / "run", **named)
     again = customize.customize(sets, prior_file, described, run=tmp_path / "run", **named)
     assert rows == again
-    prompts = made.prompt_rows(sets)[::2]
+    prompts = fixtures.prompt_rows(sets)[::2]
     tables = synthesis.synthesize(
         rows, prompts, described, steps=3, guidance=3.0, batch=3, image_format="png", quality=90, samples_each=1,
         control_samples_each=1, run=tmp_path / "run", seed=9, code="code", device="cpu",
@@ -297,14 +297,14 @@ def test_bases_that_are_no_sdxl(folders: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_check_names_both_text_encoders(folders: dict[str, Path]) -> None:
-    line = next(preflight.opened({"base_model": {"family": "folder", "path": str(folders["sdxl"])}}))
+    line = next(preflight.open_all({"base_model": {"family": "folder", "path": str(folders["sdxl"])}}))
     assert line.startswith("base model: 32 pixels, epsilon, text 24 + 40 wide, fingerprint")
 
 
 def test_a_delta_for_one_text_encoder_does_not_serve_two(loaded: dict[str, Components]) -> None:
     row = torch.zeros(24)
     with (
-        pytest.raises(InputError, match="there for 1 text encoders, the base model has 2"),
+        pytest.raises(InputError, match="is for 1 text encoders, the base model has 2"),
         delta_files.apply_deltas(loaded["sdxl"], [delta_files.Delta({}, row)]),
     ):
         pass

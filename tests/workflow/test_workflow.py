@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from attrib_core.cli.main import main
-from attrib_core.config.load import plain, stated_config
+from attrib_core.config.load import load_config_without_source, plain
 from attrib_core.config.planning import expected_jobs, plan, status
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
 from attrib_core.runtime import job_records, snakemake_metadata
@@ -160,8 +160,8 @@ def test_a_tiny_run_makes_everything(run: tuple[Path, subprocess.CompletedProces
 
 def _what_was_planned_was_made(results: Path) -> None:
     """The plan of the config, to the byte where it claims that, and every stage has a rate afterwards."""
-    config = plain(stated_config(TINY))
-    found = plan.planned(config, run=results)
+    config = plain(load_config_without_source(TINY))
+    found = plan.estimate(config, run=results)
     assert all(stage.rate and stage.rate.source == f"measured in {results}" for stage in found.stages)
     sizes = {stage.name: stage.size for stage in found.stages}
     deltas = sum(path.stat().st_size for path in results.glob("../store/deltas/*.safetensors"))
@@ -183,9 +183,9 @@ def _what_was_planned_was_made(results: Path) -> None:
     prior = tables.read(results / "prior" / "images.parquet", "prior", ["seed"]).num_rows
     assert found.counts.prior[0] <= prior <= found.counts.prior[1]
     said = list(status.lines(results, config))
-    number = len(list(expected_jobs.planned(found.counts)))
+    number = len(list(expected_jobs.jobs(found.counts)))
     assert said[0] == f"{results}: {number} of {number} jobs are done"
-    assert not [line for line in said if line.startswith(("time:", "begun:", "failed:", "note:"))]
+    assert not [line for line in said if line.startswith(("time:", "started:", "failed:", "note:"))]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The base model of a config as far as its files tell without being loaded."""
+"""Facts about the base model of a config, from its files without loading them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from attrib_core.storage import run_layout
 
 BUNDLED, STABLE_DIFFUSION = "bundled", "stable-diffusion-v1"
 STABLE_DIFFUSION_PARAMETERS, STABLE_DIFFUSION_SIDE = 19_169_280, 512
-"""Keys and values of its cross-attention, and side of its images."""
-DIGESTED_AT_MOST = 1_000_000_000  # bytes: more would keep a plan waiting
+"""Parameters of its cross-attention keys and values, and side of its images, by which it is recognized."""
+LARGEST_DIGESTED = 1_000_000_000  # bytes: a digest of more would take too long for a plan
 
 
 @dataclass(frozen=True)
 class Base:
-    """Where a base model stands, what it is known as, if as anything, and its shapes."""
+    """A base model: its folder, its kind if it is a known one, resolution, and shapes of its weights."""
 
     folder: Path
     kind: str | None
@@ -31,17 +31,17 @@ class Base:
     unet: Mapping[str, Shape]
     widths: list[int]
 
-    def is_that_of(self, run: Path) -> bool:
-        """Whether a run was made with it: the same folder, or the same bytes where they are few."""
+    def was_used_by(self, run: Path) -> bool:
+        """Return whether a run used this base model: the same folder, or a small one with the same content."""
         used = description.read(run / run_layout.BASE_MODEL)
         if used.path == self.folder:
             return True
         size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        return size <= DIGESTED_AT_MOST and hashing.folder_digest(self.folder) == used.fingerprint
+        return size <= LARGEST_DIGESTED and hashing.folder_digest(self.folder) == used.fingerprint
 
 
-def opened(section: Mapping[str, Any]) -> Base:
-    """The base model of the config's section; InputError for what cannot be opened."""
+def read(section: Mapping[str, Any]) -> Base:
+    """Read the base model of a config section; InputError for what cannot be opened."""
     family, options = families.split(section)
     files = families.module("base_models", family, "base_model").files(**options)
     folder = next(path for path in files if path.name == "model_index.json").parent.resolve()
@@ -54,9 +54,9 @@ def opened(section: Mapping[str, Any]) -> Base:
     return Base(folder, kind, side, unet, description.text_widths(folder))
 
 
-def tried(section: Mapping[str, Any]) -> tuple[Base | None, str]:
-    """The base model, or None and the reason why it cannot be opened."""
+def try_read(section: Mapping[str, Any]) -> tuple[Base | None, str]:
+    """Read the base model; None and the reason if it cannot be opened."""
     try:
-        return opened(section), ""
+        return read(section), ""
     except InputError as error:
         return None, str(error.under("base_model"))

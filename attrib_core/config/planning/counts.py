@@ -1,4 +1,4 @@
-"""How many of each thing a config asks for."""
+"""Numbers of models, images, steps and jobs of a run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.features.heads import heads
 
 Range = tuple[int, int]
-"""The least and the most; equal where the config alone decides."""
+"""Least and most; equal if the config determines the number."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """The numbers of a run.
 
-    sets, set_steps: exemplar sets, and optimizer steps of one of them, by kind. step_images: images that a
-    set's optimizer step sends through the network. prior: images made for the prior; how many classes
-    the exemplars have shows only when they are drawn. sampled: synthesized images that the report may
-    show. mappers: `untuned` and those that are trained.
+    sets, set_steps: exemplar sets, and optimizer steps for one of them, by kind.
+    step_images: images that an optimizer step of a set passes through the network.
+    prior: prior images; the number of classes is known only once exemplars are drawn.
+    sampled: synthesized images that the report may show.
+    mappers: `untuned` and those that are trained.
     """
 
     sets: Mapping[str, int]
@@ -42,7 +43,7 @@ class Counts:
 
     @property
     def models(self) -> int:
-        """Customized models: one an exemplar set."""
+        """Customized models, one per exemplar set."""
         return sum(self.sets.values())
 
     @property
@@ -52,7 +53,7 @@ class Counts:
 
     @property
     def images(self) -> int:
-        """Synthesized images: customized ones and the control's. Each is a query."""
+        """Synthesized images of customized models and the control; each is a query."""
         return self.customized + self.control
 
     @property
@@ -62,22 +63,23 @@ class Counts:
         return self.pool + self.images + low, self.pool + self.images + high
 
 
-def draws(config: Mapping[str, Any], stage: str) -> int:
-    """Denoising steps of an image of `prior` or `synthesize`; 1 for prior images that are not drawn."""
+def denoising_steps(config: Mapping[str, Any], stage: str) -> int:
+    """Return the denoising steps of an image in stage `prior` or `synthesize`; 1 for prior images that are
+    not generated."""
     section = config["prior" if stage == "prior" else "synthesis"]
     return int(section.get("steps", 1))
 
 
 def count(config: Mapping[str, Any]) -> Counts:
-    """The numbers that a checked config, as plain values, asks for."""
+    """Count the numbers of a checked config, given as plain values."""
     exemplars, prompts, parts = config["exemplars"], config["prompts"], config["parts"]
     family, options = families.split(config["customizer"])
     method: Customizer = families.load("customizers", family, options, where="customizer")
     sets = {kind: exemplars[f"{kind}_sets"] for kind in KINDS}
     low, high = exemplars["style_set_size"]
-    asked = prompts["prompts_each"] * sum(sets[kind] * len(prompts[kind]) for kind in KINDS)
+    number_of_prompts = prompts["prompts_each"] * sum(sets[kind] * len(prompts[kind]) for kind in KINDS)
     images = method.accumulation * (method.exemplar_batch + method.prior_batch)
-    # style sets are one class; object sets are of one category at least, and of one each at most
+    # all style sets are one class; object sets have at least one category, at most one each
     present = bool(sets["style"])
     classes = (bool(sets["object"]) + present, sets["object"] + present)
     each = config["prior"]["images"] if method.prior_batch else 0
@@ -87,8 +89,8 @@ def count(config: Mapping[str, Any]) -> Counts:
         step_images=images,
         exemplars=(sets["object"] + low * sets["style"], sets["object"] + high * sets["style"]),
         prior=(classes[0] * each, classes[1] * each),
-        customized=asked * prompts["samples_each"],
-        control=asked * prompts["control_samples_each"],
+        customized=number_of_prompts * prompts["samples_each"],
+        control=number_of_prompts * prompts["control_samples_each"],
         pool=config["pool"]["images"],
         encoders=tuple(config["encoders"]),
         mappers=(UNTUNED, *_heads(config["mapper"])),
@@ -103,7 +105,7 @@ def _heads(mapper: Mapping[str, Any]) -> list[str]:
 
 
 def _sampled(config: Mapping[str, Any], kind: str) -> int:
-    """Images of a set's sample: customized ones of prompts that have a control, and those controls."""
+    """Return the sampled images of a set: customized ones of prompts that have a control, and the controls."""
     prompts = config["prompts"]
     compared = min(prompts["samples_each"], prompts["control_samples_each"])
     return 2 * min(config["report"]["samples"], len(prompts[kind]) * prompts["prompts_each"] * compared)

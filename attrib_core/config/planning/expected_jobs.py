@@ -1,6 +1,6 @@
-"""The jobs of a run: their names, as the workflow's benchmark files have them, and the file that each leaves.
+"""The jobs of a run: their names, as of the workflow's log and benchmark files, and an output of each.
 
-The rules stand in `rules/`; a test holds this list against the jobs that Snakemake plans.
+The rules are in `rules/`; a test compares this list with the jobs that Snakemake plans.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STAGES = {
     "calibrate": ("calibrate",),
     "report": ("report",),
 }
-"""Stages in their order, and the rules whose jobs do their work. `embed` is a stage of its own for each encoder."""
+"""Stages in their order, with their rules. `embed` is a separate stage for each encoder."""
 
 OUTPUTS = {
     "pool_part": run_layout.POOL_PART,
@@ -49,14 +49,14 @@ OUTPUTS = {
     "measure": run_layout.METRICS,
     "report": run_layout.REPORT_PAGE,
 }
-"""A file that each rule's jobs leave, by which a job counts as done."""
+"""An output of each rule's jobs: a job whose output exists is done."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job: rule, name of its benchmark and log files below their folders, and an output below the run's folder.
+    """A job: its rule, the name of its benchmark and log files, and an output below the run's folder.
 
-    encoder: whose features it is about, where it is about one's.
+    encoder: the encoder whose features the job computes or uses; None for other jobs.
     """
 
     rule: str
@@ -66,17 +66,17 @@ class Job:
 
     @property
     def stage(self) -> str:
-        """The stage that it belongs to."""
+        """The stage of the job."""
         name = next(stage for stage, rules in STAGES.items() if self.rule in rules)
         return f"{name} {self.encoder}" if name == "embed" else name
 
 
 def stages(counts: Counts) -> list[str]:
-    """Names of a run's stages, in their order."""
-    return list(dict.fromkeys(job.stage for job in planned(counts)))
+    """Return the names of a run's stages, in their order."""
+    return list(dict.fromkeys(job.stage for job in jobs(counts)))
 
 
-def planned(counts: Counts) -> Iterator[Job]:
+def jobs(counts: Counts) -> Iterator[Job]:
     """Yield all jobs of a run, stage by stage."""
     pool = [f"{number:04d}" for number in range(counts.pool_parts)]
     sets = [f"{number:04d}" for number in range(counts.set_parts)]

@@ -1,4 +1,4 @@
-"""What a run of a config will take, before anything of it runs: models, images, bytes, device-hours."""
+"""Estimate what a run of a config will take: models, images, bytes, device-hours."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from attrib_core.config.planning.sizes import Size
 from attrib_core.diffusion.synthesis import image_formats
 
 MODEL_STAGES = ("prior", "customize", "synthesize")
-
-UNCOUNTED = ("base model", "exemplars", "measure", "calibrate", "report")  # mostly tables of words
+UNCOUNTED = ("base model", "exemplars", "measure", "calibrate", "report")  # their files are small
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's work in words, how many units of its rate that is at least and at most, and what is known."""
+    """A stage: its work in words and in units of its rate (least and most), rate and size if known."""
 
     name: str
     work: str
@@ -33,7 +32,7 @@ class Stage:
 
     @property
     def seconds(self) -> tuple[float, float] | None:
-        """Time on the rate's device, the least and the most; None without a rate."""
+        """Least and most time on the rate's device; None without a rate."""
         if self.rate is None:
             return None
         return self.units[0] * self.rate.amount, self.units[1] * self.rate.amount
@@ -41,7 +40,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers, stages and a line for each figure that is missing."""
+    """The estimates of a run, with a line for each figure that is not known."""
 
     run: str
     counts: Counts
@@ -49,62 +48,68 @@ class Plan:
     stages: tuple[Stage, ...]
     missing: tuple[str, ...]
     sources: tuple[str, ...]
-    images: str
+    image_format: str
     note: str = ""
 
 
-def planned(config: Mapping[str, Any], *, run: Path | None = None) -> Plan:
-    """The plan of a checked config, as plain values; rates are those of a run first, where one is named."""
+def estimate(config: Mapping[str, Any], *, run: Path | None = None) -> Plan:
+    """Estimate a run of a checked config (plain values); rates measured in `run` take precedence."""
     number = counts.count(config)
-    base, reason = base_model_facts.tried(config["base_model"])
+    base, reason = base_model_facts.try_read(config["base_model"])
     known = rates.reference(config, base)
     if run is not None:
-        known = rates.of_run(run, number, config, base).over(known)
-    size, missing = sizes.sized(config, number, base, known, sizes.widths(config, run))
+        known = rates.from_run(run, number, config, base).over(known)
+    size, missing = sizes.estimate(config, number, base, known, sizes.dimensions(config, run))
     missing = [*([f"shapes of the base model: {reason}"] if base is None else []), *missing]
     stages = tuple(_stages(config, number, known, size))
     sizeless = [stage.name for stage in stages if stage.size is None and stage.name in UNCOUNTED]
     missing.append(f"bytes of {', '.join(sizeless)}: not counted")
     without = [stage.name for stage in stages if stage.rate is None]
     if without:
-        told = "in that run" if run else "before; a run of one's own tells: --rates results/<run>"
-        missing.append(f"time of {', '.join(without)}: nothing of the kind was measured {told}")
+        where = "in that run" if run else "before; measure a run of your own: --rates results/<run>"
+        missing.append(f"time of {', '.join(without)}: not measured {where}")
     used = [stage.rate for stage in stages if stage.rate]
     if any(stage in size for stage in MODEL_STAGES) and "image" in known.bytes:
         used.append(known.bytes["image"])
     sources = tuple(_sources(used, base))
-    return Plan(config["run"], number, base, stages, tuple(missing), sources, _images(config), known.note)
+    return Plan(
+        config["run"], number, base, stages, tuple(missing), sources, _image_format(config), known.note
+    )
 
 
-def _images(config: Mapping[str, Any]) -> str:
+def _image_format(config: Mapping[str, Any]) -> str:
     section = config["synthesis"]
-    kept = "all are kept" if section["keep"] == "all" else "a sample is kept, the others go once embedded"
+    kept = (
+        "all are kept"
+        if section["keep"] == "all"
+        else "a sample is kept, the others are removed once embedded"
+    )
     return f"{image_formats.encoding(section['image_format'], section['quality'])}, {kept}"
 
 
 def _stages(
     config: Mapping[str, Any], number: Counts, known: Rates, size: Mapping[str, Size]
 ) -> Iterator[Stage]:
-    steps, draws = (counts.draws(config, stage) for stage in ("prior", "synthesize"))
-    drawn_prior = f", {steps} steps" if "steps" in config["prior"] else f" from {config['prior']['family']}"
+    steps, denoising = (counts.denoising_steps(config, stage) for stage in ("prior", "synthesize"))
+    prior_origin = f", {steps} steps" if "steps" in config["prior"] else f" from {config['prior']['family']}"
     images = number.training_steps * number.step_images
-    drawn = number.images * draws
+    denoised = number.images * denoising
     counted = {
         "pool": (f"{number.pool:,} images", (number.pool, number.pool)),
         "prior": (
-            f"{_between(number.prior)} images{drawn_prior}",
+            f"{_between(number.prior)} images{prior_origin}",
             (number.prior[0] * steps, number.prior[1] * steps),
         ),
         "customize": (
             f"{number.models:,} models, {number.training_steps:,} steps of {number.step_images} images",
             (images, images),
         ),
-        "synthesize": (f"{number.images:,} images, {draws} steps", (drawn, drawn)),
+        "synthesize": (f"{number.images:,} images, {denoising} steps", (denoised, denoised)),
     }
     counted |= {
         f"embed {name}": (f"{_between(number.embedded)} images", number.embedded) for name in number.encoders
     }
-    of_stage = Counter(job.stage for job in expected_jobs.planned(number))
+    of_stage = Counter(job.stage for job in expected_jobs.jobs(number))
     for name in expected_jobs.stages(number):
         count = of_stage[name]
         work, units = counted.get(name, (f"{count:,} job{'s' * (count != 1)}", (count, count)))
@@ -112,18 +117,17 @@ def _stages(
 
 
 def _sources(used: list[Rate], base: Base | None) -> Iterator[str]:
-    """A line for each measurement that was taken; what is the publication's says so."""
-    for rate in dict.fromkeys((rate.source, rate.published) for rate in used):
-        line = rate[0]
-        if rate[1]:
-            line = f"the publication's figure, none of ours: {line}"
+    """Yield a line for the source of each rate, marking figures of the publication."""
+    for line, published in dict.fromkeys((rate.source, rate.published) for rate in used):
+        if published:
+            line = f"figure of the publication, not measured by us: {line}"
             if base is None:
-                line += "; it holds if the base model is Stable Diffusion v1 at 512 pixels, which could not be seen"
+                line += "; valid if the base model is Stable Diffusion v1 at 512 pixels, which could not be checked"
         yield line
 
 
 def lines(plan: Plan) -> Iterator[str]:
-    """The plan as one reads it."""
+    """Yield the plan as lines of text."""
     number = plan.counts
     kinds = ", ".join(f"{number.sets[kind]:,} of {kind}s" for kind in KINDS if number.sets[kind])
     steps = ", ".join(f"{number.set_steps[kind]} each of {kind}s" for kind in KINDS if number.sets[kind])
@@ -131,12 +135,12 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"exemplar sets: {number.models:,} ({kinds}), of {_between(number.exemplars)} exemplars"
     yield f"models: {number.models:,}"
     yield f"training steps: {number.training_steps:,} ({steps})"
-    yield f"images: {plan.images}"
+    yield f"images: {plan.image_format}"
     yield f"images: {number.images:,} ({number.customized:,} customized, {number.control:,} of the control)"
     yield f"pool: {number.pool:,} images"
     yield f"embeddings: {_between(number.embedded)} by each of {', '.join(number.encoders)}"
     if plan.base is not None:
-        name = plan.base.kind or "a network without a name here"
+        name = plan.base.kind or "an unknown network"
         yield f"base model: {name}, {plan.base.resolution} pixels"
     yield ""
     table = [("stage", "work", "bytes", "device-hours", "on")]
@@ -167,7 +171,7 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def _all(plan: Plan) -> Size:
     known = [stage.size for stage in plan.stages if stage.size]
-    least = sum(0 if size.most_only else size.bytes[0] for size in known)
+    least = sum(0 if size.upper_bound else size.bytes[0] for size in known)
     return Size((least, sum(size.bytes[1] for size in known)))
 
 
@@ -188,16 +192,16 @@ def _bytes(size: Size | None) -> str:
     if size is None:
         return "not known"
     least, most = (megabytes(one) for one in size.bytes)
-    if size.most_only:  # the most of what may be less: its own least says nothing
+    if size.upper_bound:
         return f"at most {most}"
     return most if least == most else f"{least} to {most}"
 
 
 def megabytes(amount: int) -> str:
-    """Bytes as one reads them: "450 B", "9.1 MB", "2.4 TB"; three digits."""
+    """Format bytes with three digits: "450 B", "9.1 MB", "2.4 TB"."""
     for unit, least in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if amount >= least * 0.9995:
-            return f"{_three(amount / least)} {unit}"
+            return f"{_three_digits(amount / least)} {unit}"
     return f"{amount} B"
 
 
@@ -209,12 +213,12 @@ def _time(seconds: tuple[float, float] | None) -> str:
 
 
 def hours(seconds: float) -> str:
-    """Device-hours as one reads them: "<0.001 h", "0.137 h", "1,490 h"."""
-    return "<0.001 h" if seconds < 3.6 else f"{_three(seconds / 3600)} h"
+    """Format device-hours with three digits: "<0.001 h", "0.137 h", "1,490 h"."""
+    return "<0.001 h" if seconds < 3.6 else f"{_three_digits(seconds / 3600)} h"
 
 
-def _three(value: float) -> str:
-    """Three digits, as many behind the point as that leaves: "0.00123", "12.3", "1,230"."""
+def _three_digits(value: float) -> str:
+    """Format with three significant digits: "0.00123", "12.3", "1,230"."""
     if value >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Shapes of a base model from the headers of its files: nothing is loaded, no torch is needed."""
+"""Read shapes of weights from the headers of safetensors files, without torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ALIGNED, FLOAT32 = 8, 4
 
 
 def shapes(path: Path) -> dict[str, Shape]:
-    """Shapes of the tensors of a safetensors file, by key. Raises InputError for a file that is none.
+    """Read the shapes of the tensors of a safetensors file, by key; InputError for another file.
 
-    The file begins with the length of its header in 8 bytes, the header is JSON.
+    The file starts with the length of its JSON header in 8 bytes.
     """
     try:
         with path.open("rb") as stream:
@@ -35,9 +35,9 @@ def shapes(path: Path) -> dict[str, Shape]:
 
 
 def unet_shapes(folder: Path) -> dict[str, Shape]:
-    """Shapes of the UNet's weights of a folder in diffusers layout, from all its files.
+    """Read the shapes of the UNet's weights in a folder of diffusers layout, from all its files.
 
-    Files of a variant, like fp16, are taken where there are no others.
+    Files of a variant, such as fp16, are used only if there are no others.
     """
     paths = sorted((folder / "unet").glob("diffusion_pytorch_model*.safetensors"))
     paths = [path for path in paths if "." not in path.stem] or paths
@@ -50,12 +50,12 @@ def unet_shapes(folder: Path) -> dict[str, Shape]:
 
 
 def parameters(tensors: Mapping[str, Shape]) -> int:
-    """How many numbers some tensors hold."""
+    """Return the total number of elements of tensors."""
     return sum(math.prod(shape) for shape in tensors.values())
 
 
 def file_bytes(tensors: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> int:
-    """Bytes of a safetensors file that holds float32 tensors of these shapes, header and metadata included."""
+    """Return the size in bytes of a safetensors file with float32 tensors of these shapes."""
     entries: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
     offset = 0
     for key, shape in sorted(tensors.items()):

@@ -1,4 +1,4 @@
-"""Bytes that a run of a config will write, stage by stage."""
+"""Estimate the bytes that a run will write, stage by stage."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from attrib_core.features.index import factory_string
 from attrib_core.storage import run_layout
 
 FLOAT32, FLOAT64 = 4, 8
-TOKEN_KEYS = ("clip_l", "clip_g")  # of two text encoders, as `diffusion.token_file` writes them
-RANK_NUMBERS = 36  # bytes of the numbers of a row of `ranks`: three int64, a float32, two int32
+TOKEN_KEYS = ("clip_l", "clip_g")  # of two text encoders, as in `diffusion.deltas.token_file`
+RANK_NUMBERS = 36  # bytes of the numeric columns in a row of `ranks`: three int64, a float32, two int32
 
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes of a stage's files, the least and the most. most_only: compression makes it less, how much is not known."""
+    """Least and most bytes of a stage's files. upper_bound: compression makes them smaller."""
 
     bytes: Range
-    most_only: bool = False
+    upper_bound: bool = False
 
 
 def delta_bytes(config: Mapping[str, Any], base: Base) -> int | None:
-    """Bytes of a model's two files; None where the method does not say what a delta holds."""
+    """Return the bytes of a model's two files; None if the method does not know the shapes of its delta."""
     family, options = families.split(config["customizer"])
     method: Customizer = families.load("customizers", family, options, where="customizer")
     held = method.delta_shapes(base.unet)
@@ -47,7 +47,7 @@ def delta_bytes(config: Mapping[str, Any], base: Base) -> int | None:
 
 
 def token_bytes(widths: Sequence[int], tokens: int) -> int:
-    """Bytes of the file of a token that has so many vectors in each text encoder, of these widths."""
+    """Return the bytes of a token file with `tokens` vectors for each text encoder, of these widths."""
     if len(widths) == 1:
         return safetensors_headers.file_bytes(
             {MODIFIER_TOKEN: (*widths,) if tokens == 1 else (tokens, *widths)}
@@ -57,7 +57,7 @@ def token_bytes(widths: Sequence[int], tokens: int) -> int:
 
 
 def image_bytes(config: Mapping[str, Any]) -> float | None:
-    """Bytes of an image of the pool, where its source can say them; InputError where it cannot be opened."""
+    """Return the mean bytes of a pool image, if its source knows them; InputError if it cannot be opened."""
     family, options = families.split(config["pool"]["source"])
     source = families.load("sources", family, options, where="pool.source", seed=config["seed"])
     mean = getattr(source, "mean_bytes", None)
@@ -65,8 +65,8 @@ def image_bytes(config: Mapping[str, Any]) -> float | None:
     return found
 
 
-def widths(config: Mapping[str, Any], run: Path | None) -> dict[str, int | None]:
-    """Features of each encoder: as its options say, else as a run's embeddings have them."""
+def dimensions(config: Mapping[str, Any], run: Path | None) -> dict[str, int | None]:
+    """Return the embedding dimension of each encoder, from its options or else from a run's embeddings."""
     found = {}
     for name, section in config["encoders"].items():
         width = families.dim(section, f"encoders.{name}")
@@ -77,28 +77,28 @@ def widths(config: Mapping[str, Any], run: Path | None) -> dict[str, int | None]
     return found
 
 
-def sized(
+def estimate(
     config: Mapping[str, Any],
     counts: Counts,
     base: Base | None,
     rates: Rates,
     dims: Mapping[str, int | None],
 ) -> tuple[dict[str, Size], list[str]]:
-    """Bytes by stage, encoders under "embed <name>", and a line for each figure that is missing."""
+    """Estimate bytes by stage, "embed <name>" for encoders, with a line for each figure that is not known."""
     found: dict[str, Size] = {}
     missing = []
     try:
         each = image_bytes(config)
         each = rates.bytes["pool"].amount if each is None and "pool" in rates.bytes else each
         if each is None:
-            missing.append("bytes of the pool: what an image takes was not measured for this source")
+            missing.append("bytes of the pool: image size not measured for this source")
         else:
             found["pool"] = _flat(counts.pool * each)
     except InputError as error:
         missing.append(f"bytes of the pool: {error}")
     if "image" in rates.bytes:
         each = rates.bytes["image"].amount
-        # where only a sample is kept, a part at least is there until it is embedded
+        # if only a sample is kept, the images of at least one part exist until they are embedded
         shares = (counts.images, counts.images)
         if config["synthesis"]["keep"] == "sample":
             shares = (math.ceil(counts.images / counts.set_parts), counts.images)
@@ -107,72 +107,78 @@ def sized(
     else:
         missing.append("bytes of synthesized images: not measured for this base model and format")
     if counts.prior[1]:
-        drawn = "steps" in config["prior"] and config["synthesis"]["image_format"] == rates_of.PRIOR_FORMAT
-        prior = rates.bytes.get("prior") or (rates.bytes.get("image") if drawn else None)
+        generated = (
+            "steps" in config["prior"] and config["synthesis"]["image_format"] == rates_of.PRIOR_FORMAT
+        )
+        prior = rates.bytes.get("prior") or (rates.bytes.get("image") if generated else None)
         if prior is not None:
             found["prior"] = _range(counts.prior, prior.amount)
         else:
             missing.append(
-                f"bytes of prior images: what one of {config['prior']['family']} takes was not measured"
+                f"bytes of prior images: image size not measured for family {config['prior']['family']!r}"
             )
     if base is None:
-        missing.append("bytes of deltas: the base model's shapes decide")
+        missing.append("bytes of deltas: they depend on the shapes of the base model")
     elif (delta := delta_bytes(config, base)) is None:
-        missing.append("bytes of deltas: the customizer does not say what they hold")
+        missing.append("bytes of deltas: the customizer does not know their shapes")
     else:
         found["customize"] = _flat(counts.models * delta)
     unknown = [name for name, dim in dims.items() if dim is None]
     if unknown:
         missing.append(
-            f"bytes of embeddings, mappers and indices of {', '.join(unknown)}: how many features such a network"
-            " gives shows where it is opened; a run with this encoder knows (--rates RUN)"
+            f"bytes of embeddings, mappers and indices of {', '.join(unknown)}: the number of features of such a"
+            " network is known only when it is opened, or from a run with this encoder (--rates RUN)"
         )
     for name, dim in dims.items():
         if dim is not None:
             measured = rates.bytes.get(f"embed {name}")
             each = measured.amount if measured else FLOAT32 * dim
-            found[f"embed {name}"] = _range(counts.embedded, each, most_only=measured is None)
+            found[f"embed {name}"] = _range(counts.embedded, each, upper_bound=measured is None)
     if not unknown:
         known = [dim for dim in dims.values() if dim is not None]
         heads = len(counts.mappers) - (UNTUNED in counts.mappers)
-        least, most = (sum(_head_numbers(config["mapper"], dim, end) for dim in known) for end in (0, 1))
+        least, most = (
+            sum(_head_parameters(config["mapper"], dim, whitened=whitened) for dim in known)
+            for whitened in (False, True)
+        )
         found["tune"] = Size((2 * FLOAT32 * heads * least, 2 * FLOAT32 * heads * most))
         factory = factory_string.resolve(config["index"]["factory"], None, counts.pool).factory
         if factory == "Flat":
             stored = counts.pool * FLOAT32 * sum(known) * len(counts.mappers)
-            found["index"] = Size((stored, stored), most_only=True)
+            found["index"] = Size((stored, stored), upper_bound=True)
         else:
-            missing.append(f"bytes of indices: FAISS alone knows what {factory!r} takes")
+            missing.append(f"bytes of indices: only FAISS knows the size of {factory!r}")
     found["rank"] = _ranks(config, counts)
     return found, missing
 
 
 def _ranks(config: Mapping[str, Any], counts: Counts) -> Size:
-    """Numbers of the tables of ranks and candidates, not compressed; names come on top and compress well."""
+    """Estimate the uncompressed bytes of numeric columns in ranks and candidates; names compress well."""
     ranking, prompts = config["ranking"], config["prompts"]
     histogram = 2 * FLOAT64 * ranking["bins"]
     kept = counts.images * (FLOAT32 * ranking["top_k"] + histogram)
-    asked = {kind: prompts["prompts_each"] * len(prompts[kind]) for kind in counts.sets}
+    prompts_of = {kind: prompts["prompts_each"] * len(prompts[kind]) for kind in counts.sets}
     samples = prompts["samples_each"] + prompts["control_samples_each"]
     largest = config["exemplars"]["style_set_size"][1]
     rows = samples * (
-        counts.sets["object"] * asked["object"] + counts.sets["style"] * asked["style"] * largest
+        counts.sets["object"] * prompts_of["object"] + counts.sets["style"] * prompts_of["style"] * largest
     )
     most = (kept + rows * RANK_NUMBERS) * len(counts.encoders) * len(counts.mappers)
-    return Size((most, most), most_only=True)
+    return Size((most, most), upper_bound=True)
 
 
-def _head_numbers(mapper: Mapping[str, Any], dim: int, end: int) -> int:
-    """Numbers of one head, the least (0) or the most (1): an mlp that starts from whitened features has more."""
+def _head_parameters(mapper: Mapping[str, Any], dim: int, *, whitened: bool) -> int:
+    """Return the parameters of one head; an mlp that starts from whitened features has more."""
     hidden = mapper["hidden"]
-    whitens = set(mapper["starts"]) != {"identity"}
-    of_mlp = 2 * dim * hidden + hidden + dim + (dim * dim if end and whitens else 0)
-    return {"linear": dim * dim + dim, "channel": dim, "mlp": of_mlp}[mapper["head"]]
+    mlp = 2 * dim * hidden + hidden + dim
+    if whitened and set(mapper["starts"]) != {"identity"}:
+        mlp += dim * dim
+    return {"linear": dim * dim + dim, "channel": dim, "mlp": mlp}[mapper["head"]]
 
 
 def _flat(amount: float) -> Size:
     return Size((round(amount), round(amount)))
 
 
-def _range(items: Range, each: float, *, most_only: bool = False) -> Size:
-    return Size((round(items[0] * each), round(items[1] * each)), most_only)
+def _range(items: Range, each: float, *, upper_bound: bool = False) -> Size:
+    return Size((round(items[0] * each), round(items[1] * each)), upper_bound)

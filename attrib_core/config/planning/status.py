@@ -1,4 +1,4 @@
-"""How far a run is: what is done, what failed, what is to come, from the files that a run leaves."""
+"""Report the state of a run from its files: what is done, what failed, what is to come."""
 
 from __future__ import annotations
 
@@ -16,73 +16,73 @@ from attrib_core.config.planning.expected_jobs import Job
 from attrib_core.storage import run_layout
 from attrib_core.storage.store import garbage_collection
 
-TAIL = 8192  # bytes of a log's end that are read
-FINISHED = "done in "  # how `jobs.job` ends a log
-LINE = re.compile(r"^\S+ \S+ (?P<level>[A-Z]+) [\w.]+: (?P<words>.*)$")
+TAIL = 8192  # bytes read from the end of a log
+FINISHED = "done in "  # how `runtime.job` ends a log
+LINE = re.compile(r"^\S+ \S+ (?P<level>[A-Z]+) [\w.]+: (?P<message>.*)$")
 
 
 @dataclass
 class Progress:
-    """A stage's jobs: those whose output is there, those that failed, those begun and not finished."""
+    """The jobs of a stage by state: done, failed, started but not finished, not started."""
 
     done: list[Job] = field(default_factory=list)
     failed: list[tuple[Job, str]] = field(default_factory=list)
-    begun: list[tuple[Job, str]] = field(default_factory=list)
+    started: list[tuple[Job, str]] = field(default_factory=list)
     waiting: list[Job] = field(default_factory=list)
 
     @property
     def jobs(self) -> int:
-        """All of them."""
-        return len(self.done) + len(self.failed) + len(self.begun) + len(self.waiting)
+        """Number of jobs."""
+        return len(self.done) + len(self.failed) + len(self.started) + len(self.waiting)
 
     @property
     def left(self) -> float:
-        """Share of the jobs that is not done."""
+        """Share of the jobs that are not done."""
         return 1 - len(self.done) / self.jobs
 
 
-def progress(run: Path, planned: Iterator[Job]) -> dict[str, Progress]:
-    """Jobs by stage, sorted by what their files say.
+def progress(run: Path, jobs: Iterator[Job]) -> dict[str, Progress]:
+    """Return the state of jobs by stage, from their outputs and logs.
 
-    An output is whole or absent, so that a job whose output is there is done. A log without an
-    output is of a job that failed, where its last words are an error, else of one that runs or was killed.
+    Outputs are written atomically, so a job with an output is done. A job with a log but no output
+    failed if the last message is an error; otherwise it is running or was killed.
     """
     found: dict[str, Progress] = defaultdict(Progress)
-    for job in planned:
+    for job in jobs:
         stage, log = found[job.stage], run_layout.path(run, run_layout.LOG, job=job.name)
         if (run / job.output).is_file():
             stage.done.append(job)
         elif not log.is_file():
             stage.waiting.append(job)
         else:
-            level, words = _last_words(log)
+            level, message = _last_message(log)
             if level == "ERROR":
-                stage.failed.append((job, words))
-            elif words.startswith(FINISHED):
+                stage.failed.append((job, message))
+            elif message.startswith(FINISHED):
                 stage.waiting.append(job)  # its output was removed since
             else:
                 ago = max(0.0, time.time() - log.stat().st_mtime)
-                stage.begun.append((job, f"{words or 'nothing said yet'} ({ago:.0f} s ago)"))
+                stage.started.append((job, f"{message or 'no message yet'} ({ago:.0f} s ago)"))
     return dict(found)
 
 
-def _last_words(log: Path) -> tuple[str, str]:
-    """Level and words of the last message in a job's log; empty where there is none."""
+def _last_message(log: Path) -> tuple[str, str]:
+    """Return level and text of the last message in a job's log; empty without one."""
     with log.open("rb") as stream:
         stream.seek(0, 2)
         stream.seek(max(0, stream.tell() - TAIL))
         text = stream.read().decode("utf-8", errors="replace")
     for line in reversed(text.splitlines()):
-        if message := LINE.match(line):
-            return message["level"], message["words"]
+        if found := LINE.match(line):
+            return found["level"], found["message"]
     return "", ""
 
 
 def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """The state of a run as one reads it; `config` is its checked config, as plain values.
+    """Yield the state of a run as lines of text; `config` is its checked config, as plain values.
 
-    Times are of this run's own finished jobs alone. Raises InputError for a folder that is none, or
-    that is of another run than the config's.
+    Times are those of the finished jobs of this run. Raises InputError for a missing folder, or one
+    of another run than the config's.
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such folder; expected that of a run, like results/{config['run']}")
@@ -91,32 +91,32 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
             f"{run}: the config is of run {config['run']!r}; name the config of this run with --config"
         )
     number = counts.count(config)
-    stages = progress(run, expected_jobs.planned(number))
+    stages = progress(run, expected_jobs.jobs(number))
     done = sum(len(stage.done) for stage in stages.values())
     total = sum(stage.jobs for stage in stages.values())
     yield f"{run}: {done} of {total} jobs are done"
-    expected = {stage.name: stage for stage in plan.planned(config, run=_measured(run)).stages}
-    base, _ = base_model_facts.tried(config["base_model"])
-    measured = rates.of_run(run, number, config, base) if _measured(run) else rates.Rates({}, {})
+    expected = {stage.name: stage for stage in plan.estimate(config, run=_measured(run)).stages}
+    base, _ = base_model_facts.try_read(config["base_model"])
+    measured = rates.from_run(run, number, config, base) if _measured(run) else rates.Rates({}, {})
     own = measured.seconds
     table = [("stage", "jobs", "left", "bytes to come")]
     seconds, size, unmeasured = [0.0, 0.0], [0, 0], []
     for name, stage in stages.items():
-        share, whole = stage.left, expected[name]
+        share, total_of_stage = stage.left, expected[name]
         left = ""
         if share and name in own:
-            took = [units * own[name].amount * share for units in whole.units]
+            took = [units * own[name].amount * share for units in total_of_stage.units]
             seconds = [before + more for before, more in zip(seconds, took, strict=True)]
             left = _range(*(plan.hours(one) for one in took))
         elif share:
             unmeasured.append(name)
             left = "not measured yet"
         coming = ""
-        if share and whole.size:
-            ends = [round(one * share) for one in whole.size.bytes]
-            size = [size[0] + (0 if whole.size.most_only else ends[0]), size[1] + ends[1]]
+        if share and total_of_stage.size:
+            ends = [round(one * share) for one in total_of_stage.size.bytes]
+            size = [size[0] + (0 if total_of_stage.size.upper_bound else ends[0]), size[1] + ends[1]]
             coming = _range(*(plan.megabytes(one) for one in ends))
-            coming = f"at most {coming}" if whole.size.most_only else coming
+            coming = f"at most {coming}" if total_of_stage.size.upper_bound else coming
         table.append((name, f"{len(stage.done)} of {stage.jobs}", left, coming))
     length = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
@@ -129,24 +129,24 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
     if measured.note:
         yield f"note: {measured.note}"
     for stage in stages.values():
-        for job, words in stage.begun:
-            yield f"begun: {job.name}: {words}"
+        for job, message in stage.started:
+            yield f"started: {job.name}: {message}"
     for stage in stages.values():
-        for job, words in stage.failed:
-            yield f"failed: {job.name}: {words}"
+        for job, message in stage.failed:
+            yield f"failed: {job.name}: {message}"
 
 
 def _measured(run: Path) -> Path | None:
-    """The run, where any of its times were measured."""
+    """Return the run if any of its times were measured, else None."""
     return run if (run / run_layout.BENCHMARKS).is_dir() else None
 
 
 def _used(run: Path) -> tuple[int, str]:
-    """Bytes of a run with what it refers to in the store, each once, and how many of them stand there alone."""
+    """Return the bytes of a run with its share of the store, and a note on those in the store only."""
     own = [path for path in run.rglob("*") if path.is_file()]
-    used = garbage_collection.bytes_of([*own, *garbage_collection.of_run(run)])
-    alone = used - garbage_collection.bytes_of(own)
-    return used, f" ({plan.megabytes(alone)} of them in the store of all runs)" if alone else ""
+    used = garbage_collection.disk_usage([*own, *garbage_collection.files_of_run(run)])
+    in_store = used - garbage_collection.disk_usage(own)
+    return used, f" ({plan.megabytes(in_store)} of them in the store of all runs)" if in_store else ""
 
 
 def _range(least: str, most: str) -> str:
