@@ -50,7 +50,7 @@ from attrib_core.features.embedding import embed as embedding_part
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
 from attrib_core.runtime import job_records
 from attrib_core.storage import atomic, tables
-from attrib_core.storage.store import claims, layout, make_missing, parts, pieces
+from attrib_core.storage.store import claims, make_missing, parts, pieces, references
 from benchmarks.clocks import CLOCKS, now
 
 TOKEN, CATEGORY, SEED = "<new1>", "bird", 0
@@ -58,9 +58,9 @@ STORE: list[tuple[ModuleType | type, str]] = [
     (pieces, "write"),
     (pieces, "finished"),
     (pieces, "read"),
-    (pieces, "hold"),
+    (pieces, "consolidate"),
     (pieces, "drop"),
-    (layout, "refer"),
+    (references, "note"),
     (train_stack, "finished"),
     (delta_files, "write"),
     (atomic, "write_bytes"),
@@ -205,7 +205,7 @@ def _stages(
             steps=options.denoising, samples_each=2, control_samples_each=1, run=run, seed=SEED, code="x",
             device="cpu",
         )  # fmt: skip
-        parts.settle(images, "synthesized", parts.write(images, "synthesized", made), run=run)
+        parts.consolidate(images, "synthesized", parts.write(images, "synthesized", made), run=run)
         _recorded(run, "synthesize_part", images)
 
     yield "customize", customize
@@ -240,15 +240,15 @@ def _stages(
                 output = run / f"embeddings/{name}/{what}.parquet"
                 conditions = {"encoder": config["encoders"][name], "code": "x"}
                 wanted = embedding_part.find_pieces(
-                    path, ids="query_id", by=by, encoder=encoder, conditions=conditions
+                    path, id_column="query_id", by=by, encoder=encoder, conditions=conditions
                 )
                 stored = embedding_part.stored_results(wanted, run=run, job=f"embed/{name}-{what}")
                 with make_missing.all_claimed(stored, "embeddings"):
-                    made = embedding_part.embed(path, wanted, stored, ids="query_id", encoder=encoder)
+                    made = embedding_part.embed(path, wanted, stored, id_column="query_id", encoder=encoder)
                     with tables.writer(output, embedding_tables.schema(encoder)) as sink:
                         for table in made:
                             sink.write(table)
-                    parts.settle(
+                    parts.consolidate(
                         output,
                         embedding_part.EMBEDDINGS,
                         [(piece.key, len(piece.names)) for piece in wanted],

@@ -112,7 +112,7 @@ def _told(row: dict[str, Any]) -> str:
 def _child(checkout: Path, options: argparse.Namespace) -> Times:
     """In a process of its own: seconds until the encoder is loaded, then of each method in turn."""
     sys.path.insert(0, str(checkout))
-    from attrib_core.features.embedding import embed, embedding_tables, encoder_protocol, encoding
+    from attrib_core.features.embedding import embed, embedding_tables, encode, encoder_protocol
     from attrib_core.runtime import job_records
     from attrib_core.storage import tables
     from attrib_core.storage.store import make_missing, parts
@@ -121,7 +121,7 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
     encoder = encoder_protocol.load(ENCODERS[name], name, device="cpu")
     times: Times = defaultdict(list)
     times["start"].append((time.process_time(), time.time() - float(os.environ["BEGAN"])))
-    read = {"ids": "query_id", "encoder": encoder}
+    read = {"id_column": "query_id", "encoder": encoder}
 
     def written(output: Path, made: Any) -> None:
         with tables.writer(output, embedding_tables.schema(encoder)) as sink:
@@ -136,7 +136,7 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
         with make_missing.all_claimed(stored, "embeddings"):
             written(output, embed.embed(images, wanted, stored, **read))
             spans = [(piece.key, len(piece.names)) for piece in wanted]
-            parts.settle(output, embed.EMBEDDINGS, spans, run=run)
+            parts.consolidate(output, embed.EMBEDDINGS, spans, run=run)
         given: dict[str, Any] = {"rule": "embed", "log": [str(run / "logs/x.log")], "input": [], "params": {}}
         job_records.save(SimpleNamespace(**given, output=[str(output)], wildcards={}))
 
@@ -146,7 +146,10 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
         for repeat in range(1 + options.repeats):  # the first sets libraries up
             run = Path(folder, str(repeat), "results", "run")
             methods: list[Callable[[], None]] = [
-                lambda run=run: written(run / "plain.parquet", encoding.embed(images, **read)),
+                lambda run=run: written(
+                    run / "plain.parquet",
+                    (tables.embedding_table(*chunk) for chunk in encode.encode_table(images, **read)),
+                ),
                 lambda run=run: stored(images, run),
                 lambda run=run: stored(images, run),
             ]

@@ -8,7 +8,7 @@ from snakemake.logging import logger
 
 from attrib_core.runtime import devices, failure_summary, job_records, run_lock, snakemake_metadata
 from attrib_core.storage import atomic, disk_space
-from attrib_core.storage.store import layout
+from attrib_core.storage.store import layout, locks, references
 
 IN_USE = None  # the error if another Snakemake works on the run; a dry run is allowed nevertheless
 SUCCEEDED = False  # whether all jobs are finished
@@ -46,11 +46,10 @@ def start_run():
 def use_store():
     """Mark the store as in use until this process ends, so that nothing is removed from it, and list the run's jobs."""
     store_in_use = contextlib.ExitStack()
-    store_in_use.enter_context(layout.in_use(Path(RUN)))
+    store_in_use.enter_context(locks.shared(Path(RUN)))
     atexit.register(store_in_use.close)
     atomic.sweep(layout.root(Path(RUN)), older_than=86400)  # other runs may write
-    layout.move_in(Path(RUN))
-    layout.note_jobs(Path(RUN), JOBS)
+    references.note_jobs(Path(RUN), JOBS)
 
 
 def use_lock_of_snakemake(reason):
@@ -112,6 +111,18 @@ def warn_of_missing_metadata():
         )
 
 
+def warn_of_moved_code():
+    """Warn if an earlier version of the package wrote the run: then every job runs again."""
+    record = job_records.read(job_records.record_path(Path(RUN), "base_model", {}))
+    covered = record and job_records.read_coverage(Path(RUN), record.params.get("code", ""))
+    if covered and job_records.covers_moved_code(covered):
+        logger.warning(
+            f"Warning: {RUN} was written by an earlier version of attrib_core, whose modules have moved since, so all its"
+            " jobs run again. To keep its results, which `python -m attrib_core attribute` can still read, give the new run"
+            " another name (config key run); afterwards `python -m attrib_core store gc` removes what no run needs."
+        )
+
+
 if workflow.is_main_process:
     snakemake_metadata.remove_broken_link()
     try:
@@ -133,6 +144,7 @@ if workflow.is_main_process:
             exit_if_disk_full(error, snakemake_metadata.IN_RESULTS)
             raise
         warn_of_missing_metadata()
+        warn_of_moved_code()
     if not CONFIG["exemplars"]["held_out_only"]:
         logger.warning(
             "Warning: exemplars.held_out_only is false, so exemplars may be images that the base model was"

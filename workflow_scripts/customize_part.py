@@ -11,10 +11,10 @@ with job(snakemake):
     from attrib_core.diffusion.pipeline import description
     from attrib_core.runtime import devices
     from attrib_core.storage import tables
-    from attrib_core.storage.store import layout
+    from attrib_core.storage.store import locks
 
     part, run = snakemake.wildcards.part, Path(snakemake.params.run)
-    with layout.in_use(run):
+    with locks.shared(run):
         models = customize(
             read_part(Path(snakemake.input.exemplars), int(part), snakemake.params.cut["exemplar_sets"]),
             Path(snakemake.input.prior),

@@ -7,12 +7,12 @@ with job(snakemake):
 
     from attrib_core.features.embedding import embed, embedding_tables, encode
     from attrib_core.storage import tables
-    from attrib_core.storage.store import layout, make_missing, parts
+    from attrib_core.storage.store import locks, make_missing, parts
 
     images, output = Path(snakemake.input.images), Path(snakemake.output.embeddings)
     params, run = snakemake.params, Path(snakemake.params.run)
     encoder = encode.load_encoder(params.encoder, where=f"encoders.{snakemake.wildcards.encoder}")
-    with layout.in_use(run):
+    with locks.shared(run):
         conditions = {"encoder": params.encoder, "code": params.feature_code}
         read = {
             "id_column": params.id_column,
@@ -28,6 +28,6 @@ with job(snakemake):
             with tables.writer(output, embedding_tables.schema(encoder)) as sink:
                 for table in embedded:
                     sink.write(table)
-            parts.settle(
+            parts.consolidate(
                 output, embed.EMBEDDINGS, [(piece.key, len(piece.names)) for piece in wanted], run=run
             )

@@ -8,10 +8,10 @@ with job(snakemake):
     from attrib_core.diffusion.customization import prior_images
     from attrib_core.diffusion.customization.inputs import read_classes, read_prior_inputs
     from attrib_core.runtime import devices
-    from attrib_core.storage.store import layout, parts
+    from attrib_core.storage.store import locks, parts
 
     run = Path(snakemake.params.run)
-    with layout.in_use(run):
+    with locks.shared(run):
         prior = prior_images.images(
             read_classes(Path(snakemake.input.exemplars)),
             snakemake.params.settings,
@@ -22,4 +22,4 @@ with job(snakemake):
             device=devices.choose(),
         )
         images = Path(snakemake.output.images)
-        parts.settle(images, "prior", parts.write(images, "prior", prior), run=run)
+        parts.consolidate(images, "prior", parts.write(images, "prior", prior), run=run)

@@ -7,13 +7,13 @@ with job(snakemake):
 
     from attrib_core.diffusion.synthesis import report_sample
     from attrib_core.storage import tables
-    from attrib_core.storage.store import layout, parts
+    from attrib_core.storage.store import locks, parts
 
     images, params = Path(snakemake.input.images), snakemake.params
     run = Path(params.run)
-    with layout.in_use(run):
+    with locks.shared(run):
         with tables.writer(Path(snakemake.output.sample), tables.schema("synthesized")) as sink:
             for table in report_sample.sample_tables(images, **params.shown, seed=params.seed):
                 sink.write(table)
         if params.keep == "sample":
-            parts.let_go("synthesized", run=run, job=f"synthesize_part/{snakemake.wildcards.part}")
+            parts.release("synthesized", run=run, job=f"synthesize_part/{snakemake.wildcards.part}")

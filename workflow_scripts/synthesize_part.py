@@ -9,10 +9,10 @@ with job(snakemake):
     from attrib_core.diffusion.synthesis.synthesize import synthesize
     from attrib_core.runtime import devices
     from attrib_core.storage import tables
-    from attrib_core.storage.store import layout, parts
+    from attrib_core.storage.store import locks, parts
 
     images, run = Path(snakemake.output.images), Path(snakemake.params.run)
-    with layout.in_use(run):
+    with locks.shared(run):
         synthesized = synthesize(
             tables.read(Path(snakemake.input.models), "models").to_pylist(),
             tables.read(Path(snakemake.input.prompts), "prompts").to_pylist(),
@@ -30,4 +30,4 @@ with job(snakemake):
         rows = tables.read(images, "synthesized", tables.schema("queries").names)
         tables.write(Path(snakemake.output.queries), "queries", rows)
         if snakemake.params.keep == "all":  # else sample_part removes the images from the store
-            parts.settle(images, "synthesized", spans, run=run)
+            parts.consolidate(images, "synthesized", spans, run=run)

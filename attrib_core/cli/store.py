@@ -1,4 +1,4 @@
-"""`python -m attrib_core store list | verify | gc`: what the store holds, whether it is sound, what may go."""
+"""`python -m attrib_core store list | verify | gc`: list, check and clean up the store of all runs."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 from attrib_core.common.errors import InputError
 from attrib_core.runtime import run_lock
-from attrib_core.storage.store import garbage_collection, layout
+from attrib_core.storage.store import garbage_collection, layout, locks, references
 
 
 def add(commands: Any) -> None:
-    """Add `store` and its subcommands to those of the command line."""
-    top = commands.add_parser("store", help="what is kept for all runs: list it, verify it, remove the rest")
+    """Add `store` and its subcommands to the command line."""
+    top = commands.add_parser("store", help="list, verify or clean up what is stored for all runs")
     inner = top.add_subparsers(required=True, metavar="COMMAND")
 
-    one = inner.add_parser("list", help="count what is there, and what each run refers to")
+    one = inner.add_parser("list", help="count the entries, and what each run refers to")
     _results(one)
     one.set_defaults(run=list_store)
 
-    one = inner.add_parser("verify", help="check every file against the checksum of its record")
+    one = inner.add_parser("verify", help="check every file against the checksum in its record")
     _results(one)
     one.set_defaults(run=verify)
 
     one = inner.add_parser("gc", help="list what no run refers to; with --delete, remove it")
     one.add_argument(
         "--run", dest="name", metavar="NAME",
-        help="list also what only jobs refer to that the config of this run no longer has",
+        help="also list what is referred to only by jobs that the config of this run no longer has",
     )  # fmt: skip
     one.add_argument(
-        "--delete", action="store_true", help="remove what is listed; refused while a run is in work"
+        "--delete", action="store_true", help="remove what is listed; refused while a run is in progress"
     )
     _results(one)
     one.set_defaults(run=collect)
@@ -50,52 +50,54 @@ def _store(results: Path) -> Path:
 
 
 def list_store(arguments: argparse.Namespace) -> int:
-    """Print pieces and bytes by kind, and by run."""
+    """Print the number of entries and bytes by kind, and bytes by run."""
     store = _store(arguments.results)
-    for kind in garbage_collection.KINDS:
+    for kind in garbage_collection.RESULT_KINDS:
         records = list((store / kind).glob("*.json"))
-        size = garbage_collection.bytes_of(path for path in (store / kind).glob("*") if path.is_file())
+        size = garbage_collection.disk_usage(path for path in (store / kind).glob("*") if path.is_file())
         print(f"{kind}: {_count(len(records), 'entry', 'entries')}, {_bytes(size)}")
-    for run in layout.runs(arguments.results):
-        size = garbage_collection.bytes_of(garbage_collection.of_run(run))
+    for run in references.runs(arguments.results):
+        size = garbage_collection.disk_usage(garbage_collection.files_of_run(run))
         print(f"run {run.name}: refers to {_bytes(size)}")
     return 0
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Name what is damaged; status 1 where something is."""
-    found = list(garbage_collection.damaged(_store(arguments.results)))
+    """Print the damaged entries; exit status 1 if there are any."""
+    found = list(garbage_collection.find_damaged(_store(arguments.results)))
     for record in found:
-        print(f"{record}: its files are not as they were written; {_remedy(record.parent.name)}")
-    print(f"{len(found)} damaged" if found else "all files are as they were written")
+        print(f"{record}: its files have changed since they were written; {_remedy(record.parent.name)}")
+    print(f"{len(found)} damaged" if found else "all files are unchanged")
     return 1 if found else 0
 
 
 def _remedy(kind: str) -> str:
     if kind == garbage_collection.DELTAS:
-        return "--forcerun customize_part of a run that needs them makes them again"
-    return "a job that needs them makes them again"
+        return "run a workflow that needs them with --forcerun customize_part to restore them"
+    return "the next job that needs them restores them"
 
 
 def collect(arguments: argparse.Namespace) -> int:
-    """List what may go, and remove it where that is asked."""
+    """List what can be removed, and remove it with --delete."""
     store, results = _store(arguments.results), arguments.results
     if arguments.name and not (results / arguments.name).is_dir():
-        print(f"run {arguments.name}: {results / arguments.name} is gone, and refers to nothing")
+        print(f"run {arguments.name}: {results / arguments.name} does not exist, and refers to nothing")
     if not arguments.delete:
-        _listed(results, arguments.name, "would go; give --delete to remove it")
+        _print_garbage(results, arguments.name, "can be removed with --delete")
         return 0
     if (reason := run_lock.unreliable(store)) is not None:
         raise InputError(
-            f"{store}: {reason}, so nobody can tell whether a run is in work; remove by hand what `gc` lists"
+            f"{store}: {reason}, so it is unknown whether a run is in progress; remove what `gc` lists by hand"
         )
-    with layout.alone(store):
-        garbage_collection.remove(*_listed(results, arguments.name, "removed"))
+    with locks.exclusive(store):
+        garbage_collection.remove(*_print_garbage(results, arguments.name, "removed"))
     return 0
 
 
-def _listed(results: Path, name: str | None, verb: str) -> tuple[list[garbage_collection.Entry], list[Path]]:
-    found, stale = garbage_collection.garbage(results, run=name)
+def _print_garbage(
+    results: Path, name: str | None, verb: str
+) -> tuple[list[garbage_collection.Entry], list[Path]]:
+    found, stale = garbage_collection.find_garbage(results, run=name)
     for entry in found:
         print(f"{entry.kind} {entry.name}: {_bytes(entry.bytes)}")
     for note in stale:

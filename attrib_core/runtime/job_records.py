@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from attrib_core.common import hashing
 from attrib_core.storage import digests, run_layout, tables
 
+PACKAGE = Path(__file__).parents[1]
 FINGERPRINTS = "fingerprints"
 RULE_LEVEL = "all"
 """Name of the job of a rule without wildcards."""
@@ -112,7 +114,13 @@ def read_coverage(run: Path, digest: str) -> dict[str, dict[str, str]] | None:
 
 def _output(path: Path) -> Output:
     status = path.stat()
-    return Output(status.st_size, status.st_mtime_ns, digests.once(path))
+    return Output(status.st_size, status.st_mtime_ns, digests.read_once(path))
+
+
+def covers_moved_code(covered: Mapping[str, Any]) -> bool:
+    """Return whether a fingerprint covers modules of an earlier version, at paths that no longer exist."""
+    names = {re.split("[.:/]", label)[1] for label in covered["code"] if label.startswith(f"{PACKAGE.name}.")}
+    return any(not (PACKAGE / name).exists() and not (PACKAGE / f"{name}.py").exists() for name in names)
 
 
 def is_unchanged(path: Path, output: Output) -> bool:

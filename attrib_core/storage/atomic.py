@@ -1,8 +1,7 @@
-"""Files that are whole or absent, whatever ends the process, and what a full disk says.
+"""Write files atomically: a file is complete or absent, whatever ends the process.
 
-A file is written under a temporary name, flushed to the disk and renamed; then its folder is flushed,
-so that the new name outlives a power loss. What killed processes left under temporary names
-is for `sweep`.
+A file is written under a temporary name, flushed to the disk and renamed; then its folder is flushed, so that the new
+name outlives a power loss. `sweep` removes what killed processes left under temporary names.
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ from attrib_core.storage.disk_space import full, no_space
 
 
 @contextmanager
-def written(path: Path, *, name_too: bool = True) -> Iterator[Path]:
-    """A temporary path to write; it becomes `path` when the body ends without an error.
+def writing(path: Path, *, flush_folder: bool = True) -> Iterator[Path]:
+    """Yield a temporary path to write to, and rename it to `path` when the body ends without an error.
 
-    The folder is made. Without `name_too` the caller flushes it, once for several files. Raises InputError
-    where the disk is full, with the file and the remedy; after that, as after every error of the body, what
-    stood under `path` stands there as before.
+    The folder is created. Without `flush_folder` the caller flushes it, once for several files. Raises InputError with
+    the file and the remedy where the disk is full; after that, as after any error of the body, `path` is as before.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,7 +32,7 @@ def written(path: Path, *, name_too: bool = True) -> Iterator[Path]:
         yield temporary
         flush(temporary)
         temporary.replace(path)
-        if name_too:
+        if flush_folder:
             flush(path.parent)
     except InputError:
         raise
@@ -49,18 +47,18 @@ def written(path: Path, *, name_too: bool = True) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with written(path) as temporary:
+    """Write a file atomically."""
+    with writing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, line ends as they are, whole or not at all."""
+    """Write text atomically as UTF-8, with its line ends unchanged."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk; file systems that flush no folders are let be."""
+    """Flush a file, or the names in a folder, to the disk; where folders cannot be flushed, do nothing."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -72,17 +70,17 @@ def flush(path: Path) -> None:
 
 
 def sweep(folder: Path, *, older_than: float = 0.0) -> int:
-    """Remove what killed processes left under temporary names below a folder; how many files and folders.
+    """Remove what killed processes left under temporary names below a folder; return the number of files and folders.
 
-    Those of a living process stay, if it is one of this machine; where others may write,
-    `older_than` says how many seconds must have passed since the last write.
+    Those of a process that is running on this machine stay. Where other machines may write, `older_than` is the number
+    of seconds that must have passed since the last write.
     """
     removed = 0
     oldest = time.time() - older_than
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
-            left = re.fullmatch(r"\..+\.(\d+)\.tmp", name)
-            if left is None or _lives(int(left[1])):
+            leftover = re.fullmatch(r"\..+\.(\d+)\.tmp", name)
+            if leftover is None or _is_running(int(leftover[1])):
                 continue
             path = Path(parent, name)
             with suppress(FileNotFoundError):
@@ -92,7 +90,7 @@ def sweep(folder: Path, *, older_than: float = 0.0) -> int:
     return removed
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Tell a full disk from other errors, and say what to do about it."""
+"""Distinguish a full disk from other errors, and say what to do about it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from pathlib import Path
 from attrib_core.common.errors import InputError
 
 FULL = {errno.ENOSPC: "disk", errno.EDQUOT: "quota", errno.EFBIG: "limit on the size of a file (ulimit -f)"}
-
-
 NEARLY_FULL = 1 << 20  # bytes
 
 
 def full(error: BaseException | None) -> str | None:
-    """What has no room left ("disk", "quota", ...), if that is why an error was raised; None for others.
+    """Return what has no room left ("disk", "quota", ...) if an error was raised for that reason; None for others.
 
-    Libraries in C++ (FAISS, torch) tell it by their message alone.
+    The errors of libraries in C++ (FAISS, torch) have only the message.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -31,7 +29,7 @@ def full(error: BaseException | None) -> str | None:
 
 
 def no_space(path: Path | None, what: str) -> str:
-    """One line for a person: which file had no room, and what to do."""
+    """Return an error message: which file had no room, and what to do."""
     where = "" if path is None else f"{path}: "
     of_snakemake = path is not None and ".snakemake" in path.parts
     larger = "run in a folder on" if of_snakemake else "let results/ be a link to"
@@ -42,9 +40,9 @@ def no_space(path: Path | None, what: str) -> str:
 
 
 def check_room(folder: Path, size: int = 1 << 16) -> None:
-    """Raise InputError where a folder, which is made, has no room for so many bytes: they are written to see.
+    """Raise InputError where a folder, which is created, has no room for `size` bytes; they are written as a test.
 
-    A folder that cannot be written for other reasons is let be.
+    A folder that cannot be written for other reasons is left alone.
     """
     probe = folder / f".room.{os.getpid()}.tmp"
     try:
@@ -59,6 +57,6 @@ def check_room(folder: Path, size: int = 1 << 16) -> None:
 
 
 def nearly_full(folder: Path) -> bool:
-    """Whether a disk has no megabyte or no file left, as when a write has failed and been cleared away."""
+    """Return whether a disk has less than 1 MiB or no file left, as after a write that failed and was cleared away."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize < NEARLY_FULL or (disk.f_files > 0 and disk.f_favail == 0)

@@ -1,6 +1,6 @@
-"""Read and write the tables that pass between stages; `schemas` says what they hold.
+"""Read and write the tables that pass between stages; `schemas` defines their columns.
 
-Every writer here goes through `whole`: a table is whole or absent.
+Every table is written atomically: it is complete or absent.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ ROW_GROUP = 8192
 
 
 def conform(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
-    """The table with the expected columns, types and metadata, in that order.
+    """Return a table with the expected columns in their order, and with the metadata of the schema.
 
-    Raises InputError for a missing or extra column, another type, or a null
-    where none is allowed; `where` names the file in the message.
+    Raises InputError for a missing or extra column, another type, or a null where none is allowed; `where` names the
+    file in the message.
     """
     missing = set(expected.names) - set(table.column_names)
     extra = set(table.column_names) - set(expected.names)
@@ -64,7 +64,7 @@ def conform(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
 
 
 def from_rows(rows: Sequence[dict[str, Any]], expected: pa.Schema, where: str = "rows") -> pa.Table:
-    """A table from dictionaries; every column must be given in every row."""
+    """Return a table of rows given as dictionaries; every row must have every column."""
     for row in rows:
         if set(row) != set(expected.names):
             odd = sorted(set(row) ^ set(expected.names))
@@ -73,16 +73,16 @@ def from_rows(rows: Sequence[dict[str, Any]], expected: pa.Schema, where: str = 
 
 
 @contextmanager
-def writer(path: Path, expected: pa.Schema) -> Iterator[_PartWriter]:
-    """Write a Parquet file piece by piece; it appears under its name only when complete."""
+def writer(path: Path, expected: pa.Schema) -> Iterator[_Writer]:
+    """Write a Parquet file in several steps; it appears under its name only when complete."""
     with (
-        atomic.written(path) as temporary,
+        atomic.writing(path) as temporary,
         pq.ParquetWriter(temporary, expected, compression="zstd") as sink,
     ):
-        yield _PartWriter(sink, expected, str(path))
+        yield _Writer(sink, expected, str(path))
 
 
-class _PartWriter:
+class _Writer:
     def __init__(self, sink: pq.ParquetWriter, expected: pa.Schema, where: str) -> None:
         self._sink, self._expected, self._where = sink, expected, where
 
@@ -94,13 +94,13 @@ class _PartWriter:
 
 
 def write(path: Path, name: str, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
-    """Write a whole table of a known name."""
+    """Write a table of a known name."""
     with writer(path, schema(name)) as sink:
         sink.write(rows)
 
 
 def read(path: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table of a known name and check it; only some columns where asked."""
+    """Read a table of a known name and check its schema; `columns` selects some of its columns."""
     expected = schema(name)
     if columns:
         expected = pa.schema([expected.field(column) for column in columns])
@@ -113,7 +113,7 @@ def read(path: Path, name: str, columns: Sequence[str] | None = None) -> pa.Tabl
 
 
 def read_parts(paths: Iterable[Path], name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the parts of a table, in the order given, as one."""
+    """Read the parts of a table, in the order given, as one table."""
     parts = [read(Path(path), name, columns) for path in paths]
     if not parts:
         raise InputError(f"no parts of table {name!r} were given")
@@ -128,28 +128,28 @@ def iterate(paths: Iterable[Path], columns: Sequence[str], batch_size: int) -> I
 
 
 def rows_at(
-    path: Path, columns: Sequence[str], places: Sequence[int], batch_size: int = 64
+    path: Path, columns: Sequence[str], numbers: Sequence[int], batch_size: int = 64
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a part by their numbers, which rise: (number, row). Row groups that hold none are not read."""
-    wanted, first = deque(places), 0
+    """Yield rows of a part by their numbers, which are sorted: (number, row). Reads only row groups that hold some."""
+    wanted, first = deque(numbers), 0
     with _opened(Path(path), columns) as file:
         for group in range(file.num_row_groups):
-            behind = first + file.metadata.row_group(group).num_rows
-            if wanted and wanted[0] < behind:
+            end = first + file.metadata.row_group(group).num_rows
+            if wanted and wanted[0] < end:
                 for batch in file.iter_batches(batch_size, row_groups=[group], columns=list(columns)):
                     while wanted and wanted[0] < first + len(batch):
                         number = wanted.popleft()
                         yield number, batch.slice(number - first, 1).to_pylist()[0]
                     first += len(batch)
-            first = behind
+            first = end
     if wanted:
-        raise InputError(f"{path}: row {wanted[0]} asked, but it has {first}")
+        raise InputError(f"{path}: has no row {wanted[0]}, only {first} rows")
 
 
 def _opened(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    """A Parquet file that has these columns."""
+    """Open a Parquet file and check that it has some columns."""
     try:
-        # With pre_buffer, pyarrow's default, all row groups stay in memory until the last is read.
+        # With pre_buffer, the default of pyarrow, all row groups stay in memory until the last is read.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except FileNotFoundError:
         raise InputError(f"{path}: no such table; expected a Parquet file") from None
@@ -166,7 +166,7 @@ def _one_line(error: Exception) -> str:
 
 
 def vectors(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column of fixed-size float32 lists as (rows, dim); no copy where it is one chunk."""
+    """Return a column of fixed-size float32 lists as an array, (rows, dim); without a copy if it is one chunk."""
     if isinstance(column, pa.ChunkedArray):
         if column.num_chunks == 1:
             return vectors(column.chunk(0))
@@ -178,7 +178,7 @@ def vectors(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def embedding_table(ids: Sequence[str], embeddings: np.ndarray) -> pa.Table:
-    """A part of embeddings from ids and (rows, dim) float32."""
+    """Return a table of embeddings from ids and vectors, (rows, dim) float32."""
     rows, dim = embeddings.shape
     if rows != len(ids):
         raise ValueError(f"{len(ids)} ids for {rows} embeddings")
@@ -189,7 +189,7 @@ def embedding_table(ids: Sequence[str], embeddings: np.ndarray) -> pa.Table:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write a JSON file atomically."""
     atomic.write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 

@@ -51,7 +51,7 @@ def save(content: Any, path: Path) -> Path:
     """Write `content` with `torch.save`, atomically, and return the path."""
     import torch
 
-    with atomic.written(path) as temporary, temporary.open("wb") as stream:
+    with atomic.writing(path) as temporary, temporary.open("wb") as stream:
         torch.save(content, stream)
     return path
 

@@ -1,4 +1,4 @@
-"""Synthesis: held against the stock pipeline, and what must not change an image."""
+"""Synthesis: compared with the stock pipeline, and what must not change an image."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.latents import decode_latents
 from attrib_core.diffusion.synthesis import generate, report_sample, requests
 from attrib_core.diffusion.synthesis import synthesize as part
-from attrib_core.features.embedding import encoder_protocol, encoding
+from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.report.sections.thumbnails import thumbnail
 from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, pieces
-from tests.diffusion import diffusion_fixtures as made
+from attrib_core.storage.store import claims, pieces, references
+from tests.diffusion import diffusion_fixtures as fixtures
+from tests.diffusion.diffusion_fixtures import TOKEN, close, decode, stock_pipeline
 from tests.storage.claims_fixtures import Holder
 
-TOKEN = "<new1>"
-SETS = made.exemplar_sets()[2:]
+SETS = fixtures.exemplar_sets()[2:]
 OPTIONS: dict[str, Any] = {
     "steps": 3,
     "guidance": 3.0,
@@ -94,7 +94,7 @@ def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
     """The stage in a run's folder of the test, its parts as one table; images are not kept unless asked."""
 
     def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
-        prompts = changes.pop("prompts", made.prompt_rows(SETS))
+        prompts = changes.pop("prompts", fixtures.prompt_rows(SETS))
         base = changes.pop("base", loaded.base)
         given = {**OPTIONS, "run": tmp_path / "run", **changes}
         made_tables = part.synthesize(models, prompts, base, **given, seed=9, code="code", device="cpu")
@@ -105,12 +105,6 @@ def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
         return found
 
     return run
-
-
-def pixels(table: pa.Table) -> np.ndarray:
-    return np.stack(
-        [np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in table["image"].to_pylist()]
-    )
 
 
 def stock(
@@ -133,18 +127,12 @@ def stock(
     return (shown * 255).round().astype(np.uint8)
 
 
-def close(first: np.ndarray, second: np.ndarray) -> bool:
-    """Equal but for rounding: one level, in one of a hundred values at most."""
-    difference = np.abs(first.astype(int) - second.astype(int))
-    return difference.max() <= 1 and (difference > 0).mean() < 0.01
-
-
 @pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 def test_images_are_those_of_the_stock_pipeline(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, prediction_type: str, solver: str
 ) -> None:
-    folder = made.save_base(tmp_path_factory.mktemp("other") / "tiny", prediction_type=prediction_type)
+    folder = fixtures.save_base(tmp_path_factory.mktemp("other") / "tiny", prediction_type=prediction_type)
     loaded = components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
     model = delta(loaded, 1)
     checksum = delta_files.write(tmp_path / "deltas", "key", model, TOKEN)
@@ -153,7 +141,7 @@ def test_images_are_those_of_the_stock_pipeline(
     prompts, controls = [f"a {TOKEN} fruit in the snow", f"{TOKEN} art"], ["a fruit in the snow", "art"]
     seeds = [1, 2]
 
-    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    pipe = stock_pipeline(folder)
     scheduler = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}[solver]
     expected = [stock(pipe, loaded, controls, seeds, scheduler)]
     delta_files.load_into(pipe, *files, TOKEN)
@@ -205,7 +193,7 @@ def test_the_size_of_a_batch_changes_rounding_at_most(
     whole = synthesize(models[:2], batch=16)
     for batch in (1, 3):
         other = synthesize(models[:2], batch=batch)
-        assert close(pixels(other), pixels(whole))
+        assert close(decode(other["image"].to_pylist()), decode(whole["image"].to_pylist()))
         assert other.drop_columns("image").equals(whole.drop_columns("image"))
 
 
@@ -258,15 +246,15 @@ def test_every_format_is_what_the_table_says_and_decodes_everywhere(
     first, second = ([row["bytes"] for row in found["image"].to_pylist()] for found in (whole, other))
     assert {Image.open(io.BytesIO(data)).format for data in second} == {kind}
     decoded = [np.stack([to_rgb(data, where="x") for data in some]) for some in (first, second)]
-    assert np.array_equal(decoded[0], pixels(whole))
+    assert np.array_equal(decoded[0], decode(whole["image"].to_pylist()))
     assert np.array_equal(decoded[0], decoded[1]) == lossless
     gray = [some.mean(axis=-1) for some in decoded]  # colours of an untrained network are noise
     assert np.abs(gray[0] - gray[1]).mean() < 8
     path = tmp_path / "part.parquet"
     tables.write(path, "synthesized", other)
     encoder = encoder_protocol.load({"family": "pixel", "size": 4}, "x")
-    (features,) = encoding.embed(path, ids="query_id", encoder=encoder)
-    assert np.array_equal(tables.vectors(features["embedding"]), encoder.encode(list(decoded[1])))
+    ((_, features),) = encode.encode_table(path, id_column="query_id", encoder=encoder)
+    assert np.array_equal(features, encoder.encode(list(decoded[1])))
     assert thumbnail(second[0], where="x").startswith("data:image/")
 
 
@@ -293,7 +281,7 @@ def test_another_run_with_the_same_settings_draws_nothing(
     (tmp_path / "other").mkdir()
     monkeypatch.setattr(generate, "_batch", None)
     assert synthesize(models, keep=True, run=tmp_path / "other").equals(first)
-    assert set(layout.references(tmp_path / "other")) == {"synthesize_part/whole"}
+    assert set(references.by_job(tmp_path / "other")) == {"synthesize_part/whole"}
 
 
 def test_what_another_job_draws_is_left_for_last_and_not_drawn(
@@ -345,9 +333,11 @@ def test_the_sample_is_of_each_set_and_by_seed(
         for model in models:
             own = [row for row in found if row["exemplar_set"] == model["exemplar_set"]]
             customized = {
-                report_sample.same_image(row) for row in own if row["condition"] == requests.CUSTOMIZED
+                report_sample.image_identity(row) for row in own if row["condition"] == requests.CUSTOMIZED
             }
-            controls = {report_sample.same_image(row) for row in own if row["condition"] == requests.CONTROL}
+            controls = {
+                report_sample.image_identity(row) for row in own if row["condition"] == requests.CONTROL
+            }
             assert customized == controls and len(customized) == min(samples, 2)
         names = {row["query_id"] for row in found}
         assert before <= names
@@ -364,7 +354,7 @@ def test_the_sample_is_of_each_set_and_by_seed(
 
 
 def test_prompts_that_do_not_fit(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]) -> None:
-    rows = made.prompt_rows(SETS)
+    rows = fixtures.prompt_rows(SETS)
     with pytest.raises(
         InputError, match="prompts of 'object-2': 'a fruit' lacks the modifier token '<new1>'"
     ):
@@ -456,7 +446,7 @@ def test_the_scripts(
     run_script: Callable[..., None],
 ) -> None:
     tables.write(tmp_path / "models.parquet", "models", models[2:])
-    tables.write(tmp_path / "prompts.parquet", "prompts", made.prompt_rows(SETS))
+    tables.write(tmp_path / "prompts.parquet", "prompts", fixtures.prompt_rows(SETS))
     tables.write_json(tmp_path / "base_model.json", loaded.base.as_json())
     settings = {name: OPTIONS[name] for name in ("steps", "guidance", "image_format", "quality")}
     output = tmp_path / "synthesized" / "part-0000.parquet"
@@ -502,7 +492,7 @@ def test_the_scripts(
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) -> None:
     """Formula 12 of the paper on DDIM, with noise by seed and step."""
-    folder = made.save_base(tmp_path / "tiny", prediction_type=prediction_type)
+    folder = fixtures.save_base(tmp_path / "tiny", prediction_type=prediction_type)
     loaded = components.load(description.describe(folder), "cpu")
     seeds, steps, guidance = [3, 4], 4, 2.0
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A part of embeddings, of pieces that are encoded once: keys by content, what is shared, what is made again."""
+"""The stage `embed`: each piece is encoded once; keys depend on content, and runs share pieces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from attrib_core.common.errors import InputError
-from attrib_core.features.embedding import compute, embedding_tables, encoding
 from attrib_core.features.embedding import embed as part
-from attrib_core.features.embedding.rows import Row
+from attrib_core.features.embedding import embedding_tables, encode
+from attrib_core.features.embedding.image_rows import ImageRow
 from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, make_missing, parts, pieces
-from tests.features.embedding_fixtures import noise_images, png
+from attrib_core.storage.store import claims, layout, make_missing, parts, pieces, references
+from tests.features.embedding_fixtures import encode_images, noise_images, png
 from tests.files_fixtures import rewrite
 from tests.storage.claims_fixtures import Holder
 
@@ -42,13 +42,13 @@ class Counting:
 
 
 class CountingBoth(Counting):
-    """The mean colour, and the length of the words."""
+    """The mean colour, and the length of the text."""
 
     dim = 4
     reads = "both"
 
     def encode(self, images: Iterable[Any]) -> np.ndarray:
-        found = [[*image.mean(axis=(0, 1)), len(words)] for image, words in images]
+        found = [[*image.mean(axis=(0, 1)), len(text)] for image, text in images]
         self.seen += len(found)
         return np.array(found, dtype=np.float32)
 
@@ -77,14 +77,14 @@ def embed(
 ) -> tuple[pa.Table, int]:
     """The part, and how many images were encoded for it."""
     encoder = kind()
-    read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": encoder}
+    read: dict[str, Any] = {"id_column": "query_id", "text_column": "prompt", "encoder": encoder}
     wanted = part.find_pieces(path, by=by, conditions={"code": code, "encoder": kind.__name__}, **read)
     stored = part.stored_results(wanted, run=run, job=f"embed/{path.stem}")
     found = pa.concat_tables(part.embed(path, wanted, stored, **read))
     output = run / f"{path.stem}.embeddings.parquet"
     with tables.writer(output, embedding_tables.schema(encoder)) as sink:
         sink.write(found)
-    parts.settle(output, "embeddings", [(piece.key, len(piece.names)) for piece in wanted], run=run)
+    parts.consolidate(output, "embeddings", [(piece.key, len(piece.names)) for piece in wanted], run=run)
     return found, encoder.seen
 
 
@@ -94,7 +94,7 @@ def test_what_another_job_encodes_is_waited_for(tmp_path: Path, monkeypatch: pyt
         tmp_path / "r" / "run",
         tmp_path / "r" / "other",
     )
-    read: dict[str, Any] = {"ids": "query_id", "words": "prompt", "encoder": Counting()}
+    read: dict[str, Any] = {"id_column": "query_id", "text_column": "prompt", "encoder": Counting()}
     wanted = part.find_pieces(
         path, by="exemplar_set", conditions={"code": "x", "encoder": "Counting"}, **read
     )
@@ -114,8 +114,10 @@ def test_what_another_job_encodes_is_waited_for(tmp_path: Path, monkeypatch: pyt
         assert Holder(folder, *stored.keys).end() is None
 
 
-def plain(path: Path) -> pa.Table:
-    return pa.concat_tables(encoding.embed(path, ids="query_id", encoder=Counting()))
+def plain(path: Path, kind: type[Counting] = Counting) -> pa.Table:
+    """The embeddings of a table, computed without the store."""
+    ids, features = encode_images(path, kind(), id_column="query_id", text_column="prompt")
+    return tables.embedding_table(ids, features)
 
 
 @pytest.mark.parametrize("by", ["exemplar_set", None])
@@ -156,9 +158,7 @@ def test_all_that_an_encoder_sees_is_in_the_key(tmp_path: Path) -> None:
     other = table(tmp_path / "one.parquet", "ab", word="other words")
     assert embed(other, run)[1] == 0  # of images alone
     found, seen = embed(other, run, kind=CountingBoth)
-    assert seen == 5 and found.equals(
-        pa.concat_tables(encoding.embed(other, ids="query_id", words="prompt", encoder=CountingBoth()))
-    )
+    assert seen == 5 and found.equals(plain(other, CountingBoth))
     assert embed(table(tmp_path / "one.parquet", "ab"), run, kind=CountingBoth)[1] == 0
 
 
@@ -186,13 +186,13 @@ def test_two_sets_of_the_same_images_are_one_piece(tmp_path: Path, monkeypatch: 
 def test_the_run_notes_what_it_refers_to(tmp_path: Path) -> None:
     path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
     embed(path, run)
-    kind, keys = layout.references(run)["embed/one"]
+    kind, keys = references.by_job(run)["embed/one"]
     assert kind == "embeddings" and len(keys) == 2
     assert all(pieces.finished(layout.folder(run, kind), key) for key in keys)
 
 
 def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"ids": "query_id", "by": None, "encoder": Counting(), "conditions": {}}
+    given: dict[str, Any] = {"id_column": "query_id", "by": None, "encoder": Counting(), "conditions": {}}
     with pytest.raises(InputError, match="gone.parquet: no such table"):
         part.find_pieces(tmp_path / "gone.parquet", **given)
     pq.write_table(pa.table({"query_id": ["a"]}), tmp_path / "x.parquet")
@@ -207,14 +207,14 @@ def test_how_many_images_are_held_changes_nothing(
 ) -> None:
     """None, those of some sets, or all: then the images are read once."""
     path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
-    expected = pa.concat_tables(encoding.embed(path, ids="query_id", words="prompt", encoder=kind()))
+    expected = plain(path, kind)
     monkeypatch.setattr(part, "MAX_HELD_BYTES", kept)
     reads: list[str] = []
-    for module in (part, encoding):
+    for module in (part, encode):
         monkeypatch.setattr(
             module,
-            "rows",
-            lambda *given, real=module.rows, **named: (reads.append("read"), real(*given, **named))[1],
+            "read_rows",
+            lambda *given, real=module.read_rows, **named: (reads.append("read"), real(*given, **named))[1],
         )
     found, seen = embed(path, run, kind=kind)
     assert seen == 10 and found.equals(expected)
@@ -237,22 +237,22 @@ def test_row_groups_are_not_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         found, encoded = embed(more, run)
         assert encoded == seen and found.equals(plain(more))
     encoder = Counting()
-    read: dict[str, Any] = {"ids": "query_id", "encoder": encoder}
+    read: dict[str, Any] = {"id_column": "query_id", "encoder": encoder}
     wanted = part.find_pieces(more, by="exemplar_set", conditions={"code": "z"}, **read)
     stored = part.stored_results(wanted, run=run)
     sizes = [len(one) for one in part.embed(more, wanted, stored, **read)]
     assert sizes == [group] * (10 // group) + [10 % group] * (10 % group > 0)
 
 
-def test_keys_are_those_of_the_bytes_and_the_words() -> None:
-    """Said once more, plainly: a key that changes has everything encoded again."""
+def test_keys_are_digests_of_image_bytes_and_text() -> None:
+    """Written out once more: with another key all images would be encoded again."""
 
     def part_of(value: bytes | None) -> bytes:
         return b"\0" if value is None else b"\1" + hashlib.sha256(value).digest()
 
-    for data, words in [(b"x", None), (None, "x"), (b"x", "x"), (b"", "")]:
-        seen = hashlib.sha256(part_of(data) + part_of(None if words is None else words.encode()))
-        assert compute.digest(Row("name", data, words, "where")) == seen.hexdigest()
+    for image, text in [(b"x", None), (None, "x"), (b"x", "x"), (b"", "")]:
+        expected = hashlib.sha256(part_of(image) + part_of(None if text is None else text.encode()))
+        assert encode.row_digest(ImageRow("id", image, text, "where")) == expected.hexdigest()
 
 
 @pytest.mark.parametrize("images", [[None], [{"bytes": None, "path": "x"}]])
@@ -263,4 +263,6 @@ def test_a_image_without_bytes_is_named_wherever_it_stands(tmp_path: Path, image
         pa.table({"query_id": names, "image": pa.array(given, type=tables.IMAGE)}), tmp_path / "x.parquet"
     )
     with pytest.raises(InputError, match="image 'p17' has no bytes"):
-        part.find_pieces(tmp_path / "x.parquet", ids="query_id", by=None, encoder=Counting(), conditions={})
+        part.find_pieces(
+            tmp_path / "x.parquet", id_column="query_id", by=None, encoder=Counting(), conditions={}
+        )

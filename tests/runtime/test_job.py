@@ -1,4 +1,4 @@
-"""What surrounds a job: threads, log, one-line errors, progress, and a GPU where the rule asks for one."""
+"""The set-up of a job: threads, log, one-line errors, and a GPU if the rule asks for one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from attrib_core.common.errors import InputError
-from attrib_core.runtime import job, progress
-from attrib_core.runtime.durations import duration
+from attrib_core.runtime import job
 
 ROOT = Path(__file__).parents[2]
 LOGGER = logging.getLogger("attrib_core.something")
@@ -22,7 +21,7 @@ LOGGER = logging.getLogger("attrib_core.something")
 def run_in_process(
     tmp_path: Path, body: str, threads: int = 1
 ) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Run a script's body as a job in a process of its own; the process and its log file."""
+    """Run the body of a script as a job in another process; return the process and its log."""
     program = f"""
 import sys
 from types import SimpleNamespace
@@ -44,7 +43,7 @@ print("after")
     return done, (tmp_path / "deep" / "rank.log").read_text()
 
 
-def test_a_job_that_works_logs_to_its_file_and_briefly_to_the_terminal(tmp_path):
+def test_a_job_logs_to_its_file_and_briefly_to_the_terminal(tmp_path):
     done, log = run_in_process(
         tmp_path,
         """
@@ -86,7 +85,7 @@ def test_an_input_error_is_one_line_without_traceback(tmp_path):
     assert "Traceback" not in log
 
 
-def test_another_error_leaves_its_traceback_in_the_log_and_last_words_with_rule_and_log(tmp_path):
+def test_any_other_error_leaves_its_traceback_in_the_log_and_one_line_on_the_terminal(tmp_path):
     done, log = run_in_process(tmp_path, "value = {}['missing']")
     assert done.returncode == 1
     assert done.stderr == (
@@ -96,17 +95,17 @@ def test_another_error_leaves_its_traceback_in_the_log_and_last_words_with_rule_
     assert "value = {}" in log or "<string>" in log
 
 
-@pytest.mark.parametrize(("name", "told"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT (Ctrl-C)")])
-def test_a_signal_is_an_end_like_an_error_with_nothing_half_written_left(tmp_path, name, told):
+@pytest.mark.parametrize(("name", "shown"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT (Ctrl-C)")])
+def test_a_signal_ends_a_job_like_an_error_without_unfinished_files(tmp_path, name, shown):
     done, log = run_in_process(
         tmp_path,
         f"""
         import os, signal
         from pathlib import Path
         from attrib_core.storage import atomic
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of tests that a shell runs in the background
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # if a shell runs the tests in the background
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        with atomic.written(Path("out")) as temporary:
+        with atomic.writing(Path("out")) as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), signal.{name})
             raise RuntimeError("not reached")
@@ -114,9 +113,9 @@ def test_a_signal_is_an_end_like_an_error_with_nothing_half_written_left(tmp_pat
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"[rank pixel linear] error: ended by {told}; run the same command again, finished work is kept\n"
+        f"[rank pixel linear] error: ended by {shown}; run the same command again, finished work is kept\n"
     )
-    assert f"ended by {told}" in log.splitlines()[-1]
+    assert f"ended by {shown}" in log.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
@@ -129,13 +128,13 @@ def test_a_full_disk_anywhere_in_a_job_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_log_that_takes_no_more_lines_ends_no_job(tmp_path):
-    """With the system's limit on the size of a file."""
+def test_a_log_that_cannot_grow_does_not_fail_the_job(tmp_path):
+    """By the system's limit on the size of a file."""
     done, log = run_in_process(
         tmp_path,
         """
         import logging, resource
-        sys.dont_write_bytecode = True  # the first import of a module would leave its beginning for all others
+        sys.dont_write_bytecode = True  # a truncated .pyc file would break other imports
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
         for number in range(100):
             logging.getLogger("attrib_core").debug("line %d", number)
@@ -152,7 +151,7 @@ def test_an_error_message_of_many_lines_is_cut_on_the_terminal(tmp_path):
     assert "second" in log
 
 
-def test_threads_are_the_rules_before_numpy_is_imported(tmp_path):
+def test_threads_are_set_before_numpy_is_imported(tmp_path):
     done, _ = run_in_process(
         tmp_path,
         """
@@ -168,7 +167,7 @@ def test_threads_are_the_rules_before_numpy_is_imported(tmp_path):
 
 
 @pytest.mark.slow
-def test_torch_obeys_whether_imported_before_or_inside(tmp_path):
+def test_torch_uses_the_threads_whether_imported_before_or_inside(tmp_path):
     done, _ = run_in_process(tmp_path, "import torch\nprint(torch.get_num_threads())", threads=1)
     assert done.stdout.split()[0] == "1"
     program = """
@@ -188,7 +187,7 @@ with job(SimpleNamespace(rule="r", threads=1, log=[])):
     assert done.stdout == "1\n"
 
 
-def test_environment_and_logging_are_as_before_afterwards(fake_snakemake, monkeypatch):
+def test_environment_and_logging_are_restored(fake_snakemake, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     before = dict(os.environ), list(logging.getLogger().handlers), list(job.LOGGER.handlers)
@@ -201,60 +200,11 @@ def test_environment_and_logging_are_as_before_afterwards(fake_snakemake, monkey
 
 
 @pytest.mark.parametrize(("resources", "claims"), [({"gpu": 1}, 1), ({"gpu": 0}, 0), ({}, 0)])
-def test_a_gpu_is_claimed_where_the_rule_asks_for_one(fake_snakemake, monkeypatch, resources, claims):
+def test_a_gpu_is_claimed_if_the_rule_asks_for_one(fake_snakemake, monkeypatch, resources, claims):
     claimed = []
     monkeypatch.setattr(job.devices, "claim", lambda: claimed.append(1))
     with job.job(fake_snakemake(resources=resources)):
         assert len(claimed) == claims
-
-
-def test_progress_yields_all_items_and_says_how_many(caplog, monkeypatch):
-    caplog.set_level(logging.INFO, "attrib_core")
-    monkeypatch.setattr(progress.time, "monotonic", lambda: 5.0)
-    assert list(progress.progress(iter("abc"), total=3, what="letters")) == ["a", "b", "c"]
-    assert [record.getMessage() for record in caplog.records] == ["3 letters in 0.0 s"]
-
-
-def test_progress_tells_count_rate_and_remaining_time_every_few_seconds(caplog, monkeypatch):
-    caplog.set_level(logging.INFO, "attrib_core")
-    clock = iter([0.0] + [2.0 * step for step in range(1, 100)])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    list(progress.progress(range(7), total=7, what="sets"))
-    assert [record.getMessage() for record in caplog.records] == [
-        "3 of 7 sets, 2 s each, 8.0 s left",
-        "6 of 7 sets, 2 s each, 2.0 s left",
-        "7 sets in 16 s",
-    ]
-
-
-def test_progress_without_a_total_promises_nothing(caplog, monkeypatch):
-    caplog.set_level(logging.INFO, "attrib_core")
-    clock = iter(range(100))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-    assert len(list(progress.progress(range(2), total=None, what="sets"))) == 2
-    assert "left" not in caplog.text and " of " not in caplog.text
-    assert caplog.text.count("sets,") == 2
-
-
-def test_progress_is_lazy():
-    items = progress.progress(iter(range(10)), total=10, what="sets")
-    assert next(items) == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (7800, "2 h 10 min"),
-    ],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""Records of finished jobs: what they hold, and how a copied or touched folder is known again."""
+"""Records of finished jobs, and how a copied or touched folder of results is recognised."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -11,9 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from attrib_core.common import hashing
-from attrib_core.common.errors import InputError
 from attrib_core.runtime import job_records, snakemake_metadata
-from attrib_core.storage import digests
 from tests.conftest import Named
 
 RUN = Path("results/tiny")
@@ -21,7 +18,7 @@ SECOND = 10**9
 
 
 def job(rule: str, inputs: str, outputs: dict[str, str], second: int | None = None) -> None:
-    """A job ran: its outputs are written, at a time of its own where one is given, and recorded."""
+    """Write the outputs of a job, at a given time if there is one, and record the job."""
     for name, text in outputs.items():
         RUN.mkdir(parents=True, exist_ok=True)
         (RUN / name).write_text(text)
@@ -41,7 +38,7 @@ def job(rule: str, inputs: str, outputs: dict[str, str], second: int | None = No
 
 @pytest.fixture
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three jobs, a second apart, each of what the one before made."""
+    """Three jobs, a second apart, each with the outputs of the one before as inputs."""
     monkeypatch.chdir(tmp_path)
     job("pool", "", {"a": "a", "b": "b"}, second=0)
     job("rank", "ab", {"c": "c"}, second=1)
@@ -87,7 +84,7 @@ def test_copied_files_get_their_times_back(finished: None) -> None:
 
 @pytest.mark.parametrize("name", ["a", "c"])
 def test_a_changed_file_keeps_its_time(finished: None, name: str) -> None:
-    """Of the same size or not: what depends on it is to run again."""
+    """Of the same size or not: what depends on it must run again."""
     for text in ("x", "longer"):
         (RUN / name).write_text(text)
         set_times(**{name: 60})
@@ -95,8 +92,8 @@ def test_a_changed_file_keeps_its_time(finished: None, name: str) -> None:
         assert time(name) == 60 > time("d")
 
 
-def test_an_input_that_was_made_anew_is_no_copy(finished: None) -> None:
-    """The job before ran again, with the same bytes or others, and the next was killed before it began."""
+def test_an_input_that_was_written_again_is_no_copy(finished: None) -> None:
+    """The job before ran again, and the next was killed before it started."""
     job("pool", "", {"a": "new", "b": "b"})
     snakemake_metadata.restore_times(RUN)
     assert time("a") > time("c")
@@ -108,11 +105,11 @@ def test_a_broken_record_counts_as_none(finished: None) -> None:
         path.write_text(text)
         assert job_records.read(path) is None
     set_times(a=60)
-    assert snakemake_metadata.restore_times(RUN) == []  # nobody knows that c was made of it
+    assert snakemake_metadata.restore_times(RUN) == []  # no record says that c depends on it
     assert job_records.read(RUN / "none.json") is None
 
 
-def test_what_a_fingerprint_covers_is_kept_once(finished: None) -> None:
+def test_what_a_fingerprint_covers_is_stored_once(finished: None) -> None:
     covered = {"code": {"a": "1"}, "files": {}, "packages": {"numpy": "2"}}
     for _ in range(2):
         job_records.save_coverage(RUN, "abc", covered)
@@ -121,7 +118,23 @@ def test_what_a_fingerprint_covers_is_kept_once(finished: None) -> None:
     assert len(list(job_records.read_all(RUN))) == 3
 
 
-def test_the_notes_of_snakemake_move_beside_the_results(finished: None) -> None:
+@pytest.mark.parametrize(
+    ("labels", "moved"),
+    [
+        (
+            ["attrib_core:", "attrib_core.storage.tables.read", "attrib_core.common/a.csv", "rank.py:np"],
+            False,
+        ),
+        (["attrib_core.storage.tables.read", "attrib_core.tables.read"], True),
+        (["attrib_core.heads:json"], True),
+        ([], False),
+    ],
+)
+def test_code_of_an_earlier_layout_of_the_package_is_recognised(labels: list[str], moved: bool) -> None:
+    assert job_records.covers_moved_code({"code": dict.fromkeys(labels, "1")}) == moved
+
+
+def test_metadata_of_snakemake_moves_into_the_results(finished: None) -> None:
     deep = snakemake_metadata.METADATA / "@folder"
     deep.mkdir(parents=True)
     (snakemake_metadata.METADATA / "one").write_text("old")
@@ -136,14 +149,14 @@ def test_the_notes_of_snakemake_move_beside_the_results(finished: None) -> None:
     assert (snakemake_metadata.IN_RESULTS / "three").read_text() == "new"
 
 
-def test_a_checkout_without_notes_finds_those_that_came_with_the_results(finished: None) -> None:
+def test_a_checkout_finds_the_metadata_that_was_copied_with_the_results(finished: None) -> None:
     snakemake_metadata.IN_RESULTS.mkdir(parents=True)
     (snakemake_metadata.IN_RESULTS / "one").write_text("1")
     snakemake_metadata.keep_in_results()
     assert (snakemake_metadata.METADATA / "one").read_text() == "1"
 
 
-def test_a_link_to_notes_that_were_removed_with_the_results_is_let_go(finished: None) -> None:
+def test_a_link_to_removed_metadata_is_removed(finished: None) -> None:
     snakemake_metadata.remove_broken_link()
     snakemake_metadata.keep_in_results()
     (snakemake_metadata.METADATA / "one").write_text("1")
@@ -156,64 +169,25 @@ def test_a_link_to_notes_that_were_removed_with_the_results_is_let_go(finished: 
     assert snakemake_metadata.METADATA.is_symlink() and snakemake_metadata.METADATA.is_dir()
 
 
-def test_jobs_without_a_note_of_snakemake_are_counted(finished: None) -> None:
-    def note(folder: Path, name: str) -> None:
+def test_jobs_without_metadata_of_snakemake_are_counted(finished: None) -> None:
+    def write(folder: Path, name: str) -> None:
         parts = snakemake_metadata.file_parts(str(RUN / name))
         folder.joinpath(*parts).parent.mkdir(parents=True, exist_ok=True)
         folder.joinpath(*parts).touch()
 
     assert snakemake_metadata.count_without_metadata(RUN) == (3, 3)
-    note(snakemake_metadata.METADATA, "a")
-    assert snakemake_metadata.count_without_metadata(RUN) == (3, 3)  # its job has made another file
-    note(snakemake_metadata.METADATA, "b")
-    note(
-        snakemake_metadata.INCOMPLETE, "c"
-    )  # Snakemake was killed before it could note it; it will make it again
+    write(snakemake_metadata.METADATA, "a")
+    assert snakemake_metadata.count_without_metadata(RUN) == (3, 3)  # its job has another output
+    write(snakemake_metadata.METADATA, "b")
+    write(snakemake_metadata.INCOMPLETE, "c")  # Snakemake was killed during the job, which will run again
     assert snakemake_metadata.count_without_metadata(RUN) == (1, 3)
     (RUN / "d").unlink()
     assert snakemake_metadata.count_without_metadata(RUN) == (0, 2)
 
 
 @pytest.mark.parametrize("name", ["results/a", f"results/{'long' * 100}/a"])
-def test_notes_are_looked_for_where_snakemake_puts_them(tmp_path: Path, name: str) -> None:
+def test_metadata_is_searched_where_snakemake_writes_it(tmp_path: Path, name: str) -> None:
     from snakemake.persistence.file import FilePersistence
 
     theirs = FilePersistence._record_path(SimpleNamespace(_fetch_max_len=lambda folder: 255), "x", name)
     assert Path("x", *snakemake_metadata.file_parts(name)) == Path(theirs)
-
-
-def test_digests_of_large_files_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "REMEMBERED", 3)
-    monkeypatch.setenv(digests.MEMORY, str(tmp_path / "memory"))
-    (tmp_path / "small").write_text("ab")
-    (tmp_path / "large").write_text("abcd")
-    expected = {name: hashing.file_digest(tmp_path / name) for name in ("small", "large")}
-    reads: list[Path] = []
-    real = hashing.file_digest
-    monkeypatch.setattr(digests.hashing, "file_digest", lambda path: reads.append(path) or real(path))
-    for _ in range(2):
-        digests._of_state.cache_clear()  # as another process would
-        assert {name: digests.of_file(tmp_path / name) for name in expected} == expected
-    assert [path.name for path in reads] == ["small", "large", "small"]
-    (tmp_path / "large").write_text("efgh")
-    os.utime(tmp_path / "large", ns=(1, 1))
-    assert digests.of_file(tmp_path / "large") != expected["large"]
-    for note in (tmp_path / "memory").iterdir():
-        note.write_text(json.dumps({"state": "other"}))
-    digests._of_state.cache_clear()
-    assert digests.of_file(tmp_path / "large") == real(tmp_path / "large")
-
-
-def test_a_digest_that_cannot_be_kept_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("abcd")
-    monkeypatch.setattr(digests, "REMEMBERED", 0)
-    monkeypatch.setenv(digests.MEMORY, str(tmp_path / "file" / "below"))
-    assert digests.of_file(tmp_path / "file") == hashing.file_digest(tmp_path / "file")
-    with pytest.raises(InputError, match="nothing"):
-        digests.of_data(tmp_path / "nothing")
-
-
-def test_a_folder_is_digested_by_names_and_bytes(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "a").write_text("1")
-    assert digests.of_data(tmp_path / "x") == hashing.folder_digest(tmp_path / "x")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
     path = tmp_path / "deep" / "a.txt"
-    with atomic.written(path) as temporary:
+    with atomic.writing(path) as temporary:
         temporary.write_text("new")
         assert not path.exists()
         assert temporary.parent == path.parent  # a rename cannot cross disks
@@ -35,7 +35,7 @@ def test_a_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
 def test_an_error_leaves_what_stood_there(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(type(error)) as caught, atomic.written(path) as temporary:
+    with pytest.raises(type(error)) as caught, atomic.writing(path) as temporary:
         temporary.write_text("half")
         raise error
     assert caught.value is error
@@ -55,7 +55,7 @@ def test_file_and_folder_are_flushed_before_anyone_can_read_the_name(tmp_path, m
 @pytest.mark.parametrize(("number", "what"), [(errno.ENOSPC, "disk"), (errno.EDQUOT, "quota")])
 def test_a_full_disk_names_the_file_and_the_remedy(tmp_path, number, what):
     path = tmp_path / "a.txt"
-    with pytest.raises(InputError) as caught, atomic.written(path):
+    with pytest.raises(InputError) as caught, atomic.writing(path):
         raise OSError(number, os.strerror(number))
     assert str(caught.value).startswith(f"{path}: no room left ({what}); make room, or")
     assert not os.listdir(tmp_path)
@@ -79,9 +79,10 @@ WRITERS = {
     "a table": "tables.write(Path('out'), 'excluded', [{'image_id': f'{n * 7919 % 65537:x}',"
     " 'reason': 'exemplar', 'exemplar_id': 'e'} for n in range(40_000)])",
     "JSON": "tables.write_json(Path('out'), list(range(40_000)))",
-    "an index": "import faiss, numpy; from attrib_core.storage import atomic; from attrib_core.features.index.inverted_lists import Growing\n"
+    "an index": "import faiss, numpy; from attrib_core.storage import atomic\n"
+    "from attrib_core.features.index.inverted_lists import Growing\n"
     "index = faiss.IndexFlatIP(64); index.add(numpy.ones((4000, 64), 'float32'))\n"
-    "with atomic.written(Path('out')) as temporary: Growing(index, Path('.')).write(temporary)",
+    "with atomic.writing(Path('out')) as temporary: Growing(index, Path('.')).write(temporary)",
 }
 
 
@@ -93,7 +94,8 @@ def test_every_writer_says_that_there_is_no_room(tmp_path, writer):
     """
     (tmp_path / "out").write_text("old")
     program = (
-        "from pathlib import Path; from attrib_core.storage import tables; from attrib_core.common.errors import InputError\n"
+        "from pathlib import Path; from attrib_core.storage import tables\n"
+        "from attrib_core.common.errors import InputError\n"
         f"try:\n{textwrap.indent(WRITERS[writer], ' ')}\nexcept InputError as error: print(error)"
     )
     done = subprocess.run(

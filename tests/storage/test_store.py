@@ -18,7 +18,7 @@ import pytest
 from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
-from attrib_core.storage.store import garbage_collection, layout, parts, pieces
+from attrib_core.storage.store import garbage_collection, layout, locks, parts, pieces, references
 from tests.files_fixtures import rewrite
 
 SCHEMA = tables.schema("rejects")
@@ -73,9 +73,9 @@ def test_a_piece_is_finished_or_not(folder: Path) -> None:
 def test_a_part_holds_its_pieces_once(folder: Path, tmp_path: Path) -> None:
     """One file of two names: nothing stands twice, and the rows outlive the part."""
     made(folder, one="abc", two="d", three="ef")
-    written = {key: piece.written for key in ("one", "two", "three") if (piece := pieces.found(folder, key))}
+    written = {key: piece.written for key in ("one", "two", "three") if (piece := pieces.lookup(folder, key))}
     part = part_of(tmp_path / "part.parquet", "abc", "d", "ef")
-    pieces.hold(part, folder, [("one", 3), ("two", 1), ("three", 2)])
+    pieces.consolidate(part, folder, [("one", 3), ("two", 1), ("three", 2)])
     assert [path.stat().st_ino for path in folder.glob("*.parquet")] == [part.stat().st_ino]
     part.unlink()
     assert [names(pieces.read(folder, key)) for key in ("one", "two", "three")] == [
@@ -84,7 +84,7 @@ def test_a_part_holds_its_pieces_once(folder: Path, tmp_path: Path) -> None:
         ["e", "f"],
     ]
     assert pieces.read(folder, "three", ["reason"]).column_names == ["reason"]
-    assert {key: piece.written for key in written if (piece := pieces.found(folder, key))} == written
+    assert {key: piece.written for key in written if (piece := pieces.lookup(folder, key))} == written
     # a flipped byte of the file is a flipped byte of all
     (file,) = folder.glob("*.parquet")
     rewrite(file, file.read_bytes()[:-1] + b"\0")
@@ -95,19 +95,19 @@ def test_pieces_move_to_a_part_that_is_there(folder: Path, tmp_path: Path) -> No
     """As after exemplar sets were added: the file of the old part goes with its last piece."""
     made(folder, one="ab", two="cd")
     old = part_of(tmp_path / "old.parquet", "ab", "cd")
-    pieces.hold(old, folder, [("one", 2), ("two", 2)])
+    pieces.consolidate(old, folder, [("one", 2), ("two", 2)])
     (held,) = folder.glob("*.parquet")
     other = part_of(tmp_path / "of another run.parquet", "cd")
-    pieces.hold(other, folder, [("two", 2)])
+    pieces.consolidate(other, folder, [("two", 2)])
     assert [*folder.glob("*.parquet")] == [held], "the old part is still there, and holds it"
     old.unlink()
     made(folder, new="e")
     first = part_of(tmp_path / "first.parquet", "e", "ab")
-    pieces.hold(first, folder, [("new", 1), ("one", 2)])
+    pieces.consolidate(first, folder, [("new", 1), ("one", 2)])
     assert held.exists() and names(pieces.read(folder, "two")) == ["c", "d"]
     second = part_of(tmp_path / "second.parquet", "cd")
-    pieces.hold(second, folder, [("two", 2)])
-    assert not held.exists() and not held.with_suffix(pieces.KEYS).exists()
+    pieces.consolidate(second, folder, [("two", 2)])
+    assert not held.exists() and not held.with_suffix(pieces.KEYS_SUFFIX).exists()
     assert [names(pieces.read(folder, key)) for key in ("new", "one", "two")] == [
         ["e"],
         ["a", "b"],
@@ -126,12 +126,12 @@ def test_a_piece_that_gets_another_file_while_it_is_read_is_read_there(
         def __init__(self, path: Path, **named: Any) -> None:
             looked.append(path)
             if len(looked) == 1:  # after the look for the piece, a job of another run lets its part hold it
-                pieces.hold(part, folder, [("one", 2)])
+                pieces.consolidate(part, folder, [("one", 2)])
             super().__init__(path, **named)
 
     monkeypatch.setattr(pieces.pq, "ParquetFile", Late)
     assert names(pieces.read(folder, "one")) == ["a", "b"]
-    assert looked[0] == folder / "one.parquet" and looked[1].name.startswith(pieces.HELD)
+    assert looked[0] == folder / "one.parquet" and looked[1].name.startswith(pieces.PART_PREFIX)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.ENOTSUP])
@@ -144,7 +144,7 @@ def test_without_hard_links_bytes_stand_twice(
     monkeypatch.setattr(os, "link", link)
     made(folder, one="ab")
     part = part_of(tmp_path / "part.parquet", "ab", "c")
-    pieces.hold(part, folder, [("one", 2), ("streamed", 1)])
+    pieces.consolidate(part, folder, [("one", 2), ("streamed", 1)])
     part.unlink()
     assert names(pieces.read(folder, "one")) == ["a", "b"] and names(pieces.read(folder, "streamed")) == ["c"]
     assert (folder / "one.parquet").exists() and not list(folder.glob(".*"))
@@ -172,9 +172,9 @@ def test_a_kill_while_a_part_is_being_held_loses_nothing(
 
                 patched.setattr(Path, name, step)
             with pytest.raises(KeyboardInterrupt):
-                pieces.hold(part, folder, [("one", 2), ("two", 1)])
+                pieces.consolidate(part, folder, [("one", 2), ("two", 1)])
         assert names(pieces.read(folder, "one")) == ["a", "b"] and names(pieces.read(folder, "two")) == ["c"]
-        pieces.hold(part, folder, [("one", 2), ("two", 1)])
+        pieces.consolidate(part, folder, [("one", 2), ("two", 1)])
         left = [path for path in folder.iterdir() if path.suffix != ".tmp"]
         assert {path.suffix for path in left} == {".json", ".parquet", ".keys"}
         held = {path.stat().st_ino for path in folder.glob("*.parquet") if not path.name.startswith(".")}
@@ -188,14 +188,14 @@ def test_only_a_sample_is_kept(tmp_path: Path) -> None:
     run, other = results / "run", results / "other"
     folder = layout.folder(run, "synthesized")
     made(folder, mine="a", ours="b")
-    layout.refer(run, "synthesize_part/0000", "synthesized", ["mine", "ours"])
-    layout.refer(other, "synthesize_part/0000", "synthesized", ["ours"])
-    parts.let_go("synthesized", run=run, job="synthesize_part/0000")
+    references.note(run, "synthesize_part/0000", "synthesized", ["mine", "ours"])
+    references.note(other, "synthesize_part/0000", "synthesized", ["ours"])
+    parts.release("synthesized", run=run, job="synthesize_part/0000")
     assert pieces.finished(folder, "mine") is None and pieces.finished(folder, "ours") is not None
     assert {path.name for path in folder.iterdir()} == {"ours.json", "ours.parquet"}
-    parts.let_go("synthesized", run=run, job="synthesize_part/0000")
+    parts.release("synthesized", run=run, job="synthesize_part/0000")
     assert pieces.finished(folder, "ours") is not None, "what was let go is let go once"
-    parts.let_go("synthesized", run=other, job="synthesize_part/0000")
+    parts.release("synthesized", run=other, job="synthesize_part/0000")
     assert not list(folder.iterdir()), "the last of two runs that keep a sample leaves no pieces"
 
 
@@ -221,20 +221,20 @@ def results(tmp_path: Path) -> Path:
         delta(results, key)
         made(folder, **{key: key})
     part = part_of(results / "run" / "part.parquet", "shared", "mine")
-    pieces.hold(part, folder, [("shared", 6), ("mine", 4)])
+    pieces.consolidate(part, folder, [("shared", 6), ("mine", 4)])
     for kind, rule in (("deltas", "customize_part"), ("synthesized", "synthesize_part")):
-        layout.refer(results / "run", f"{rule}/0000", kind, ["shared", "mine"])
-        layout.refer(results / "run", f"{rule}/0001", kind, ["shared", "stale"])
-        layout.refer(results / "other", f"{rule}/0000", kind, ["shared"])
+        references.note(results / "run", f"{rule}/0000", kind, ["shared", "mine"])
+        references.note(results / "run", f"{rule}/0001", kind, ["shared", "stale"])
+        references.note(results / "other", f"{rule}/0000", kind, ["shared"])
     for run in ("run", "other"):
-        layout.note_jobs(results / run, ["customize_part/0000", "synthesize_part/0000"])
+        references.note_jobs(results / run, ["customize_part/0000", "synthesize_part/0000"])
     return results
 
 
 def left(results: Path, kind: str) -> set[str]:
     """Keys of which the store has a record, after a look that each has its files."""
     store = results / layout.STORE
-    assert not list(garbage_collection.damaged(store))
+    assert not list(garbage_collection.find_damaged(store))
     return {path.stem for path in (store / kind).glob("*.json")}
 
 
@@ -248,7 +248,7 @@ def test_what_is_referred_to_stays(results: Path, capsys: pytest.CaptureFixture[
     assert sorted(results.rglob("*")) in (before, [*before, results / "store/lock"])
     said = capsys.readouterr().out
     assert "deltas nobody" in said and "synthesized nobody" in said and "stale" not in said
-    assert "2 entries, 0.0 MB: would go; give --delete to remove it" in said
+    assert "2 entries, 0.0 MB: can be removed with --delete" in said
     assert gc(results, "--delete") == 0
     for kind in ("deltas", "synthesized"):
         assert left(results, kind) == {"shared", "mine", "stale"}
@@ -299,10 +299,10 @@ def test_a_removal_that_is_killed_leaves_nothing_half(
 
 
 def test_nothing_is_removed_while_a_run_is_in_work(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with layout.in_use(results / "other"), layout.in_use(results / "run"):
+    with locks.shared(results / "other"), locks.shared(results / "run"):
         assert gc(results) == 0  # looking is free
         assert gc(results, "--delete") == 2
-        assert "a run is in work" in capsys.readouterr().err
+        assert "a run is in progress" in capsys.readouterr().err
         assert left(results, "deltas") == {"shared", "mine", "stale", "nobody"}
     assert gc(results, "--delete") == 0
 
@@ -312,7 +312,7 @@ def test_who_works_waits_for_who_removes(results: Path) -> None:
     words = """
 import fcntl, sys
 from pathlib import Path
-from attrib_core.storage.store import layout
+from attrib_core.storage.store import layout, locks, references
 real = fcntl.flock
 def flock(lock, kind):
     try:
@@ -321,10 +321,10 @@ def flock(lock, kind):
         print("waits", flush=True)
     real(lock, kind)
 fcntl.flock = flock
-with layout.in_use(Path(sys.argv[1])):
+with locks.shared(Path(sys.argv[1])):
     print("at work", Path(sys.argv[1], "removed").exists(), flush=True)
 """
-    with layout.alone(results / layout.STORE):
+    with locks.exclusive(results / layout.STORE):
         process = subprocess.Popen(
             [sys.executable, "-c", words, str(results / "run")], stdout=subprocess.PIPE, text=True
         )
@@ -350,13 +350,16 @@ def test_list_and_verify(results: Path, capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     assert "deltas: 4 entries" in said and "run other: refers to" in said
     assert main(["store", "verify", "--results", str(results)]) == 0
-    assert capsys.readouterr().out == "all files are as they were written\n"
+    assert capsys.readouterr().out == "all files are unchanged\n"
     (results / "store/deltas/mine.token.safetensors").write_bytes(b"x")
     (results / "store/synthesized/stale.parquet").unlink()
     assert main(["store", "verify", "--results", str(results)]) == 1
     said = capsys.readouterr().out
     assert "deltas/mine.json: its files are not" in said and "--forcerun customize_part" in said
-    assert "synthesized/stale.json: its files are not as they were written; a job that needs them" in said
+    assert (
+        "synthesized/stale.json: its files have changed since they were written; the next job that needs them"
+        in said
+    )
     assert said.endswith("2 damaged\n")
     assert main(["store", "list", "--results", str(results / "nowhere")]) == 2
 
@@ -364,7 +367,7 @@ def test_list_and_verify(results: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_files_that_vanish_while_a_run_is_in_work_count_for_nothing(tmp_path: Path) -> None:
     there, gone = tmp_path / "there", tmp_path / "gone.tmp"
     there.write_bytes(b"123")
-    assert garbage_collection.bytes_of([gone, there]) == 3
+    assert garbage_collection.disk_usage([gone, there]) == 3
     assert garbage_collection.Entry("deltas", "x", (there, gone)).bytes == 3
 
 
@@ -374,17 +377,7 @@ def test_a_run_may_not_be_called_like_the_store(tmp_path: Path, capsys: pytest.C
     assert "run: 'store' is the name of the store of all runs" in capsys.readouterr().err
 
 
-def test_deltas_of_an_older_version_move_in(tmp_path: Path) -> None:
-    run = tmp_path / "results" / "run"
-    (run / "deltas").mkdir(parents=True)
-    for name in ("k.safetensors", "k.token.safetensors", "k.json"):
-        (run / "deltas" / name).write_text(name)
-    assert layout.move_in(run) == 3 and layout.move_in(run) == 0
-    assert (run / layout.relative("deltas") / "k.json").read_text() == "k.json"
-    assert not (run / "deltas").exists()
-
-
-def test_a_linked_run_has_its_store_beside_what_it_is_linked_to(tmp_path: Path) -> None:
+def test_a_linked_run_has_its_store_next_to_the_target_of_the_link(tmp_path: Path) -> None:
     real = tmp_path / "large disk" / "run"
     real.mkdir(parents=True)
     (tmp_path / "results").mkdir()

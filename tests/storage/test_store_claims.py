@@ -122,7 +122,7 @@ def test_without_locks_everybody_makes_all(folder: Path) -> None:
 
 
 def test_places_of_keys_are_their_own(folder: Path) -> None:
-    many = {claims._place(hashing.content_key(number)) for number in range(10_000)}
+    many = {claims._offset(hashing.content_key(number)) for number in range(10_000)}
     assert len(many) == 10_000 and max(many) < 2**63
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from attrib_core.storage import atomic, digests, tables
-from attrib_core.storage.store import claims, garbage_collection, layout, parts, pieces
+from attrib_core.storage.store import claims, garbage_collection, layout, locks, parts, pieces, references
 from tests.storage.claims_fixtures import ROOT
 
 SCHEMA = tables.schema("rejects")
@@ -24,21 +24,21 @@ AT_WORK = """
 import sys
 from pathlib import Path
 from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, parts, pieces
+from attrib_core.storage.store import claims, layout, locks, parts, pieces, references
 schema, run, size, made = tables.schema("rejects"), Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 keys, folder = [f"{number * 0x1234567:020x}" for number in range(12)], layout.folder(run, "synthesized")
 finished = lambda key: pieces.finished(folder, key) is not None
 for start in [*range(0, 12, size)] * 20:
     path, cut = run / f"part-{start}.parquet", keys[start : start + size]
     path.unlink(missing_ok=True)  # as Snakemake does before a job runs again
-    layout.refer(run, f"synthesize_part/{start}", "synthesized", cut)
+    references.note(run, f"synthesize_part/{start}", "synthesized", cut)
     for mine in claims.turns(folder, [[key for key in cut if not finished(key)]], finished, what="things"):
         for key in mine:
             with made.open("a") as lines:
                 lines.write(key + "\\n")
             pieces.write(folder, key, [{"image_id": key, "reason": "x"}], schema)
     spans = parts.write(path, "rejects", ((key, pieces.read(folder, key)) for key in cut))
-    parts.settle(path, "synthesized", spans, run=run)
+    parts.consolidate(path, "synthesized", spans, run=run)
 """
 
 
@@ -65,7 +65,7 @@ def part_of(path: Path, *given: str) -> Path:
 
 
 def hold(part: Path, folder: Path, *given: str) -> None:
-    pieces.hold(part, folder, [(key, 1) for key in given])
+    pieces.consolidate(part, folder, [(key, 1) for key in given])
 
 
 def test_runs_whose_jobs_run_again_all_the_time_lose_nothing(tmp_path: Path) -> None:
@@ -78,12 +78,16 @@ def test_runs_whose_jobs_run_again_all_the_time_lose_nothing(tmp_path: Path) -> 
     ]
     assert [job.wait(timeout=600) for job in jobs] == [0, 0]
     assert set(Counter((tmp_path / "made").read_text().split()).values()) == {1}
-    assert not list(garbage_collection.damaged(results / layout.STORE)) and not list(results.rglob(".*.tmp"))
+    assert not list(garbage_collection.find_damaged(results / layout.STORE)) and not list(
+        results.rglob(".*.tmp")
+    )
 
 
-def test_who_moves_drops_or_notes_is_alone(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moves_drops_and_notes_happen_under_the_lock(
+    run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is looked at for a decision stays as it is until the decision is carried out."""
-    alone: list[tuple[str, bool]] = []
+    locked: list[tuple[str, bool]] = []
 
     def watched(module: Any, name: str) -> None:
         real: Callable[..., Any] = getattr(module, name)
@@ -92,23 +96,28 @@ def test_who_moves_drops_or_notes_is_alone(run: Path, folder: Path, monkeypatch:
             with (folder.parent / f"{KIND}.moves").open("w") as other:
                 try:
                     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    alone.append((name, False))
+                    locked.append((name, False))
                 except BlockingIOError:
-                    alone.append((name, True))
+                    locked.append((name, True))
             return real(*given, **named)
 
         monkeypatch.setattr(module, name, work)
 
     made(folder, "one")
     part = part_of(run / "part.parquet", "one")
-    for module, name in ((pieces, "hold"), (pieces, "drop"), (layout, "referred"), (tables, "write_json")):
+    for module, name in (
+        (pieces, "consolidate"),
+        (pieces, "drop"),
+        (references, "by_kind"),
+        (tables, "write_json"),
+    ):
         watched(module, name)
-    layout.refer(run, "synthesize_part/0000", KIND, ["one"])
-    parts.settle(part, KIND, [("one", 1)], run=run)
-    parts.let_go(KIND, run=run, job="synthesize_part/0000")
-    names = ["write_json", "hold", "referred", "drop", "write_json"]
-    assert alone == [(name, True) for name in names]
-    with layout.moving(folder):
+    references.note(run, "synthesize_part/0000", KIND, ["one"])
+    parts.consolidate(part, KIND, [("one", 1)], run=run)
+    parts.release(KIND, run=run, job="synthesize_part/0000")
+    names = ["write_json", "consolidate", "by_kind", "drop", "write_json"]
+    assert locked == [(name, True) for name in names]
+    with locks.moving(folder):
         pass  # all have given it back
 
 
@@ -119,9 +128,9 @@ def test_without_locks_pieces_move_as_ever(
     def refuse(*_: object) -> None:
         raise OSError(number, "no locks here")
 
-    monkeypatch.setattr(layout.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     made(folder, "one")
-    parts.settle(part_of(run / "part.parquet", "one"), KIND, [("one", 1)], run=run)
+    parts.consolidate(part_of(run / "part.parquet", "one"), KIND, [("one", 1)], run=run)
     assert pieces.read(folder, "one")["image_id"].to_pylist() == ["one"]
 
 
@@ -131,27 +140,27 @@ def test_a_piece_that_is_moved_again_and_again_is_found(
     """Between the look at its record and that at its file, three times."""
     made(folder, "one", "two")
     cuts = [("one",), ("two", "one"), ("one", "two")]
-    left, real = [part_of(run / f"{len(cut)}{cut[0]}.parquet", *cut) for cut in cuts], digests.once
+    left, real = [part_of(run / f"{len(cut)}{cut[0]}.parquet", *cut) for cut in cuts], digests.read_once
 
     def late(path: Path) -> str:
         if left:
             with monkeypatch.context() as quiet:
-                quiet.setattr(digests, "once", real)
+                quiet.setattr(digests, "read_once", real)
                 part = left.pop(0)
                 hold(part, folder, *cuts[-1 - len(left)])
             part.unlink()  # as before the next job that has the piece
         return real(path)
 
-    monkeypatch.setattr(digests, "once", late)
+    monkeypatch.setattr(digests, "read_once", late)
     piece = pieces.finished(folder, "one")
     assert not left and piece is not None and piece.file.exists()
 
 
 def test_what_a_killed_drop_has_left_goes_with_the_next(run: Path, folder: Path) -> None:
     made(folder, "one")
-    layout.refer(run, "synthesize_part/0000", KIND, ["one"])
+    references.note(run, "synthesize_part/0000", KIND, ["one"])
     (folder / "one.json").unlink()  # the kill came between record and file
-    parts.let_go(KIND, run=run, job="synthesize_part/0000")
+    parts.release(KIND, run=run, job="synthesize_part/0000")
     assert not list(folder.iterdir())
 
 
@@ -171,7 +180,7 @@ def test_a_copy_that_is_held_again_can_still_go(run: Path, folder: Path) -> None
     hold(part, folder, "one", "two")
     hold(part, folder, "one", "two")
     (copy,) = folder.glob("part-*.parquet")
-    assert copy.with_suffix(pieces.KEYS).exists()
+    assert copy.with_suffix(pieces.KEYS_SUFFIX).exists()
     for key in ("one", "two"):
         (folder / f"{key}.json").unlink()
     assert pieces.remove_unused(copy) and not list(folder.iterdir())
@@ -205,7 +214,7 @@ def test_a_file_of_just_now_is_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     def digest(content: bytes, modified: int) -> str:
         path.write_bytes(content)
         os.utime(path, ns=(modified, modified))
-        return digests.once(path)
+        return digests.read_once(path)
 
     for modified, age, remembered in (
         (7 * second + 1, 0, False),

@@ -16,7 +16,7 @@ from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.runtime import job_records
 from attrib_core.storage import atomic, digests, tables
-from attrib_core.storage.store import layout, pieces
+from attrib_core.storage.store import layout, pieces, references
 
 SCHEMA = tables.schema("rejects")
 KEYS = [f"{number:020x}" for number in range(70)]
@@ -60,7 +60,7 @@ def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def hold(part: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pieces.hold(part, folder, SPANS)
+    pieces.consolidate(part, folder, SPANS)
     for key, count in SPANS:
         assert ids(folder, key) == expected(key, count)
 
@@ -120,7 +120,7 @@ def test_a_record_by_its_own_name_alone_is_read_as_ever(folder: Path) -> None:
     checksum = hashing.file_digest(folder / "one.parquet")
     record = {"checksum": checksum, "file": "one.parquet", "rows": [0, 1], "written": 5}
     tables.write_json(folder / "one.json", record)
-    assert pieces.found(folder, "one") == pieces.Piece(folder / "one.parquet", 0, 1, checksum, 5)
+    assert pieces.lookup(folder, "one") == pieces.Piece(folder / "one.parquet", 0, 1, checksum, 5)
     assert ids(folder, "one") == ["a"]
 
 
@@ -152,16 +152,16 @@ def test_a_part_is_read_once_for_its_checksums(
     assert written is not None and written.outputs[str(part)].checksum == real(part)
     part.write_bytes(part.read_bytes()[:-1] + b"\0")
     os.utime(part, ns=(1, 1))
-    assert digests.once(part) == real(part)
+    assert digests.read_once(part) == real(part)
     assert pieces.finished(folder, KEYS[0]) is None
 
 
 def test_a_note_of_keys_that_says_the_same_is_let_be(part: Path, flushed: list[str]) -> None:
-    layout.refer(part.parent, "embed/x", "embeddings", ["b", "a"])
+    references.note(part.parent, "embed/x", "embeddings", ["b", "a"])
     assert len(flushed) == 2
-    layout.refer(part.parent, "embed/x", "embeddings", ["a", "b", "a"])
+    references.note(part.parent, "embed/x", "embeddings", ["a", "b", "a"])
     assert len(flushed) == 2
     for note in ("", '{"kind": "embeddings"}'):
         (part.parent / "refers/embed/x.json").write_text(note, "utf-8")
-        layout.refer(part.parent, "embed/x", "embeddings", ["a"])
-        assert layout.references(part.parent)["embed/x"] == ("embeddings", ["a"])
+        references.note(part.parent, "embed/x", "embeddings", ["a"])
+        assert references.by_job(part.parent)["embed/x"] == ("embeddings", ["a"])

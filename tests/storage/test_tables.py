@@ -161,7 +161,7 @@ def test_rows_are_found_by_their_numbers(tmp_path, places):
             sink.write([reject(number) for number in range(start, start + 6)])
     found = list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), places, batch_size=4))
     assert found == [(place, {"image_id": f"image-{place}"}) for place in places]
-    with pytest.raises(InputError, match=r"r\.parquet: row 30 asked, but it has 30"):
+    with pytest.raises(InputError, match=r"r\.parquet: has no row 30, only 30 rows"):
         list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), [30]))
 
 

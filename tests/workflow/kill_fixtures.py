@@ -143,7 +143,7 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
     found = {name: (one.st_ino, one.st_mtime_ns) for name, one in statuses.items() if one is not None}
     # a piece moves from a file of its own to that of its part, but says when it was made
     for record in (results.parent / "store").glob("*/*.json"):
-        if record.parent.name != "deltas" and (piece := pieces.found(record.parent, record.stem)):
+        if record.parent.name != "deltas" and (piece := pieces.lookup(record.parent, record.stem)):
             found[str(record)] = (0, piece.written)
     return found
 

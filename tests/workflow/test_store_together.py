@@ -94,6 +94,6 @@ def test_two_runs_at_once_make_each_thing_once(tmp_path: Path, monkeypatch: pyte
     run.same({name: value for name, value in expected.items() if name not in dropped}, ours)
     assert main(["store", "verify", "--results", str(folder / "results")]) == 0
     (part,) = (folder / "results/whole/synthesized").glob("part-*.parquet")
-    held = {pieces.found(path.parent, path.stem).file for path in (store / "synthesized").glob("*.json")}  # type: ignore[union-attr]
+    held = {pieces.lookup(path.parent, path.stem).file for path in (store / "synthesized").glob("*.json")}  # type: ignore[union-attr]
     assert len(held) == 1 and held.pop().samefile(part), "bytes stand once"
     assert not run.leftovers(folder)

@@ -29,7 +29,7 @@ def kept(results: Path) -> dict[str, int]:
     """When each thing of the store was made, by kind and key; a delta by its file's time."""
     found = {}
     for record in (results / "store").glob("*/*.json"):
-        piece = None if record.parent.name == "deltas" else pieces.found(record.parent, record.stem)
+        piece = None if record.parent.name == "deltas" else pieces.lookup(record.parent, record.stem)
         made = piece.written if piece else record.stat().st_mtime_ns
         found[f"{record.parent.name}/{record.stem}"] = made
     return found
@@ -104,11 +104,14 @@ def test_nothing_that_a_run_needs_is_removed(folder: Path) -> None:
     call(folder, "sample", **SAMPLE)  # there already, where the tests above have run
     call(folder, "all", **MORE)
     for name in ("all", "sample"):
-        needed = garbage_collection.of_run(results / name)
+        needed = garbage_collection.files_of_run(results / name)
         assert main(["store", "gc", "--run", name, "--delete", "--results", str(results)]) == 0
-        assert needed == garbage_collection.of_run(results / name)
+        assert needed == garbage_collection.files_of_run(results / name)
     assert main(["store", "verify", "--results", str(results)]) == 0
     assert call(folder, "all", "--dry-run", **MORE) == {}
     shutil.rmtree(results / "all")
     assert main(["store", "gc", "--delete", "--results", str(results)]) == 0
-    assert garbage_collection.of_run(results / "sample") and not garbage_collection.garbage(results)[0]
+    assert (
+        garbage_collection.files_of_run(results / "sample")
+        and not garbage_collection.find_garbage(results)[0]
+    )

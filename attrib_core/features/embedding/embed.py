@@ -1,4 +1,4 @@
-"""The stage `embed`: a part of a table of images in, a part of embeddings out; only what is missing is encoded.
+"""Embed a part of an image table; only images whose embeddings are not in the store are encoded.
 
 The images of an exemplar set are a piece in the store, under a key of the encoder and of everything it reads of them,
 but not of their names or the run's. So a run with additional sets encodes only their images, and two runs share what
@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from attrib_core.common import hashing
-from attrib_core.features.embedding import compute, encoder_protocol, encoding
+from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.features.embedding.encoder_protocol import Encoder
-from attrib_core.features.embedding.rows import Row, opened, rows
+from attrib_core.features.embedding.image_rows import ImageRow, open_table, read_rows
 from attrib_core.storage import tables
 from attrib_core.storage.store import pieces
 from attrib_core.storage.store.make_missing import StoredResults
@@ -31,7 +31,7 @@ EMBEDDINGS = "embeddings"
 MAX_HELD_BYTES = 1 << 27
 """Bytes of images that a job holds at most between computing their keys and encoding them."""
 GROUP = 1024
-"""Rows of a row group at most; all of a group are read where one of its pieces is wanted."""
+"""Rows of a row group at most; all of a group are read where one of its pieces is needed."""
 Conditions = Mapping[str, Any]
 """What embeddings depend on besides the images: the encoder's section of the config, the fingerprint of the code."""
 
@@ -45,35 +45,43 @@ class ImagePiece:
 
     key: str
     names: list[str]
-    rows: list[Row] | None = None
+    rows: list[ImageRow] | None = None
 
 
 def find_pieces(
     path: Path,
     *,
-    ids: str,
-    words: str | None = None,
+    id_column: str,
+    text_column: str | None = None,
     by: str | None,
     encoder: Encoder,
     conditions: Conditions,
 ) -> list[ImagePiece]:
     """Return the pieces of a table of images, in its order: rows with one value in the column `by`, all without one.
 
-    A key covers what the encoder reads of images and words. Raises InputError as `encoding.embed` does, for a missing
-    file or column, an image without bytes, a row without words.
+    A key covers what the encoder reads of images and text. Raises InputError for a missing file or column, an image
+    without bytes, and a row without text.
     """
     found = []
-    image, words = encoder_protocol.columns(encoder, words, where=str(path))
-    with opened(path, [column for column in (ids, image, words, by) if column]) as file:
+    image_column, text_column = encoder_protocol.input_columns(encoder, text_column, where=str(path))
+    columns = [column for column in (id_column, image_column, text_column, by) if column]
+    with open_table(path, columns) as file:
         groups = file.read([by]).column(by).to_pylist() if by else itertools.repeat(None)
-        all_rows = rows(file, path, ids=ids, image=image, words=words, step=encoding.CHUNK)
+        all_rows = read_rows(
+            file,
+            path,
+            id_column=id_column,
+            image_column=image_column,
+            text_column=text_column,
+            step=encode.CHUNK,
+        )
         held = 0
         for _, group in itertools.groupby(zip(groups, all_rows, strict=False), key=lambda pair: pair[0]):
             names, digests, kept = [], [], []
             for _, row in group:
-                names.append(row.name)
-                digests.append(compute.digest(row))
-                held += len(row.data or b"")
+                names.append(row.id)
+                digests.append(encode.row_digest(row))
+                held += len(row.image or b"")
                 if held <= MAX_HELD_BYTES:
                     kept.append(row)
             key = hashing.content_key(EMBEDDINGS, dict(conditions), digests)
@@ -94,15 +102,15 @@ def embed(
     wanted: Sequence[ImagePiece],
     stored: StoredResults,
     *,
-    ids: str,
-    words: str | None = None,
+    id_column: str,
+    text_column: str | None = None,
     encoder: Encoder,
     threads: int = 0,
 ) -> Iterator[pa.Table]:
-    """Yield the embeddings of the images of a part, in its order; see `encoding.embed` for threads and errors.
+    """Yield the embeddings of the images of a part, in its order; see `encode.encode_rows` for threads and errors.
 
     `wanted` are the pieces of `find_pieces`, `stored` their `stored_results`. New embeddings are in the store once the
-    written part holds them (`parts.settle`); until then `make_missing.all_claimed` keeps other jobs from computing
+    written part holds them (`parts.consolidate`); until then `make_missing.all_claimed` keeps other jobs from computing
     the same.
     """
     missing = set(stored.missing())
@@ -111,7 +119,17 @@ def embed(
     present = sum(len(piece.names) for piece in wanted if piece.key not in missing)
     if present:
         LOGGER.info("embeddings of %d of %d images are there already", present, total)
-    new = _Buffer(_compute(path, wanted, is_missing, ids=ids, words=words, encoder=encoder, threads=threads))
+    new = _Buffer(
+        _compute(
+            path,
+            wanted,
+            is_missing,
+            id_column=id_column,
+            text_column=text_column,
+            encoder=encoder,
+            threads=threads,
+        )
+    )
     old = pieces.read_all(
         stored.folder, [piece.key for piece in wanted if piece.key not in missing], ["embedding"]
     )
@@ -132,8 +150,8 @@ def _compute(
     wanted: Sequence[ImagePiece],
     is_missing: Sequence[bool],
     *,
-    ids: str,
-    words: str | None,
+    id_column: str,
+    text_column: str | None,
     encoder: Encoder,
     threads: int,
 ) -> Iterator[np.ndarray]:
@@ -141,11 +159,18 @@ def _compute(
     kept = [piece.rows for piece, make in zip(wanted, is_missing, strict=True) if make]
     held = [rows for rows in kept if rows is not None]
     if len(held) == len(kept):
-        return compute.of_rows(
-            list(itertools.chain.from_iterable(held)), encoder, where=str(path), threads=threads
+        all_held = list(itertools.chain.from_iterable(held))
+        chunks = encode.encode_rows(all_held, encoder, where=str(path), total=len(all_held), threads=threads)
+    else:
+        chunks = encode.encode_table(
+            path,
+            id_column=id_column,
+            text_column=text_column,
+            encoder=encoder,
+            threads=threads,
+            chosen=[make for piece, make in zip(wanted, is_missing, strict=True) for _ in piece.names],
         )
-    chosen = [make for piece, make in zip(wanted, is_missing, strict=True) for _ in piece.names]
-    return compute.of_table(path, ids=ids, words=words, encoder=encoder, threads=threads, chosen=chosen)
+    return (features for _, features in chunks)
 
 
 class _Buffer:

@@ -79,7 +79,7 @@ def build(
     ids: list[str] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        atomic.written(path) as temporary,
+        atomic.writing(path) as temporary,
         tempfile.TemporaryDirectory(
             dir=path.parent, prefix=f".{path.name}.", suffix=f".{os.getpid()}.tmp"
         ) as folder,

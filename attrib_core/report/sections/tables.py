@@ -182,7 +182,7 @@ def breakdown_rows(metrics: Metrics) -> list[Row]:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write rows with the columns of the first; whole or not at all. No rows give an empty file."""
-    with atomic.written(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with atomic.writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         if rows:
             writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
             writer.writeheader()

@@ -216,4 +216,4 @@ class Walk:
             if Path(literal).suffix in DATA_SUFFIXES and len(Path(literal).parts) == 1:
                 path = module.path.parent / literal
                 if path.is_file():
-                    self.found[f"{module.name}/{literal}"] = [digests.of_data(path)]
+                    self.found[f"{module.name}/{literal}"] = [digests.of_file_or_folder(path)]

@@ -92,7 +92,9 @@ def cover(
         path.name if number == _first(data, path) else f"{path.name} ({number})": path
         for number, path in enumerate(data)
     }
-    return Coverage(_digests(walk), {name: digests.of_data(path) for name, path in named.items()}, versions)
+    return Coverage(
+        _digests(walk), {name: digests.of_file_or_folder(path) for name, path in named.items()}, versions
+    )
 
 
 def reached(script: Path, *, families: Sequence[str] = (), root: Path = ROOT) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""The tables that pass between stages: one pyarrow schema each, written down once.
+"""The tables that pass between stages, by name: one pyarrow schema each, defined in modules by subject.
 
-They stand in modules by subject; `docs/data.md` is generated from here. Image columns have the
-layout of the Hugging Face `Image` feature, so that `datasets` opens them. A new table is an entry
-of SCHEMAS and one of FILES; it touches only the stages that name it (see `fingerprint.BY_LITERAL`).
+`docs/data.md` is generated from here. Image columns have the layout of the Hugging Face `Image` feature, so that
+`datasets` opens them. A new table is an entry of SCHEMAS and one of FILES; only stages that name it run again (see
+`code_walk.BY_LITERAL`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 
 import pyarrow as pa
 
+from attrib_core.storage import run_layout
+from attrib_core.storage.run_layout import documented
 from attrib_core.storage.schemas import abc_benchmark, attribution, generation
 from attrib_core.storage.schemas.abc_benchmark import abc_per_query_schema as abc_per_query_schema
 from attrib_core.storage.schemas.columns import IMAGE, TEXT, column
@@ -44,39 +46,46 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 FILES: dict[str, str] = {
-    "pool": "pool/part-*.parquet",
-    "rejects": "pool/rejects-*.parquet",
-    "exemplars": "exemplars.parquet",
-    "prompts": "prompts.parquet",
-    "excluded": "excluded.parquet",
-    "prior": "prior/images.parquet",
-    "models": "models/part-*.parquet",
-    "synthesized": "synthesized/part-*.parquet, synthesized/sample-*.parquet",
-    "queries": "synthesized/queries-*.parquet",
-    "mapper_curve": "mappers/<encoder>/<mapper>.curve.parquet, NAME.curve.parquet of abc tune --out NAME.pth",
-    "index_ids": "indices/<encoder>/<mapper>.ids.parquet",
-    "ranks": "ranks/<encoder>/<mapper>.parquet",
-    "candidates": "candidates/<encoder>/<mapper>.parquet",
-    "metrics": "metrics.parquet",
-    "comparisons": "comparisons.parquet",
-    "strata": "strata.parquet",
-    "matched": "matched.parquet",
-    "soft_scores": "calibration/<encoder>/<mapper>/soft_scores.parquet, DIR/soft_scores.parquet of abc calibrate",
-    "calibration": "calibration/<encoder>/<mapper>/calibration.parquet",
-    "reliability": "calibration/<encoder>/<mapper>/reliability.parquet",
+    "pool": documented(run_layout.POOL_PART),
+    "rejects": documented(run_layout.POOL_REJECTS),
+    "exemplars": run_layout.EXEMPLARS,
+    "prompts": run_layout.PROMPTS,
+    "excluded": run_layout.EXCLUDED,
+    "prior": run_layout.PRIOR_IMAGES,
+    "models": documented(run_layout.MODELS_PART),
+    "synthesized": f"{documented(run_layout.SYNTHESIZED_PART)}, {documented(run_layout.SAMPLE_PART)}",
+    "queries": documented(run_layout.QUERIES_PART),
+    "mapper_curve": f"{documented(run_layout.MAPPER_CURVE)}, NAME.curve.parquet of abc tune --out NAME.pth",
+    "index_ids": documented(run_layout.INDEX_IDS),
+    "ranks": documented(run_layout.RANKS),
+    "candidates": documented(run_layout.CANDIDATES),
+    "metrics": run_layout.METRICS,
+    "comparisons": run_layout.COMPARISONS,
+    "strata": run_layout.STRATA,
+    "matched": run_layout.MATCHED,
+    "soft_scores": f"{documented(run_layout.SOFT_SCORES)}, DIR/soft_scores.parquet of abc calibrate",
+    "calibration": documented(run_layout.CALIBRATION),
+    "reliability": documented(run_layout.RELIABILITY),
     "attributions": "FILE of attribute IMAGE --out FILE, as Parquet or CSV",
-    "embeddings": "embeddings/<encoder>/{pool,queries}/part-*.parquet, embeddings/<encoder>/exemplars.parquet",
+    "embeddings": ", ".join(
+        documented(template)
+        for template in (
+            run_layout.POOL_EMBEDDINGS,
+            run_layout.QUERY_EMBEDDINGS,
+            run_layout.EXEMPLAR_EMBEDDINGS,
+        )
+    ),
     "abc_metrics": "DIR/metrics.parquet of abc evaluate --out DIR",
     "abc_comparisons": "DIR/comparisons.parquet of abc compare --out DIR",
     "abc_calibration": "DIR/calibration.parquet of abc calibrate --out DIR",
     "abc_reliability": "DIR/reliability.parquet of abc calibrate --out DIR",
     "abc_per_query": "DIR/per_query.parquet of abc evaluate --out DIR",
 }
-"""Where the files of each table stand, below the folder of the run."""
+"""The files of each table, below the folder of the run."""
 
 
 def embedding_schema(dim: int) -> pa.Schema:
-    """Schema of a part of embeddings: image_id and a float32 vector of fixed length."""
+    """Return the schema of a part of embeddings: image_id and a float32 vector of fixed length."""
     vector = pa.list_(pa.field("item", pa.float32(), nullable=False), dim)
     return pa.schema(
         [
@@ -87,7 +96,7 @@ def embedding_schema(dim: int) -> pa.Schema:
 
 
 def schema(name: str) -> pa.Schema:
-    """The schema of a table by name; KeyError names the tables that exist."""
+    """Return the schema of a table by name. Raises KeyError with the tables that exist."""
     try:
         found = SCHEMAS[name]
     except KeyError:
@@ -96,7 +105,7 @@ def schema(name: str) -> pa.Schema:
 
 
 def _with_features(plain: pa.Schema) -> pa.Schema:
-    """The schema with the file metadata by which Hugging Face `datasets` decodes its images."""
+    """Return a schema with the file metadata by which Hugging Face `datasets` decodes its images."""
     features = {
         field.name: {"_type": "Image"}
         if field.type.equals(IMAGE)

@@ -1,7 +1,7 @@
-"""What of the store nothing refers to, what each run refers to, and what is damaged.
+"""Find what of the store no run refers to, what each run refers to, and what is damaged.
 
-A run is a folder beside the store in which jobs have noted what their outputs hang on. What no run
-refers to may go; so may what only notes of jobs refer to that the run's config no longer has.
+A run is a folder next to the store in which jobs have noted the keys that their outputs depend on. What no run
+refers to may be removed; so may what only notes of jobs refer to that the run's config no longer has.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from attrib_core.storage.store import layout, pieces
+from attrib_core.storage.store import layout, pieces, references
 
 DELTAS = "deltas"
-KINDS = (DELTAS, "prior", "synthesized", "embeddings")
+RESULT_KINDS = (DELTAS, "prior", "synthesized", "embeddings")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Files of the store with one name: a delta, a piece, a part that holds pieces, something left over."""
+    """Files of the store with one name: a delta, a piece, a part that holds pieces, or a leftover."""
 
     kind: str
     name: str
@@ -30,7 +30,7 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the disk that they alone take: a file that is also a part of a run, or gone, takes none here."""
+        """Bytes of the disk that only these files take: 0 for one that is also part of a run, or gone."""
         size = 0
         for path in self.files:
             with suppress(FileNotFoundError):
@@ -40,92 +40,91 @@ class Entry:
 
 
 def files_of(store: Path, kind: str, key: str) -> list[Path]:
-    """The files of a key that are there: its record first, which vouches for the others."""
+    """Return the files of a key that exist: its record first, without which the others do not count."""
     folder = store / kind
-    record = folder / f"{key}.json"
-    own = [record]
+    files = [folder / f"{key}.json"]
     if kind == DELTAS:
-        own += [folder / f"{key}.safetensors", folder / f"{key}.token.safetensors"]
-    elif (piece := pieces.found(folder, key)) is not None:
-        own += [piece.file, piece.file.with_suffix(pieces.KEYS)]
-    return [path for path in own if path.is_file()]
+        files += [folder / f"{key}.safetensors", folder / f"{key}.token.safetensors"]
+    elif (piece := pieces.lookup(folder, key)) is not None:
+        files += [piece.file, piece.file.with_suffix(pieces.KEYS_SUFFIX)]
+    return [path for path in files if path.is_file()]
 
 
-def garbage(results: Path, *, run: str | None = None) -> tuple[list[Entry], list[Path]]:
-    """What may go: files of the store that no run needs, and stale notes of jobs of one run.
+def find_garbage(results: Path, *, run: str | None = None) -> tuple[list[Entry], list[Path]]:
+    """Return what may be removed: files of the store that no run needs, and stale notes of the jobs of one run.
 
-    `run` is the name of that run: what its stale notes refer to counts as referred to by others alone.
+    `run` is the name of that run; its stale notes do not count as references.
     """
     stale = stale_notes(results / run) if run else []
     store = results / layout.STORE
     needed: set[Path] = set()
-    for one in layout.runs(results):
-        for job, (kind, keys) in layout.references(one).items():
-            if one / layout.REFERS / f"{job}.json" not in stale:
+    for folder in references.runs(results):
+        for job, (kind, keys) in references.by_job(folder).items():
+            if references.note_path(folder, job) not in stale:
                 needed.update(path for key in keys for path in files_of(store, kind, key))
-    found: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for kind in KINDS:
+    files: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for kind in RESULT_KINDS:
         for path in sorted((store / kind).iterdir()) if (store / kind).is_dir() else []:
             if path.is_file() and path not in needed:
-                found[kind, path.name.lstrip(".").partition(".")[0]].append(path)
-    return [Entry(kind, name, tuple(files)) for (kind, name), files in found.items()], stale
+                files[kind, path.name.lstrip(".").partition(".")[0]].append(path)
+    return [Entry(kind, name, tuple(paths)) for (kind, name), paths in files.items()], stale
 
 
 def stale_notes(run: Path) -> list[Path]:
-    """Notes of jobs that the config of a run had not any more when Snakemake last began; none where it did not."""
-    jobs = layout.jobs_of(run)
+    """Return notes of jobs that the config of a run did not have when Snakemake last started; none if it never did."""
+    jobs = references.noted_jobs(run)
     if jobs is None:
         return []
-    return [run / layout.REFERS / f"{job}.json" for job in layout.references(run) if job not in jobs]
+    return [references.note_path(run, job) for job in references.by_job(run) if job not in jobs]
 
 
-def remove(found: Iterable[Entry], stale: Iterable[Path]) -> None:
-    """Remove entries and then notes. Records go before what they vouch for, so that a kill leaves nothing half."""
-    everything = [path for entry in found for path in entry.files]
-    for path in sorted(everything, key=lambda path: path.suffix != ".json"):
+def remove(entries: Iterable[Entry], stale: Iterable[Path]) -> None:
+    """Remove entries and then notes. Records go before their files, so that a kill leaves no record without files."""
+    files = [path for entry in entries for path in entry.files]
+    for path in sorted(files, key=lambda path: path.suffix != ".json"):
         path.unlink(missing_ok=True)
     for note in stale:
         note.unlink(missing_ok=True)
 
 
-def damaged(store: Path) -> Iterator[Path]:
-    """Records that their files do not bear out; a job that needs such a thing makes it again."""
-    for kind in KINDS:
+def find_damaged(store: Path) -> Iterator[Path]:
+    """Yield records whose files are missing or changed; a job that needs such a result makes it again."""
+    for kind in RESULT_KINDS:
         for record in sorted((store / kind).glob("*.json")):
             if kind == DELTAS:
-                sound = _sound_delta(store, record)
+                intact = _is_intact_delta(store, record)
             else:
-                sound = pieces.finished(record.parent, record.stem) is not None
-            if not sound:
+                intact = pieces.finished(record.parent, record.stem) is not None
+            if not intact:
                 yield record
 
 
-def _sound_delta(store: Path, record: Path) -> bool:
+def _is_intact_delta(store: Path, record: Path) -> bool:
     try:
         expected = json.loads(record.read_text("utf-8"))["checksum"]
-        seen = hashlib.sha256()
+        digest = hashlib.sha256()
         for path in files_of(store, DELTAS, record.stem)[1:]:
-            seen.update(path.read_bytes())
-        return bool(seen.hexdigest() == expected)
+            digest.update(path.read_bytes())
+        return bool(digest.hexdigest() == expected)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def of_run(run: Path) -> set[Path]:
-    """The files of the store that a run refers to."""
+def files_of_run(run: Path) -> set[Path]:
+    """Return the files of the store that a run refers to."""
     store = layout.root(run)
     return {
         path
-        for kind, keys in layout.references(run).values()
+        for kind, keys in references.by_job(run).values()
         for key in keys
         for path in files_of(store, kind, key)
     }
 
 
-def bytes_of(paths: Iterable[Path]) -> int:
-    """Bytes of the disk that files take, each counted once however many names it has.
+def disk_usage(paths: Iterable[Path]) -> int:
+    """Return the bytes of the disk that files take, each counted once however many names it has.
 
-    Of a run in work some files are gone before it is their turn: temporary ones, and pieces that a part took over.
+    While a run is in progress, files may disappear meanwhile: temporary ones, and pieces that a part took over.
     """
     sizes = {}
     for path in paths:

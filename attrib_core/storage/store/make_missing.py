@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, pieces
+from attrib_core.storage.store import claims, layout, pieces, references
 
 LOGGER = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class StoredResults:
 
     def missing(self) -> list[str]:
         """Note the keys for the job (steps 1 and 2) and return those that are not finished, each once, in order."""
-        layout.refer(self.run, self.job, self.kind, self.keys)
+        references.note(self.run, self.job, self.kind, self.keys)
         return [key for key in dict.fromkeys(self.keys) if not self.is_finished(key)]
 
 

@@ -1,4 +1,4 @@
-"""The tables that jobs declare, written of pieces, and then holding them."""
+"""Tables of jobs that are written from pieces of the store, and then hold the bytes of these pieces."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from pathlib import Path
 import pyarrow as pa
 
 from attrib_core.storage import tables
-from attrib_core.storage.store import layout, pieces
+from attrib_core.storage.store import layout, locks, pieces, references
 
 Span = tuple[str, int]
 """A piece's key and its number of rows."""
 
 
-def write(path: Path, name: str, made: Iterable[tuple[str, pa.Table]]) -> list[Span]:
-    """Write a part of a table, of pieces with their keys; what of it `settle` is to be told."""
+def write(path: Path, table: str, rows_by_key: Iterable[tuple[str, pa.Table]]) -> list[Span]:
+    """Write a part of a table from pieces with their keys; return their spans, for `consolidate`."""
     spans: list[Span] = []
-    with tables.writer(path, tables.schema(name)) as sink:
-        for key, table in made:
-            sink.write(table)
-            spans.append((key, table.num_rows))
+    with tables.writer(path, tables.schema(table)) as sink:
+        for key, rows in rows_by_key:
+            sink.write(rows)
+            spans.append((key, rows.num_rows))
     return spans
 
 
-def settle(path: Path, kind: str, spans: Iterable[Span], *, run: Path) -> None:
-    """Once all files of a job are written, its last act: the part holds its pieces in the store of a run.
+def consolidate(path: Path, kind: str, spans: Iterable[Span], *, run: Path) -> None:
+    """Let a written part hold its pieces, so that the disk has their bytes once (see `pieces`).
 
-    `kind` is that in the store, "synthesized" or the like.
+    The last thing that a job does, once all its files are written. `kind` is that in the store: "synthesized" or such.
     """
     folder = layout.folder(run, kind)
-    with layout.moving(folder):
-        pieces.hold(path, folder, spans)
+    with locks.moving(folder):
+        pieces.consolidate(path, folder, spans)
 
 
-def let_go(kind: str, *, run: Path, job: str) -> None:
-    """Remove the pieces that `job`, "synthesize_part/0000", notes, but for those that other runs refer to.
+def release(kind: str, *, run: Path, job: str) -> None:
+    """Remove the pieces that `job`, such as "synthesize_part/0000", notes, except those that other runs refer to.
 
-    Then it notes no keys any more: two runs that keep a sample would else keep each other's pieces for good.
-    For a later job, whose own output needs them no more: where `job` itself is killed before Snakemake counts it as
-    ended, its table is made again, of pieces that are still there.
+    Then the job notes no keys any more: two runs that keep a sample would otherwise keep each other's pieces for ever.
+    Called by a later job, whose own output needs the pieces no more: if `job` were killed before Snakemake counts it as
+    finished, its table would be made again, from pieces that are still there.
     """
     folder = layout.folder(run, kind)
-    with layout.moving(folder):
-        others = layout.referred(run.parent, without=run)[kind]
-        pieces.drop(folder, set(layout.noted(run, job)) - others)
-        layout.forget(run, job, kind)
+    with locks.moving(folder):
+        needed_by_others = references.by_kind(run.parent, without=run)[kind]
+        pieces.drop(folder, set(references.noted_keys(run, job)) - needed_by_others)
+        references.clear(run, job, kind)
