@@ -1,4 +1,4 @@
-"""Pretended GPUs: names in CUDA_VISIBLE_DEVICES, locks in a folder of the test, jobs that hold them, and when."""
+"""Fake GPUs: names in CUDA_VISIBLE_DEVICES, locks in a folder of the test, and jobs that hold them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ VARIABLES = (
     *(*device.SCHEDULERS, device.CHOICE, device.LOCKS, device.CLAIMED),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
 )
-# Until it is killed, or whoever started it has ended.
+# It runs until it is killed or its parent has ended.
 HOLD = "from attrib_core.runtime import devices; import sys; print(devices.claim(), flush=True); sys.stdin.read()"
 
-# Four of twelve jobs hold their device at their first attempt until they are killed; should the test end before
-# that, so does its lock on the file `test`.
+# Four of twelve jobs hold their device in their first attempt until they are killed, or until the test ends and
+# releases its lock on the file `test`.
 STAYING = ("0", "3", "6", "9")
 SLEEPERS = """
 rule all:
@@ -54,8 +54,8 @@ with job(snakemake):
 """
 
 
-def pretended(devices: str, locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For a fixture: such GPUs until the test ends, and then what it claimed is let go."""
+def fake_gpus(devices: str, locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For a fixture: provide fake GPUs for a test, and release what it claimed."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
@@ -77,7 +77,7 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def sleepers(folder: Path) -> Iterator[None]:
-    """SLEEPERS in a folder; as long as this lasts, those that are to be killed end in no other way."""
+    """Write the workflow SLEEPERS; within this context, the jobs of STAYING end only when they are killed."""
     (folder / "Snakefile").write_text(SLEEPERS)
     (folder / "sleep.py").write_text(SLEEP)
     with (folder / "test").open("w") as lock:
@@ -86,15 +86,15 @@ def sleepers(folder: Path) -> Iterator[None]:
 
 
 def begun(folder: Path, name: str) -> list[tuple[int, str, float]]:
-    """Attempts at a job of SLEEPERS so far: process, device, when it began."""
+    """Return the attempts at a job of SLEEPERS so far: process, device, start time."""
     path = folder / f"begun-{name}"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    whole = [line.split() for line in lines if line.endswith("\n")]
-    return [(int(pid), device, float(begin)) for pid, device, begin in whole]
+    complete = [line.split() for line in lines if line.endswith("\n")]
+    return [(int(pid), device, float(begin)) for pid, device, begin in complete]
 
 
 def spans_of(printed: str) -> dict[str, list[tuple[float, float]]]:
-    """From lines "device begin end": when each device was held, in order."""
+    """Return when each device was held, in order, from lines "device begin end"."""
     spans: dict[str, list[tuple[float, float]]] = {}
     for line in printed.splitlines():
         name, begin, end = line.split()
@@ -103,7 +103,7 @@ def spans_of(printed: str) -> dict[str, list[tuple[float, float]]]:
 
 
 def overlaps(spans: dict[str, list[tuple[float, float]]]) -> list[tuple[str, float]]:
-    """Where two held one device at a time."""
+    """Return where two jobs held the same device at the same time."""
     return [
         (name, two[0])
         for name, held in spans.items()

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from tests.runtime.device_fixtures import HOLD, STAYING, begun, overlaps, pretended, sleepers, spans_of, start
+from tests.runtime.device_fixtures import HOLD, STAYING, begun, fake_gpus, overlaps, sleepers, spans_of, start
 from tests.workflow import kill_fixtures
 
-CLAIM_AND_TELL = """
+CLAIM_AND_PRINT = """
 import os, sys, time
 from attrib_core.runtime import devices
 assert "torch" not in sys.modules
@@ -29,27 +29,27 @@ print(name, begin, time.time(), flush=True)
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """Four pretended GPUs, locks in a folder of the test."""
-    yield from pretended("0,1,2,3", tmp_path / "locks", monkeypatch)
+    """Four fake GPUs, locks in a folder of the test."""
+    yield from fake_gpus("0,1,2,3", tmp_path / "locks", monkeypatch)
 
 
 def test_twelve_jobs_on_four_devices_never_share_one_even_when_some_are_killed(environment):
-    """Four of the jobs hold their device until they are killed; the kernel frees it for the eight others.
+    """Four of the jobs hold their device until they are killed; the kernel releases it for the eight others.
 
-    One device is freed at a time, so who waits gets that one.
+    One device is released at a time, so a waiting job gets that one.
     """
     holders = [start(HOLD) for _ in range(4)]
     held = [holder.stdout.readline().strip() for holder in holders if holder.stdout is not None]
     assert sorted(held) == ["0", "1", "2", "3"]
     waiting = selectors.DefaultSelector()
-    for process in [start(CLAIM_AND_TELL) for _ in range(8)]:
+    for process in [start(CLAIM_AND_PRINT) for _ in range(8)]:
         assert process.stdout is not None
         waiting.register(process.stdout, selectors.EVENT_READ, process)
 
     def next_one() -> tuple[str, subprocess.Popen[str]]:
-        """The device of the next that has one, and who it is."""
+        """Return the device of the next job that got one, and its process."""
         found = waiting.select(timeout=600)
-        assert len(found) == 1, "one device was freed"
+        assert len(found) == 1, "one device was released"
         process = found[0][0].data
         waiting.unregister(process.stdout)
         return process.stdout.readline().strip(), process
@@ -86,7 +86,7 @@ def test_snakemake_with_four_devices_and_kills(environment, tmp_path):
     with sleepers(tmp_path):
         first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         killed = []
-        for name in STAYING:  # in the end they hold all four devices
+        for name in STAYING:  # finally they hold all four devices
             assert kill_fixtures.wait_for(first, lambda name=name: begun(tmp_path, name))
         for name in STAYING:
             [(process, held, begin)] = begun(tmp_path, name)

@@ -1,4 +1,4 @@
-"""A claimed device belongs to one process, until it ends, however it ends."""
+"""A claimed device belongs to one process until that ends, however it ends."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 from attrib_core.common.errors import InputError
 from attrib_core.runtime import devices
-from tests.runtime.device_fixtures import HOLD, pretended, start
+from tests.runtime.device_fixtures import HOLD, fake_gpus, start
 
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """Two pretended GPUs, locks in a folder of the test."""
-    yield from pretended("0,1", tmp_path / "locks", monkeypatch)
+    """Two fake GPUs, locks in a folder of the test."""
+    yield from fake_gpus("0,1", tmp_path / "locks", monkeypatch)
 
 
 def test_a_killed_process_frees_its_device(environment, monkeypatch):
@@ -33,22 +33,22 @@ def test_a_killed_process_frees_its_device(environment, monkeypatch):
     assert devices.claim(patience=0) == "GPU-abc"
 
 
-def test_it_waits_for_a_device(environment, monkeypatch):
+def test_claim_waits_for_a_device(environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     holder = start(HOLD)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "3\n"
-    looks = []
+    waits = []
 
     def sleep(seconds: float) -> None:
-        looks.append(seconds)
-        if len(looks) == 3:
+        waits.append(seconds)
+        if len(waits) == 3:
             holder.kill()
             holder.wait()
 
     monkeypatch.setattr(devices.time, "sleep", sleep)
     assert devices.claim(patience=600) == "3"
-    assert len(looks) == 3 and min(looks) > 0
+    assert len(waits) == 3 and min(waits) > 0
 
 
 def test_a_child_of_a_holder_uses_the_device_of_its_parent(environment):
@@ -88,7 +88,7 @@ def test_a_schedulers_single_device_is_left_as_it_is(environment, monkeypatch, s
     assert not (tmp_path / "locks").exists()
 
 
-def test_of_a_schedulers_several_devices_each_job_takes_one(environment, monkeypatch):
+def test_each_job_claims_one_of_several_devices_of_a_scheduler(environment, monkeypatch):
     """Snakemake inside one allocation; the numbers of another allocation are other devices."""
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     holder = start(HOLD)
@@ -106,7 +106,7 @@ def test_of_a_schedulers_several_devices_each_job_takes_one(environment, monkeyp
 
 
 def fake_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
-    """A program `nvidia-smi` that lists such GPUs, the first with a part of its own."""
+    """Put an `nvidia-smi` on the path that lists these GPUs, the first with a MIG device."""
     program = folder / "nvidia-smi"
     lines = [f"echo 'GPU {number}: Fake (UUID: {uuid})'" for number, uuid in enumerate(uuids)]
     lines.insert(1, "echo '  MIG 1g.10gb Device 0: (UUID: MIG-1)'")
@@ -120,7 +120,7 @@ def fake_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, *uuids: str) -> N
     [("0", "GPU-aaa-1", True), ("GPU-aaa-2", "1", True), ("GPU-aaa-1", "GPU-aaa", False), ("0", "1", False)],
 )
 def test_a_number_and_a_uuid_are_one_device(environment, monkeypatch, tmp_path, first, second, same):
-    """A UUID cut short stands for the one GPU that it fits; "GPU-aaa" fits two, and is a name of its own."""
+    """An abbreviated UUID is the one GPU that it matches; "GPU-aaa" matches two, and counts as another device."""
     fake_driver(tmp_path, monkeypatch, "GPU-aaa-1", "GPU-aaa-2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", first)
     holder = start(HOLD)
@@ -143,7 +143,7 @@ def test_without_a_driver_there_is_nothing_to_claim(environment, monkeypatch):
     assert devices.claim() is None
 
 
-def test_without_the_variable_the_driver_is_asked(environment, monkeypatch, tmp_path):
+def test_without_the_variable_the_driver_lists_the_devices(environment, monkeypatch, tmp_path):
     fake_driver(tmp_path, monkeypatch, "GPU-1", "GPU-2")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert devices.visible() == ["GPU-1", "GPU-2"]
@@ -159,7 +159,7 @@ def test_visible_reads_the_variable_as_cuda_does(allowed, names):
     assert devices.visible({"CUDA_VISIBLE_DEVICES": allowed}) == names
 
 
-def test_locks_of_another_user_that_cannot_be_written_still_lock(environment, monkeypatch, tmp_path):
+def test_read_only_locks_of_another_user_still_lock(environment, monkeypatch, tmp_path):
     folder = tmp_path / "locks"
     folder.mkdir()
     for name in ("0", "1"):
@@ -172,7 +172,7 @@ def test_locks_of_another_user_that_cannot_be_written_still_lock(environment, mo
 
 
 class FakeTorch:
-    """As much of torch as `choose` asks, with or without a GPU."""
+    """The functions of torch that `choose` calls, with or without a GPU."""
 
     def __init__(self, gpu: bool) -> None:
         class Cuda:
@@ -192,7 +192,7 @@ class FakeTorch:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "asked", "environment_says", "answer"),
+    ("gpu", "device", "environment_value", "expected"),
     [
         (True, "auto", None, "cuda"),
         (False, "auto", None, "cpu"),
@@ -201,29 +201,29 @@ class FakeTorch:
         (True, "cpu", None, "cpu"),
     ],
 )
-def test_choose(monkeypatch, gpu, asked, environment_says, answer):
+def test_choose(monkeypatch, gpu, device, environment_value, expected):
     monkeypatch.setitem(sys.modules, "torch", FakeTorch(gpu))
     monkeypatch.delenv(devices.CHOICE, raising=False)
-    if environment_says:
-        monkeypatch.setenv(devices.CHOICE, environment_says)
-    assert devices.choose(asked) == answer
+    if environment_value:
+        monkeypatch.setenv(devices.CHOICE, environment_value)
+    assert devices.choose(device) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "environment_says", "words"),
+    ("device", "environment_value", "words"),
     [
         ("cuda", None, "device 'cuda': this machine has none"),
         ("gpu", None, "device 'gpu': choose 'auto', 'cpu'"),
         ("auto", "cuda", r"device 'cuda' \(from ATTRIB_DEVICE\): this machine has none"),
     ],
 )
-def test_choose_never_falls_back_in_silence(monkeypatch, asked, environment_says, words):
+def test_choose_never_falls_back_silently(monkeypatch, device, environment_value, words):
     monkeypatch.setitem(sys.modules, "torch", FakeTorch(gpu=False))
     monkeypatch.delenv(devices.CHOICE, raising=False)
-    if environment_says:
-        monkeypatch.setenv(devices.CHOICE, environment_says)
+    if environment_value:
+        monkeypatch.setenv(devices.CHOICE, environment_value)
     with pytest.raises(InputError, match=words):
-        devices.choose(asked)
+        devices.choose(device)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What failed jobs said last is found again in their logs."""
+"""The errors of failed jobs are found in their logs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_last_line_of_each_failed_job_and_of_no_other(tmp_path, fake_snakema
     ]
 
 
-def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, monkeypatch):
+def test_a_log_without_a_last_line_is_a_killed_job_or_a_full_disk(tmp_path, monkeypatch):
     (tmp_path / "rank").mkdir()
     (tmp_path / ".snakemake").mkdir()
     log = tmp_path / "rank/pixel.log"
@@ -54,9 +54,7 @@ def test_a_log_without_an_end_is_a_job_that_was_killed_or_a_full_disk(tmp_path, 
         assert line.startswith(f"[rank pixel] error: {full}: no room left (disk); make room")
 
 
-def test_a_disk_on_which_snakemake_itself_found_no_room_is_named(
-    tmp_path, monkeypatch, fake_snakemake, capsys
-):
+def test_a_full_disk_of_snakemake_itself_is_named(tmp_path, monkeypatch, fake_snakemake, capsys):
     log_of(tmp_path, "fine", None, fake_snakemake)
     others = [tmp_path / "gone", tmp_path / ".metadata"]
     others[1].mkdir()
@@ -70,7 +68,7 @@ def test_a_disk_on_which_snakemake_itself_found_no_room_is_named(
     ]
 
 
-def test_a_job_without_a_word_in_its_log_is_named_by_its_place(tmp_path):
+def test_a_job_with_an_empty_log_is_named_by_the_path_of_the_log(tmp_path):
     (tmp_path / "pool_part").mkdir()
     (tmp_path / "pool_part/0000.log").touch()
     (line,) = failure_summary.summarize(tmp_path, 0)
@@ -78,9 +76,9 @@ def test_a_job_without_a_word_in_its_log_is_named_by_its_place(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "shown"), [(10, 10), (11, 11), (500, 11)])
-def test_of_many_the_first_ten(tmp_path, number, shown):
-    for one in range(number):
-        (tmp_path / f"{one:03d}.log").write_text("x ERROR attrib_core: error: bad\n")
+def test_at_most_ten_are_listed(tmp_path, number, shown):
+    for index in range(number):
+        (tmp_path / f"{index:03d}.log").write_text("x ERROR attrib_core: error: bad\n")
     lines = failure_summary.summarize(tmp_path, 0)
     assert len(lines) == shown
     assert number <= 10 or lines[-1].startswith(f"and {number - 10} more; see")

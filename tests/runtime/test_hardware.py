@@ -1,4 +1,4 @@
-"""What a job measures of itself."""
+"""Memory, threads and device names of a job."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from attrib_core.runtime import hardware
 
 
-def test_the_peak_of_memory_counts_what_was_freed_and_can_be_restarted() -> None:
+def test_peak_memory_counts_what_was_freed_and_can_be_reset() -> None:
     held = np.ones(200_000_000, dtype=np.uint8)
     with_it = hardware.peak_memory()
     del held
-    assert hardware.peak_memory() > with_it - 5e6 > 200e6, "the kernel counts in lumps of some hundred KB"
+    assert hardware.peak_memory() > with_it - 5e6 > 200e6, "the kernel counts in units of some hundred KB"
     hardware.reset_peak_memory("cpu")
     if hardware.CLEAR.exists():
         assert hardware.peak_memory() < with_it - 150e6
@@ -25,15 +25,14 @@ def test_the_peak_of_memory_counts_what_was_freed_and_can_be_restarted() -> None
     assert hardware.peak_memory() > 100e6 and again.any()
 
 
-def test_a_small_process_says_so() -> None:
-    """Its own memory, not that of the parent which started it."""
+def test_peak_memory_of_a_child_does_not_count_its_parent() -> None:
     held = np.ones(300_000_000, dtype=np.uint8)
     words = "from attrib_core.runtime import hardware; print(hardware.peak_memory())"
     found = subprocess.run([sys.executable, "-c", words], check=True, capture_output=True, text=True)
     assert 1e6 < int(found.stdout) < 200e6 and held.any()
 
 
-def test_name_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_name_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.threads() == torch.get_num_threads()
     assert hardware.device_name("cpu")
     file = tmp_path / "cpuinfo"

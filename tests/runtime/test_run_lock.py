@@ -1,4 +1,4 @@
-"""One Snakemake a run, jobs that do not outlive it, and file systems on which that cannot be promised."""
+"""One Snakemake per run, no job that outlives it, and file systems with unreliable locks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from attrib_core.common.errors import InputError
 from attrib_core.runtime import run_lock
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0  # seconds until what was to happen counts as not happening
+PATIENCE = 120.0  # seconds to wait for an event before the test fails
 HOLD = (
     "from attrib_core.runtime import run_lock; import sys; run_lock.hold('demo'); print('held', flush=True);"
 )
-STAY = "sys.stdin.read()"  # until it is killed, or whoever started it has ended
+STAY = "sys.stdin.read()"  # until it is killed or its parent has ended
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory; what the test holds is let go at its end."""
+    """A working directory; the locks of the test are released at its end."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv(run_lock.OWNER, raising=False)
@@ -54,7 +54,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def wait_for_state(pid: int, state: str) -> None:
-    """Until all threads of a process are stopped (T), or it is a zombie (Z)."""
+    """Wait until all threads of a process are stopped (T), or it is a zombie (Z)."""
     deadline = time.monotonic() + PATIENCE
     while states(pid) != {state}:
         assert time.monotonic() < deadline
@@ -64,12 +64,12 @@ def wait_for_state(pid: int, state: str) -> None:
 def states(pid: int) -> set[str]:
     found = set()
     for path in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
             found.add(path.read_text().rpartition(")")[2].split()[0])
     return found
 
 
-def test_a_second_is_refused_with_who_holds_until_the_first_is_killed(folder):
+def test_a_second_snakemake_is_refused_until_the_first_is_killed(folder):
     first = start(HOLD + STAY)
     assert line(first) == "held"
     words = rf"run 'demo': another Snakemake is at work on it \(process {first.pid} on .* since .*\); wait"
@@ -84,7 +84,7 @@ def test_a_second_is_refused_with_who_holds_until_the_first_is_killed(folder):
     run_lock.hold("demo")
 
 
-def test_looking_takes_nothing_and_makes_nothing(folder):
+def test_check_free_takes_no_lock_and_creates_no_file(folder):
     run_lock.check_free("demo")
     assert not list(folder.iterdir())
     run_lock.hold("demo")
@@ -94,7 +94,7 @@ def test_looking_takes_nothing_and_makes_nothing(folder):
 
 
 class Clock:
-    """In place of the module `time`: it goes on where somebody sleeps alone, and then something may happen."""
+    """A replacement of the module `time` that advances only in `sleep`, and then runs planned functions."""
 
     def __init__(self) -> None:
         self.now, self.planned = 100.0, [(float("inf"), lambda: None)]
@@ -110,14 +110,14 @@ class Clock:
 
 
 @pytest.mark.parametrize(("seconds", "refused"), [(0.9, False), (1.1, True)])
-def test_a_look_at_the_wrong_moment_refuses_nobody(folder, monkeypatch, seconds, refused):
+def test_a_check_at_the_same_moment_refuses_no_one(folder, monkeypatch, seconds, refused):
     lock = run_lock.hold("demo")
     os.close(run_lock._held.pop())
     clock = Clock()
     monkeypatch.setattr(run_lock, "time", clock)
-    with lock.open() as look:
-        fcntl.flock(look, fcntl.LOCK_SH)  # as who looks does for an instant
-        clock.planned.insert(0, (clock.now + seconds, lambda: fcntl.flock(look, fcntl.LOCK_UN)))
+    with lock.open() as checking:
+        fcntl.flock(checking, fcntl.LOCK_SH)  # as check_free does for an instant
+        clock.planned.insert(0, (clock.now + seconds, lambda: fcntl.flock(checking, fcntl.LOCK_UN)))
         if refused:
             with pytest.raises(InputError, match="another Snakemake is at work"):
                 run_lock.hold("demo")
@@ -145,8 +145,8 @@ child.wait()
 def test_a_job_ends_with_its_snakemake_and_the_next_waits_for_it(folder):
     first = start(JOB)
     pid = int(line(first).split()[0])
-    os.kill(pid, 19)  # SIGSTOP: it cannot notice yet
-    wait_for_state(pid, "T")  # a signal takes its time, and so long the job looks on
+    os.kill(pid, 19)  # SIGSTOP: it cannot notice
+    wait_for_state(pid, "T")  # a signal takes a moment, in which the job may still check
     first.kill()
     first.wait()
     second = start("import logging; logging.basicConfig();" + HOLD)
@@ -162,7 +162,7 @@ def test_a_job_that_starts_after_its_snakemake_was_killed_does_nothing(folder, m
     first = start(HOLD + "import os; print(os.environ['ATTRIB_SNAKEMAKE'], flush=True);" + STAY)
     line(first)
     owner = line(first)
-    first.kill()  # not waited for: a zombie is as dead
+    first.kill()  # not waited for: a zombie counts as ended
     monkeypatch.setenv(run_lock.OWNER, owner)
     wait_for_state(first.pid, "Z")
     with pytest.raises(InputError, match="the Snakemake that started this job is gone"):
@@ -180,7 +180,7 @@ def test_a_job_on_another_machine_or_in_a_container_is_not_watched(folder, monke
     assert run_lock._held == held
 
 
-def test_a_number_that_was_given_again_is_another_process(folder):
+def test_a_reused_process_id_is_another_process(folder):
     run_lock.hold("demo")
     owner = json.loads(os.environ[run_lock.OWNER])
     assert run_lock._alive(owner)
@@ -199,18 +199,18 @@ def test_a_number_that_was_given_again_is_another_process(folder):
         ("/dev/a / ext4 rw\nx /shared beegfs rw", False),
         ("/dev/a / ext4 rw\nx /shareds beegfs rw", True),
         ("/dev/a / ext4 rw\nx /shared/my\\040run beegfs rw", False),
-        ("x /shared/my\\040run beegfs rw\ny /shared/my\\040run ext4 rw", True),  # the later one lies on top
+        ("x /shared/my\\040run beegfs rw\ny /shared/my\\040run ext4 rw", True),  # the later mount is on top
     ],
 )
-def test_file_systems_on_which_locks_reach_all(tmp_path, monkeypatch, mounts, reliable):
-    (tmp_path / "mounts").write_text("".join(f"{one} 0 0\n" for one in mounts.split("\n")))
+def test_file_systems_with_reliable_locks(tmp_path, monkeypatch, mounts, reliable):
+    (tmp_path / "mounts").write_text("".join(f"{mount} 0 0\n" for mount in mounts.split("\n")))
     monkeypatch.setattr(run_lock, "MOUNTS", tmp_path / "mounts")
     reason = run_lock.unreliable(Path("/shared/my run/deep"))
     assert (reason is None) == reliable
     assert reliable or "may keep locks from other machines" in str(reason)
 
 
-def test_a_file_system_without_locks_is_an_error_of_the_system(folder, monkeypatch):
+def test_a_file_system_without_locks_raises_an_os_error(folder, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 

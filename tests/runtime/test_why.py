@@ -16,6 +16,7 @@ from attrib_core.common.errors import InputError
 from attrib_core.runtime import job_records
 from attrib_core.runtime.provenance import rerun_page, rerun_reasons, rerun_table, workflow_jobs
 from attrib_core.runtime.provenance.workflow_jobs import Job, Plan
+from attrib_core.storage import tables
 from tests.conftest import Named
 from tests.workflow_fixtures import TINY
 
@@ -115,6 +116,15 @@ def test_other_code_data_and_packages(finished: None) -> None:
     ]
 
 
+def test_code_of_an_earlier_layout_of_the_package_is_one_line(finished: None) -> None:
+    before = NOW | {"code": {"attrib_core.heads.load": "1", "attrib_core.ranking.rank": "1"}}
+    tables.write_json(RUN / "records/fingerprints/now.json", before)
+    asked = plan(code="new")
+    assert lines(asked)[1:] == [
+        "code: an earlier version of attrib_core ran it, whose modules have moved since"
+    ]
+
+
 def test_a_fingerprint_without_a_record(finished: None) -> None:
     (RUN / "records/fingerprints/now.json").unlink()
     assert "is not recorded" in lines(plan(code="new"))[1]
@@ -153,7 +163,7 @@ def test_a_temporary_output_is_not_missing(finished: None) -> None:
 def test_a_change_upstream_is_named(finished: None) -> None:
     asked = plan()
     asked.jobs[0] = Job(**{**vars(asked.jobs[0]), "params": {"seed": 8}})
-    assert lines(asked)[-1] == "inputs come anew, from a change of: exemplars"
+    assert lines(asked)[-1] == "inputs will be recomputed, because of changes in: exemplars"
 
 
 def test_an_unknown_rule_is_one_line_with_similar_names(finished: None) -> None:

@@ -83,6 +83,9 @@ def _coverage(name: str, before: Coverage | None, now: Coverage) -> Iterator[str
     if before is None:
         yield f"{name}: another fingerprint; what the old one covered is not recorded"
         return
+    if job_records.covers_moved_code(before):
+        yield f"{name}: an earlier version of {job_records.PACKAGE.name} ran it, whose modules have moved since"
+        return
     for kind, word in KINDS.items():
         old, new = before.get(kind, {}), now[kind]
         changed = sorted(one for one in old.keys() & new.keys() if old[one] != new[one])
