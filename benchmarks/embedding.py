@@ -47,7 +47,7 @@ from PIL import Image
 
 from attrib_core.common import families
 from attrib_core.data.images import to_rgb
-from attrib_core.features.embedding import embedding_tables, encoding
+from attrib_core.features.embedding import embedding_tables, encode
 from attrib_core.storage import tables
 
 DIFFERENT, ROWS = 500, 1000
@@ -201,10 +201,12 @@ def _ours(threads: int) -> Callable[[Path, argparse.Namespace], tuple[Callable[[
         target = folder / f"ours-{threads}.parquet"
 
         def work() -> None:
-            made = encoding.embed(folder / "images.parquet", ids="image_id", encoder=encoder, threads=number)
+            chunks = encode.encode_table(
+                folder / "images.parquet", id_column="image_id", encoder=encoder, threads=number
+            )
             with tables.writer(target, embedding_tables.schema(encoder)) as sink:
-                for table in made:
-                    sink.write(table)
+                for ids, features in chunks:
+                    sink.write(tables.embedding_table(ids, features))
 
         return work, options.images
 

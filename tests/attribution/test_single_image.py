@@ -15,7 +15,7 @@ from attrib_core.attribution.ranking import rank
 from attrib_core.attribution.single_image import attribute
 from attrib_core.attribution.single_image import finished_run as runs
 from attrib_core.cli.main import main
-from attrib_core.features.embedding import embedding_tables, encoding
+from attrib_core.features.embedding import embedding_tables, encode
 from attrib_core.features.encoders import pixel
 from attrib_core.features.heads import heads
 from attrib_core.runtime import job_records
@@ -45,8 +45,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     files += [(path, f"queries/{path.name}", "query_id") for path in sorted(run.glob("synthesized/part-*"))]
     for source, target, ids in [*files, (run / "exemplars.parquet", "exemplars.parquet", "exemplar_id")]:
         with tables.writer(embedded / target, embedding_tables.schema(encoder)) as sink:
-            for table in encoding.embed(source, ids=ids, encoder=encoder):
-                sink.write(table)
+            for chunk in encode.encode_table(source, id_column=ids, encoder=encoder):
+                sink.write(tables.embedding_table(*chunk))
     rng = np.random.default_rng(3)
     turned = [(np.eye(48) + 0.05 * rng.standard_normal((48, 48))).astype(np.float32) for _ in range(2)]
     both = heads.Heads(*(heads.Linear(one, np.zeros(48, np.float32)) for one in turned))
@@ -107,7 +107,7 @@ def _rank_and_calibrate(run: Path, mapper: str, own: heads.Heads) -> None:
 
 def test_candidates_are_those_of_plain_cosines(made: Made) -> None:
     folder, _, image = made
-    run = runs.opened(folder)
+    run = runs.open_run(folder)
     features = runs.Features("object", "pixel", "linear-object")
     vectors = attribute.embed([image], run.encoder("pixel"))
     rows, searched = attribute.attribute(run, features, vectors, [image], top=20)
@@ -133,7 +133,7 @@ def test_candidates_are_those_of_plain_cosines(made: Made) -> None:
 @pytest.mark.parametrize("mapper", MAPPERS)
 def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, mapper: str) -> None:
     folder, query, image = made
-    run = runs.opened(folder)
+    run = runs.open_run(folder)
     features = runs.Features("object", "pixel", mapper)
     soft = tables.read(run.calibration(features, run_layout.SOFT_SCORES), "soft_scores").to_pylist()
     soft = [row for row in soft if row["query_id"] == query]
@@ -155,7 +155,7 @@ def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, ma
 
 def test_company_and_blocks_change_nothing(made: Made) -> None:
     folder, _, image = made
-    run = runs.opened(folder)
+    run = runs.open_run(folder)
     features = runs.Features("style", "pixel", "untuned")
     vectors = np.repeat(attribute.embed([image], run.encoder("pixel")), 3, axis=0)
     vectors[1:] += np.random.default_rng(0).normal(0, 0.1, (2, 48)).astype(np.float32)
@@ -236,18 +236,18 @@ def test_an_encoder_that_differs_from_the_stored_one_is_refused(made: Made, tmp_
     params = {"encoder": {**SECTION, "size": 5}}
     record(folder, "embed_pool_part", {"encoder": "pixel", "part": "0000"}, params)
     with pytest.raises(ValueError, match=r"identity\.dim 48 in the file, 75 here"):
-        runs.opened(folder).encoder("pixel")
+        runs.open_run(folder).encoder("pixel")
 
 
 def test_words_are_asked_for_and_lose_the_token(made: Made) -> None:
     class Lengths:
-        reads = "words"
+        reads = "text"
         dim = 1
         identity = {"family": "lengths"}
 
         def encode(self, inputs: Any) -> np.ndarray:
             return np.array([[len(words)] for words in inputs], np.float32)
 
-    with pytest.raises(ValueError, match="--prompt: the encoder reads words alone"):
+    with pytest.raises(ValueError, match="--prompt: the encoder reads text alone"):
         attribute.embed([made[2]], Lengths())
     assert attribute.embed([made[2]], Lengths(), prompt="a <new1> cat").tolist() == [[len("a cat")]]

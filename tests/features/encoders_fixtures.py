@@ -1,4 +1,4 @@
-"""Tiny networks, saved by their own libraries, and options that make every family of encoders small."""
+"""Tiny networks, saved by their own libraries, and options that make each family of encoders small."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = {"stages": [0, 2, 3], "cells": 2, "deviation": True}
 
 
 def tiny_weights(folder: Path) -> Path:
-    """A tiny network of timm with random weights, saved as its users save theirs."""
+    """Save a tiny timm network with random weights, as its users do."""
     import timm
     import torch
     from safetensors.torch import save_file
@@ -48,15 +48,15 @@ VISION = {
 
 
 def tiny_open_clip(folder: Path) -> Path:
-    """A tiny model of open_clip, made known to it under TINY_CLIP, its random weights saved once."""
+    """Register a tiny open_clip model as TINY_CLIP and save its random weights once."""
     import open_clip
     import torch
 
-    described = folder / f"{TINY_CLIP}.json"
+    config = folder / f"{TINY_CLIP}.json"
     tower = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32}
     text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    described.write_text(json.dumps({"embed_dim": 24, "vision_cfg": tower, "text_cfg": text}))
-    open_clip.add_model_config(described)
+    config.write_text(json.dumps({"embed_dim": 24, "vision_cfg": tower, "text_cfg": text}))
+    open_clip.add_model_config(config)
     path = folder / "open_clip.pt"
     if not path.exists():
         torch.manual_seed(1)
@@ -65,7 +65,7 @@ def tiny_open_clip(folder: Path) -> Path:
 
 
 def tiny_transformers(folder: Path, kind: str = "vit") -> Path:
-    """A tiny model of transformers with an image processor, as `save_pretrained` of both writes them."""
+    """Save a tiny transformers model with its image processor once."""
     import torch
     import transformers as library
 
@@ -73,11 +73,11 @@ def tiny_transformers(folder: Path, kind: str = "vit") -> Path:
     if path.exists():
         return path
     square = {"height": 32, "width": 32}
-    cut = {"size": {"shortest_edge": 40}, "crop_size": square}
+    crop = {"size": {"shortest_edge": 40}, "crop_size": square}
     text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     text |= {"max_position_embeddings": 12, "vocab_size": 2196, "projection_dim": 16}
     text |= {"bos_token_id": 2194, "eos_token_id": 2195, "pad_token_id": 2195}
-    made: dict[str, tuple[str, Any, Any]] = {
+    parts: dict[str, tuple[str, Any, Any]] = {
         "vit": (
             "ViTForImageClassification",
             library.ViTConfig(**VISION),
@@ -88,18 +88,18 @@ def tiny_transformers(folder: Path, kind: str = "vit") -> Path:
             library.CLIPConfig(
                 vision_config=VISION | {"projection_dim": 16}, text_config=text, projection_dim=16
             ),
-            library.CLIPImageProcessor(**cut),
+            library.CLIPImageProcessor(**crop),
         ),
         "siglip": (
             "SiglipModel",
             library.SiglipConfig(vision_config=VISION, text_config=text),
             library.SiglipImageProcessor(size=square),
         ),
-        "dinov2": ("Dinov2Model", library.Dinov2Config(**VISION), library.BitImageProcessor(**cut)),
+        "dinov2": ("Dinov2Model", library.Dinov2Config(**VISION), library.BitImageProcessor(**crop)),
         "dinov2_with_registers": (
             "Dinov2WithRegistersModel",
             library.Dinov2WithRegistersConfig(**VISION),
-            library.BitImageProcessor(**cut),
+            library.BitImageProcessor(**crop),
         ),
         "dinov3_vit": (
             "DINOv3ViTModel",
@@ -107,7 +107,7 @@ def tiny_transformers(folder: Path, kind: str = "vit") -> Path:
             library.DINOv3ViTImageProcessor(size=square),
         ),
     }
-    name, config, processor = made[kind]
+    name, config, processor = parts[kind]
     torch.manual_seed(2)
     getattr(library, name)(config).save_pretrained(path)
     processor.save_pretrained(path)
@@ -118,7 +118,7 @@ def tiny_transformers(folder: Path, kind: str = "vit") -> Path:
 
 
 def tiny_torchscript(folder: Path) -> Path:
-    """A tiny network with two outputs, scripted and saved."""
+    """Save a tiny TorchScript network with two outputs once."""
     import torch
 
     path = folder / "tiny.torchscript.pt"
@@ -127,28 +127,28 @@ def tiny_torchscript(folder: Path) -> Path:
         network = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8, 8), torch.nn.GELU(), torch.nn.Flatten())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(_two(network), torch.zeros(1, 3, 16, 16))
+            traced = torch.jit.trace(_with_two_outputs(network), torch.zeros(1, 3, 16, 16))
             traced.save(str(path))
     return path
 
 
-def _two(network: Any) -> Any:
+def _with_two_outputs(network: Any) -> Any:
     import torch
 
-    class Two(torch.nn.Module):
+    class TwoOutputs(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            found = self.network(images)
-            return found, 2 * found
+            features = self.network(images)
+            return features, 2 * features
 
-    return Two()
+    return TwoOutputs()
 
 
 def small_options(family: str, weights: Path) -> dict[str, Any]:
-    """Options that make a family small; none for one that is unknown here."""
+    """Options that make a family small; none for a family that is not listed here."""
     network = {"architecture": ARCHITECTURE, "weights": str(weights), "size": 32, "batch": 4}
     parts = {
         "shape": {"family": "timm", "weight": 2} | network | STAGES,
@@ -161,8 +161,8 @@ def small_options(family: str, weights: Path) -> dict[str, Any]:
         "timm": network,
         "fusion": {"parts": parts, "batch": 4},
         "diffusion": {"base_model": {"family": "bundled"}, "layer": "down_blocks.0", "cells": 2, "batch": 4},
+        "text": {"base_model": {"family": "bundled"}, "batch": 4},
     }
-    known["text"] = {"base_model": {"family": "bundled"}, "batch": 4}
     if family == "open_clip":
         return {"architecture": TINY_CLIP, "weights": str(tiny_open_clip(weights.parent)), "batch": 4}
     if family == "transformers":
@@ -180,20 +180,20 @@ def small_options(family: str, weights: Path) -> dict[str, Any]:
 
 
 def load_small(weights: Path, family: str, /, **options: Any) -> Any:
-    """The encoder of a family with small options, on the CPU."""
+    """Load the encoder of a family with small options, on the CPU."""
     return families.load("encoders", family, small_options(family, weights) | options, device="cpu")
 
 
 NOUNS = ("owl", "cat", "house", "tree", "boat", "apple", "bread", "train")
 
 
-def words_of(image: np.ndarray) -> str:
-    """Words for an image, made of its pixels."""
+def text_for(image: np.ndarray) -> str:
+    """A text that depends on the pixels of an image."""
     random = hashing.generator(image.shape, image.tobytes().hex())
-    return "a {} and a {} beside a {}".format(*random.choice(NOUNS, 3))
+    return "a {} and a {} next to a {}".format(*random.choice(NOUNS, 3))
 
 
-def given(encoder: Any, images: Iterable[np.ndarray]) -> list[Any]:
-    """What an encoder is given of images: themselves, their words, or both."""
-    kinds = {"images": lambda one: one, "words": words_of, "both": lambda one: (one, words_of(one))}
-    return [kinds[encoder_protocol.reads(encoder)](one) for one in images]
+def inputs_for(encoder: Any, images: Iterable[np.ndarray]) -> list[Any]:
+    """The inputs of an encoder for images: the images, a text for each, or both."""
+    make = {"images": lambda one: one, "text": text_for, "both": lambda one: (one, text_for(one))}
+    return [make[encoder_protocol.input_kind(encoder)](image) for image in images]

@@ -1,8 +1,7 @@
-"""What every encoder family promises, and the encoders without a network by plain oracles."""
+"""The contract of every encoder family, and the encoders without a network compared with plain computations."""
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import statistics
@@ -15,18 +14,11 @@ import pytest
 
 from attrib_core.common import families
 from tests.features.embedding_fixtures import noise_images
-from tests.features.encoders_fixtures import STAGES, given, load_small, tiny_weights
+from tests.features.encoders_fixtures import STAGES, inputs_for
 
-
-@pytest.fixture(scope="session")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Loads a family with options that make it small; a family unknown to the fixtures by its defaults."""
-    return functools.partial(load_small, tiny_weights(tmp_path_factory.mktemp("weights")))
-
-
-WITH_WORDS = {
+WITH_TEXT = {
     "look": {"family": "pixel", "size": 3},
-    "words": {"family": "text", "base_model": {"family": "bundled"}, "weight": 2},
+    "caption": {"family": "text", "base_model": {"family": "bundled"}, "weight": 2},
 }
 every_family = pytest.mark.parametrize(
     ("family", "options"),
@@ -34,9 +26,9 @@ every_family = pytest.mark.parametrize(
         *((family, {}) for family in families.names("encoders")),
         ("timm", STAGES),
         ("pixel", {"centred": False}),
-        ("fusion", {"parts": WITH_WORDS}),
+        ("fusion", {"parts": WITH_TEXT}),
     ],
-    ids=[*families.names("encoders"), "timm-stages", "pixel-uncentred", "fusion-words"],
+    ids=[*families.names("encoders"), "timm-stages", "pixel-uncentred", "fusion-text"],
 )
 
 
@@ -56,19 +48,19 @@ def test_all_families_are_found():
 
 
 @every_family
-def test_features_are_finite_float32_of_the_stated_dimension(load, family, options):
-    encoder = load(family, **options)
-    features = encoder.encode(given(encoder, noise_images(5)))
+def test_features_are_finite_float32_of_the_stated_dimension(load_encoder, family, options):
+    encoder = load_encoder(family, **options)
+    features = encoder.encode(inputs_for(encoder, noise_images(5)))
     assert features.shape == (5, encoder.dim) and features.dtype == np.float32
     assert np.isfinite(features).all()
-    assert np.linalg.matrix_rank(features) == 5  # five images, five directions
+    assert np.linalg.matrix_rank(features) == 5  # five images, five linearly independent vectors
     assert encoder.encode([]).shape == (0, encoder.dim)
 
 
 @every_family
-def test_features_do_not_depend_on_company_or_order(load, family, options):
-    encoder = load(family, **options)
-    inputs = given(encoder, noise_images(21))
+def test_features_do_not_depend_on_the_other_images_or_their_order(load_encoder, family, options):
+    encoder = load_encoder(family, **options)
+    inputs = inputs_for(encoder, noise_images(21))
     together = encoder.encode(inputs)
     order = np.random.default_rng(1).permutation(21)
     assert np.array_equal(encoder.encode([inputs[place] for place in order]), together[order])
@@ -77,41 +69,41 @@ def test_features_do_not_depend_on_company_or_order(load, family, options):
 
 
 @every_family
-def test_loading_again_gives_the_same_bits_and_identity(load, family, options):
-    first, second = load(family, **options), load(family, **options)
-    inputs = given(first, noise_images(3))
+def test_loading_again_gives_the_same_bits_and_identity(load_encoder, family, options):
+    first, second = load_encoder(family, **options), load_encoder(family, **options)
+    inputs = inputs_for(first, noise_images(3))
     assert np.array_equal(first.encode(inputs), second.encode(inputs))
     assert first.identity == second.identity == json.loads(json.dumps(first.identity))
     assert first.identity["family"] == family and first.identity["dim"] == first.dim
 
 
 @every_family
-def test_images_of_any_size_are_taken(load, family, options):
-    encoder = load(family, **options)
+def test_images_of_any_size_are_accepted(load_encoder, family, options):
+    encoder = load_encoder(family, **options)
     random = np.random.default_rng(2)
     shapes = [(7, 30), (200, 31), (1, 1), (64, 64)]
     images = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
-    features = encoder.encode(given(encoder, images))
+    features = encoder.encode(inputs_for(encoder, images))
     assert features.shape == (4, encoder.dim) and np.isfinite(features).all()
 
 
 @every_family
-def test_a_blank_image_has_a_direction(load, family, options):
-    encoder = load(family, **options)
+def test_features_of_a_blank_image_are_not_zero(load_encoder, family, options):
+    encoder = load_encoder(family, **options)
     blank = [np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)]
-    features = encoder.encode(given(encoder, blank))
+    features = encoder.encode(inputs_for(encoder, blank))
     assert (np.linalg.norm(features, axis=1) > 0).all()
 
 
-def test_identity_changes_with_what_decides_about_the_features(load):
-    assert load("pixel").identity != load("pixel", size=5).identity
-    assert load("timm").identity != load("timm", size=48).identity
-    assert load("timm").identity == load("timm", batch=2).identity
+def test_identity_contains_what_determines_the_features(load_encoder):
+    assert load_encoder("pixel").identity != load_encoder("pixel", size=5).identity
+    assert load_encoder("timm").identity != load_encoder("timm", size=48).identity
+    assert load_encoder("timm").identity == load_encoder("timm", batch=2).identity
     staged = [STAGES, STAGES | {"stages": [0, 2]}, STAGES | {"cells": 1}, STAGES | {"deviation": False}]
-    described = [load("timm", **options).identity for options in [{}, *staged]]
-    assert all(one not in described[:place] for place, one in enumerate(described))
-    assert load("palette").identity != load("palette", bins=4).identity
-    assert load("palette").identity != load("palette", moments_weight=2).identity
+    identities = [load_encoder("timm", **options).identity for options in [{}, *staged]]
+    assert all(one not in identities[:index] for index, one in enumerate(identities))
+    assert load_encoder("palette").identity != load_encoder("palette", bins=4).identity
+    assert load_encoder("palette").identity != load_encoder("palette", moments_weight=2).identity
 
 
 def test_pixel_against_plain_sums():
@@ -132,7 +124,7 @@ def test_pixel_against_plain_sums():
     assert np.abs(features.mean(axis=(0, 1))).max() < 1e-7
 
 
-def test_pixel_takes_only_contrast_to_the_mean_colour():
+def test_pixel_depends_only_on_contrast_to_the_mean_colour():
     encoder = families.load("encoders", "pixel", {})
     image = noise_images(1, size=64)[0] // 2
     brighter = image + np.array([10, 90, 120], dtype=np.uint8)
@@ -140,7 +132,7 @@ def test_pixel_takes_only_contrast_to_the_mean_colour():
     assert encoder.dim == 768
 
 
-def test_pixel_blank_images_are_at_right_angles_to_all_others():
+def test_pixel_blank_images_are_orthogonal_to_all_others():
     blank, structured = families.load("encoders", "pixel", {}).encode(
         [np.full((64, 64, 3), (9, 99, 200), np.uint8), noise_images(1, size=64)[0]]
     )
@@ -148,14 +140,14 @@ def test_pixel_blank_images_are_at_right_angles_to_all_others():
     assert abs(cosine) < 1e-6
 
 
-def test_pixel_uncentred_is_centred_with_the_mean_colour_left_in():
+def test_pixel_uncentred_is_centred_plus_the_mean_colour():
     images = noise_images(3, size=64)
-    centred, whole = (
+    centred, uncentred = (
         families.load("encoders", "pixel", {"centred": choice}).encode(images).reshape(3, 256, 3)
         for choice in (True, False)
     )
-    assert np.allclose(whole - whole.mean(axis=1, keepdims=True), centred, atol=1e-6)
-    assert np.allclose(whole.mean(axis=1), images.mean(axis=(1, 2)) / 255, atol=1e-3)
+    assert np.allclose(uncentred - uncentred.mean(axis=1, keepdims=True), centred, atol=1e-6)
+    assert np.allclose(uncentred.mean(axis=1), images.mean(axis=(1, 2)) / 255, atol=1e-3)
     assert load_identity(centred=False) != load_identity(centred=True) == load_identity()
 
 
@@ -165,17 +157,17 @@ def load_identity(**options: Any) -> dict[str, Any]:
 
 
 def plain_palette(image: np.ndarray, bins: int, weight: float) -> list[float]:
-    """The features of a palette by counting pixel for pixel."""
+    """Features of the palette encoder, counted pixel by pixel."""
     shares = [0.0] * bins**3
     values: list[list[float]] = [[], [], []]
     for row in image.tolist():
         for pixel in row:
-            place = 0
+            cell = 0
             for channel, value in enumerate(pixel):
-                inside = [number for number in range(bins) if number * 256 / bins <= value]
-                place = place * bins + inside[-1]
+                lower_bins = [number for number in range(bins) if number * 256 / bins <= value]
+                cell = cell * bins + lower_bins[-1]
                 values[channel].append(value / 255)
-            shares[place] += 1 / (len(image) * len(row))
+            shares[cell] += 1 / (len(image) * len(row))
     means = [statistics.fmean(one) for one in values]
     return [math.sqrt(share) for share in shares] + [
         weight * one for one in means + [statistics.pstdev(one) for one in values]
@@ -183,7 +175,7 @@ def plain_palette(image: np.ndarray, bins: int, weight: float) -> list[float]:
 
 
 @pytest.mark.parametrize(("bins", "weight"), [(2, 1.0), (6, 0.25), (7, 3.0)])
-def test_palette_against_counting_pixel_for_pixel(bins, weight):
+def test_palette_against_counting_pixel_by_pixel(bins, weight):
     image = np.random.default_rng(4).integers(0, 256, (13, 9, 3), dtype=np.uint8)
     image[:5, :5] = (0, 255, 128)
     encoder = families.load("encoders", "palette", {"bins": bins, "moments_weight": weight})
@@ -192,7 +184,7 @@ def test_palette_against_counting_pixel_for_pixel(bins, weight):
     assert abs(np.square(features[: bins**3], dtype=np.float64).sum() - 1) < 1e-6
 
 
-def test_palette_sees_colours_wherever_they_lie():
+def test_palette_does_not_depend_on_positions():
     image = noise_images(1)[0]
     shuffled = np.random.default_rng(5).permutation(image.reshape(-1, 3)).reshape(image.shape)
     encoder = families.load("encoders", "palette", {})
@@ -203,7 +195,8 @@ def test_palette_sees_colours_wherever_they_lie():
 @pytest.mark.parametrize("family", ["pixel", "palette"])
 def test_no_torch_is_imported(family):
     code = (
-        "import sys, numpy; from attrib_core.common import families; from attrib_core.features.embedding import encoder_protocol;"
+        "import sys, numpy; from attrib_core.common import families;"
+        "from attrib_core.features.embedding import encoder_protocol;"
         f"families.load('encoders', '{family}', {{}}).encode(numpy.zeros((1, 8, 8, 3), 'uint8'));"
         "sys.exit(bool({'torch', 'timm', 'faiss'} & set(sys.modules)))"
     )

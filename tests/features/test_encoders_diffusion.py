@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,15 @@ from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config, plain
 from attrib_core.features.encoders import diffusion
 from tests.features.embedding_fixtures import noise_images
-from tests.features.encoders_fixtures import load_small, tiny_weights
 
 BUNDLED = {"family": "bundled"}
-
-
-@pytest.fixture(scope="session")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Loads a family with options that make it small."""
-    return functools.partial(load_small, tiny_weights(tmp_path_factory.mktemp("weights")))
 
 
 @pytest.mark.parametrize(
     ("layer", "timestep", "draws", "prompt"),
     [("up_blocks.1", 100, 1, ""), ("mid_block", 600, 2, "a fruit"), ("down_blocks.0", 0, 1, "")],
 )
-def test_it_is_the_stock_pipelines_activations(load, layer, timestep, draws, prompt):
+def test_it_is_the_stock_pipelines_activations(load_encoder, layer, timestep, draws, prompt):
     """By plain calls of diffusers: the whole UNet is run, and a hook keeps what the layer gave."""
     import torch
     from diffusers import StableDiffusionPipeline
@@ -55,7 +47,7 @@ def test_it_is_the_stock_pipelines_activations(load, layer, timestep, draws, pro
             output = kept.pop()
             values = (output[0] if isinstance(output, tuple) else output)[0].numpy().astype(np.float64)
             expected.append(np.concatenate([values.mean(axis=(1, 2)), values.std(axis=(1, 2))]))
-    found = load(
+    found = load_encoder(
         "diffusion",
         layer=layer,
         timestep=timestep,
@@ -68,15 +60,17 @@ def test_it_is_the_stock_pipelines_activations(load, layer, timestep, draws, pro
     assert np.allclose(found.encode([image])[0], np.mean(expected, axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_the_noise_hangs_on_its_number_alone(load):
+def test_the_noise_hangs_on_its_number_alone(load_encoder):
     images = noise_images(3)
-    first, again = (load("diffusion", noise=1, timestep=500).encode(images) for _ in range(2))
+    first, again = (load_encoder("diffusion", noise=1, timestep=500).encode(images) for _ in range(2))
     assert np.array_equal(first, again)
-    assert not np.allclose(first, load("diffusion", noise=2, timestep=500).encode(images))
+    assert not np.allclose(first, load_encoder("diffusion", noise=2, timestep=500).encode(images))
 
 
-def test_options_that_change_features_are_in_the_identity(load):
-    described = [load("diffusion", **options).identity for options in ({}, {"timestep": 7}, {"prompt": "a"})]
+def test_options_that_change_features_are_in_the_identity(load_encoder):
+    described = [
+        load_encoder("diffusion", **options).identity for options in ({}, {"timestep": 7}, {"prompt": "a"})
+    ]
     assert all(one not in described[:place] for place, one in enumerate(described))
     assert described[0]["base_model"] == families.load("base_models", "bundled", {}).fingerprint
 
@@ -101,9 +95,9 @@ def test_options_that_change_features_are_in_the_identity(load):
         ),
     ],
 )
-def test_what_it_cannot_do_is_named(load, options, words):
+def test_what_it_cannot_do_is_named(load_encoder, options, words):
     with pytest.raises(InputError, match=words):
-        load("diffusion", **options)
+        load_encoder("diffusion", **options)
 
 
 def test_the_base_model_is_checked_with_the_config_and_counts_in_the_fingerprint():

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from attrib_core.common.errors import InputError
-from tests.features.encoders_fixtures import TINY_CLIP, load_small, tiny_open_clip, tiny_weights
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("weights")
-
-
-@pytest.fixture(scope="session")
-def load(folder: Path) -> Any:
-    """Loads a family with options that make it small."""
-    return functools.partial(load_small, tiny_weights(folder))
+from tests.features.encoders_fixtures import TINY_CLIP, tiny_open_clip
 
 
 def images() -> list[np.ndarray]:
@@ -30,50 +15,50 @@ def images() -> list[np.ndarray]:
     return [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((40, 32), (31, 77), (64, 64))]
 
 
-def test_it_is_the_librarys_transform_and_image_embedding(load, folder):
+def test_it_is_the_librarys_transform_and_image_embedding(load_encoder, weights_folder):
     import open_clip
     import torch
 
     model, _, transform = open_clip.create_model_and_transforms(
-        TINY_CLIP, pretrained=str(tiny_open_clip(folder))
+        TINY_CLIP, pretrained=str(tiny_open_clip(weights_folder))
     )
     batch = torch.stack([transform(Image.fromarray(one)) for one in images()])
     with torch.inference_mode():
         expected = model.eval().encode_image(batch).numpy()
-    encoder = load("open_clip")
+    encoder = load_encoder("open_clip")
     assert encoder.dim == 24 and encoder.identity["size"] == 32
     assert np.allclose(encoder.encode(images()), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_another_size_and_fit_reach_the_network(load, folder):
+def test_another_size_and_fit_reach_the_network(load_encoder, weights_folder):
     """Positions are those of 32 pixels, so that another size does not fit, which is told."""
     with pytest.raises(InputError, match="positional_embedding has shape .* expected"):
-        load("open_clip", size=64)
-    squashed = load("open_clip", fit="squash").encode(images())
-    assert not np.allclose(squashed, load("open_clip").encode(images()))
+        load_encoder("open_clip", size=64)
+    squashed = load_encoder("open_clip", fit="squash").encode(images())
+    assert not np.allclose(squashed, load_encoder("open_clip").encode(images()))
 
 
-def test_weights_and_architectures_that_do_not_fit_are_named(load, folder, tmp_path):
+def test_weights_and_architectures_that_do_not_fit_are_named(load_encoder, weights_folder, tmp_path):
     import torch
 
     with pytest.raises(InputError, match=r"architecture: 'ViT-B-33' is not in open_clip, did you mean"):
-        load("open_clip", architecture="ViT-B-33")
+        load_encoder("open_clip", architecture="ViT-B-33")
     with pytest.raises(InputError, match="weights: no file 'none.pt'"):
-        load("open_clip", weights="none.pt")
-    state = torch.load(tiny_open_clip(folder), weights_only=True)
+        load_encoder("open_clip", weights="none.pt")
+    state = torch.load(tiny_open_clip(weights_folder), weights_only=True)
     del state["visual.proj"]
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(
         InputError, match="w.pt does not fit the network in 1 tensors, the first: proj missing"
     ):
-        load("open_clip", weights=str(tmp_path / "w.pt"))
+        load_encoder("open_clip", weights=str(tmp_path / "w.pt"))
 
 
-def test_the_text_tower_is_neither_needed_nor_counted(load, folder, tmp_path):
+def test_the_text_tower_is_neither_needed_nor_counted(load_encoder, weights_folder, tmp_path):
     import torch
 
-    state = torch.load(tiny_open_clip(folder), weights_only=True)
+    state = torch.load(tiny_open_clip(weights_folder), weights_only=True)
     kept = {f"module.{name}": value for name, value in state.items() if name.startswith("visual.")}
     torch.save({"state_dict": kept}, tmp_path / "tower.pt")
-    found = load("open_clip", weights=str(tmp_path / "tower.pt"), prefix="module.").encode(images())
-    assert np.array_equal(found, load("open_clip").encode(images()))
+    found = load_encoder("open_clip", weights=str(tmp_path / "tower.pt"), prefix="module.").encode(images())
+    assert np.array_equal(found, load_encoder("open_clip").encode(images()))

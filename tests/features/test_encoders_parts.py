@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,40 +14,28 @@ from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config, plain
 from attrib_core.features.embedding import encoder_protocol
 from tests.features.embedding_fixtures import noise_images
-from tests.features.encoders_fixtures import ARCHITECTURE, STAGES, load_small, small_options, tiny_weights
+from tests.features.encoders_fixtures import ARCHITECTURE, STAGES, small_options
 
 PIXEL = {"family": "pixel", "size": 3}
 PALETTE = {"family": "palette", "bins": 2}
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of a tiny network, as a file."""
-    return tiny_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="session")
-def load(weights: Path) -> Any:
-    """Loads a family with options that make it small."""
-    return functools.partial(load_small, weights)
 
 
 def fusion(batch: int = 32, **parts: Any) -> Any:
     return families.load("encoders", "fusion", {"parts": parts, "batch": batch}, device="cpu")
 
 
-def test_fusion_is_its_parts_at_unit_length_times_the_root_of_their_weight(load):
+def test_fusion_is_its_parts_at_unit_length_times_the_root_of_their_weight(load_encoder):
     images = noise_images(6)
     by_hand = [
-        (load("palette", bins=2), 1.0),  # "colour" comes before "layout" and "shape"
-        (load("pixel", size=3), 0.5),
-        (load("timm", **STAGES), 2.0),
+        (load_encoder("palette", bins=2), 1.0),  # "colour" comes before "layout" and "shape"
+        (load_encoder("pixel", size=3), 0.5),
+        (load_encoder("timm", **STAGES), 2.0),
     ]
     expected = []
     for part, weight in by_hand:
         vectors = part.encode(images).astype(np.float64)
         expected.append(vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * weight**0.5)
-    fused = load("fusion")
+    fused = load_encoder("fusion")
     assert np.allclose(fused.encode(images), np.concatenate(expected, axis=1), rtol=1e-6, atol=1e-7)
     assert fused.dim == sum(part.dim for part, _ in by_hand)
     assert np.allclose(np.square(fused.encode(images)).sum(axis=1), 3.5, rtol=1e-5)

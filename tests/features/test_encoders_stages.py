@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,6 @@ import pytest
 
 from attrib_core.common.errors import InputError
 from tests.features.embedding_fixtures import noise_images
-from tests.features.encoders_fixtures import load_small, tiny_weights
-
-
-@pytest.fixture(scope="session")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Loads a family, `timm` as a tiny network."""
-    return functools.partial(load_small, tiny_weights(tmp_path_factory.mktemp("weights")))
 
 
 def plain_means(values: np.ndarray, cells: int) -> list[float]:
@@ -45,9 +37,9 @@ def run(network: Any, image: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("stages", "cells", "deviation"), [([3], 1, False), ([0, 2], 3, False), ([1, 2, 3], 1, True)]
 )
-def test_timm_stages_against_plain_sums_over_activations(load, stages, cells, deviation):
+def test_timm_stages_against_plain_sums_over_activations(load_encoder, stages, cells, deviation):
     """Activations of the deepest block of each resolution, caught in a network of their own."""
-    network = load("timm")._network
+    network = load_encoder("timm")._network
     caught: dict[int, np.ndarray] = {}
 
     def catch(module: Any, given: Any, values: Any) -> None:
@@ -55,7 +47,7 @@ def test_timm_stages_against_plain_sums_over_activations(load, stages, cells, de
 
     for block in network.blocks:
         block.register_forward_hook(catch)
-    encoder = load("timm", stages=stages, cells=cells, deviation=deviation)
+    encoder = load_encoder("timm", stages=stages, cells=cells, deviation=deviation)
     for image, features in zip(noise_images(3), encoder.encode(noise_images(3)), strict=True):
         caught.clear()
         mean, std = (np.float32(one) for one in (encoder.prepare.mean, encoder.prepare.std))
@@ -70,8 +62,8 @@ def test_timm_stages_against_plain_sums_over_activations(load, stages, cells, de
         assert np.allclose(features, np.concatenate(expected), rtol=1e-4, atol=1e-6)
 
 
-def test_timm_computes_nothing_behind_the_deepest_stage(load):
-    encoder = load("timm", stages=[0, 1])
+def test_timm_computes_nothing_behind_the_deepest_stage(load_encoder):
+    encoder = load_encoder("timm", stages=[0, 1])
     ran: list[str] = []
     for name, module in encoder._network.network.named_children():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
@@ -83,11 +75,11 @@ def test_timm_computes_nothing_behind_the_deepest_stage(load):
     assert not {"conv_head", f"block {len(blocks) - 1}"} & set(ran)
 
 
-def test_timm_stages_keep_where_things_are_by_their_cells(load):
+def test_timm_stages_keep_where_things_are_by_their_cells(load_encoder):
     image = np.zeros((32, 32, 3), np.uint8)
     image[:16, :16] = noise_images(1, size=16)[0]
     for cells, least, most in [(1, 0.0, 0.1), (4, 0.2, 2.0)]:
-        encoder = load("timm", stages=[0], cells=cells)
+        encoder = load_encoder("timm", stages=[0], cells=cells)
         here, there = encoder.encode([image, image[::-1, ::-1]])
         assert least < 1 - here @ there / np.linalg.norm(here) / np.linalg.norm(there) < most
 
@@ -104,24 +96,24 @@ def test_timm_stages_keep_where_things_are_by_their_cells(load):
         ({"deviation": True}, "deviation: true, but stages is null"),
     ],
 )
-def test_timm_refuses_stages_that_do_not_fit(load, options, words):
+def test_timm_refuses_stages_that_do_not_fit(load_encoder, options, words):
     with pytest.raises(InputError, match=words):
-        load("timm", **options)
+        load_encoder("timm", **options)
 
 
-def test_timm_names_a_network_that_cannot_be_tapped(load, monkeypatch):
+def test_timm_names_a_network_that_cannot_be_tapped(load_encoder, monkeypatch):
     import timm
 
     monkeypatch.delattr(timm.models.EfficientNet, "forward_intermediates")
     with pytest.raises(InputError, match="stages: timm cannot tap 'test_efficientnet'; leave stages null"):
-        load("timm", stages=[1])
+        load_encoder("timm", stages=[1])
 
 
-def test_timm_taps_a_transformer(load, tmp_path):
+def test_timm_taps_a_transformer(load_encoder, tmp_path):
     import timm
     from safetensors.torch import save_file
 
     save_file(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.safetensors")
     options = {"architecture": "test_vit", "weights": str(tmp_path / "vit.safetensors"), "size": 160}
-    encoder = load("timm", **options, stages=[0, 3], cells=2, deviation=True)
+    encoder = load_encoder("timm", **options, stages=[0, 3], cells=2, deviation=True)
     assert encoder.dim == 2 * 64 * (4 + 1) == encoder.encode(noise_images(2)).shape[1]

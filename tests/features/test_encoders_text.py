@@ -1,8 +1,7 @@
-"""The encoder family `text`: each library's own tokenizer and forward, and what it is given of a table."""
+"""The encoder family `text`: features equal those of each library; the text that is read from a table."""
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -17,32 +16,19 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config, plain
 from attrib_core.diffusion.base_models import bundled
-from attrib_core.features.embedding import embedding_tables, encoding
+from attrib_core.features.embedding import embedding_tables, encode
 from attrib_core.features.encoders import fusion
 from attrib_core.features.encoders.text import encoder as text
 from attrib_core.storage import tables
-from tests.features.embedding_fixtures import noise_images, png
+from tests.features.embedding_fixtures import encode_images, noise_images, png
 from tests.features.encoders_fixtures import (
     TINY_CLIP,
-    load_small,
     tiny_open_clip,
     tiny_transformers,
-    tiny_weights,
 )
 
 BUNDLED = {"family": "bundled"}
 TEXTS = ["an owl in the snow", "", "a train", "a cat beside a house and " * 20]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("weights")
-
-
-@pytest.fixture(scope="session")
-def load(folder: Path) -> Any:
-    """Loads a family with options that make it small."""
-    return functools.partial(load_small, tiny_weights(folder))
 
 
 def of_folder(path: Path, **options: Any) -> Any:
@@ -53,7 +39,7 @@ def close(found: np.ndarray, expected: Any) -> bool:
     return bool(np.allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5))
 
 
-def test_of_a_base_model_it_is_the_pooled_state_of_its_text_encoder(load):
+def test_a_base_models_text_encoder_gives_its_pooled_state(load_encoder):
     import torch
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -62,13 +48,13 @@ def test_of_a_base_model_it_is_the_pooled_state_of_its_text_encoder(load):
     inputs = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
         expected = model(**inputs).pooler_output
-    encoder = load("text")
-    assert encoder.reads == "words" and encoder.dim == expected.shape[1] == 96
+    encoder = load_encoder("text")
+    assert encoder.reads == "text" and encoder.dim == expected.shape[1] == 96
     assert close(encoder.encode(TEXTS), expected)
     assert families.dim({"family": "text", "base_model": BUNDLED}, "encoders.x") == 96
 
 
-def test_of_sdxl_it_is_the_projected_state_of_the_second(tmp_path):
+def test_sdxls_second_text_encoder_gives_its_projected_state(tmp_path):
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -98,11 +84,11 @@ def test_of_sdxl_it_is_the_projected_state_of_the_second(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_of_transformers_it_is_the_librarys_tokenizer_and_text_features(folder, kind):
+def test_transformers_features_equal_the_librarys(weights_folder, kind):
     import torch
     import transformers
 
-    path = tiny_transformers(folder, kind)
+    path = tiny_transformers(weights_folder, kind)
     tokenizer, model = (
         library.from_pretrained(path) for library in (transformers.AutoTokenizer, transformers.AutoModel)
     )
@@ -117,21 +103,23 @@ def test_of_transformers_it_is_the_librarys_tokenizer_and_text_features(folder, 
     assert encoder.dim == {"clip": 16, "siglip": 32}[kind]
 
 
-def test_of_open_clip_it_is_the_librarys_tokenizer_and_text_features(folder):
+def test_open_clip_features_equal_the_librarys(weights_folder):
     import open_clip
     import torch
 
-    model, _, _ = open_clip.create_model_and_transforms(TINY_CLIP, pretrained=str(tiny_open_clip(folder)))
+    model, _, _ = open_clip.create_model_and_transforms(
+        TINY_CLIP, pretrained=str(tiny_open_clip(weights_folder))
+    )
     with torch.inference_mode():
         expected = model.eval().encode_text(open_clip.get_tokenizer(TINY_CLIP)(TEXTS))
-    encoder = of_folder(tiny_open_clip(folder), architecture=TINY_CLIP)
+    encoder = of_folder(tiny_open_clip(weights_folder), architecture=TINY_CLIP)
     assert close(encoder.encode(TEXTS), expected) and encoder.dim == 24
     assert encoder.identity["architecture"] == TINY_CLIP
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["ViT-B-32-quickgelu", "coca_ViT-B-32"])
-def test_whole_architectures_of_open_clip_give_their_librarys_text_features(tmp_path, architecture):
+def test_full_size_open_clip_features_equal_the_librarys(tmp_path, architecture):
     import open_clip
     import torch
 
@@ -144,14 +132,16 @@ def test_whole_architectures_of_open_clip_give_their_librarys_text_features(tmp_
     assert close(found, expected)
 
 
-def test_the_image_tower_is_neither_needed_nor_counted(folder, tmp_path):
+def test_the_image_tower_is_not_needed(weights_folder, tmp_path):
     import torch
 
-    state = torch.load(tiny_open_clip(folder), weights_only=True)
+    state = torch.load(tiny_open_clip(weights_folder), weights_only=True)
     kept = {f"module.{name}": value for name, value in state.items() if not name.startswith("visual.")}
     torch.save(kept, tmp_path / "tower.pt")
     found = of_folder(tmp_path / "tower.pt", architecture=TINY_CLIP, prefix="module.").encode(TEXTS)
-    assert np.array_equal(found, of_folder(tiny_open_clip(folder), architecture=TINY_CLIP).encode(TEXTS))
+    assert np.array_equal(
+        found, of_folder(tiny_open_clip(weights_folder), architecture=TINY_CLIP).encode(TEXTS)
+    )
     del kept["module.text_projection"]
     torch.save(kept, tmp_path / "tower.pt")
     with pytest.raises(
@@ -166,10 +156,10 @@ def configured(**options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({}, "encoders.x.weights: null; name weights, or a base_model"),
-        ({"base_model": BUNDLED, "weights": "w"}, "encoders.x.base_model: beside weights"),
+        ({"base_model": BUNDLED, "weights": "w"}, "encoders.x.base_model: given with weights"),
         ({"weights": "w", "prefix": "module."}, "encoders.x.prefix: 'module.', but architecture is null"),
         ({"base_model": {"path": "x"}}, "encoders.x.base_model.family: this key is needed"),
         (
@@ -178,8 +168,8 @@ def configured(**options: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_options_that_name_no_tower_are_refused_with_the_config(options, words):
-    with pytest.raises(InputError, match=words):
+def test_options_that_name_no_tower_are_refused_when_the_config_is_read(options, message):
+    with pytest.raises(InputError, match=message):
         configured(**options)
 
 
@@ -188,31 +178,31 @@ def test_defaults_are_filled_in():
     assert configured(weights="w")["architecture"] is None
 
 
-def test_models_and_tokenizers_that_do_not_fit_are_named(folder, tmp_path):
+def test_models_and_tokenizers_that_do_not_fit_are_refused(weights_folder, tmp_path):
     with pytest.raises(InputError, match="a model of type 'vit', choose one of 'clip'"):
-        of_folder(with_tokenizer(tiny_transformers(folder, "vit"), tmp_path / "vit"))
-    bare = shutil.copytree(tiny_transformers(folder, "clip"), tmp_path / "bare")
+        of_folder(with_tokenizer(tiny_transformers(weights_folder, "vit"), tmp_path / "vit"))
+    bare = shutil.copytree(tiny_transformers(weights_folder, "clip"), tmp_path / "bare")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (bare / name).unlink()
     with pytest.raises(InputError, match="bare holds no tokenizer, expected one of tokenizer.json"):
         of_folder(bare)
     with pytest.raises(InputError, match="architecture: 'ViT-B-33' is not in open_clip, did you mean"):
-        of_folder(tiny_open_clip(folder), architecture="ViT-B-33")
+        of_folder(tiny_open_clip(weights_folder), architecture="ViT-B-33")
     with pytest.raises(InputError, match="'xlm-roberta-base' of transformers, which open_clip downloads"):
-        of_folder(tiny_open_clip(folder), architecture="xlm-roberta-base-ViT-B-32")
+        of_folder(tiny_open_clip(weights_folder), architecture="xlm-roberta-base-ViT-B-32")
 
 
-def test_a_tokenizer_of_the_hub_that_is_not_cached_is_not_downloaded(folder, tmp_path, monkeypatch):
+def test_a_tokenizer_of_the_hub_that_is_not_cached_is_not_downloaded(weights_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="'ViT-B-16-SigLIP' is not in the hub's cache .*hf download timm/"):
-        of_folder(tiny_open_clip(folder), architecture="ViT-B-16-SigLIP")
+        of_folder(tiny_open_clip(weights_folder), architecture="ViT-B-16-SigLIP")
 
 
-def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path):
-    path = shutil.copytree(tiny_transformers(folder, "clip"), tmp_path / "clip")
-    told = json.loads((path / "tokenizer.json").read_text())
-    told["added_tokens"] += [told["added_tokens"][0] | {"id": 2196, "content": "words"}]
-    (path / "tokenizer.json").write_text(json.dumps(told))
+def test_a_tokenizer_of_another_model_is_refused(weights_folder, tmp_path):
+    path = shutil.copytree(tiny_transformers(weights_folder, "clip"), tmp_path / "clip")
+    config = json.loads((path / "tokenizer.json").read_text())
+    config["added_tokens"] += [config["added_tokens"][0] | {"id": 2196, "content": "words"}]
+    (path / "tokenizer.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="refuses the ids of the tokenizer in .*clip, which has 2197"):
         of_folder(path)
 
@@ -223,7 +213,7 @@ def with_tokenizer(path: Path, target: Path) -> Path:
     return target
 
 
-def test_identity_and_fingerprint_cover_the_tower_and_its_tokenizer_alone(load, folder, tmp_path):
+def test_identity_covers_the_tower_and_its_tokenizer_only(load_encoder, weights_folder, tmp_path):
     base = shutil.copytree(bundled.FOLDER, tmp_path / "base")
     options = {"base_model": {"family": "folder", "path": str(base)}}
 
@@ -249,8 +239,8 @@ def test_identity_and_fingerprint_cover_the_tower_and_its_tokenizer_alone(load, 
     assert text.others(base_model=None) == []
 
 
-def test_a_fusion_counts_the_files_and_the_code_of_its_text_part():
-    parts = {"look": {"family": "pixel"}, "words": {"family": "text", "base_model": BUNDLED}}
+def test_a_fusion_depends_on_the_files_and_the_code_of_its_text_part():
+    parts = {"look": {"family": "pixel"}, "caption": {"family": "text", "base_model": BUNDLED}}
     section = plain(load_config({"encoders": {"x": {"family": "fusion", "parts": parts}}}))["encoders"]["x"]
     _, options = families.split(section)
     assert fusion.others(**options) == ["base_models/bundled"]
@@ -260,91 +250,104 @@ def test_a_fusion_counts_the_files_and_the_code_of_its_text_part():
     assert families.dim(section, "encoders.x") == 768 + 96
 
 
-# What an encoder that reads words is given of a table.
+# --- the text that is read from a table
 
 
-def write_said(path: Path, said: list[str | None], *, images: bool = True) -> Path:
-    data = [png(one) for one in noise_images(len(said))]
+def write_texts(path: Path, texts: list[str | None], *, images: bool = True) -> Path:
+    data = [png(one) for one in noise_images(len(texts))]
     cells = pa.array([{"bytes": one, "path": None} for one in data], type=tables.IMAGE)
-    columns = {"image_id": [f"p{number}" for number in range(len(said))], "said": pa.array(said, pa.string())}
+    columns = {
+        "image_id": [f"p{number}" for number in range(len(texts))],
+        "text": pa.array(texts, pa.string()),
+    }
     pq.write_table(pa.table(columns | ({"image": cells} if images else {})), path)
     return path
 
 
-def embedded(path: Path, encoder: Any, threads: int = 0) -> np.ndarray:
-    parts = list(encoding.embed(path, ids="image_id", words="said", encoder=encoder, threads=threads))
-    return np.concatenate([tables.vectors(part["embedding"]) for part in parts])
+def features_of(path: Path, encoder: Any, threads: int = 0) -> np.ndarray:
+    return encode_images(path, encoder, text_column="text", threads=threads)[1]
 
 
-def test_words_are_given_row_by_row_in_any_cut_without_the_token(load, tmp_path, monkeypatch):
-    said = [f"a <new1> {noun} in the snow" for noun in ("animal", "fruit", "house")] + ["an owl", "", "a cat"]
-    given = ["an animal in the snow", "a fruit in the snow", "a house in the snow", "an owl", "", "a cat"]
-    encoder = load("text")
-    expected = encoder.encode(given)
-    path = write_said(tmp_path / "a.parquet", said)
-    assert np.array_equal(embedded(path, encoder), expected)
-    monkeypatch.setattr(encoding, "CHUNK", 1)
-    assert np.array_equal(embedded(path, encoder, threads=3), expected)
+def test_text_is_read_without_the_modifier_token_for_any_part_size(load_encoder, tmp_path, monkeypatch):
+    texts = [f"a <new1> {noun} in the snow" for noun in ("animal", "fruit", "house")] + [
+        "an owl",
+        "",
+        "a cat",
+    ]
+    without_token = [
+        "an animal in the snow",
+        "a fruit in the snow",
+        "a house in the snow",
+        "an owl",
+        "",
+        "a cat",
+    ]
+    encoder = load_encoder("text")
+    expected = encoder.encode(without_token)
+    path = write_texts(tmp_path / "a.parquet", texts)
+    assert np.array_equal(features_of(path, encoder), expected)
+    monkeypatch.setattr(encode, "CHUNK", 1)
+    assert np.array_equal(features_of(path, encoder, threads=3), expected)
     first, second = (
-        write_said(tmp_path / f"{n}.parquet", rows) for n, rows in enumerate([said[:2], said[2:]])
+        write_texts(tmp_path / f"{n}.parquet", rows) for n, rows in enumerate([texts[:2], texts[2:]])
     )
-    assert np.array_equal(np.concatenate([embedded(one, encoder) for one in (first, second)]), expected)
-    alone = write_said(tmp_path / "alone.parquet", said, images=False)
-    assert np.array_equal(embedded(alone, encoder), expected)  # images are not asked for
+    assert np.array_equal(np.concatenate([features_of(one, encoder) for one in (first, second)]), expected)
+    alone = write_texts(tmp_path / "alone.parquet", texts, images=False)
+    assert np.array_equal(features_of(alone, encoder), expected)  # images are not read
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_a_fusion_is_given_images_and_words(load, tmp_path, threads):
-    said = ["an owl", "a cat", "", "a train"]
+def test_a_fusion_reads_images_and_text(load_encoder, tmp_path, threads):
+    texts = ["an owl", "a cat", "", "a train"]
     parts = {
         "look": {"family": "pixel", "size": 3},
-        "words": {"family": "text", "base_model": BUNDLED, "weight": 0.25},
+        "caption": {"family": "text", "base_model": BUNDLED, "weight": 0.25},
     }
-    encoder = load("fusion", parts=parts)
+    encoder = load_encoder("fusion", parts=parts)
     assert encoder.reads == "both" and encoder.dim == 27 + 96
-    found = embedded(write_said(tmp_path / "a.parquet", said), encoder, threads)
+    found = features_of(write_texts(tmp_path / "a.parquet", texts), encoder, threads)
     look = families.load("encoders", "pixel", {"size": 3}).encode(noise_images(4))
-    words = load("text").encode(said)
-    unit = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (look, words)]
-    assert np.allclose(found, np.concatenate([unit[0], unit[1] / 2], axis=1), atol=1e-6)
-    texts = load("fusion", parts={"a": parts["words"], "b": parts["words"]})
-    assert texts.reads == "words"
-    assert embedded(write_said(tmp_path / "b.parquet", said, images=False), texts).shape == (4, 192)
-    assert load("fusion", parts={"a": parts["look"]}).reads == "images"
+    caption = load_encoder("text").encode(texts)
+    unit = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (look, caption)]
+    assert np.allclose(found, np.concatenate([unit[1] / 2, unit[0]], axis=1), atol=1e-6)
+    two_texts = load_encoder("fusion", parts={"a": parts["caption"], "b": parts["caption"]})
+    assert two_texts.reads == "text"
+    assert features_of(write_texts(tmp_path / "b.parquet", texts, images=False), two_texts).shape == (4, 192)
+    assert load_encoder("fusion", parts={"a": parts["look"]}).reads == "images"
 
 
-def test_a_table_without_words_is_refused_where_they_are_read(load, tmp_path):
-    path = write_said(tmp_path / "a.parquet", ["an owl", None])
+def test_a_table_without_text_is_refused_if_the_encoder_reads_it(load_encoder, tmp_path):
+    path = write_texts(tmp_path / "a.parquet", ["an owl", None])
     with pytest.raises(
-        InputError, match="a.parquet: image 'p1' has None as 'said'; expected words, '' for none"
+        InputError, match="a.parquet: image 'p1' has None as 'text'; expected text, '' for none"
     ):
-        embedded(path, load("text"))
-    assert embedded(path, families.load("encoders", "pixel", {"size": 2})).shape == (2, 12)
+        features_of(path, load_encoder("text"))
+    assert features_of(path, families.load("encoders", "pixel", {"size": 2})).shape == (2, 12)
     with pytest.raises(InputError, match=r"a.parquet: missing columns \['caption'\]"):
-        list(encoding.embed(path, ids="image_id", words="caption", encoder=load("text")))
-    with pytest.raises(InputError, match="a.parquet: encoder 'text' reads words; name their column"):
-        list(encoding.embed(path, ids="image_id", encoder=load("text")))
+        encode_images(path, load_encoder("text"), text_column="caption")
+    with pytest.raises(InputError, match="a.parquet: encoder 'text' reads text; name the column of it"):
+        encode_images(path, load_encoder("text"))
 
 
 def test_an_encoder_that_reads_something_else_is_refused(tmp_path):
     class Odd:
         reads, dim, identity = "sounds", 1, {"family": "odd"}
 
-    with pytest.raises(InputError, match="encoder 'odd' reads 'sounds', expected one of images, words, both"):
-        embedded(write_said(tmp_path / "a.parquet", ["a"]), Odd())
+    with pytest.raises(InputError, match="encoder 'odd' reads 'sounds', expected one of images, text, both"):
+        features_of(write_texts(tmp_path / "a.parquet", ["a"]), Odd())
 
 
-def test_the_script_gives_the_words_of_its_column(run_script, tmp_path, load):
-    path = write_said(tmp_path / "in.parquet", ["an owl", "a <new1> owl"])
+def test_the_script_reads_its_text_column(run_script, tmp_path, load_encoder):
+    path = write_texts(tmp_path / "in.parquet", ["an owl", "a <new1> owl"])
     run_script(
         "embed",
         input={"images": str(path)},
         output={"embeddings": str(tmp_path / "out" / "part.parquet")},
         params={
-            "ids": "image_id", "words": "said", "feature_code": "x", "run": str(tmp_path / "results" / "run"),
-            "pieces": {"by": None}, "encoder": {"family": "text", "base_model": BUNDLED},
+            "id_column": "image_id", "text_column": "text", "pieces": {"by": None}, "feature_code": "x",
+            "run": str(tmp_path / "results" / "run"), "encoder": {"family": "text", "base_model": BUNDLED},
         },
-        wildcards={"encoder": "words"},
+        wildcards={"encoder": "caption"},
     )  # fmt: skip
     _, features = embedding_tables.read(tmp_path / "out" / "part.parquet")
-    assert np.array_equal(features, load("text").encode(["an owl", "an owl"]))
+    assert np.array_equal(features, load_encoder("text").encode(["an owl", "an owl"]))

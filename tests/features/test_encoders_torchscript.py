@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -13,59 +9,48 @@ from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config
 from tests.features.embedding_fixtures import noise_images
-from tests.features.encoders_fixtures import load_small, tiny_torchscript, tiny_weights
+from tests.features.encoders_fixtures import tiny_torchscript
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("weights")
-
-
-@pytest.fixture(scope="session")
-def load(folder: Path) -> Any:
-    """Loads a family with options that make it small."""
-    return functools.partial(load_small, tiny_weights(folder))
-
-
-def test_it_is_the_files_own_output_on_normalised_pixels(load, folder):
+def test_it_is_the_files_own_output_on_normalised_pixels(load_encoder, weights_folder):
     import torch
 
-    network = torch.jit.load(str(tiny_torchscript(folder)))
+    network = torch.jit.load(str(tiny_torchscript(weights_folder)))
     images = noise_images(3, size=16)
     mean, std = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
     values = torch.from_numpy((images.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
         expected = [one.numpy() for one in network(values)]
     for output in (0, 1):
-        found = load("torchscript", output=output)
+        found = load_encoder("torchscript", output=output)
         assert np.allclose(found.encode(images), expected[output], rtol=1e-5, atol=1e-6)
         assert found.identity["output"] == output
     assert np.array_equal(expected[1], 2 * expected[0])
 
 
-def test_a_file_with_another_checksum_is_not_opened(load, folder, monkeypatch):
+def test_a_file_with_another_checksum_is_not_opened(load_encoder, weights_folder, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the file was opened"))
-    found = hashing.file_digest(tiny_torchscript(folder))
+    found = hashing.file_digest(tiny_torchscript(weights_folder))
     with pytest.raises(
         InputError, match=f"^sha256: .* has {found}, the config states {'0' * 64}; .* not run"
     ):
-        load("torchscript", sha256="0" * 64)
+        load_encoder("torchscript", sha256="0" * 64)
 
 
-def test_outputs_that_are_not_there_are_named(load):
+def test_outputs_that_are_not_there_are_named(load_encoder):
     with pytest.raises(InputError, match=r"output: None, but the network gives 2 outputs, numbered from 0"):
-        load("torchscript", output=None)
+        load_encoder("torchscript", output=None)
     with pytest.raises(InputError, match="output: 'style', but the network gives 2 outputs"):
-        load("torchscript", output="style")
+        load_encoder("torchscript", output="style")
 
 
-def test_sizes_that_the_network_refuses_and_missing_files_are_named(load):
+def test_sizes_that_the_network_refuses_and_missing_files_are_named(load_encoder):
     with pytest.raises(InputError, match="weights: no file 'none.pt'"):
-        load("torchscript", weights="none.pt")
+        load_encoder("torchscript", weights="none.pt")
     with pytest.raises(InputError, match="weights: 'hub:a/b'; a TorchScript file is named by its path"):
-        load("torchscript", weights="hub:a/b")
+        load_encoder("torchscript", weights="hub:a/b")
 
 
 def test_what_the_program_raises_is_one_line(tmp_path):

@@ -1,8 +1,7 @@
-"""The encoder family `transformers`: every type of model by its own processor and forward; what is refused."""
+"""The encoder family `transformers`: features equal those of the library; folders that do not fit are refused."""
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -14,20 +13,9 @@ from PIL import Image
 
 from attrib_core.common.errors import InputError
 from attrib_core.features.encoders.transformers import files
-from tests.features.encoders_fixtures import load_small, tiny_transformers, tiny_weights
+from tests.features.encoders_fixtures import tiny_transformers
 
 KINDS = ["clip", "siglip", "vit", "dinov2", "dinov2_with_registers", "dinov3_vit"]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("weights")
-
-
-@pytest.fixture(scope="session")
-def load(folder: Path) -> Any:
-    """Loads a family with options that make it small."""
-    return functools.partial(load_small, tiny_weights(folder))
 
 
 def images() -> list[np.ndarray]:
@@ -36,7 +24,7 @@ def images() -> list[np.ndarray]:
 
 
 def reference(path: Path, kind: str) -> np.ndarray:
-    """What a user of the library alone would write, its features by their documented names."""
+    """Features by the library alone, under their documented names."""
     import torch
     import transformers
 
@@ -45,34 +33,33 @@ def reference(path: Path, kind: str) -> np.ndarray:
     model = transformers.AutoModel.from_pretrained(path).eval()
     with torch.inference_mode():
         if kind in ("clip", "siglip"):
-            found = model.get_image_features(**batch)
-            found = found if isinstance(found, torch.Tensor) else found.pooler_output
+            output = model.get_image_features(**batch)
+            features = output if isinstance(output, torch.Tensor) else output.pooler_output
         else:
-            found = model(**batch).last_hidden_state[:, 0]
-    features: np.ndarray = found.numpy()
-    return features
+            features = model(**batch).last_hidden_state[:, 0]
+    return np.asarray(features.numpy())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_the_librarys_processor_and_forward(load, folder, kind):
-    path = tiny_transformers(folder, kind)
-    encoder = load("transformers", weights=str(path))
+def test_features_equal_the_librarys(load_encoder, weights_folder, kind):
+    path = tiny_transformers(weights_folder, kind)
+    encoder = load_encoder("transformers", weights=str(path))
     assert np.allclose(encoder.encode(images()), reference(path, kind), rtol=1e-5, atol=1e-5)
     assert encoder.dim == {"clip": 16}.get(kind, 32)
 
 
-def test_identity_and_fingerprint_cover_weights_config_and_processor(load, folder, tmp_path):
-    path = shutil.copytree(tiny_transformers(folder), tmp_path / "model")
-    before = load("transformers", weights=str(path)).identity
+def test_identity_and_fingerprint_cover_weights_config_and_processor(load_encoder, weights_folder, tmp_path):
+    path = shutil.copytree(tiny_transformers(weights_folder), tmp_path / "model")
+    before = load_encoder("transformers", weights=str(path)).identity
     assert set(before["files_sha256"]) == {"config.json", "preprocessor_config.json", "model.safetensors"}
     assert sorted(one.name for one in files(weights=str(path))) == sorted(before["files_sha256"])
-    told = json.loads((path / "preprocessor_config.json").read_text())
-    (path / "preprocessor_config.json").write_text(json.dumps(told | {"image_mean": [0.1, 0.2, 0.3]}))
-    assert load("transformers", weights=str(path)).identity != before
+    config = json.loads((path / "preprocessor_config.json").read_text())
+    (path / "preprocessor_config.json").write_text(json.dumps(config | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert load_encoder("transformers", weights=str(path)).identity != before
 
 
-def changed(folder: Path, target: Path, change: Any) -> str:
-    path = shutil.copytree(tiny_transformers(folder), target)
+def changed_copy(weights_folder: Path, target: Path, change: Any) -> str:
+    path = shutil.copytree(tiny_transformers(weights_folder), target)
     change(path)
     return str(path)
 
@@ -87,8 +74,8 @@ def without_a_tensor(path: Path) -> None:
 
 def with_config(**values: Any) -> Any:
     def change(path: Path) -> None:
-        told = json.loads((path / "config.json").read_text())
-        (path / "config.json").write_text(json.dumps(told | values))
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | values))
 
     return change
 
@@ -98,12 +85,15 @@ def remove(name: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (without_a_tensor, "does not fit ViTModel in 1 tensors, the first: .* missing"),
         (with_config(hidden_size=64), "(cannot be opened by ViTModel|does not fit ViTModel)"),
         (with_config(model_type="vitt"), "is a model of type 'vitt', did you mean 'vit'"),
-        (with_config(model_type="siglip2"), "SigLIP 2 of flexible resolution.*take one of fixed resolution"),
+        (
+            with_config(model_type="siglip2"),
+            "SigLIP 2 of flexible resolution.*choose one of fixed resolution",
+        ),
         (lambda path: (path / "config.json").write_text("[]"), "config.json names no model_type"),
         (remove("config.json"), "weights: no folder .* with a file config.json"),
         (remove("preprocessor_config.json"), "lacks preprocessor_config.json|opens no image processor"),
@@ -115,6 +105,6 @@ def remove(name: str) -> Any:
         (with_config(image_size=64), "(does not fit|refuses images|cannot be opened)"),
     ],
 )
-def test_folders_that_are_no_model_are_refused(load, folder, tmp_path, change, words):
-    with pytest.raises(InputError, match=words):
-        load("transformers", weights=changed(folder, tmp_path / "model", change))
+def test_folders_without_a_fitting_model_are_refused(load_encoder, weights_folder, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        load_encoder("transformers", weights=changed_copy(weights_folder, tmp_path / "model", change))

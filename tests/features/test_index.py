@@ -18,6 +18,7 @@ from attrib_core.features.index import factory_string as choice
 from attrib_core.storage import tables
 from tests.features.embedding_fixtures import write_embeddings, write_parts
 
+pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 DIM, ROWS = 8, 400
 UNTUNED = heads.load(None)
 OPTIONS: dict[str, Any] = {
@@ -28,11 +29,6 @@ OPTIONS: dict[str, Any] = {
     "train_rows": 1000,
     "seed": 1,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    faiss.omp_set_num_threads(1)
 
 
 def vectors(rows: int = ROWS, seed: int = 0) -> np.ndarray:

@@ -14,12 +14,8 @@ from attrib_core.features.heads import heads
 from attrib_core.features.index import build, inverted_lists
 from tests.features.embedding_fixtures import write_parts
 
+pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 DIM, ROWS = 8, 400
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    faiss.omp_set_num_threads(1)
 
 
 def vectors() -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What encoders with a network share: preparation as torchvision does it, weights that fit, places, precision."""
+"""What encoders with a network share: preprocessing equal to torchvision's, weights, batches, precision."""
 
 from __future__ import annotations
 
@@ -14,36 +14,30 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.features.networks import state_dicts, weight_paths
 from attrib_core.features.networks.network_encoder import NetworkEncoder
-from attrib_core.features.networks.preprocessing import Preparation
+from attrib_core.features.networks.preprocessing import Preprocessing
 from tests.features.embedding_fixtures import noise_images
-from tests.features.encoders_fixtures import load_small, tiny_weights
+from tests.features.encoders_fixtures import tiny_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHAPES = [(64, 64), (33, 64), (65, 41), (300, 47), (31, 32), (97, 203), (1, 1), (5, 90), (40, 41)]
 
 
-@pytest.fixture(scope="session")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Loads a family with options that make it small."""
-    return functools.partial(load_small, tiny_weights(tmp_path_factory.mktemp("weights")))
-
-
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("resize", [None, 37, 41])
-def test_preparation_has_the_bits_of_torchvision(interpolation, resize):
+def test_preprocessing_has_the_bits_of_torchvision(interpolation, resize):
     from torchvision import transforms
 
-    how = transforms.InterpolationMode(interpolation)
+    mode = transforms.InterpolationMode(interpolation)
     reference = transforms.Compose(
         [
-            transforms.Resize(resize or 32, interpolation=how),
+            transforms.Resize(resize or 32, interpolation=mode),
             transforms.CenterCrop(32),
             transforms.ToTensor(),
             transforms.Normalize(MEAN, STD),
         ]
     )
     random = np.random.default_rng(0)
-    prepare = Preparation(32, MEAN, STD, resize, interpolation)
+    prepare = Preprocessing(32, MEAN, STD, resize, interpolation)
     for shape in SHAPES:
         image = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
         expected = reference(Image.fromarray(image)).numpy().transpose(1, 2, 0)
@@ -57,7 +51,7 @@ def test_squashing_has_the_bits_of_open_clip(interpolation):
     reference = open_clip.image_transform(
         32, is_train=False, mean=MEAN, std=STD, resize_mode="squash", interpolation=interpolation
     )
-    prepare = Preparation(32, MEAN, STD, interpolation=interpolation, fit="squash")
+    prepare = Preprocessing(32, MEAN, STD, interpolation=interpolation, fit="squash")
     for shape in SHAPES:
         image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
         expected = reference(Image.fromarray(image)).numpy().transpose(1, 2, 0)
@@ -65,31 +59,31 @@ def test_squashing_has_the_bits_of_open_clip(interpolation):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"resize": 24}, "resize: 24 is less than size, 32"),
-        ({"fit": "squash", "resize": 40}, "resize: is for fit: crop"),
+        ({"fit": "squash", "resize": 40}, "resize: only with fit: crop"),
         ({"std": (1.0, 0.0, 1.0)}, r"std: \[1.0, 0.0, 1.0\]; expected numbers above 0"),
     ],
 )
-def test_preparations_that_make_no_sense_are_refused(load, options, words):
-    with pytest.raises(InputError, match=f"^{words}"):
-        load("timm", **options)
+def test_contradictory_preprocessing_options_are_refused(load_encoder, options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        load_encoder("timm", **options)
 
 
-def test_identity_names_a_preparation_that_is_not_the_usual_one(load):
-    plain = load("timm").identity
+def test_identity_contains_preprocessing_that_is_not_the_default(load_encoder):
+    plain = load_encoder("timm").identity
     for options in (
         {"resize": 40},
         {"interpolation": "bilinear"},
         {"fit": "squash"},
         {"precision": "bfloat16"},
     ):
-        assert load("timm", **options).identity == plain | options
-    assert load("timm", resize=32).identity == plain
+        assert load_encoder("timm", **options).identity == plain | options
+    assert load_encoder("timm", resize=32).identity == plain
 
 
-def test_a_prefix_takes_the_tensors_below_it_alone(load, tmp_path):
+def test_a_prefix_selects_the_tensors_below_it(load_encoder, tmp_path):
     import torch
 
     own = state_dicts.read(Path(tiny_weights(tmp_path)))
@@ -97,29 +91,31 @@ def test_a_prefix_takes_the_tensors_below_it_alone(load, tmp_path):
         "module.momentum": torch.ones(1)
     }
     torch.save({"state_dict": wrapped, "epoch": 9}, tmp_path / "wrapped.pth.tar")
-    encoder = load("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.base.")
+    encoder = load_encoder("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.base.")
     images = noise_images(2)
-    assert np.array_equal(encoder.encode(images), load("timm").encode(images))
+    assert np.array_equal(encoder.encode(images), load_encoder("timm").encode(images))
     with pytest.raises(InputError, match="^prefix: no tensor of .* begins with 'module.bass.'; the first is"):
-        load("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.bass.")
+        load_encoder("timm", weights=str(tmp_path / "wrapped.pth.tar"), prefix="module.bass.")
 
 
 @pytest.mark.parametrize("family", ["timm", "open_clip", "transformers"])
-def test_bfloat16_gives_nearly_the_same_features(load, family):
+def test_bfloat16_features_are_close_to_float32(load_encoder, family):
     images = noise_images(4)
-    exact, rough = (load(family, precision=choice).encode(images) for choice in ("float32", "bfloat16"))
-    assert rough.dtype == np.float32 and not np.array_equal(rough, exact)
+    exact, approximate = (
+        load_encoder(family, precision=choice).encode(images) for choice in ("float32", "bfloat16")
+    )
+    assert approximate.dtype == np.float32 and not np.array_equal(approximate, exact)
     length = np.linalg.norm(exact, axis=1)
-    assert (np.linalg.norm(rough - exact, axis=1) / length).max() < 0.05
-    assert np.array_equal(load(family, precision="bfloat16").encode(images[2:3]), rough[2:3])
+    assert (np.linalg.norm(approximate - exact, axis=1) / length).max() < 0.05
+    assert np.array_equal(load_encoder(family, precision="bfloat16").encode(images[2:3]), approximate[2:3])
 
 
 @pytest.mark.parametrize("family", ["timm", "open_clip", "transformers", "diffusion", "torchscript"])
-def test_batches_as_on_a_gpu_differ_in_last_bits_only(load, family):
-    """Batches of one shape, the last filled up: forced on the CPU."""
-    images, encoder = noise_images(11), load(family)
+def test_batches_as_on_a_gpu_differ_in_last_bits_only(load_encoder, family):
+    """Batches of one size, the last one padded: forced on the CPU."""
+    images, encoder = noise_images(11), load_encoder(family)
     single = encoder.encode(images)
-    encoder._batch = 4
+    encoder._batch_size = 4
     batched = encoder.encode(images)
     assert batched.shape == single.shape
     assert (np.linalg.norm(single - batched, axis=1) / np.linalg.norm(single, axis=1)).max() < 5e-6
@@ -127,22 +123,22 @@ def test_batches_as_on_a_gpu_differ_in_last_bits_only(load, family):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("family", ["timm", "open_clip", "transformers", "diffusion", "torchscript"])
-def test_a_gpu_gives_the_features_of_the_cpu_in_any_batch(load, family):
+def test_a_gpu_gives_the_features_of_the_cpu_in_any_batch(load_encoder, family):
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    images, expected = noise_images(11), load(family).encode(noise_images(11))
+    images, expected = noise_images(11), load_encoder(family).encode(noise_images(11))
     length = np.linalg.norm(expected, axis=1)
     for batch in (1, 4, 32):
-        found = load(family, device="cuda", batch=batch).encode(images)
+        found = load_encoder(family, device="cuda", batch=batch).encode(images)
         assert (np.linalg.norm(found - expected, axis=1) / length).max() < 1e-4
 
 
 def fill_cache(
     cache: Path, name: str, commit: str, files: dict[str, bytes], branch: str | None = "main"
 ) -> Path:
-    """A model in the cache of huggingface_hub, in that library's own layout."""
+    """Write a model into a cache of huggingface_hub, in that library's own layout."""
     folder = cache / ("models--" + name.replace("/", "--"))
     snapshot = folder / "snapshots" / commit
     snapshot.mkdir(parents=True)
@@ -156,7 +152,7 @@ def fill_cache(
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub that is looked into for the time of a test."""
+    """An empty hub cache, used for the time of a test."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -164,7 +160,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def test_the_hub_is_its_cache(cache, tmp_path):
+def test_hub_weights_are_found_in_the_cache(cache, tmp_path):
     first, second = "a" * 40, "b" * 40
     fill_cache(cache, "me/net", first, {"model.safetensors": b"1"}, branch=None)
     fill_cache(cache, "me/net", second, {"model.safetensors": b"2", "other.bin": b"3"})
@@ -174,9 +170,9 @@ def test_the_hub_is_its_cache(cache, tmp_path):
     assert weight_paths.folder("hub:me/net", "model.safetensors").name == second
 
 
-def test_what_the_cache_lacks_is_told_with_how_to_fetch_it_and_where_to_put_it(cache):
+def test_for_weights_not_in_the_cache_the_error_says_how_to_download_them(cache):
     fill_cache(cache, "me/net", "a" * 40, {"x": b""})
-    for weights, words in [
+    for weights, message in [
         ("hub:me/other", "weights: 'me/other' is not in .*hub, or lacks w.bin; .*`hf download me/other`"),
         ("hub:me/net", "weights: 'me/net' is not in .*, or lacks w.bin; .*FOLDER` and name"),
         (
@@ -186,95 +182,103 @@ def test_what_the_cache_lacks_is_told_with_how_to_fetch_it_and_where_to_put_it(c
         ("hub:", "weights: 'hub:' names no model of the hub; expected hub:owner/model@revision"),
         ("hub:a/b/c", "weights: 'a/b/c' is no name of the hub"),
     ]:
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=message):
             weight_paths.file(weights, ["w.bin"])
 
 
-def test_weights_of_the_hub_are_the_file_that_lies_there(load, cache, tmp_path):
+def test_hub_weights_give_the_features_of_the_same_file(load_encoder, cache, tmp_path):
     file = tiny_weights(tmp_path)
     fill_cache(cache, "me/net", "c" * 40, {"model.safetensors": file.read_bytes()})
-    encoder, plain = load("timm", weights="hub:me/net"), load("timm")
+    encoder, plain = load_encoder("timm", weights="hub:me/net"), load_encoder("timm")
     assert encoder.identity == plain.identity
     assert np.array_equal(encoder.encode(noise_images(2)), plain.encode(noise_images(2)))
 
 
-def test_weights_of_another_architecture_are_refused_by_every_family(load, tmp_path):
-    """A file that is fine in itself, but of another network; and what a run would hash before it starts."""
+def test_weights_of_another_architecture_are_refused_by_every_family(load_encoder, tmp_path):
+    """An intact file, but of another network."""
     other = str(tiny_weights(tmp_path))
     with pytest.raises(InputError, match="prefix: no tensor of .* begins with 'visual.'"):
-        load("open_clip", weights=other)
+        load_encoder("open_clip", weights=other)
     with pytest.raises(InputError, match="does not fit the network in .* tensors"):
-        load("timm", architecture="test_vit", weights=other)
+        load_encoder("timm", architecture="test_vit", weights=other)
     with pytest.raises(InputError, match="weights: no folder"):
-        load("transformers", weights=other)
+        load_encoder("transformers", weights=other)
     digest = families.load(
         "encoders", "timm", {"architecture": "test_efficientnet", "weights": other, "size": 32}
     )
     with pytest.raises(InputError, match="is no TorchScript file that torch opens"):
-        load("torchscript", weights=other, sha256=digest.identity["weights_sha256"])
+        load_encoder("torchscript", weights=other, sha256=digest.identity["weights_sha256"])
 
 
-def place_matters(first_wrong: int) -> Any:
-    """A network that gives an input in place `first_wrong` or behind another last bit."""
+def position_dependent(first_wrong: int) -> Any:
+    """A network that changes the last bit of inputs at position `first_wrong` of the batch and after."""
     import torch
 
-    class Placed(torch.nn.Module):
+    class PositionDependent(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             means = images.mean(dim=(2, 3))
             off = torch.arange(len(means)) >= first_wrong
             return torch.where(off[:, None], torch.nextafter(means, means + 1), means)
 
-    return Placed()
+    return PositionDependent()
 
 
 @pytest.mark.parametrize(("first_wrong", "batch"), [(99, 16), (8, 8), (3, 2), (1, 1)])
-def test_a_batch_on_a_cpu_is_one_in_which_no_place_changes_a_bit(first_wrong, batch):
-    made = NetworkEncoder(place_matters(first_wrong), small, dim=3, batch=5, device="cpu")
-    assert made.batch == batch
+def test_the_cpu_batch_size_is_one_at_which_the_position_changes_no_bit(first_wrong, batch):
+    encoder = NetworkEncoder(
+        position_dependent(first_wrong), small, dim=3, batch_size=5, device="cpu", identity={}
+    )
+    assert encoder.batch_size == batch
     images = noise_images(21)
-    together = made.encode(images)
-    assert np.array_equal(made.encode(images[::-1])[::-1], together)
-    assert np.array_equal(np.concatenate([made.encode([one]) for one in images]), together)
+    together = encoder.encode(images)
+    assert np.array_equal(encoder.encode(images[::-1])[::-1], together)
+    assert np.array_equal(np.concatenate([encoder.encode([one]) for one in images]), together)
 
 
-def test_a_network_that_takes_one_image_at_a_time_is_given_one():
+def test_a_network_that_takes_one_image_at_a_time_gets_batches_of_one():
     import torch
 
     class Traced(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.mean(dim=(2, 3)).view(1, 3)
 
-    made = NetworkEncoder(Traced(), small, dim=3, batch=5, device="cpu")
-    assert made.batch == 1
+    encoder = NetworkEncoder(Traced(), small, dim=3, batch_size=5, device="cpu", identity={})
+    assert encoder.batch_size == 1
     images = noise_images(3)
     means = np.stack([small(one).mean(axis=(0, 1)) for one in images])
-    assert np.allclose(made.encode(images), means, rtol=1e-5)
+    assert np.allclose(encoder.encode(images), means, rtol=1e-5)
 
 
-def test_a_network_whose_dimension_changes_is_an_error_of_the_input():
+def test_a_network_whose_output_dimension_changes_is_an_input_error():
     import torch
 
     class Changing(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            wide = 4 if images.mean() > 200 else 3
-            return images.flatten(1)[:, :wide]
+            width = 4 if images.mean() > 200 else 3
+            return images.flatten(1)[:, :width]
 
-    made = NetworkEncoder(Changing(), small, dim=3, batch=5, device="cpu")
-    made.identity = {"family": "torchscript"}
-    made.encode([np.zeros((8, 8, 3), np.uint8)])
+    encoder = NetworkEncoder(
+        Changing(), small, dim=3, batch_size=5, device="cpu", identity={"family": "torchscript"}
+    )
+    encoder.encode([np.zeros((8, 8, 3), np.uint8)])
     white = np.full((8, 8, 3), 255, np.uint8)
-    words = r"encoder 'torchscript': the network gave features of shape \(16, 4\) for 16 images, expected \(16, 3\)"
-    with pytest.raises(InputError, match=words):
-        made.encode([white] * 16)
+    message = r"encoder 'torchscript': the network gave features of shape \(16, 4\) for 16 images, expected \(16, 3\)"
+    with pytest.raises(InputError, match=message):
+        encoder.encode([white] * 16)
 
 
 @pytest.mark.parametrize(("side", "batch"), [(64, 16), (128, 8), (224, 2), (363, 1), (2000, 1)])
-def test_the_size_of_a_image_decides_about_a_batch_on_a_cpu(side, batch):
+def test_the_cpu_batch_size_depends_on_the_image_size(side, batch):
     prepare = functools.partial(np.resize, new_shape=(side, side, 3))
-    made = NetworkEncoder(
-        place_matters(99), lambda one: prepare(one).astype(np.float32), dim=3, batch=5, device="cpu"
+    encoder = NetworkEncoder(
+        position_dependent(99),
+        lambda one: prepare(one).astype(np.float32),
+        dim=3,
+        batch_size=5,
+        device="cpu",
+        identity={},
     )
-    assert made.batch == batch
+    assert encoder.batch_size == batch
 
 
 def small(image: np.ndarray) -> np.ndarray:

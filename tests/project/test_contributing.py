@@ -17,7 +17,7 @@ from attrib_core.common import families
 from attrib_core.config.load import load_config, plain
 from attrib_core.data import pool
 from attrib_core.data.images import to_png
-from attrib_core.features.embedding import encoding
+from attrib_core.features.embedding import encode
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text("utf-8")
 
@@ -44,8 +44,8 @@ def test_the_encoder(add_family: Callable[[str, str, str], None], tmp_path: Path
     images = tmp_path / "images.parquet"
     rows = [{"image_id": str(n), "image": {"bytes": to_png(image), "path": f"{n}.png"}} for n in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), images)
-    [table] = encoding.embed(images, ids="image_id", encoder=encoder)  # as the workflow does it
-    assert table.num_rows == 3
+    [(ids, features)] = encode.encode_table(images, id_column="image_id", encoder=encoder)
+    assert ids == ["0", "1", "2"] and features.shape == (3, 64)
 
 
 def test_the_source(add_family: Callable[[str, str, str], None]) -> None:

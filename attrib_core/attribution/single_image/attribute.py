@@ -1,11 +1,10 @@
-"""Whose work is in an image: candidates of a finished run's pool, ranked and calibrated for one image.
+"""Attribute single images to the pool of a finished run.
 
-Nothing is computed here that the workflow does not compute: the encoder and the heads are the run's, the
-pass over the pool is `ranking.rank_group`, the calibrator is the one that the run fitted, and influence comes
-from `calibration.soft_scores`. What differs from a query of the run is what is searched. A query of the run
-competes with its own exemplars and all distractors; here nobody knows the exemplars, so those of all sets
-stand among the distractors. What ranking leaves out beside them (near duplicates of an exemplar, other images
-of its subject or in its style) is left out here as well: the calibrators have never seen it.
+Encoder, heads and calibrator are those of the run, and so are the functions: `ranking.rank.rank_group` ranks
+the pool and `calibration.soft_scores` computes influence. Only the candidates differ. A query of the run is
+ranked with its own exemplars and all distractors; the exemplars of another image are unknown, so the exemplars
+of all sets are among the distractors. The other rows that ranking leaves out (near duplicates of an exemplar,
+other images of its subject or in its style) are left out here as well: the calibrators have never seen them.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from attrib_core.attribution.calibration import calibrate
 from attrib_core.attribution.calibration.similarities import from_candidates
+from attrib_core.attribution.calibration.soft_scores import soft_scores
 from attrib_core.attribution.ranking import embedding_stream, rank
 from attrib_core.attribution.single_image.finished_run import Features, Run
 from attrib_core.common.errors import InputError
-from attrib_core.features.embedding import encoder_protocol, encoding
-from attrib_core.features.embedding.rows import Row, plain
+from attrib_core.features.embedding import encode, encoder_protocol
+from attrib_core.features.embedding.image_rows import ImageRow, without_modifier_token
 from attrib_core.storage import tables
 
 CREDIT = ("image_id", "caption", "attribution", "licence")
 QUERY_BLOCK, POOL_BLOCK, QUERY_GROUP = 64, 8192, 512
-BATCH = 1024  # rows of the pool whose credit is looked at together
+BATCH = 1024  # rows of the pool that `read_credits` reads at once
 
 
 class Searched(NamedTuple):
-    """What the candidates are: distractors and exemplars of the run, and rows of the pool that are neither."""
+    """Numbers of candidates, distractors and exemplars of the run, and of rows of the pool that are left out."""
 
     distractors: int
     exemplars: int
@@ -43,25 +42,25 @@ class Searched(NamedTuple):
 def embed(
     paths: Sequence[Path], encoder: encoder_protocol.Encoder, *, prompt: str | None = None
 ) -> np.ndarray:
-    """Features of image files, (images, dim) float32, as the run embeds a synthesized image with its prompt.
+    """Embed image files, (images, dim) float32, as the run embeds a synthesized image with its prompt.
 
-    Raises InputError for a file that is none or no image, and for an encoder that reads words without a prompt.
+    Raises InputError for a file that is missing or no image, and for an encoder that reads text without a prompt.
     """
-    reads = encoder_protocol.reads(encoder)
+    reads = encoder_protocol.input_kind(encoder)
     if reads != "images" and prompt is None:
-        what = "words alone" if reads == "words" else "words beside the image"
+        what = "text alone" if reads == "text" else "text with the image"
         raise InputError(f"--prompt: the encoder reads {what}; say what the image was generated from")
-    words = None if prompt is None or reads == "images" else plain(prompt)
+    text = None if prompt is None or reads == "images" else without_modifier_token(prompt)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[ImageRow]:
         for path in paths:
             try:
                 data = path.read_bytes()
             except OSError as error:
                 raise InputError(f"{path}: {error.strerror}; expected the file of an image") from None
-            yield Row(str(path), data, words, str(path))
+            yield ImageRow(str(path), data, text, str(path))
 
-    found = [features for _, features in encoding.encoded(rows(), encoder, where="images")]
+    found = [features for _, features in encode.encode_rows(rows(), encoder, where="images")]
     return np.concatenate(found)
 
 
@@ -75,56 +74,50 @@ def candidates(
     query_group: int = QUERY_GROUP,
     pool_block: int = POOL_BLOCK,
 ) -> Iterator[pa.Table]:
-    """Rows of the table `candidates` for images, some hundred at a time; the pool streams past once for these.
+    """Yield rows of the table `candidates` for `query_group` images at a time; the pool is read once for each group.
 
-    embeddings  (images, dim) float32 of the features' encoder, not mapped
-    names       of the images, each once
+    embeddings  (images, dim) float32, not mapped
+    names       of the images, distinct
     without     image_id of the rows of the pool that are not searched
     """
     heads = run.heads(features)
     unit = heads.synth(embeddings, ids=names)
     left_out = pa.array(sorted(without), pa.string())
     labels = rank.Labels(features.encoder, features.mapper, {})
-    nobody = rank.ExemplarSet([], np.empty((0, unit.shape[1])))
+    no_exemplars = rank.ExemplarSet([], np.empty((0, unit.shape[1])))
     for start in range(0, len(names), query_group):
         group = embedding_stream.EmbeddingBlock(
             list(names[start : start + query_group]), unit[start : start + query_group]
         )
         yield rank.rank_group(
             group,
-            [nobody] * len(group.ids),
+            [no_exemplars] * len(group.ids),
             embedding_stream.read_blocks(
                 run.pool(features.encoder), heads.real, rows=pool_block, without=left_out
             ),
             labels=labels,
-            distractors=0,  # stands in the rows of exemplars alone, of which there are none
+            distractors=0,  # only in rows of exemplars, of which there are none
             top_k=run.top_k(features),
             bins=run.bins(features),
             query_block=QUERY_BLOCK,
         ).candidates
 
 
-def shares(
-    run: Run,
-    features: Features,
-    found: pa.Table,
-    *,
-    top: int,
-) -> pa.Table:
-    """The `top` most similar candidates of each image as rows of the table `soft_scores`, by the run's calibrator.
+def shares(run: Run, features: Features, table: pa.Table, *, top: int) -> pa.Table:
+    """Calibrate a table `candidates`: the `top` most similar of each image as rows of the table `soft_scores`.
 
-    `is_exemplar` is false everywhere: which exemplars are an image's own is what is asked.
+    `is_exemplar` is false everywhere, since the own exemplars of an image are unknown.
     """
-    evidence = from_candidates(found, [features.kind] * len(found))
-    return calibrate.soft_scores(
-        evidence, run.calibrator(features), shown=top, encoder=features.encoder, mapper=features.mapper
+    batch = from_candidates(table, [features.kind] * len(table))
+    return soft_scores(
+        batch, run.calibrator(features), shown=top, encoder=features.encoder, mapper=features.mapper
     )
 
 
 def attribute(
     run: Run, features: Features, embeddings: np.ndarray, paths: Sequence[Path], *, top: int = 10
 ) -> tuple[list[dict[str, Any]], Searched]:
-    """Rows of the table `attributions` for images with these embeddings, and what was searched.
+    """Compute the rows of the table `attributions` for images with these embeddings, and what was searched.
 
     Raises InputError where `top` is more than the run keeps by name.
     """
@@ -138,7 +131,7 @@ def attribute(
     for table in candidates(run, features, embeddings, names=names, without=excluded - exemplars):
         total = len(table["similarities"][0]) + int(pc.sum(table["histogram"][0].values).as_py())
         rows += shares(run, features, table, top=top).to_pylist()
-    credits = credit(run, {row["candidate_id"] for row in rows})
+    credits = read_credits(run, {row["candidate_id"] for row in rows})
     result = [
         {
             "image": str(paths[int(row["query_id"])]),
@@ -158,13 +151,13 @@ def attribute(
     return result, Searched(total - len(exemplars), len(exemplars), len(excluded - exemplars))
 
 
-def credit(run: Run, wanted: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Caption, attribution and licence of rows of the pool by image_id; the images are not read."""
-    names = pa.array(sorted(wanted), pa.string())
+def read_credits(run: Run, image_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Read caption, attribution and licence of rows of the pool by image_id."""
+    names = pa.array(sorted(image_ids), pa.string())
     found: dict[str, dict[str, Any]] = {}
     for batch in tables.iterate(run.images(), CREDIT, BATCH):
         for row in batch.filter(pc.is_in(batch.column("image_id"), value_set=names)).to_pylist():
             found[row.pop("image_id")] = row
-    if missing := set(wanted) - set(found):
+    if missing := set(image_ids) - set(found):
         raise InputError(f"{run.folder}/pool: no row {min(missing)!r}, which has an embedding")
     return found

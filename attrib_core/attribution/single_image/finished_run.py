@@ -1,4 +1,4 @@
-"""A finished run as attribution reads it: which features it has, its encoders, heads and calibrators."""
+"""Read a finished run: its measured metrics, encoders, heads and calibrators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from attrib_core.attribution.metrics import best_features
 from attrib_core.attribution.metrics.metrics_table import Metrics, read_metrics
 from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError, close_matches
-from attrib_core.features.embedding import compute as encoders
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
 from attrib_core.features.heads import heads as mapped
 from attrib_core.runtime import job_records
@@ -21,7 +20,7 @@ from attrib_core.storage import run_layout, tables
 
 
 class Features(NamedTuple):
-    """What an image is judged by: a kind of sets, and encoder and mapper by their names in the run."""
+    """A kind of sets, and encoder and mapper by their names in the run."""
 
     kind: str
     encoder: str
@@ -30,46 +29,46 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a finished run, and its measured values."""
+    """The folder of a finished run, and its table of metrics."""
 
     folder: Path
     metrics: Metrics
 
     def images(self) -> list[Path]:
-        """The parts of the pool."""
+        """Return the parts of the pool."""
         return list(run_layout.find_parts(self.folder, run_layout.POOL_PART).values())
 
     def pool(self, encoder: str) -> list[Path]:
-        """The embeddings of the pool, part by part."""
+        """Return the files of the embeddings of the pool, part by part."""
         numbers = run_layout.find_parts(self.folder, run_layout.POOL_PART)
         return [self._path(run_layout.POOL_EMBEDDINGS, encoder=encoder, part=part) for part in numbers]
 
     def exemplar_rows(self) -> frozenset[str]:
-        """image_id of the exemplars in the pool."""
+        """Read the image_id of the exemplars in the pool."""
         rows = tables.read(self._path(run_layout.EXEMPLARS), "exemplars", ["image_id"])
         return frozenset(rows["image_id"].to_pylist())
 
     def excluded_rows(self) -> frozenset[str]:
-        """image_id of the rows of the pool that are no distractors: exemplars and what is like them."""
+        """Read the image_id of rows of the pool that are not distractors: exemplars and images like them."""
         rows = tables.read(self._path(run_layout.EXCLUDED), "excluded", ["image_id"])
         return frozenset(rows["image_id"].to_pylist())
 
     def heads(self, features: Features) -> mapped.Heads:
-        """The heads of a mapper; of the untuned features none."""
+        """Load the heads of a mapper; none for untuned features."""
         if features.mapper == UNTUNED:
             return mapped.load(None)
         return mapped.load(self._path(run_layout.MAPPER, encoder=features.encoder, mapper=features.mapper))
 
     def top_k(self, features: Features) -> int:
-        """How many candidates of a query the run keeps by name."""
+        """Return how many candidates of a query the run keeps by name."""
         return int(self._of("rank", features)["settings"]["top_k"])
 
     def bins(self, features: Features) -> int:
-        """Bins of the histogram of all others."""
+        """Return the number of histogram bins of all other candidates."""
         return int(self._of("rank", features)["settings"]["bins"])
 
-    def form(self, features: Features) -> str:
-        """The form of the calibrator by which the run's soft scores are made: the first of its config."""
+    def calibrator_name(self, features: Features) -> str:
+        """Return the name of the calibrator of the soft scores of the run: the first in its config."""
         return str(self._of("calibrate", features)["settings"]["forms"][0])
 
     def calibration(self, features: Features, template: str = run_layout.CALIBRATION) -> Path:
@@ -77,12 +76,12 @@ class Run:
         return self._path(template, encoder=features.encoder, mapper=features.mapper)
 
     def fitted_on(self, features: Features) -> dict[str, Any]:
-        """What the calibrator was fitted on."""
+        """Read what the calibrator was fitted on."""
         return dict(tables.read_json(self.calibration(features, run_layout.CALIBRATOR))["fitted_on"])
 
     def calibrator(self, features: Features) -> Calibrator:
-        """The calibrator by which the run's soft scores are made."""
-        path, name = self.calibration(features, run_layout.CALIBRATOR), self.form(features)
+        """Load the calibrator of the soft scores of the run."""
+        path, name = self.calibration(features, run_layout.CALIBRATOR), self.calibrator_name(features)
         described = tables.read_json(path).get("forms", {}).get(name, {})
         try:
             return from_description(name, described, described.get("absent_share", 0.5))
@@ -90,21 +89,21 @@ class Run:
             raise InputError(f"{path}: {error}") from None
 
     def encoder(self, name: str) -> encoder_protocol.Encoder:
-        """The encoder, loaded by its section of the run's config, if it is the one that made the embeddings.
+        """Load an encoder of the run, and check that it is the one that computed the embeddings.
 
-        Raises InputError where its identity (options, checksums of weights) is another.
+        Raises InputError where its identity (options, checksums of weights) differs.
         """
         parts = self.pool(name)
         number = min(run_layout.find_parts(self.folder, run_layout.POOL_PART))
         section = self._job("embed_pool_part", {"encoder": name, "part": number})["encoder"]
-        encoder = encoders.load(section, f"encoders.{name}")
+        encoder = encoder_protocol.load(section, f"encoders.{name}")
         own = json.loads(json.dumps(encoder.identity))
         for path in parts:
             if not path.is_file():
                 raise InputError(f"{path}: no such file; the run is not finished, call snakemake again")
-            if (odd := _difference(embedding_tables.identity(path), own)) is not None:
+            if (difference := _difference(embedding_tables.identity(path), own)) is not None:
                 raise InputError(
-                    f"{path}: made by another encoder {name!r} than the one that is loaded here: {odd};"
+                    f"{path}: computed by another encoder {name!r} than the one loaded here: {difference};"
                     " expected the same weights and options"
                 )
         return encoder
@@ -119,8 +118,8 @@ class Run:
         return _params(self.folder, rule, wildcards)
 
 
-def opened(folder: Path) -> Run:
-    """A finished run; InputError for a folder that is none."""
+def open_run(folder: Path) -> Run:
+    """Open a finished run; InputError for another folder."""
     if not folder.is_dir():
         raise InputError(f"--run: {folder}: no such folder; expected that of a finished run: results/NAME")
     if not (folder / run_layout.REPORT_PAGE).is_file():
@@ -131,12 +130,12 @@ def opened(folder: Path) -> Run:
     return Run(folder, read_metrics(folder / run_layout.METRICS, params["encoders"], params["mappers"]))
 
 
-def chosen(run: Run, *, kind: str | None, encoder: str | None, mapper: str | None) -> list[Features]:
-    """The features to judge by, for the kind that is asked or for one kind after the other.
+def choose_features(run: Run, *, kind: str | None, encoder: str | None, mapper: str | None) -> list[Features]:
+    """Choose the features for the given kind, or for each kind of the run.
 
-    What is not given is what did best on the validation sets of the kind (`report.features.best`): the
-    encoder among all, the mapper for that encoder. Raises InputError for a name that the run lacks, and
-    for a mapper of another kind.
+    An encoder or mapper that is not given is the best on the validation sets of the kind
+    (`metrics.best_features`): the encoder among all, the mapper for that encoder. Raises InputError for a name
+    that the run lacks, and for a mapper of another kind.
     """
     known = run.metrics
     for option, value, names in (
@@ -160,7 +159,7 @@ def chosen(run: Run, *, kind: str | None, encoder: str | None, mapper: str | Non
 
 
 def _params(folder: Path, rule: str, wildcards: Mapping[str, str]) -> Mapping[str, Any]:
-    """What a finished job of the run was given."""
+    """Read the parameters of a finished job of the run."""
     path = job_records.record_path(folder, rule, wildcards)
     if (record := job_records.read(path)) is None:
         raise InputError(f"--run: {path} is not there or not readable; expected a finished run (see status)")
@@ -168,10 +167,10 @@ def _params(folder: Path, rule: str, wildcards: Mapping[str, str]) -> Mapping[st
 
 
 def _difference(stored: Any, loaded: Any, key: str = "identity") -> str | None:
-    """Where two identities differ first, in words; None where they are equal."""
+    """Describe where two identities differ first; None where they are equal."""
     if isinstance(stored, dict) and isinstance(loaded, dict):
         for name in sorted({*stored, *loaded}):
-            if (odd := _difference(stored.get(name), loaded.get(name), f"{key}.{name}")) is not None:
-                return odd
+            if (found := _difference(stored.get(name), loaded.get(name), f"{key}.{name}")) is not None:
+                return found
         return None
     return None if stored == loaded else f"{key} {stored!r} in the file, {loaded!r} here"

@@ -1,4 +1,4 @@
-"""How far an answer can be trusted, in one sentence of what the run measured of its calibrator."""
+"""State in one sentence how reliable an attribution is, from the evaluation of the calibrator."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from attrib_core.storage import tables
 
 
 def sentence(run: Run, features: Features) -> str:
-    """What the calibrator was fitted on, how it did on images of the test split, and what is outside of that."""
+    """Say what the calibrator was fitted on, how it did on the test split, and what was not measured."""
     fitted = run.fitted_on(features)
-    tested = _tested(run, features)
-    judged = ""
+    tested = _test_metrics(run, features)
+    evaluated = ""
     if tested:
-        judged = (
+        evaluated = (
             f"; on {tested['images']} images of models that it was not fitted on, an image's own exemplars got"
             f" {percent(tested['exemplar_mass'])} of the influence on average"
         )
         if "none_auc" in tested:
-            judged += (
-                ", and “none of these” told an image with its exemplars in the pool from one without in"
+            evaluated += (
+                ", and “none of these” distinguished an image with its exemplars in the pool from one without in"
                 f" {percent(tested['none_auc'])} of pairs, where a guess is right in {percent(0.5)}"
             )
     return (
         f"These shares were calibrated on {fitted['queries']} images of {fitted['exemplar_sets']} models that the run"
-        f" customized on exemplars of this pool ({' and '.join(fitted['kinds'])} sets){judged}; an image of another"
+        f" customized on exemplars of this pool ({' and '.join(fitted['kinds'])} sets){evaluated}; an image of another"
         " generator is outside of what was measured, and no share is proof."
     )
 
 
-def _tested(run: Run, features: Features) -> dict[str, float]:
-    """Measured values of the test split for the form in use, on the whole pool, and how many images; {} for none."""
+def _test_metrics(run: Run, features: Features) -> dict[str, float]:
+    """Read the metrics of the calibrator on the test split with the whole pool, and `images`; {} without any."""
     rows = tables.read(run.calibration(features), "calibration").to_pylist()
     rows = [
         row
         for row in rows
-        if (row["form"], row["split"], row["kind"]) == (run.form(features), "test", features.kind)
+        if (row["form"], row["split"], row["kind"]) == (run.calibrator_name(features), "test", features.kind)
         and row["pool_share"] == 1.0
         and row["value"] is not None
     ]
@@ -44,5 +44,5 @@ def _tested(run: Run, features: Features) -> dict[str, float]:
 
 
 def percent(share: float) -> str:
-    """A share as percent with one decimal."""
+    """Format a share as percent with one decimal."""
     return f"{100 * share:.1f} %"

@@ -1,14 +1,13 @@
-"""Features of a base model's own UNet: an image is noised to a timestep and one layer is read.
+"""Diffusion features: the activations of one UNet layer of a base model, for an image noised to one timestep.
 
-What the denoiser makes of a noisy image says what it knows of it: deep layers of things, shallow ones
-of strokes (Tang et al., 2023, "Emergent correspondence from image diffusion"). Channel means and
-deviations of a layer are a style feature that needs no training; with them the Euclidean distance is the
-2-Wasserstein distance of Gaussians with these moments (Kumar et al., 2025, "IntroStyle").
+Deep layers represent objects, shallow ones strokes (Tang et al., 2023, "Emergent correspondence from image
+diffusion"). Channel means and standard deviations of a layer are a training-free style feature; the Euclidean distance
+between them is the 2-Wasserstein distance of Gaussians with diagonal covariance (Kumar et al., 2025, "IntroStyle").
 
     z = autoencoder(image),  z_t = sqrt(a_t) z + sqrt(1 - a_t) noise,  features = layer(z_t, t, prompt)
 
-The noise is drawn from its key (`noise`, its number), the same for every image, so that an image's
-features hang on nothing but itself and two images differ by themselves alone.
+The noise is seeded with `noise` and the number of the draw, not with the image: it is the same for every image, so that
+the features of two images differ by the images alone.
 """
 
 from __future__ import annotations
@@ -28,16 +27,15 @@ from attrib_core.features.networks.network_encoder import (
     DeviceOption,
     NetworkEncoder,
     PrecisionOption,
-    dimension,
+    feature_dim,
 )
-from attrib_core.runtime import devices
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("torch", "diffusers", "transformers")
 """Distributions whose version may change the features."""
-WHERE = "base_model"
+BASE_MODEL = "base_model"
 
 
 def load(
@@ -48,58 +46,51 @@ def load(
     ],
     layer: Annotated[
         str,
-        Field(description="block of the UNet that is read, such as mid_block, up_blocks.1 or down_blocks.0"),
+        Field(description="UNet block whose activations are the features, such as mid_block or up_blocks.1"),
     ] = "up_blocks.1",
     timestep: Annotated[
-        int, Field(ge=0, le=999, description="how noisy the image is, 0 hardly, 999 nothing but noise")
+        int, Field(ge=0, le=999, description="diffusion timestep: 0 almost no noise, 999 nothing but noise")
     ] = 100,
-    prompt: Annotated[str, Field(description="what the UNet is told; empty: nothing")] = "",
+    prompt: Annotated[str, Field(description="prompt that conditions the UNet; may be empty")] = "",
     cells: Annotated[
-        int, Field(ge=1, le=64, description="activations are averaged over cells x cells areas")
+        int, Field(ge=1, le=64, description="activations are averaged over a grid of cells x cells")
     ] = 1,
     deviation: Annotated[
         bool, Field(description="also the standard deviation of each channel over the image")
     ] = True,
-    draws: Annotated[int, Field(ge=1, le=64, description="noises over which features are averaged")] = 1,
-    noise: Annotated[int, Field(ge=0, description="names the noises; another number gives others")] = 0,
+    draws: Annotated[
+        int, Field(ge=1, le=64, description="number of noise draws that features are averaged over")
+    ] = 1,
+    noise: Annotated[int, Field(ge=0, description="seed of the noise")] = 0,
     batch: BatchOption = 16,
     precision: PrecisionOption = "float32",
     device: DeviceOption = "auto",
 ) -> NetworkEncoder:
-    """Moments of a layer of the base model's UNet: channel means by areas, then deviations.
+    """Load a base model and return an encoder of moments of one UNet layer: channel means by cell, then deviations.
 
-    Unlike those of `timm`, means and deviations are not scaled to unit length. An image's middle
-    square is resized to the base model's resolution, as in customization. Raises InputError for what
-    the base model refuses, a layer that it does not have, more cells than the layer has places, and a
-    base model whose UNet wants more than a prompt.
+    Unlike those of `timm`, means and deviations are not scaled to unit length. The central square of an image is
+    resized to the base model's resolution, as in customization. Raises InputError for errors of the base model, a
+    layer that it does not have, more cells than the layer has positions, and a UNet with more conditions than a prompt.
     """
-    from attrib_core.diffusion.pipeline import components as parts
+    from attrib_core.diffusion.pipeline import components as pipeline_components
     from attrib_core.diffusion.pipeline import cropping
 
     family, options = _section(base_model)
     try:
-        base = families.load("base_models", family, options, where=WHERE)
-        components = parts.load(base, "cpu")
+        base = families.load("base_models", family, options, where=BASE_MODEL)
+        components = pipeline_components.load(base, "cpu")
     except InputError as error:
-        raise error.under(WHERE) from None
-    network = _reader(components, layer, timestep, prompt, cells, deviation, draws, noise)
+        raise error.under(BASE_MODEL) from None
+    network = _layer_moments(components, layer, timestep, prompt, cells, deviation, draws, noise)
     side = base.resolution
 
     def prepare(image: np.ndarray) -> np.ndarray:
-        """(height, width, 3) uint8 to (side, side, 3) float32 in [-1, 1]."""
+        """Crop and resize a (height, width, 3) uint8 image to (side, side, 3) float32 in [-1, 1]."""
         values: np.ndarray = cropping.center_crop(image, side).astype(np.float32) / np.float32(127.5)
         values -= np.float32(1)
         return values
 
-    encoder = NetworkEncoder(
-        network,
-        prepare,
-        dim=dimension(network, side),
-        batch=batch,
-        device=devices.choose(device),
-        precision=precision,
-    )
-    encoder.identity = {
+    identity = {
         "family": "diffusion",
         "base_model": base.fingerprint,
         "layer": layer,
@@ -109,43 +100,50 @@ def load(
         "deviation": deviation,
         "draws": draws,
         "noise": noise,
-        "dim": encoder.dim,
-    } | ({} if precision == "float32" else {"precision": precision})
-    return encoder
+    }
+    return NetworkEncoder(
+        network,
+        prepare,
+        dim=feature_dim(network, side),
+        batch_size=batch,
+        device=device,
+        precision=precision,
+        identity=identity,
+    )
 
 
 def checked(*, base_model: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """The options with those of the base model checked and their defaults filled in."""
+    """Check the options of the base model and return all options with its defaults filled in."""
     _section(base_model)
-    return {WHERE: families.complete("base_models", base_model, WHERE)} | others
+    return {BASE_MODEL: families.complete("base_models", base_model, BASE_MODEL)} | others
 
 
 def files(*, base_model: Mapping[str, Any], **_others: Any) -> list[Path]:
-    """The files of the base model; InputError where weights are missing."""
+    """Return the files of the base model; raise InputError if weights are missing."""
     family, options = _section(base_model)
-    module = families.module("base_models", family, WHERE)
+    module = families.module("base_models", family, BASE_MODEL)
     try:
         return list(module.files(**options)) if hasattr(module, "files") else []
     except InputError as error:
-        raise error.under(WHERE) from None
+        raise error.under(BASE_MODEL) from None
 
 
 def others(*, base_model: Mapping[str, Any], **_others: Any) -> list[str]:
-    """The family of the base model, whose code counts too."""
+    """Return the family of the base model, whose code the features depend on too."""
     return [f"base_models/{_section(base_model)[0]}"]
 
 
 def _section(base_model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if not isinstance(base_model.get("family"), str):
-        raise InputError(f"{WHERE}.family: this key is needed, and it is missing")
+        raise InputError(f"{BASE_MODEL}.family: this key is needed, and it is missing")
     return families.split(base_model)
 
 
-class _Read(Exception):
-    """Ends the pass through the UNet where the layer has been read."""
+class _LayerReached(Exception):
+    """Ends the forward pass of the UNet once the layer has been computed."""
 
 
-def _reader(
+def _layer_moments(
     components: Any,
     layer: str,
     timestep: int,
@@ -155,16 +153,16 @@ def _reader(
     draws: int,
     noise: int,
 ) -> torch.nn.Module:
-    """A module that takes (n, 3, side, side) in [-1, 1] to (n, features)."""
+    """Return a module that maps (n, 3, side, side) in [-1, 1] to (n, features)."""
     import torch
     from torch.nn import functional
 
-    from attrib_core.diffusion.pipeline import components as parts
+    from attrib_core.diffusion.pipeline import components as pipeline_components
 
     unet, vae = components.unet, components.vae
     if getattr(unet.config, "addition_embed_type", None):
         raise InputError(
-            f"{WHERE}: its UNet wants more than a prompt ({unet.config.addition_embed_type!r}), as SDXL's does;"
+            f"{BASE_MODEL}: its UNet needs more than a prompt ({unet.config.addition_embed_type!r}), as SDXL's does;"
             " expected one like Stable Diffusion 1 or 2"
         )
     blocks = [
@@ -173,47 +171,48 @@ def _reader(
     if layer not in blocks:
         near = close_matches(layer, [name for name in blocks if name.count(".") <= 1])
         raise InputError(f"layer: the UNet has no {layer!r}, {near}")
-    drawn = [
+    noises = [
         hashing.generator("diffusion encoder", noise, draw).standard_normal(
             components.latent_shape, np.float32
         )
         for draw in range(draws)
     ]
     with torch.inference_mode():
-        ids = parts.tokenize(components, [prompt])
-        told = components.text_encoder(ids).last_hidden_state.clone()
+        token_ids = pipeline_components.tokenize(components, [prompt])
+        prompt_embeds = components.text_encoder(token_ids).last_hidden_state.clone()
 
-    class Reader(torch.nn.Module):
+    class LayerMoments(torch.nn.Module):
         unet: Any
         vae: Any
-        told: torch.Tensor
+        prompt_embeds: torch.Tensor
         noises: torch.Tensor
-        kept: torch.Tensor
+        alpha_cumprod: torch.Tensor
 
         def __init__(self) -> None:
             super().__init__()
             self.unet, self.vae = unet, vae
-            self.register_buffer("told", told)
-            self.register_buffer("noises", torch.from_numpy(np.stack(drawn)))
-            self.register_buffer("kept", components.scheduler.alphas_cumprod[timestep].clone())
-            self._found: list[torch.Tensor] = []
-            unet.get_submodule(layer).register_forward_hook(self._catch)
+            self.register_buffer("prompt_embeds", prompt_embeds)
+            self.register_buffer("noises", torch.from_numpy(np.stack(noises)))
+            self.register_buffer("alpha_cumprod", components.scheduler.alphas_cumprod[timestep].clone())
+            self._outputs: list[torch.Tensor] = []
+            unet.get_submodule(layer).register_forward_hook(self._hook)
 
-        def _catch(self, _module: torch.nn.Module, _given: Any, output: Any) -> None:
-            self._found.append(output[0] if isinstance(output, tuple | list) else output)
-            raise _Read
+        def _hook(self, _module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+            self._outputs.append(output[0] if isinstance(output, tuple | list) else output)
+            raise _LayerReached
 
         def _activations(self, noisy: torch.Tensor) -> torch.Tensor:
-            self._found.clear()
-            with suppress(_Read):
-                self.unet(noisy, timestep, self.told.expand(len(noisy), -1, -1))
-            return self._found.pop()
+            self._outputs.clear()
+            with suppress(_LayerReached):
+                self.unet(noisy, timestep, self.prompt_embeds.expand(len(noisy), -1, -1))
+            return self._outputs.pop()
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             latents = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
             total: Any = 0
-            for one in self.noises:
-                values = self._activations(latents * self.kept.sqrt() + one * (1 - self.kept).sqrt())
+            alpha = self.alpha_cumprod
+            for noise in self.noises:
+                values = self._activations(latents * alpha.sqrt() + noise * (1 - alpha).sqrt())
                 moments = [functional.adaptive_avg_pool2d(values, cells).flatten(1)]
                 if deviation:
                     moments.append(values.std(dim=(2, 3), correction=0))
@@ -221,13 +220,11 @@ def _reader(
             mean: torch.Tensor = total / draws
             return mean
 
-    reader = Reader().eval()
+    network = LayerMoments().eval()
     with torch.inference_mode():
-        found = reader._activations(torch.zeros(1, *components.latent_shape))
-    if found.ndim != 4:
-        raise InputError(
-            f"layer: {layer!r} gives {tuple(found.shape)}, expected (1, channels, height, width)"
-        )
-    if cells > min(found.shape[2:]):
-        raise InputError(f"cells: {cells} is more than {layer!r} has, {min(found.shape[2:])} on a side")
-    return reader
+        shape = tuple(network._activations(torch.zeros(1, *components.latent_shape)).shape)
+    if len(shape) != 4:
+        raise InputError(f"layer: {layer!r} gives {shape}, expected (1, channels, height, width)")
+    if cells > min(shape[2:]):
+        raise InputError(f"cells: {cells} is more than {layer!r} has, {min(shape[2:])} on a side")
+    return network

@@ -1,11 +1,10 @@
 """Image towers of open_clip: CLIP as OpenAI, LAION, Apple and others trained it, SigLIP, CoCa and more.
 
-Features are those that open_clip's `encode_image` gives, projected into the space that text shares, not
-scaled to unit length. Of the file of weights the tensors of the image tower are read; the text tower's
-are left out.
+Features are the image embeddings of open_clip's `encode_image`: projected into the space shared with text, not
+normalized. Only the tensors of the image tower are read from the weights file.
 
-The activation is part of the architecture: OpenAI's weights want the names that end in `-quickgelu`, and
-with the plain name they load without a word and give other features.
+The activation function is part of the architecture: OpenAI's weights need the names that end in `-quickgelu`; with the
+plain name they load without an error and give other features.
 """
 
 from __future__ import annotations
@@ -23,20 +22,19 @@ from attrib_core.features.networks.network_encoder import (
     DeviceOption,
     NetworkEncoder,
     PrecisionOption,
-    dimension,
+    feature_dim,
 )
 from attrib_core.features.networks.preprocessing import (
     Channels,
     Fit,
     Interpolation,
-    Preparation,
+    Preprocessing,
     ResizeOption,
 )
-from attrib_core.runtime import devices
 
 PACKAGES = ("torch", "open_clip_torch")
 """Distributions whose version may change the features."""
-TOWER = "visual."
+IMAGE_TOWER = "visual."
 
 
 def load(
@@ -59,13 +57,13 @@ def load(
     ] = None,
     resize: ResizeOption = None,
     interpolation: Annotated[
-        Interpolation | None, Field(description="how pixels are resampled; null: as open_clip does it")
+        Interpolation | None, Field(description="interpolation of the resize; null: as open_clip does it")
     ] = None,
     fit: Annotated[
         Fit | None,
         Field(
-            description="crop: the middle square is seen; squash: the whole image, its sides made equal; null: as"
-            " open_clip does it"
+            description="crop: the central square; squash: the whole image, resized to a square; null: as open_clip"
+            " does it"
         ),
     ] = None,
     mean: Annotated[
@@ -83,10 +81,10 @@ def load(
     precision: PrecisionOption = "float32",
     device: DeviceOption = "auto",
 ) -> NetworkEncoder:
-    """The image tower of an open_clip model.
+    """Load the image tower of an open_clip model.
 
-    Raises InputError for an unknown architecture, a missing or damaged file, tensors that do not fit
-    the tower, and a size that it refuses.
+    Raises InputError for an unknown architecture, a missing or damaged file, tensors that do not fit the tower, and a
+    size that it refuses.
     """
     import open_clip
     import torch
@@ -97,57 +95,56 @@ def load(
             f"architecture: {architecture!r} is not in open_clip, {close_matches(architecture, known)}"
         )
     path = files(weights=weights)[0]
-    state = state_dicts.read(path, f"{prefix}{TOWER}")
+    state = state_dicts.read(path, f"{prefix}{IMAGE_TOWER}")
     model = open_clip.create_model(architecture, load_weights=False, force_image_size=size)
-    stated = open_clip.get_model_preprocess_cfg(model)
+    defaults = open_clip.get_model_preprocess_cfg(model)
     tower = model.visual
     del model
-    state_dicts.fill(tower, state, path)
+    state_dicts.load(tower, state, path)
 
     class Features(torch.nn.Module):
-        """What `encode_image` makes of the tower's output: some give their patches beside."""
+        """The image embedding alone: some towers return patch tokens too."""
 
         def __init__(self) -> None:
             super().__init__()
             self.tower = tower
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            found = self.tower(images)
-            features: torch.Tensor = found[0] if isinstance(found, tuple) else found
+            output = self.tower(images)
+            features: torch.Tensor = output[0] if isinstance(output, tuple) else output
             return features
 
-    sides = stated["size"] if isinstance(stated["size"], tuple | list) else (stated["size"],)
+    sides = defaults["size"] if isinstance(defaults["size"], tuple | list) else (defaults["size"],)
     if len(set(sides)) > 1:
-        raise InputError(f"architecture: {architecture!r} sees images of {sides}, expected square ones")
-    fits: dict[str, Fit] = {"shortest": "crop", "squash": "squash"}
-    if fit is None and stated["resize_mode"] not in fits:
-        raise InputError(f"fit: open_clip states {stated['resize_mode']!r} here; choose 'crop' or 'squash'")
-    prepare = Preparation(
+        raise InputError(f"architecture: {architecture!r} takes images of {sides}, expected square ones")
+    fit_of_mode: dict[str, Fit] = {"shortest": "crop", "squash": "squash"}
+    if fit is None and defaults["resize_mode"] not in fit_of_mode:
+        raise InputError(f"fit: open_clip states {defaults['resize_mode']!r} here; choose 'crop' or 'squash'")
+    prepare = Preprocessing(
         size=int(sides[0]),
-        mean=mean or tuple(stated["mean"]),
-        std=std or tuple(stated["std"]),
+        mean=mean or tuple(defaults["mean"]),
+        std=std or tuple(defaults["std"]),
         resize=resize,
-        interpolation=interpolation or stated["interpolation"],
-        fit=fit or fits[stated["resize_mode"]],
+        interpolation=interpolation or defaults["interpolation"],
+        fit=fit or fit_of_mode[defaults["resize_mode"]],
     )
     features = Features()
-    encoder = NetworkEncoder(
+    identity = {
+        "family": "open_clip",
+        "architecture": architecture,
+        "weights_sha256": hashing.file_digest(path),
+    }
+    return NetworkEncoder(
         features,
         prepare,
-        dim=dimension(features, prepare.size),
-        batch=batch,
-        device=devices.choose(device),
+        dim=feature_dim(features, prepare.size),
+        batch_size=batch,
+        device=device,
         precision=precision,
+        identity=identity | prepare.describe(),
     )
-    encoder.identity = (
-        {"family": "open_clip", "architecture": architecture, "weights_sha256": hashing.file_digest(path)}
-        | prepare.described()
-        | {"dim": encoder.dim}
-        | ({} if precision == "float32" else {"precision": precision})
-    )
-    return encoder
 
 
 def files(*, weights: str, **_others: Any) -> list[Path]:
-    """The file of weights; InputError where it is missing."""
+    """Return the weights file; raise InputError if it is missing."""
     return [weight_paths.file(weights, weight_paths.OPEN_CLIP_FILES)]

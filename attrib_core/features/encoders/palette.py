@@ -1,6 +1,6 @@
-"""The colours of an image wherever they lie: a histogram and two moments, no network at all.
+"""A color histogram with two moments of each channel, regardless of position: a classical baseline for style.
 
-A classical baseline for style. Light: neither this module nor what it returns imports torch.
+Neither this module nor the encoder imports torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CHANNELS = 3
 
 
 class PaletteEncoder:
-    """Images as `dim` = bins ** 3 roots of shares of colours and 6 weighted moments."""
+    """An encoder with `dim` = bins ** 3 square roots of histogram shares and 6 weighted moments."""
 
     def __init__(self, bins: int, moments_weight: float) -> None:
         self._bins, self._moments_weight = bins, moments_weight
@@ -29,16 +29,16 @@ class PaletteEncoder:
         }
 
     def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
-        """(height, width, 3) uint8 images of any sizes to (images, dim) float32.
+        """Encode (height, width, 3) uint8 images of any sizes as (images, dim) float32.
 
-        First the square root of the share of pixels in each cell of the colour cube, red slowest:
-        the inner product of two of them is the Bhattacharyya coefficient, so rare colours count.
-        Then mean and standard deviation of red, green and blue in [0, 1], times `moments_weight`.
+        First the square root of the share of pixels in each cell of the RGB cube, red slowest; the inner product of
+        two such vectors is the Bhattacharyya coefficient, so rare colors count. Then mean and standard deviation of
+        red, green and blue in [0, 1], times `moments_weight`.
         """
-        rows = [self._row(image) for image in images]
-        return np.stack(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
+        features = [self._encode_one(image) for image in images]
+        return np.stack(features) if features else np.empty((0, self.dim), dtype=np.float32)
 
-    def _row(self, image: np.ndarray) -> np.ndarray:
+    def _encode_one(self, image: np.ndarray) -> np.ndarray:
         pixels = image.reshape(-1, CHANNELS)
         bins = pixels.astype(np.int64) * self._bins // LEVELS
         cells = (bins[:, 0] * self._bins + bins[:, 1]) * self._bins + bins[:, 2]
@@ -55,5 +55,5 @@ def load(
         float, Field(ge=0, description="factor of the channels' means and standard deviations")
     ] = 1.0,
 ) -> PaletteEncoder:
-    """A histogram of colours, with mean and standard deviation of each channel."""
+    """Return an encoder of color histograms, with mean and standard deviation of each channel."""
     return PaletteEncoder(bins, moments_weight)

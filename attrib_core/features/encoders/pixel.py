@@ -1,7 +1,7 @@
-"""The pixels themselves as features: small, mean-centred or not, no network at all.
+"""The pixels of a downsampled image as features, with or without the mean color subtracted.
 
-A baseline that sees layout and colour contrast; uncentred, the colours themselves. Light: neither this module nor
-what it returns imports torch.
+A baseline that captures layout and color contrast; uncentered, the colors themselves. Neither this module nor the
+encoder imports torch.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from PIL import Image
 from pydantic import Field
 
 BLANK = np.float32(1e-3)
+"""All features of an image that would otherwise be a zero vector."""
 
 
 class PixelEncoder:
-    """Images as `dim` = size * size * 3 pixel values, row by row, channels last."""
+    """An encoder with `dim` = size * size * 3 pixel values, row by row, channels last."""
 
     def __init__(self, size: int, centred: bool) -> None:
         self._size, self._centred = size, centred
@@ -27,18 +28,17 @@ class PixelEncoder:
             self.identity["centred"] = False
 
     def encode(self, images: Iterable[np.ndarray]) -> np.ndarray:
-        """(height, width, 3) uint8 images of any sizes to (images, dim) float32.
+        """Encode (height, width, 3) uint8 images of any sizes as (images, dim) float32.
 
-        An image is averaged over the areas of a size x size grid (its sides need not be equal),
-        divided by 255, and, if centred, the mean of each of its own three channels is taken off. So
-        the colour of a flat background counts only by its contrast to the rest. An image with no
-        structure has no direction after that; it becomes the same small number everywhere, a
-        vector at right angles to every image that has structure. So does, uncentred, a black one.
+        An image is averaged over the cells of a size x size grid (its sides need not be equal) and divided by 255; if
+        centered, the mean of each channel is subtracted, so that the color of a flat background counts only by its
+        contrast to the rest. An image that is zero after that (one color throughout, or uncentered a black one)
+        becomes a constant vector, orthogonal to every centered image with structure.
         """
-        rows = [self._row(image) for image in images]
-        return np.stack(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
+        features = [self._encode_one(image) for image in images]
+        return np.stack(features) if features else np.empty((0, self.dim), dtype=np.float32)
 
-    def _row(self, image: np.ndarray) -> np.ndarray:
+    def _encode_one(self, image: np.ndarray) -> np.ndarray:
         small = Image.fromarray(image).resize((self._size, self._size), Image.Resampling.BOX)
         values = np.asarray(small, dtype=np.float32) / np.float32(255)
         structure = np.ptp(values, axis=(0, 1)) if self._centred else values
@@ -53,8 +53,8 @@ def load(
     *,
     size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16,
     centred: Annotated[
-        bool, Field(description="take off the image's mean colour; a colour then counts by contrast only")
+        bool, Field(description="subtract the image's mean color; a color then counts by contrast only")
     ] = True,
 ) -> PixelEncoder:
-    """Pixels on a size x size grid."""
+    """Return an encoder of pixels on a size x size grid."""
     return PixelEncoder(size, centred)

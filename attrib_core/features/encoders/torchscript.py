@@ -1,9 +1,8 @@
-"""Networks in TorchScript files of the user's: SSCD, CSD and whatever else comes as one file.
+"""Networks in TorchScript files supplied by the user, such as SSCD and CSD.
 
-Such a file is a program: `torch.jit.load` opens it, and what it computes is what its author wrote. It
-runs in torch's own interpreter, which has no Python in it, but it is no mere table of numbers, and torch
-does not promise that opening a hostile one is safe. So a file is opened only where the config states its
-SHA-256: what is run is then what somebody has looked at, and not what a path holds today.
+A TorchScript file is a program. It runs in torch's own interpreter, without Python, but torch does not promise that
+opening a hostile file is safe. A file is therefore opened only if it has the SHA-256 that the config states, so that
+the program that runs is the one somebody has looked at.
 """
 
 from __future__ import annotations
@@ -17,15 +16,19 @@ from pydantic import Field
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.features.networks import weight_paths
-from attrib_core.features.networks.network_encoder import BatchOption, DeviceOption, NetworkEncoder, dimension
+from attrib_core.features.networks.network_encoder import (
+    BatchOption,
+    DeviceOption,
+    NetworkEncoder,
+    feature_dim,
+)
 from attrib_core.features.networks.preprocessing import (
     Channels,
     FitOption,
     InterpolationOption,
-    Preparation,
+    Preprocessing,
     ResizeOption,
 )
-from attrib_core.runtime import devices
 
 PACKAGES = ("torch",)
 """Distributions whose version may change the features."""
@@ -45,9 +48,7 @@ def load(
             description="SHA-256 of the file, 64 hexadecimal digits, as `sha256sum` prints it",
         ),
     ],
-    size: Annotated[
-        int, Field(ge=16, le=1024, description="side of the image that the network sees, pixels")
-    ],
+    size: Annotated[int, Field(ge=16, le=1024, description="side of the network input, pixels")],
     resize: ResizeOption = None,
     interpolation: InterpolationOption = "bilinear",
     fit: FitOption = "crop",
@@ -56,17 +57,17 @@ def load(
     output: Annotated[
         int | str | None,
         Field(
-            description="which output holds the features, where the network gives several: its number, from 0, or"
-            " its name; null: it gives one"
+            description="which output holds the features, where the network has several: its number, from 0, or its"
+            " name; null: it has one"
         ),
     ] = None,
     batch: BatchOption = 32,
     device: DeviceOption = "auto",
 ) -> NetworkEncoder:
-    """What a TorchScript network makes of images.
+    """Load a TorchScript network.
 
-    Raises InputError for a missing file, one with another checksum, one that torch cannot open, an
-    output that the network does not have, and a size that it refuses.
+    Raises InputError for a missing file, another checksum, a file that torch cannot open, an output that the network
+    does not have, and a size that it refuses.
     """
     import torch
 
@@ -78,14 +79,14 @@ def load(
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that TorchScript grows old
+            warnings.simplefilter("ignore")  # torch warns that TorchScript is deprecated
             script = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise InputError(f"weights: {path} is no TorchScript file that torch opens: {reason}") from None
 
     class Output(torch.nn.Module):
-        """The network with one of its outputs."""
+        """The network, reduced to one of its outputs."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -93,46 +94,47 @@ def load(
 
         def forward(self, images: torch.Tensor) -> Any:
             try:
-                found = self.script(images)
-            except torch.jit.Error as error:  # what the program raises, with a trace of its own lines
+                outputs = self.script(images)
+            except torch.jit.Error as error:  # raised by the program, with a traceback into its source
                 reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
                 shape = tuple(images.shape)
                 raise InputError(f"weights: {path} fails on images of shape {shape}: {reason}") from None
-            return _chosen(found, output)
+            return _select(outputs, output)
 
     network = Output()
-    prepare = Preparation(size, mean, std, resize, interpolation, fit)
-    encoder = NetworkEncoder(
-        network, prepare, dim=dimension(network, size), batch=batch, device=devices.choose(device)
+    prepare = Preprocessing(size, mean, std, resize, interpolation, fit)
+    identity = {"family": "torchscript", "weights_sha256": checksum} | prepare.describe()
+    if output is not None:
+        identity["output"] = output
+    return NetworkEncoder(
+        network,
+        prepare,
+        dim=feature_dim(network, size),
+        batch_size=batch,
+        device=device,
+        identity=identity,
     )
-    encoder.identity = (
-        {"family": "torchscript", "weights_sha256": checksum}
-        | prepare.described()
-        | {"dim": encoder.dim}
-        | ({} if output is None else {"output": output})
-    )
-    return encoder
 
 
 def files(*, weights: str, **_others: Any) -> list[Path]:
-    """The TorchScript file; InputError where it is missing."""
+    """Return the TorchScript file; raise InputError if it is missing."""
     if weights.startswith(weight_paths.HUB):
         raise InputError(f"weights: {weights!r}; a TorchScript file is named by its path")
     return [weight_paths.file(weights, ())]
 
 
-def _chosen(found: Any, output: int | str | None) -> Any:
-    """One output of several; InputError, with what there is, where it is not there."""
-    if output is None and not isinstance(found, tuple | list | dict):
-        return found
-    if isinstance(found, dict):
-        if output in found:
-            return found[output]
-        there = f"outputs named {', '.join(map(repr, found))}"
-    elif isinstance(found, tuple | list):
-        if isinstance(output, int) and 0 <= output < len(found):
-            return found[output]
-        there = f"{len(found)} outputs, numbered from 0"
+def _select(outputs: Any, output: int | str | None) -> Any:
+    """Return one of the outputs; raise InputError, with the outputs there are, for another."""
+    if output is None and not isinstance(outputs, tuple | list | dict):
+        return outputs
+    if isinstance(outputs, dict):
+        if output in outputs:
+            return outputs[output]
+        available = f"outputs named {', '.join(map(repr, outputs))}"
+    elif isinstance(outputs, tuple | list):
+        if isinstance(output, int) and 0 <= output < len(outputs):
+            return outputs[output]
+        available = f"{len(outputs)} outputs, numbered from 0"
     else:
-        there = "one output; leave output null"
-    raise InputError(f"output: {output!r}, but the network gives {there}")
+        available = "one output; leave output null"
+    raise InputError(f"output: {output!r}, but the network gives {available}")

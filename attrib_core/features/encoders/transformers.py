@@ -1,17 +1,18 @@
 """Vision models of the transformers library: CLIP, DINO, DINOv2, DINOv3, SigLIP and SigLIP 2, ViT.
 
-A model is a folder as `save_pretrained` writes it, or a model of the hub's cache: `config.json`,
-weights, and `preprocessor_config.json`, whose image processor prepares images. So size, resampling and
-normalisation are those that the model's authors ship. Features are, by the type in `config.json`:
+A model is a folder as `save_pretrained` writes it, or a model of the hub's cache: `config.json`, weights, and
+`preprocessor_config.json`, the model's own image processor. So size, interpolation and normalization are those that
+the model's authors ship. Features are, by the type in `config.json`:
 
-- clip: the image embedding, projected into the space that text shares
-- siglip: what attention pooling gives, the space that text shares (SigLIP 2 of fixed resolution has this
-  type too; those of flexible resolution, type siglip2, are refused: they see no images but lists of patches)
-- vit (DINO is one), dinov2, dinov2_with_registers, dinov3_vit: the class token behind the last norm
+- clip: the image embedding, projected into the space shared with text
+- siglip: the output of attention pooling, in the space shared with text (SigLIP 2 of fixed resolution has this type
+  too; models of flexible resolution, type siglip2, are refused: they take lists of patches, not images)
+- vit (DINO is one), dinov2, dinov2_with_registers, dinov3_vit: the class token after the last norm
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,6 @@ from attrib_core.features.networks.network_encoder import (
     NetworkEncoder,
     PrecisionOption,
 )
-from attrib_core.runtime import devices
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ MODELS = {
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "token"),
     "dinov3_vit": ("DINOv3ViTModel", "token"),
 }
-"""Type of a model in config.json to the class that opens it and what of its output is taken."""
+"""By model_type in config.json: the class that loads the model, and the output that is the feature."""
 
 
 def load(
@@ -62,29 +62,26 @@ def load(
     precision: PrecisionOption = "float32",
     device: DeviceOption = "auto",
 ) -> NetworkEncoder:
-    """A vision model of transformers with the image processor of its folder.
+    """Load a vision model of transformers with the image processor of its folder.
 
-    No code of the folder is run. Raises InputError for a folder that lacks a file, a type of model
-    that is not listed above, weights that lack a tensor or hold another shape, and a processor that
-    gives no square image.
+    No code in the folder is run. Raises InputError for a missing file, a model type that is not listed above, weights
+    with a missing tensor or another shape, and a processor that does not return one image.
     """
     import torch
 
     folder = weight_paths.folder(weights, CONFIG)
-    if transformers_loader.config(folder)["model_type"] in ("siglip2", "siglip2_vision_model"):
+    if transformers_loader.read_config(folder)["model_type"] in ("siglip2", "siglip2_vision_model"):
         raise InputError(
-            f"weights: {folder} is a SigLIP 2 of flexible resolution, which sees lists of patches; take one of"
+            f"weights: {folder} is a SigLIP 2 of flexible resolution, which takes lists of patches; choose one of"
             " fixed resolution, such as google/siglip2-so400m-patch14-384"
         )
-    kind, taken = transformers_loader.choice(folder, MODELS)
-    network = transformers_loader.network(
-        folder, kind, **({"add_pooling_layer": False} if kind == "ViTModel" else {})
-    )
-    prepare = _prepare(folder)
-    seen = prepare(np.zeros((64, 64, 3), dtype=np.uint8))
+    class_name, output_name = transformers_loader.for_model_type(folder, MODELS)
+    extra = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
+    network = transformers_loader.load_model(folder, class_name, **extra)
+    prepare = _image_processor(folder)
 
     class Features(torch.nn.Module):
-        """The part of the output that is the feature."""
+        """The output that is the feature."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -93,36 +90,33 @@ def load(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             output = self.network(pixel_values=images)
             features: torch.Tensor = (
-                output.last_hidden_state[:, 0] if taken == "token" else getattr(output, taken)
+                output.last_hidden_state[:, 0] if output_name == "token" else getattr(output, output_name)
             )
             return features
 
     features = Features().eval()
-    encoder = NetworkEncoder(
+    digests = {path.name: hashing.file_digest(path) for path in files(weights=weights)}
+    return NetworkEncoder(
         features,
         prepare,
-        dim=_dimension(features, seen, folder),
-        batch=batch,
-        device=devices.choose(device),
+        dim=_feature_dim(features, prepare(np.zeros((64, 64, 3), dtype=np.uint8)), folder),
+        batch_size=batch,
+        device=device,
         precision=precision,
+        identity={"family": "transformers", "files_sha256": digests},
     )
-    digests = {path.name: hashing.file_digest(path) for path in files(weights=weights)}
-    encoder.identity = {"family": "transformers", "files_sha256": digests, "dim": encoder.dim} | (
-        {} if precision == "float32" else {"precision": precision}
-    )
-    return encoder
 
 
 def files(*, weights: str, **_others: Any) -> list[Path]:
-    """The files of the model that decide about features; InputError where one is missing."""
+    """Return the files that determine the features; raise InputError if one is missing."""
     folder = weight_paths.folder(weights, CONFIG)
     if not (folder / PROCESSOR).is_file():
-        raise InputError(f"weights: {folder} lacks {PROCESSOR}, the image processor; save or fetch it beside")
+        raise InputError(f"weights: {folder} lacks {PROCESSOR}, the image processor; save or fetch it there")
     return [folder / CONFIG, folder / PROCESSOR, *transformers_loader.weight_files(folder)]
 
 
-def _prepare(folder: Path) -> Any:
-    """The folder's image processor as a function of one image, on Pillow where it has such a form."""
+def _image_processor(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the folder's image processor as a function of one image, with its Pillow backend if it has one."""
     import transformers
 
     try:
@@ -134,29 +128,29 @@ def _prepare(folder: Path) -> Any:
         raise InputError(f"weights: {folder / PROCESSOR} opens no image processor: {reason}") from None
 
     def prepare(image: np.ndarray) -> np.ndarray:
-        """(height, width, 3) uint8 to what the network sees, (height, width, 3) float32."""
+        """Return the network input of a (height, width, 3) uint8 image, (side, side, 3) float32."""
         values = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"]
         if tuple(values.shape[:2]) != (1, 3) or values.ndim != 4:
             raise InputError(
-                f"weights: {folder / PROCESSOR} makes {tuple(values.shape)} of an image, expected (1, 3, side, side)"
+                f"weights: {folder / PROCESSOR} returns {tuple(values.shape)} for an image, expected (1, 3, side, side)"
             )
-        found: np.ndarray = values[0].numpy().astype(np.float32).transpose(1, 2, 0)
-        return np.ascontiguousarray(found)
+        channels_last: np.ndarray = values[0].numpy().astype(np.float32).transpose(1, 2, 0)
+        return np.ascontiguousarray(channels_last)
 
     return prepare
 
 
-def _dimension(features: torch.nn.Module, seen: np.ndarray, folder: Path) -> int:
-    """Features an image; InputError where the network refuses what the processor gives."""
+def _feature_dim(network: torch.nn.Module, image: np.ndarray, folder: Path) -> int:
+    """Return the number of features of a processed image; raise InputError if the network refuses it."""
     import torch
 
     with torch.inference_mode():
         try:
-            found = features(torch.from_numpy(seen).permute(2, 0, 1)[None])
+            features = network(torch.from_numpy(image).permute(2, 0, 1)[None])
         except (ValueError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"weights: the model in {folder} refuses images of {seen.shape[:2]}, as {PROCESSOR} makes them"
+                f"weights: the model in {folder} refuses images of {image.shape[:2]}, as {PROCESSOR} makes them"
                 f" ({reason})"
             ) from None
-    return int(found.shape[1])
+    return int(features.shape[1])

@@ -1,1 +1,1 @@
-"""What encoders with a network share: preprocessing, weights, batches."""
+"""What encoders with a neural network share: image preprocessing, weights, batched forward passes."""

@@ -1,19 +1,19 @@
-"""A network run on images, or on words, in batches of a fixed size, the last filled up with zeros.
+"""Run a network on images or texts in batches of a fixed size; the last batch is padded with zeros.
 
-Arithmetic is float32, or bfloat16 by choice. The bits of an embedding must not depend on its company. On a
-CPU they could: a library may sum in an order that hangs on the number of inputs, and on the place among them.
-The number is fixed by the size of an input; whether the place matters is tried when the network is loaded, with a
-batch of equal inputs. Where the results differ in a bit, or the network refuses so many (one that was traced with a
-single image may), the batch is halved until they do not, down to one input at a time. Batches are small: beyond
-some 100,000 pixels a core gains nothing by more.
+Arithmetic is float32, or bfloat16 on request. The bits of an embedding must not depend on which inputs share its batch.
+On a CPU they could: a library may sum in an order that depends on the batch size and on the position in the batch. The
+batch size is therefore a function of the input size alone, and whether the position matters is tried when the network
+is loaded, on a batch of equal inputs. Where results differ in a bit, or the network refuses the batch (one traced with
+a single image may), the size is halved until they agree, down to one input at a time. CPU batches are small: beyond
+some 100,000 pixels a core gains nothing from more.
 
-A GPU takes batches of `batch` inputs from pinned memory; there an input's place may change last bits. In batches
-of another size on a CPU, float32 features changed by less than 5e-6 of their length.
+A GPU takes batches of `batch_size` inputs from pinned memory; there the position of an input may change the last bits.
+On a CPU, float32 features changed by less than 5e-6 of their length in batches of another size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,28 +22,30 @@ from pydantic import Field
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
+from attrib_core.runtime import devices
 
 if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16"]
-Reads = Literal["images", "words"]
 BatchOption = Annotated[
     int, Field(ge=1, le=1024, description="images a forward pass on a GPU; on a CPU their size decides")
 ]
 PrecisionOption = Annotated[
     Precision,
-    Field(description="of the network's products; bfloat16 keeps 3 digits, is fast on GPUs and slow on CPUs"),
+    Field(
+        description="of the network's matrix products; bfloat16 keeps 3 digits, is fast on GPUs and slow on CPUs"
+    ),
 ]
 DeviceOption = Annotated[str, Field(description="auto, cpu or cuda")]
-CPU_PIXELS, CPU_MOST = 1 << 17, 16
-"""Pixels of a batch on a CPU at most, where one image has not more, and images."""
-TOKEN_PIXELS = 256
-"""A token of a text costs about what a patch of 16 x 16 pixels does."""
+MAX_CPU_PIXELS, MAX_CPU_BATCH = 1 << 17, 16
+"""Pixels and images in a CPU batch at most (an image with more pixels is a batch of its own)."""
+PIXELS_PER_TOKEN = 256
+"""A text token costs about as much as a patch of 16 x 16 pixels."""
 
 
 class NetworkEncoder:
-    """A network that gives `dim` features an image, or a text where it reads words."""
+    """An encoder that computes features with a network, from images or from texts."""
 
     def __init__(
         self,
@@ -51,100 +53,109 @@ class NetworkEncoder:
         prepare: Callable[[Any], np.ndarray],
         *,
         dim: int,
-        batch: int,
+        batch_size: int,
         device: str,
         precision: Precision = "float32",
-        reads: Reads = "images",
+        reads: Literal["images", "text"] = "images",
+        identity: Mapping[str, Any],
     ) -> None:
-        """`network` takes (n, 3, height, width) float32 to (n, dim), or of words (n, ...) int64.
+        """Move the network to the device and choose the batch size.
 
-        `prepare` takes an image to the (height, width, 3) float32 that the network sees, or a text
-        to its ids, of one shape for all texts, the tokens last.
+        network   maps (n, 3, height, width) float32 images, or (n, length) int64 token ids, to (n, dim)
+        prepare   maps an image to (height, width, 3) float32, or a text to (length,) int64 of one length
+        device    as `devices.choose` takes it; on "cpu" `batch_size` is not used
+        identity  family, options and checksums that determine the features; `dim` and a precision other than
+                  float32 are added
         """
         import torch
 
-        self._network = network.eval().to(memory_format=torch.channels_last).to(device)
-        self._device, self._precision = device, precision
+        self._device = devices.choose(device)
+        self._network = network.eval().to(memory_format=torch.channels_last).to(self._device)
+        self._precision = precision
         self.prepare = prepare
         self.dim = dim
         self.reads = reads
-        self.identity: dict[str, Any] = {}
-        self._batch = self._cpu_batch() if device == "cpu" else batch
+        self.identity = (
+            dict(identity) | {"dim": dim} | ({} if precision == "float32" else {"precision": precision})
+        )
+        self._batch_size = self._cpu_batch_size() if self._device == "cpu" else batch_size
 
-    def _cpu_batch(self) -> int:
-        """Inputs of a forward pass on a CPU: a power of two, in which no place changes a bit."""
+    def _cpu_batch_size(self) -> int:
+        """Return the largest power of two within the bounds at which the position in the batch changes no bit."""
         noise = hashing.generator("batch").integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        one = self.prepare("a text like any other" if self.reads == "words" else noise)
-        size = one.shape[-1] * TOKEN_PIXELS if self.reads == "words" else one.shape[0] * one.shape[1]
-        most = max(1, min(CPU_MOST, CPU_PIXELS // size))
-        batch: int = 1 << (most.bit_length() - 1)
-        while batch > 1:
+        probe = self.prepare("a text like any other" if self.reads == "text" else noise)
+        pixels = (
+            probe.shape[-1] * PIXELS_PER_TOKEN if self.reads == "text" else probe.shape[0] * probe.shape[1]
+        )
+        largest = max(1, min(MAX_CPU_BATCH, MAX_CPU_PIXELS // pixels))
+        size: int = 1 << (largest.bit_length() - 1)
+        while size > 1:
             try:
-                found = self._run(np.stack([one] * batch)).view(np.uint32)
+                features = self._forward(np.stack([probe] * size)).view(np.uint32)
             except (InputError, RuntimeError):
-                found = None  # of one image alone `dim` is known to be had
-            if found is not None and (found == found[0]).all():
-                return batch
-            batch //= 2
+                features = None  # the network may still take one image at a time, for which `dim` is known
+            if features is not None and (features == features[0]).all():
+                return size
+            size //= 2
         return 1
 
     @property
-    def batch(self) -> int:
-        """Inputs of a forward pass."""
-        return self._batch
+    def batch_size(self) -> int:
+        """Return the number of inputs of a forward pass."""
+        return self._batch_size
 
     @property
     def device(self) -> str:
-        """Where the network computes, as torch names it."""
+        """Return the device that computes, as torch names it."""
         return self._device
 
     def encode(self, inputs: Iterable[Any]) -> np.ndarray:
-        """(height, width, 3) uint8 images of any sizes, or texts, to (inputs, dim) float32.
+        """Encode (height, width, 3) uint8 images of any sizes, or texts, as (inputs, dim) float32.
 
-        Taken lazily: at most a batch of inputs is held at once.
+        Inputs are consumed lazily: at most one batch is held in memory.
         """
         return self.encode_prepared(map(self.prepare, inputs))
 
     def encode_prepared(self, prepared: Iterable[np.ndarray]) -> np.ndarray:
-        """The same for inputs that went through `prepare` before, in other threads perhaps."""
-        source: Iterator[np.ndarray] = iter(prepared)
-        rows: list[np.ndarray] = []
-        while chunk := list(islice(source, self._batch)):
-            filled = np.stack(chunk + [np.zeros_like(chunk[0])] * (self._batch - len(chunk)))
-            rows.append(self._run(filled)[: len(chunk)])
-        return np.concatenate(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
+        """Encode inputs that went through `prepare` already, perhaps in other threads."""
+        iterator: Iterator[np.ndarray] = iter(prepared)
+        features: list[np.ndarray] = []
+        while batch := list(islice(iterator, self._batch_size)):
+            padding = [np.zeros_like(batch[0])] * (self._batch_size - len(batch))
+            features.append(self._forward(np.stack(batch + padding))[: len(batch)])
+        return np.concatenate(features) if features else np.empty((0, self.dim), dtype=np.float32)
 
-    def _run(self, prepared: np.ndarray) -> np.ndarray:
+    def _forward(self, batch: np.ndarray) -> np.ndarray:
         import torch
 
-        tensor = torch.from_numpy(prepared)
+        tensor = torch.from_numpy(batch)
         if self._device.startswith("cuda"):
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
         if self.reads == "images":
-            tensor = tensor.permute(0, 3, 1, 2)  # in memory the channels stay last
+            tensor = tensor.permute(0, 3, 1, 2)  # a view: in memory the channels stay last
         cudnn = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         kind = torch.device(self._device).type
-        reduced = torch.autocast(kind, torch.bfloat16, enabled=self._precision == "bfloat16")
-        with torch.inference_mode(), cudnn, reduced:
+        autocast = torch.autocast(kind, torch.bfloat16, enabled=self._precision == "bfloat16")
+        with torch.inference_mode(), cudnn, autocast:
             features: np.ndarray = self._network(tensor.to(self._device)).float().cpu().numpy()
-        if features.shape != (len(prepared), self.dim):
+        if features.shape != (len(batch), self.dim):
             raise InputError(
                 f"encoder {self.identity.get('family')!r}: the network gave features of shape {features.shape} for"
-                f" {len(prepared)} {self.reads}, expected {(len(prepared), self.dim)}"
+                f" {len(batch)} {'images' if self.reads == 'images' else 'texts'}, expected {(len(batch), self.dim)}"
             )
         return features
 
 
-def dimension(network: torch.nn.Module, size: int, *, made_for: int | None = None) -> int:
-    """How many features an image of size x size gets; on the CPU.
+def feature_dim(network: torch.nn.Module, size: int, *, trained_size: int | None = None) -> int:
+    """Return the number of features of a size x size image, from a forward pass on the CPU.
 
-    Raises InputError where the network refuses the size, and where its output is no (1, features).
+    Raises InputError where the network refuses the size, and where its output is not (1, features).
     """
     import torch
 
-    hint = f"; it was made for {made_for}" if made_for else ""
+    hint = f"; it was trained with {trained_size}" if trained_size else ""
     try:
         with torch.inference_mode():
             features = network.eval()(torch.zeros(1, 3, size, size))
@@ -152,6 +163,6 @@ def dimension(network: torch.nn.Module, size: int, *, made_for: int | None = Non
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise InputError(f"size: the network refuses {size} ({reason}){hint}") from None
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != 1:
-        found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise InputError(f"weights: the network gives {found} for one image, expected (1, features)")
+        output = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        raise InputError(f"weights: the network gives {output} for one image, expected (1, features)")
     return int(features.shape[1])

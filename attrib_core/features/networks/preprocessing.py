@@ -1,8 +1,7 @@
-"""How an image enters a network: resampled, the middle cut out, normalised.
+"""Preprocess an image for a network: resize, center crop, normalize.
 
-The rules are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on Pillow
-images, which open_clip, timm and the published benchmark all use; the tests hold them equal.
-No torch is imported.
+Bit for bit torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on Pillow images, which open_clip, timm
+and the published benchmark all use, but without importing torch.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ ResizeOption = Annotated[
     Field(
         ge=16,
         le=2048,
-        description="shorter side before the middle is cut out, pixels, at least `size`; null: `size`",
+        description="shorter side before the center crop, pixels, at least `size`; null: `size`",
     ),
 ]
-InterpolationOption = Annotated[Interpolation, Field(description="how pixels are resampled")]
+InterpolationOption = Annotated[Interpolation, Field(description="interpolation of the resize")]
 FitOption = Annotated[
     Fit,
-    Field(description="crop: the middle square is seen; squash: the whole image, its sides made equal"),
+    Field(description="crop: the central square; squash: the whole image, resized to a square"),
 ]
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """From (height, width, 3) uint8 of any size to (size, size, 3) float32.
+class Preprocessing:
+    """A function from (height, width, 3) uint8 images of any size to (size, size, 3) float32.
 
-    `mean` and `std` are of pixel values in [0, 1].
+    `mean` and `std` refer to pixel values in [0, 1].
     """
 
     size: int
@@ -54,39 +53,39 @@ class Preparation:
         if self.resize is not None and self.resize < self.size:
             raise InputError(f"resize: {self.resize} is less than size, {self.size}; expected at least that")
         if self.resize is not None and self.fit == "squash":
-            raise InputError("resize: is for fit: crop; with fit: squash leave it null")
+            raise InputError("resize: only with fit: crop; with fit: squash leave it null")
         if min(self.std) <= 0:
             raise InputError(f"std: {list(self.std)}; expected numbers above 0")
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The image as the network sees it, channels last."""
+        """Return the normalized image, channels last."""
         mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
         values: np.ndarray = (self.pixels(image).astype(np.float32) / np.float32(255) - mean) / std
         return values
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """(size, size, 3) uint8: what is seen, before it is normalised.
+        """Return the resized and cropped image before normalization, (size, size, 3) uint8.
 
-        The longer side is rounded down, and of an odd number of pixels too many half of them,
-        rounded to even, is cut off left and above.
+        As in torchvision, the longer side is rounded down, and half of the surplus pixels, rounded to even, is cut
+        off at the left and at the top.
         """
-        pil, how = Image.fromarray(image), _FILTERS[self.interpolation]
+        pil, resampling = Image.fromarray(image), _FILTERS[self.interpolation]
         if self.fit == "squash":
-            return np.asarray(pil.resize((self.size, self.size), how))
+            return np.asarray(pil.resize((self.size, self.size), resampling))
         short = self.resize or self.size
         width, height = (int(short * side / min(pil.size)) for side in pil.size)
         if (width, height) != pil.size:
-            pil = pil.resize((width, height), how)
+            pil = pil.resize((width, height), resampling)
         left, upper = (round((side - self.size) / 2) for side in (width, height))
         return np.asarray(pil.crop((left, upper, left + self.size, upper + self.size)))
 
-    def described(self) -> dict[str, Any]:
-        """For an encoder's identity: size, mean and std, and what is not the default."""
-        told: dict[str, Any] = {"size": self.size, "mean": list(self.mean), "std": list(self.std)}
+    def describe(self) -> dict[str, Any]:
+        """Return the entries of an encoder's identity: size, mean and std, and other settings that are not default."""
+        settings: dict[str, Any] = {"size": self.size, "mean": list(self.mean), "std": list(self.std)}
         if self.resize not in (None, self.size):
-            told["resize"] = self.resize
+            settings["resize"] = self.resize
         if self.interpolation != "bicubic":
-            told["interpolation"] = self.interpolation
+            settings["interpolation"] = self.interpolation
         if self.fit != "crop":
-            told["fit"] = self.fit
-        return told
+            settings["fit"] = self.fit
+        return settings

@@ -1,4 +1,4 @@
-"""State dicts of networks: read from a file as tensors alone, held against the network, put in."""
+"""State dicts: read tensors from a weights file without running code, and load them strictly into a network."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     import torch
 
 WRAPPERS = ("state_dict", "model")
+"""Keys under which training scripts save the state dict."""
 
 
 def read(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of a file by name, out of the wrapping that training scripts put around them.
+    """Read the tensors of a weights file by name.
 
-    With a `prefix` those alone whose names begin with it, under the rest of their names. No code
-    of a pickle is run. Raises InputError for what cannot be read or holds no such tensors.
+    With a `prefix`, only the tensors whose names begin with it, under the rest of their names. Raises InputError for
+    a file that cannot be read or holds no such tensors. Code in a pickle is not run.
     """
     import torch
 
@@ -51,18 +52,21 @@ def read(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     return kept
 
 
-def fill(network: Any, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load a state dict; every tensor of the network must be there and fit, and none be left over."""
-    wanted = network.state_dict()
-    odd = [f"{name} missing" for name in wanted if name not in state]
-    odd += [f"{name} unexpected" for name in state if name not in wanted]
-    odd += [
+def load(network: Any, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load a state dict into a network.
+
+    Raises InputError for a tensor that is missing, unexpected or of another shape; `path` names the file.
+    """
+    expected = network.state_dict()
+    problems = [f"{name} missing" for name in expected if name not in state]
+    problems += [f"{name} unexpected" for name in state if name not in expected]
+    problems += [
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if name in state and state[name].shape != value.shape
     ]
-    if odd:
+    if problems:
         raise InputError(
-            f"weights: {path} does not fit the network in {len(odd)} tensors, the first: {odd[0]}"
+            f"weights: {path} does not fit the network in {len(problems)} tensors, the first: {problems[0]}"
         )
     network.load_state_dict(dict(state))

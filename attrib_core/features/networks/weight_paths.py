@@ -1,4 +1,4 @@
-"""Where the weights of an encoder lie: a path of the user's, or the cache of the hub."""
+"""Resolve `weights`: a path, or a model in the local cache of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ OPEN_CLIP_FILES = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-"""The names that open_clip's weights have on the hub."""
-_NAMED = re.compile(r"hub:(?P<name>[^@]+)(@(?P<revision>.+))?")
+"""File names of open_clip weights on the hub."""
+_HUB_NAME = re.compile(r"hub:(?P<name>[^@]+)(@(?P<revision>.+))?")
 
 
 def file(weights: str, names: Sequence[str]) -> Path:
-    """The file of weights: the path itself, or of "hub:owner/model@revision" the first of `names` there.
+    """Return the weights file: the path itself, or the first of `names` in "hub:owner/model@revision".
 
-    Without "@revision" the cache's `main` is taken. Raises InputError where it is not there, with
-    what to fetch and where to put it.
+    Without "@revision" it is the cache's `main`. Raises InputError for a file that is not there; for a hub model the
+    message says how to download it and where to put it.
     """
     if weights.startswith(HUB):
         return _cached(weights, names, "name the file of weights in it by `weights`")
@@ -34,7 +34,7 @@ def file(weights: str, names: Sequence[str]) -> Path:
 
 
 def folder(weights: str, name: str) -> Path:
-    """The folder that holds the file `name`: the path itself, or the snapshot in the hub's cache."""
+    """Return the folder that holds the file `name`: the path itself, or the snapshot in the hub's cache."""
     if weights.startswith(HUB):
         return _cached(weights, [name], "name it by `weights`").parent
     path = Path(weights).expanduser()
@@ -46,14 +46,16 @@ def folder(weights: str, name: str) -> Path:
 
 
 def _cached(weights: str, names: Sequence[str], instead: str) -> Path:
-    told = _NAMED.fullmatch(weights)
-    if told is None:
+    match = _HUB_NAME.fullmatch(weights)
+    if match is None:
         raise InputError(f"weights: {weights!r} names no model of the hub; expected hub:owner/model@revision")
     first: InputError | None = None
     for name in names:
         try:
-            found = hub_cache.snapshot(told["name"], told["revision"], name, key="weights", instead=instead)
-            return found.path / name
+            snapshot = hub_cache.snapshot(
+                match["name"], match["revision"], name, key="weights", instead=instead
+            )
+            return snapshot.path / name
         except InputError as error:
             first = first or error
     raise first or InputError(f"weights: {weights!r}; no file to look for")

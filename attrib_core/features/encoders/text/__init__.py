@@ -1,18 +1,18 @@
-"""The words of an image in place of its pixels: a caption or a prompt, read by the text tower of a model.
+"""Text features: a caption or prompt, encoded by the text tower of a model.
 
-The words are the caption of a pool row and of an exemplar, and the prompt of a synthesized image without
-the modifier token, so that a customized image and its control are told the same. Beside images, as a
-part of a `fusion`, they say what was asked for; alone they find what the prompt names and nothing else.
+The text of a pool row or exemplar is its caption; that of a synthesized image is its prompt without the modifier token,
+so that a customized image and its control have the same text. As a part of a `fusion`, text adds what the image was
+asked to show; alone, it retrieves what the prompt names and nothing else.
 
-One of three towers, by what the options name:
+One of three towers, depending on the options:
 
-- `base_model`: the text encoder of a base model in diffusers layout, of SDXL its second; features are what the
-  tower itself pools, the state at the end of the text, projected where the tower has a projection
-- `weights` alone: the text tower of CLIP or SigLIP in a folder of transformers with its tokenizer, projected
-  into the space that images share
-- `architecture` and `weights`: the text tower of a model of open_clip, `encode_text`, not scaled to unit length
+- `base_model`: the text encoder of a base model in diffusers layout (the second one of SDXL); features are its own
+  pooled output, the state at the end of the text, projected if the tower has a projection
+- `weights` alone: the text tower of CLIP or SigLIP in a transformers folder with its tokenizer, projected into the
+  space shared with images
+- `architecture` and `weights`: the text tower of an open_clip model, `encode_text`, not normalised
 
-Words go through the model's own tokenizer, padded to the length that it reads; what is longer is cut off.
+Texts go through the model's own tokenizer, padded to its maximum length; longer ones are truncated.
 """
 
 from attrib_core.features.encoders.text.encoder import PACKAGES, checked, dim, files, load, others

@@ -1,4 +1,4 @@
-"""Load the text tower of a base model, of CLIP or SigLIP, or of an open_clip model."""
+"""Load the text tower of a base model, of a transformers model, or of an open_clip model as an encoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.pipeline import description
-from attrib_core.features.encoders.text import folders, openclip
+from attrib_core.features.encoders.text import open_clip_towers, transformers_towers
 from attrib_core.features.networks import transformers_loader, weight_paths
 from attrib_core.features.networks.network_encoder import (
     BatchOption,
@@ -19,11 +19,11 @@ from attrib_core.features.networks.network_encoder import (
     NetworkEncoder,
     PrecisionOption,
 )
-from attrib_core.runtime import devices
 
 PACKAGES = ("torch", "transformers", "open_clip_torch")
 """Distributions whose version may change the features."""
-BASE = "base_model"
+INDEX = "model_index.json"
+BASE_MODEL = "base_model"
 
 
 def load(
@@ -31,13 +31,13 @@ def load(
     base_model: Annotated[
         dict[str, Any] | None,
         Field(
-            description="the base model whose text encoder reads: a family of `attrib_core/diffusion/base_models`"
+            description="the base model whose text encoder is used: a family of `attrib_core/diffusion/base_models`"
         ),
     ] = None,
     weights: Annotated[
         str | None,
         Field(
-            description="folder of a CLIP or SigLIP as `save_pretrained` of the model and its tokenizer wrote it; with"
+            description="folder of a CLIP or SigLIP, written by `save_pretrained` of the model and its tokenizer; with"
             " `architecture` a file that holds a state dict; or hub:owner/model@revision in the hub's cache"
         ),
     ] = None,
@@ -54,39 +54,34 @@ def load(
     precision: PrecisionOption = "float32",
     device: DeviceOption = "auto",
 ) -> NetworkEncoder:
-    """The text tower of a base model, of a model of transformers, or of one of open_clip; it reads words.
+    """Load a text tower as an encoder that reads text.
 
-    Raises InputError for options that name none of them or two, a folder that lacks a file, a type of
-    model without such a tower, weights that do not fit, and a tokenizer that would have to be downloaded.
+    Raises InputError for options that name no tower or two, a missing file, a model type without a text tower,
+    weights that do not fit, and a tokenizer that would have to be downloaded.
     """
     checked(base_model=base_model, weights=weights, architecture=architecture, prefix=prefix)
-    found = files(base_model=base_model, weights=weights, architecture=architecture, prefix=prefix)
+    paths = files(base_model=base_model, weights=weights, architecture=architecture, prefix=prefix)
+    identity: dict[str, Any] = {
+        "family": "text",
+        "files_sha256": {f"{path.parent.name}/{path.name}": hashing.file_digest(path) for path in paths},
+    }
     if architecture is not None:
-        made = openclip.opened(architecture, found[0], prefix)
+        tower = open_clip_towers.load(architecture, paths[0], prefix)
+        identity["architecture"] = architecture
     elif base_model is not None:
-        made = folders.of_base_model(_folder(found))
+        tower = transformers_towers.load_from_base_model(_base_model_folder(paths))
     else:
-        made = folders.of_model(found[0].parent)
-    encoder = NetworkEncoder(
-        made.network,
-        made.prepare,
-        dim=made.dim,
-        batch=batch,
-        device=devices.choose(device),
+        tower = transformers_towers.load_from_folder(paths[0].parent)
+    return NetworkEncoder(
+        tower.network,
+        tower.prepare,
+        dim=tower.dim,
+        batch_size=batch,
+        device=device,
         precision=precision,
-        reads="words",
+        reads="text",
+        identity=identity | tower.identity,
     )
-    encoder.identity = (
-        {
-            "family": "text",
-            "files_sha256": {f"{one.parent.name}/{one.name}": hashing.file_digest(one) for one in found},
-        }
-        | ({} if architecture is None else {"architecture": architecture})
-        | made.identity
-        | {"dim": encoder.dim}
-        | ({} if precision == "float32" else {"precision": precision})
-    )
-    return encoder
 
 
 def checked(
@@ -97,17 +92,24 @@ def checked(
     prefix: str,
     **others: Any,
 ) -> dict[str, Any]:
-    """The options with those of the base model checked; InputError where they name no tower, or two."""
+    """Check the options of the base model; raise InputError if the options name no tower, or two."""
     if base_model is None and weights is None:
-        raise InputError("weights: null; name weights, or a base_model whose text encoder reads")
+        raise InputError("weights: null; name weights, or a base_model whose text encoder is used")
     if base_model is not None and (weights is not None or architecture is not None):
-        raise InputError("base_model: beside weights or architecture; name one model, the other null")
+        raise InputError(
+            "base_model: given with weights or architecture; name one model, set the other to null"
+        )
     if prefix and architecture is None:
-        raise InputError(f"prefix: {prefix!r}, but architecture is null; it is for files of open_clip")
+        raise InputError(f"prefix: {prefix!r}, but architecture is null; a prefix applies to open_clip files")
     if base_model is not None:
         _section(base_model)
-        base_model = families.complete("base_models", base_model, BASE)
-    return {BASE: base_model, "weights": weights, "architecture": architecture, "prefix": prefix} | others
+        base_model = families.complete("base_models", base_model, BASE_MODEL)
+    return {
+        BASE_MODEL: base_model,
+        "weights": weights,
+        "architecture": architecture,
+        "prefix": prefix,
+    } | others
 
 
 def files(
@@ -117,46 +119,45 @@ def files(
     architecture: str | None,
     **_others: Any,
 ) -> list[Path]:
-    """The files of the tower and its tokenizer; InputError where one is missing."""
+    """Return the files of the tower and its tokenizer; raise InputError if one is missing."""
     if base_model is not None:
         family, options = _section(base_model)
         try:
-            found = families.module("base_models", family, BASE).files(**options)
+            paths = families.module("base_models", family, BASE_MODEL).files(**options)
         except InputError as error:
-            raise error.under(BASE) from None
-        read = folders.read_of(_folder(found))
-        return [path for path in found if path.name == folders.INDEX or path.parent.name in read]
+            raise error.under(BASE_MODEL) from None
+        subfolders = transformers_towers.base_model_subfolders(_base_model_folder(paths))
+        return [path for path in paths if path.name == INDEX or path.parent.name in subfolders]
     if weights is None:
-        raise InputError("weights: null; name weights, or a base_model whose text encoder reads")
+        raise InputError("weights: null; name weights, or a base_model whose text encoder is used")
     if architecture is not None:
         return [weight_paths.file(weights, weight_paths.OPEN_CLIP_FILES)]
     folder = weight_paths.folder(weights, transformers_loader.CONFIG)
     return [
         folder / transformers_loader.CONFIG,
-        *folders.tokenizer_files(folder),
+        *transformers_towers.tokenizer_files(folder),
         *transformers_loader.weight_files(folder),
     ]
 
 
 def others(*, base_model: Mapping[str, Any] | None, **_others: Any) -> list[str]:
-    """The family of the base model, whose code counts too."""
+    """Return the family of the base model, whose code the features depend on too."""
     return [] if base_model is None else [f"base_models/{_section(base_model)[0]}"]
 
 
 def dim(*, base_model: Mapping[str, Any] | None, **_others: Any) -> int | None:
-    """Features a text, without opening the tower; None where that takes it."""
+    """Return the number of features without loading the tower; None if only the tower knows it."""
     if base_model is None:
         return None
-    folder = _folder(files(base_model=base_model, weights=None, architecture=None))
-    return description.text_widths(folder)[-1] if folders.pools_states(folder) else None
+    folder = _base_model_folder(files(base_model=base_model, weights=None, architecture=None))
+    return description.text_widths(folder)[-1] if transformers_towers.is_unprojected(folder) else None
 
 
-def _folder(found: list[Path]) -> Path:
-    """The folder of a base model, out of its files."""
-    return next(path for path in found if path.name == folders.INDEX).parent
+def _base_model_folder(paths: list[Path]) -> Path:
+    return next(path for path in paths if path.name == INDEX).parent
 
 
 def _section(base_model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if not isinstance(base_model.get("family"), str):
-        raise InputError(f"{BASE}.family: this key is needed, and it is missing")
+        raise InputError(f"{BASE_MODEL}.family: this key is needed, and it is missing")
     return families.split(base_model)

