@@ -35,8 +35,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from attrib_core.attribution.calibration import auc, calibrate
+from attrib_core.attribution.calibration import auc
+from attrib_core.attribution.calibration.calibration_metrics import CalibrationMetrics
+from attrib_core.attribution.calibration.calibrators import CALIBRATORS, fit_calibrator
 from attrib_core.attribution.calibration.published_fit import BETA
+from attrib_core.attribution.calibration.similarities import (
+    EXEMPLAR_COLUMNS,
+    RANK_COLUMNS,
+    SimilarityBatch,
+    read_similarities,
+)
+from attrib_core.attribution.calibration.subsampling import subsample_pool
 from attrib_core.common import hashing
 from attrib_core.storage import tables
 
@@ -50,13 +59,13 @@ class Softplus(NamedTuple):
 
     fitted: Any
 
-    def shares(self, one: calibrate.Evidence) -> np.ndarray:
+    def shares(self, one: SimilarityBatch) -> np.ndarray:
         u = np.exp(one.gap / self.fitted.tau)
         weight = np.logaddexp(0.0, BETA * (u + self.fitted.bias)) / BETA
         share: np.ndarray = weight / one.total(one.count * weight)[one.query]
         return share
 
-    def none(self, one: calibrate.Evidence) -> np.ndarray:
+    def none_mass(self, one: SimilarityBatch) -> np.ndarray:
         return np.zeros(len(one.queries))
 
 
@@ -85,8 +94,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _fit(evidence: list[calibrate.Evidence]) -> dict[str, Any]:
-    found = {name: calibrate.fit_form(name, evidence, ABSENT).calibrator for name in calibrate.FORMS}
+def _fit(batches: list[SimilarityBatch]) -> dict[str, Any]:
+    found = {name: fit_calibrator(name, batches, ABSENT).calibrator for name in CALIBRATORS}
     return {
         "published": found["published"],
         "published, softplus": Softplus(found["published"]),
@@ -104,8 +113,8 @@ def _synthetic(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield names | {"method": BEST} | best
 
 
-def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibrate.Evidence, dict[str, Any]]:
-    """Evidence of drawn queries, and what the true posterior reaches on them."""
+def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[SimilarityBatch, dict[str, Any]]:
+    """Drawn queries with their similarities, and what the true posterior reaches on them."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("own", "top", "mean", "count")}
     names = ("nll", "mixture", "none", "wrong", "absent", "present")
     losses: dict[str, list[float]] = {name: [] for name in names}
@@ -131,7 +140,7 @@ def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibrate.Ev
     query = np.concatenate([np.repeat(np.arange(queries), [len(value) for value in part]) for part in parts])
     highest = np.full(queries, -np.inf)
     np.maximum.at(highest, query, similarity)
-    evidence = calibrate.Evidence(
+    batch = SimilarityBatch(
         queries=[f"{split}{i}" for i in range(queries)],
         kinds=["object"] * queries,
         sets=[f"{split}{i // 4:05d}" for i in range(queries)],
@@ -142,14 +151,14 @@ def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[calibrate.Ev
         exemplars=queries,
         top=queries * TOP,
         ids=[str(i) for i in range(queries * (TOP + 1))],
-        ahead=np.zeros(queries, int),
-        siblings=np.zeros(queries, int),
+        distractors_above=np.zeros(queries, int),
+        siblings_above=np.zeros(queries, int),
     )
     absent, present = (np.array(losses.pop(name)) for name in ("absent", "present"))
-    pairs = auc.wins(present, absent, np.zeros(queries, int), 1)
+    pairs = auc.mann_whitney(present, absent, np.zeros(queries, int), 1)
     found = {name: float(np.mean(value)) for name, value in losses.items()}
     found["pairs"] = float(pairs[0, 0]) / queries**2
-    return evidence, found | {"low": None, "high": None, "ece": None, "displayed": None}
+    return batch, found | {"low": None, "high": None, "ece": None, "displayed": None}
 
 
 def _truth(own: float, others: np.ndarray, centre: float, losses: dict[str, list[float]]) -> None:
@@ -173,31 +182,31 @@ def _truth(own: float, others: np.ndarray, centre: float, losses: dict[str, list
 
 
 def _of_run(run: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    exemplars = tables.read(run / "exemplars.parquet", "exemplars", calibrate.EXEMPLAR_COLUMNS)
+    exemplars = tables.read(run / "exemplars.parquet", "exemplars", EXEMPLAR_COLUMNS)
     for path in sorted(run.glob("ranks/*/*.parquet")):
         encoder, mapper = path.parent.name, path.stem
-        ranks = tables.read(path, "ranks", calibrate.RANK_COLUMNS)
+        ranks = tables.read(path, "ranks", RANK_COLUMNS)
         trained_on = mapper.rsplit("-", 1)[-1]
         kinds = [trained_on] if trained_on in ("object", "style") else None
         validation, test = (
-            list(calibrate.gather(ranks, run / "candidates" / encoder / path.name, exemplars, split, kinds))
+            list(read_similarities(ranks, run / "candidates" / encoder / path.name, exemplars, split, kinds))
             for split in ("validation", "test")
         )
         forms = _fit(validation)
         pool = ranks.column("n_distractors")[0].as_py()
         for share in options.shares:
-            part = [calibrate.thin(one, share, options.seed) for one in test]
+            part = [subsample_pool(one, share, options.seed) for one in test]
             names = {"data": f"{encoder} {mapper}", "pool": round(share * pool)}
             yield from (
                 names | {"method": name} | _judged(form, part, options) for name, form in forms.items()
             )
 
 
-def _judged(form: Any, evidence: list[calibrate.Evidence], options: argparse.Namespace) -> dict[str, Any]:
-    quality = calibrate.Quality(form, shown=TOP, absent_share=ABSENT, seed=options.seed)
-    for one in evidence:
-        quality.add(one)
-    found = {row["metric"]: row for row in quality.metrics() if row["kind"] == "all"}
+def _judged(form: Any, batches: list[SimilarityBatch], options: argparse.Namespace) -> dict[str, Any]:
+    metrics = CalibrationMetrics(form, shown=TOP, absent_share=ABSENT, seed=options.seed)
+    for one in batches:
+        metrics.add(one)
+    found = {row["metric"]: row for row in metrics.rows() if row["kind"] == "all"}
     likelihood = found["negative_log_likelihood"]
     return {
         "nll": likelihood["value"],

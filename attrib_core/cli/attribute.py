@@ -1,4 +1,4 @@
-"""`python -m attrib_core attribute IMAGE ...`: whose work is in an image, by a finished run."""
+"""`python -m attrib_core attribute IMAGE ...`: attribute images to training images with a finished run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ ENDINGS = (".parquet", ".csv")
 
 
 def add(commands: Any) -> None:
-    """Add `attribute` to the subcommands of the command line."""
-    one = commands.add_parser("attribute", help="say whose work is in an image, by a finished run")
+    """Add `attribute` to the commands of the command line."""
+    one = commands.add_parser(
+        "attribute", help="find the training images that an image owes most to, with a finished run"
+    )
     one.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="generated image: PNG, JPEG, ...")
     one.add_argument(
         "--run", dest="folder", type=Path, required=True, metavar="RUN",
@@ -29,24 +31,26 @@ def add(commands: Any) -> None:
     one.add_argument(
         "--kind",
         metavar="KIND",
-        help="object or style: what is asked for; default: each of the run, one after the other",
+        help="object or style: the kind of exemplars to search for; default: each kind of the run in turn",
     )
     one.add_argument(
-        "--encoder", metavar="NAME", help="encoder of the run; default: what did best on its validation sets"
+        "--encoder", metavar="NAME", help="encoder of the run; default: the best on its validation sets"
     )
-    one.add_argument("--mapper", metavar="NAME", help="mapper of the run, or untuned; default: likewise")
+    one.add_argument(
+        "--mapper",
+        metavar="NAME",
+        help="mapper of the run, or untuned; default: the best on its validation sets",
+    )
     one.add_argument(
         "--top", type=int, default=10, metavar="N", help="candidates shown; default: %(default)s"
     )
-    one.add_argument(
-        "--prompt", metavar="TEXT", help="what the images were generated from, for encoders that read words"
-    )
+    one.add_argument("--prompt", metavar="TEXT", help="prompt of the images, for encoders that read text")
     one.add_argument("--out", type=Path, metavar="F", help="also write the table: F.parquet or F.csv")
     one.set_defaults(run=attribute)
 
 
 def attribute(arguments: argparse.Namespace) -> int:
-    """Rank the pool of a run for each image, and say the influence of the most similar ones."""
+    """Rank the pool of a run for each image, and print the influence of the most similar candidates."""
     from attrib_core.attribution.single_image import attribute as attribution
     from attrib_core.attribution.single_image import finished_run as runs
     from attrib_core.attribution.single_image import trust
@@ -56,11 +60,13 @@ def attribute(arguments: argparse.Namespace) -> int:
     out: Path | None = arguments.out
     if out is not None and out.suffix not in ENDINGS:
         raise InputError(f"--out: {out}, expected a name that ends in {' or '.join(ENDINGS)}")
-    run = runs.opened(arguments.folder)
-    asked = runs.chosen(run, kind=arguments.kind, encoder=arguments.encoder, mapper=arguments.mapper)
+    run = runs.open_run(arguments.folder)
+    chosen = runs.choose_features(
+        run, kind=arguments.kind, encoder=arguments.encoder, mapper=arguments.mapper
+    )
     embedded: dict[str, np.ndarray] = {}
     written: list[dict[str, Any]] = []
-    for features in asked:
+    for features in chosen:
         if features.encoder not in embedded:
             encoder = run.encoder(features.encoder)
             embedded[features.encoder] = attribution.embed(arguments.images, encoder, prompt=arguments.prompt)
@@ -81,7 +87,7 @@ def attribute(arguments: argparse.Namespace) -> int:
 
 
 def lines(features: Features, searched: Searched, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What was searched, and the candidates of each image, a line each; `rows` are those of `attribute`."""
+    """Yield what was searched and the candidates of each image; `rows` are those of `attribute`."""
     from attrib_core.attribution.single_image.trust import percent
 
     yield (
@@ -93,11 +99,11 @@ def lines(features: Features, searched: Searched, rows: Sequence[dict[str, Any]]
         if row["rank"] == 1:
             yield f"{row['image']}: none of these {percent(row['none'])}"
             yield "  rank  influence  similarity  image_id  caption  attribution  licence"
-            told = 0.0
-        told += row["influence"]
+            listed = 0.0
+        listed += row["influence"]
         name = row["image_id"] + (" (exemplar)" if row["is_exemplar"] else "")
         words = "  ".join(str(row[column] or "-") for column in ("caption", "attribution", "licence"))
         yield f"  {row['rank']:4d}  {percent(row['influence']):>9}  {row['similarity']:10.3f}  {name}  {words}"
         if following is None or following["rank"] == 1:
             rest = searched.distractors + searched.exemplars - row["rank"]
-            yield f"  all {rest} others together {percent(max(0.0, 1.0 - row['none'] - told))}"
+            yield f"  all {rest} others together {percent(max(0.0, 1.0 - row['none'] - listed))}"

@@ -23,8 +23,7 @@ from attrib_core.cli import abc_calibrate
 from attrib_core.storage import tables
 from tests.abc_benchmark.abc_fixtures import KINDS, AbcCase, abc_case, mappers, unit
 from tests.abc_benchmark.calibrate_fixtures import DIM, ROWS, SIZES, run_calibrate, write_cases
-from tests.attribution.calibration_fixtures import published_shares
-from tests.attribution.calibration_fixtures import condensed, pool_aware_shares
+from tests.attribution.calibration_fixtures import condensed, pool_aware_shares, published_shares
 
 
 def cosines(case: AbcCase, kind: str, heads: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -52,7 +51,9 @@ def test_metrics_agree_with_sums_over_the_whole_pool(mapper: str, tmp_path: Path
             sums: dict[str, list[float]] = {name: [] for name in ("nll", "brier", "mass", "none")}
             for own, others in cosines(test, kind, heads):
                 if form == "pool_aware":
-                    share, none = pool_aware_shares(own, others, Parameters(**about["parameters"]["style"]), 0.5)
+                    share, none = pool_aware_shares(
+                        own, others, Parameters(**about["parameters"]["style"]), 0.5
+                    )
                 else:
                     share, none = published_shares(own, others, about["tau"], about["bias"]), 0.0
                 truth = np.repeat([1 / len(own), 0], [len(own), len(others)])

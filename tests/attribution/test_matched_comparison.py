@@ -1,26 +1,18 @@
-"""Finer groups, matched comparisons, and two evaluations held against each other."""
+"""Strata, and comparisons of different models within strata."""
 
 from __future__ import annotations
-
-import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from attrib_core.abc_benchmark import compare
 from attrib_core.attribution.metrics import measure
 from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
 from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.attribution.metrics.strata import size_groups
-from attrib_core.cli.main import main
-from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
-from tests.abc_benchmark.abc_fixtures import abc_case, mappers, run_evaluate
-from tests.attribution.test_metrics import world_of_systems
+from tests.attribution.metrics_fixtures import world_of_systems
 
 
 def systems(gain: float = 0.1) -> list[System]:
@@ -144,88 +136,3 @@ def test_seen_and_unseen_are_matched_within_like_categories() -> None:
     assert {row["n_strata"] for row in wide} == {1}
     named, exemplars = world_of_systems(0.1)
     assert not list(measure.matched(measure.systems(named, exemplars, recall_ks=[5]), resamples=5, seed=1))
-
-
-@pytest.fixture
-def evaluated(tmp_path: Path) -> tuple[Path, Path]:
-    case = abc_case(1, rows=300, dim=16, sizes=[1, 4, 12, 5, 1, 2])
-    paths = case.write(tmp_path)
-    _, checkpoint = mappers("linear", 16, tmp_path)
-    cases = ["--cases", str(paths["cases"])]
-    run_evaluate(paths, tmp_path / "a", *cases)
-    run_evaluate(paths, tmp_path / "b", *cases, "--mapper", str(checkpoint), "--recall-ks", "5", "10")
-    return tmp_path / "a", tmp_path / "b"
-
-
-def test_two_systems_are_compared_on_the_same_models(
-    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    assert main(["abc", "compare", *map(str, evaluated), "--out", str(tmp_path / "c")]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(
-        f"first: {evaluated[0]}, mapper untuned\nsecond: {evaluated[1]}, mapper {tmp_path / 'linear_tuned.pth'}\n"
-    )
-    assert "\ntest_case, gpt: 6 models\n" in said and "against" not in said
-    rows = tables.read(tmp_path / "c" / "comparisons.parquet", "abc_comparisons").to_pylist()
-    assert {(row["metric"], row["k"]) for row in rows} == {
-        ("recall_at_k", 5), ("recall_at_k", 10), ("capped_recall_at_k", 5), ("capped_recall_at_k", 10),
-        ("success_at_k", 5), ("success_at_k", 10), ("mean_average_precision", None), ("median_rank", None),
-    }  # fmt: skip
-    named = {(row["mapper"], row["against_mapper"]) for row in rows}
-    assert named == {("untuned", str(tmp_path / "linear_tuned.pth"))}
-    a, b = (pd.read_parquet(folder / "per_query.parquet") for folder in evaluated)
-    for row in rows:
-        if row["metric"] == "mean_average_precision":
-            mine, other = (
-                side[side["prompt_kind"] == row["prompt_kind"]]["average_precision"] for side in (a, b)
-            )
-            assert row["difference"] == pytest.approx(mine.mean() - other.mean())
-            assert row["ci_low"] <= row["difference"] <= row["ci_high"]
-    same: list[dict[str, Any]] = list(compare.compare(a, a, resamples=50, seed=1))
-    assert all(row["difference"] == 0 and row["p_value"] == 1 for row in same)
-    assert {(row["mapper"], row["against_mapper"]) for row in same} == {(None, None)}  # of tables alone
-
-
-def test_what_differs_by_how_it_was_made_is_not_compared(
-    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tmp_path / "ties"
-    shutil.copytree(evaluated[1], other)
-    metrics_of = pd.read_parquet(other / "metrics.parquet")
-    metrics_of.assign(ties="above").to_parquet(other / "metrics.parquet")
-    capsys.readouterr()
-    assert main(["abc", "compare", str(evaluated[0]), str(other)]) == 2
-    assert "counts ties as 'half', the second as 'above'" in capsys.readouterr().err
-    a, b = (compare.read(folder) for folder in evaluated)
-    wrong = b.assign(n_exemplars=b["n_exemplars"].where(b["model_index"] != 3, 9))
-    with pytest.raises(
-        InputError, match=r"model 3 of test_case \(gpt\) has 5 exemplars in the first .* 9 in"
-    ):
-        list(compare.compare(a, wrong, resamples=5, seed=1))
-
-
-def test_evaluations_are_named_by_their_folders_and_by_their_mappers_where_known(
-    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    table = pd.read_parquet(evaluated[1] / "per_query.parquet").assign(test="other")
-    table.to_parquet(bare / "per_query.parquet")
-    capsys.readouterr()
-    assert main(["abc", "compare", str(evaluated[0]), str(bare), "--match", "category"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[:2] == [f"first: {evaluated[0]}, mapper untuned", f"second: {bare}"]
-    assert said[2] == "test_case against other, gpt: 4 and 4 models"  # the others have no category
-
-
-def test_other_models_are_compared_within_categories(evaluated: tuple[Path, Path]) -> None:
-    table = compare.read(evaluated[0])
-    ours, theirs = table[table["model_index"] < 3], table[table["model_index"] >= 3].assign(test="other")
-    rows = list(compare.compare(ours, theirs, match="category", resamples=50, seed=1))
-    assert {(row["test"], row["against_test"], row["n_models"]) for row in rows} == {
-        ("test_case", "other", 2)
-    }
-    for match, words in (("model", "in common"), ("category", r"second evaluation \(other\) .* --cases")):
-        with pytest.raises(InputError, match=words):
-            list(compare.compare(ours, theirs.assign(category=None), match=match, resamples=50, seed=1))

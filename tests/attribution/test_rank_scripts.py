@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from attrib_core.attribution.calibration import calibrate
+from attrib_core.attribution.calibration.calibrators import CALIBRATORS
 from attrib_core.features.heads import heads
 from attrib_core.storage import tables
 from tests.attribution.ranking_fixtures import World, world, write_parts
@@ -137,7 +137,7 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
     for name in names:
         assert len(tables.read(Path(outputs[name]), name))
     calibrator = json.loads((tmp_path / "soft" / "calibrator.json").read_text())
-    assert calibrator["encoder"] == "pixel" and set(calibrator["forms"]) == set(calibrate.FORMS)
+    assert calibrator["encoder"] == "pixel" and set(calibrator["forms"]) == set(CALIBRATORS)
     assert calibrator["fitted_on"]["queries"] == 9
 
 

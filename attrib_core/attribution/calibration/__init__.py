@@ -1,1 +1,1 @@
-"""Stage `calibrate`: turn similarities into soft influence scores, and evaluate them."""
+"""Stage `calibrate`: turn similarities into shares of influence, and evaluate them."""

@@ -1,4 +1,4 @@
-"""The forms of soft influence by name: each is fitted on the validation split and then used the same way."""
+"""Calibrators by name: fit each, describe it in JSON, and restore it from its description."""
 
 from __future__ import annotations
 
@@ -7,109 +7,110 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from attrib_core.attribution.calibration import pool_aware, pool_aware_fit, published_fit, published_form
-from attrib_core.attribution.calibration.similarities import Evidence
-from attrib_core.attribution.calibration.whole_pool_fit import fit
+from attrib_core.attribution.calibration import (
+    pool_aware,
+    pool_aware_fit,
+    published_fit,
+    published_form,
+    whole_pool_fit,
+)
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
 from attrib_core.common.errors import InputError
 
-FORMS = ("pool_aware", "published", "published_whole_pool")
+CALIBRATORS = ("pool_aware", "published", "published_whole_pool")
 
 
-class Form(Protocol):
-    """A fitted form."""
+class Calibrator(Protocol):
+    """A fitted calibrator."""
 
-    def shares(self, evidence: Evidence) -> np.ndarray:
-        """Influence of one candidate of each entry if one of them is the source, (entries,)."""
+    def shares(self, batch: SimilarityBatch) -> np.ndarray:
+        """Compute the influence of one candidate of each entry if one of them is the source, (entries,)."""
 
-    def none(self, evidence: Evidence) -> np.ndarray:
-        """Mass of "none of these", (queries,); all else is to be multiplied by 1 less this."""
+    def none_mass(self, batch: SimilarityBatch) -> np.ndarray:
+        """Compute the mass of "none of these", (queries,)."""
 
 
 class Fitted(NamedTuple):
-    """A form that can be used, and what is written down of it."""
+    """A fitted calibrator and its description for `calibrator.json`."""
 
-    calibrator: Form
+    calibrator: Calibrator
     description: dict[str, Any]
 
 
-def fit_form(name: str, evidence: Sequence[Evidence], absent_share: float) -> Fitted:
-    """Fit one of FORMS. Raises InputError for another name, and where there is nothing to fit on."""
-    if name not in FORMS:
-        raise InputError(f"calibration.forms: {name!r}, expected one of {', '.join(FORMS)}")
-    if not any(one.exemplars for one in evidence):
+def fit_calibrator(name: str, batches: Sequence[SimilarityBatch], absent_share: float) -> Fitted:
+    """Fit one of CALIBRATORS. Raises InputError for another name, and where there is nothing to fit on."""
+    if name not in CALIBRATORS:
+        raise InputError(f"calibration.forms: {name!r}, expected one of {', '.join(CALIBRATORS)}")
+    if not any(batch.exemplars for batch in batches):
         raise InputError(
             "calibration: no customized query in the split 'validation', expected some to fit on"
         )
     if name == "pool_aware":
-        found = pool_aware_fit.fit(evidence, absent_share)
+        found = pool_aware_fit.fit(batches, absent_share)
+        other_kinds = found.calibrator.other_kinds
         return Fitted(
             found.calibrator,
             {
-                "form": pool_aware.TEXT,
+                "form": pool_aware.FORMULA,
                 "parameters": {kind: values._asdict() for kind, values in found.calibrator.kinds.items()},
-                "other_kinds": None if found.calibrator.rest is None else found.calibrator.rest._asdict(),
+                "other_kinds": None if other_kinds is None else other_kinds._asdict(),
                 "absent_share": absent_share,
                 "left_out_negative_log_likelihood": {"together": found.together, "apart": found.apart},
             },
         )
     if name == "published":
-        trained = published_fit.train(evidence)
+        published = published_fit.fit(batches)
         return Fitted(
-            trained,
+            published,
             {
-                "form": published_form.TEXT,
-                **trained._asdict(),
-                "checkpoint": {"inv_tau": 1.0 / trained.tau, "bias": trained.bias / published_fit.GAIN},
+                "form": published_form.FORMULA,
+                **published._asdict(),
+                "checkpoint": {"inv_tau": 1.0 / published.tau, "bias": published.bias / published_fit.GAIN},
             },
         )
-    whole = fit(evidence)
+    whole_pool = whole_pool_fit.fit(batches)
     return Fitted(
-        whole.calibrator,
-        {"form": published_form.TEXT, **whole.calibrator._asdict(), "uniform_share": whole.uniform_share},
+        whole_pool.calibrator,
+        {
+            "form": published_form.FORMULA,
+            **whole_pool.calibrator._asdict(),
+            "uniform_share": whole_pool.uniform_share,
+        },
     )
 
 
-def of_description(name: str, description: Mapping[str, Any], absent_share: float) -> Form:
-    """The form that `fit_form` described; `absent_share` takes the place of the one that it was fitted at.
+def from_description(name: str, description: Mapping[str, Any], absent_share: float) -> Calibrator:
+    """Restore the calibrator that `fit_calibrator` described, with another `absent_share`.
 
-    Raises InputError for what is no description of one of FORMS.
+    Raises InputError for anything but a description of one of CALIBRATORS.
     """
-    if name not in FORMS:
-        raise InputError(f"form {name!r}, expected one of {', '.join(FORMS)}")
+    if name not in CALIBRATORS:
+        raise InputError(f"form {name!r}, expected one of {', '.join(CALIBRATORS)}")
     try:
         if name == "pool_aware":
             kinds = {str(kind): _parameters(of) for kind, of in description["parameters"].items()}
             return pool_aware.PoolAware(kinds, absent_share, _parameters(description["other_kinds"]))
-        found = published_form.Calibrator(float(description["tau"]), float(description["bias"]))
-        _finite(found.tau, *found)
+        found = published_form.PublishedCalibrator(float(description["tau"]), float(description["bias"]))
+        _check_finite(found.tau, *found)
         return found
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"form {name!r}: {type(error).__name__}: {error}, expected what was fitted"
+            f"form {name!r}: {type(error).__name__}: {error}, expected fitted parameters"
         ) from None
 
 
 def _parameters(values: Mapping[str, Any]) -> pool_aware.Parameters:
     found = pool_aware.Parameters(**{name: float(value) for name, value in values.items()})
-    _finite(found.tau, *found)
+    _check_finite(found.tau, *found)
     return found
 
 
-def _finite(tau: float, *values: float) -> None:
+def _check_finite(tau: float, *values: float) -> None:
     if not tau > 0 or not np.isfinite(values).all():
         raise ValueError(f"parameters {list(values)}, tau {tau:g} must be above 0 and all finite")
 
 
-def influence(evidence: Evidence, share: np.ndarray, none: np.ndarray) -> np.ndarray:
-    """What is displayed of one candidate of each entry, (entries,): its share less what "none of these" takes."""
-    displayed: np.ndarray = share * (1.0 - none)[evidence.query]
+def displayed_influence(batch: SimilarityBatch, share: np.ndarray, none: np.ndarray) -> np.ndarray:
+    """Compute the displayed influence of one candidate of each entry, (entries,): share times (1 - none)."""
+    displayed: np.ndarray = share * (1.0 - none)[batch.query]
     return displayed
-
-
-def negative_log_likelihood(evidence: Evidence, share: np.ndarray) -> np.ndarray:
-    """-(1 / n) sum over the n exemplars of log p, (queries,) nats; infinite where one has no influence."""
-    own = slice(0, evidence.exemplars)
-    with np.errstate(divide="ignore"):
-        logarithm = np.log(share[own])
-    mean: np.ndarray = -evidence.total(logarithm, own) / evidence.n_exemplars()
-    return mean

@@ -1,65 +1,60 @@
-"""Fitted calibrators, judged on queries and controls, on the whole pool and on parts of it."""
+"""Evaluate fitted calibrators on queries and controls, with the whole pool and with parts of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from attrib_core.attribution.calibration.calibration_metrics import CalibrationMetrics
 from attrib_core.attribution.calibration.calibrators import Fitted
-from attrib_core.attribution.calibration.scoring_rules import Quality
-from attrib_core.attribution.calibration.similarities import Evidence
-from attrib_core.attribution.calibration.subsampling import thin
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
+from attrib_core.attribution.calibration.subsampling import subsample_pool
 
-Judged = dict[tuple[str, float], Quality]
-"""By form and share of the pool."""
+Evaluation = dict[tuple[str, float], CalibrationMetrics]
+"""Metrics by calibrator and share of the pool."""
 
 
-def judge(
+def evaluate(
     fitted: Mapping[str, Fitted],
-    queries: Iterable[Evidence],
-    controls: Iterable[Evidence] = (),
+    queries: Iterable[SimilarityBatch],
+    controls: Iterable[SimilarityBatch] = (),
     *,
     shown: int,
     absent_share: float,
     pool_shares: Sequence[float],
     bootstrap: int,
     seed: int,
-) -> Judged:
-    """Take all queries of one split, a piece at a time; the options are those of `calibrate`."""
-    shares = (1.0, *pool_shares)
+) -> Evaluation:
+    """Evaluate on all queries of one split, a batch at a time; the options are those of `calibrate`."""
     options: dict[str, Any] = {"shown": shown, "absent_share": absent_share, "resamples": bootstrap}
-    judged = {
-        (name, share): Quality(one.calibrator, **options, seed=seed)
+    found = {
+        (name, share): CalibrationMetrics(one.calibrator, **options, seed=seed)
         for name, one in fitted.items()
-        for share in shares
+        for share in (1.0, *pool_shares)
     }
-    for one in queries:
-        for share in shares:
-            part = thin(one, share, seed)
-            for name in fitted:
-                judged[name, share].add(part)
-    for one in controls:
-        for share in shares:
-            part = thin(one, share, seed)
-            for name in fitted:
-                judged[name, share].add_control(part)
-    return judged
+    for batches, add in ((queries, CalibrationMetrics.add), (controls, CalibrationMetrics.add_control)):
+        for batch in batches:
+            for share in (1.0, *pool_shares):
+                part = subsample_pool(batch, share, seed)
+                for name in fitted:
+                    add(found[name, share], part)
+    return found
 
 
-def calibration_rows(judged: Judged, **labels: Any) -> list[dict[str, Any]]:
-    """Rows of the table `calibration`."""
+def calibration_rows(evaluation: Evaluation, **labels: Any) -> list[dict[str, Any]]:
+    """Return the rows of the table `calibration`."""
     return [
         row
-        for (name, share), quality in judged.items()
-        for row in quality.metrics(**labels, form=name, pool_share=share)
+        for (name, share), metrics in evaluation.items()
+        for row in metrics.rows(**labels, form=name, pool_share=share)
     ]
 
 
-def reliability_rows(judged: Judged, **labels: Any) -> list[dict[str, Any]]:
-    """Rows of the table `reliability`, which is of the whole pool alone."""
+def reliability_rows(evaluation: Evaluation, **labels: Any) -> list[dict[str, Any]]:
+    """Return the rows of the table `reliability`, with the whole pool."""
     return [
         row
-        for (name, share), quality in judged.items()
+        for (name, share), metrics in evaluation.items()
         if share == 1.0
-        for row in quality.reliability(**labels, form=name)
+        for row in metrics.reliability_rows(**labels, form=name)
     ]

@@ -1,4 +1,4 @@
-"""Where a function of one variable is lowest: a grid, then a golden section at its best point."""
+"""Minimize a function of one variable by grid search and golden-section search."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 import numpy as np
 
 GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
-SHRINKS = 28  # of an interval of two grid steps, to 1e-6 of its width
+ITERATIONS = 28  # shrink an interval of two grid steps to 1e-6 of its width
 
 
-def lowest(function: Callable[[float], float], grid: np.ndarray, shrinks: int = SHRINKS) -> float:
-    """The best point of a rising grid, refined between its neighbours.
+def minimize(function: Callable[[float], float], grid: np.ndarray, iterations: int = ITERATIONS) -> float:
+    """Return the best point of an increasing grid, refined by golden section between its neighbours.
 
-    Deterministic, without derivatives, and blind only to a dip narrower than the grid.
+    Deterministic, without derivatives; it only misses a minimum narrower than the grid.
     """
     values = [function(float(x)) for x in grid]
     best = int(np.argmin(values))
     low, high = float(grid[max(0, best - 1)]), float(grid[min(len(grid) - 1, best + 1)])
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)
-    for _ in range(shrinks):
+    for _ in range(iterations):
         if at_left <= at_right:
             high, right, at_right = right, left, at_left
             left = high - GOLDEN * (high - low)
@@ -29,5 +29,4 @@ def lowest(function: Callable[[float], float], grid: np.ndarray, shrinks: int = 
             low, left, at_left = left, right, at_right
             right = low + GOLDEN * (high - low)
             at_right = function(right)
-    ends = [(values[best], float(grid[best])), (at_left, left), (at_right, right)]
-    return min(ends)[1]
+    return min((values[best], float(grid[best])), (at_left, left), (at_right, right))[1]

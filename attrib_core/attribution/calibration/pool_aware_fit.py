@@ -1,13 +1,13 @@
-"""Parameters of the pool-aware form by maximum posterior likelihood on the validation split.
+"""Fit the pool-aware calibrator by maximum a posteriori on the validation split.
 
-tau and the floor maximise the likelihood of the exemplars; level and slope of "none of these" that of
-telling each query from the same query with its exemplars taken away. Both have a weak prior, worth one
-customized model: queries of one model are alike, so five models are five observations however many
-images they made, and a floor of 0, which three models may well ask for, would be refuted without
-limit by the fourth. Its centres are what object and style sets of the demo's train and validation splits
-gave with untuned features and object mappers; its widths let 50 models go where they want.
+tau and the floor maximize the likelihood of the exemplars; level and slope of "none of these" that of
+telling each query from the same query without its exemplars. Both have a weak prior, worth one
+customized model: queries of one model are alike, so five models are five observations whatever the number
+of their images, and a floor of 0, the optimum for some sets of three models, would give a fourth model an
+infinite loss. The centres of the priors are the values for object and style sets of the demo's train and
+validation splits, with untuned features and object mappers; the widths hardly constrain a fit to 50 models.
 
-Kinds share one set of parameters, unless parameters of their own predict left-out models better.
+Kinds share one set of parameters, unless separate parameters predict left-out models better.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attrib_core.attribution.calibration.golden_section import lowest
-from attrib_core.attribution.calibration.pool_aware import Parameters, PoolAware, mixed, outstanding, soft
-from attrib_core.attribution.calibration.similarities import Evidence
-from attrib_core.attribution.calibration.subsampling import hold_out, select
+from attrib_core.attribution.calibration.golden_section import minimize
+from attrib_core.attribution.calibration.pool_aware import (
+    Parameters,
+    PoolAware,
+    log_mean_exp,
+    mix_with_uniform,
+    standardized_softmax,
+)
+from attrib_core.attribution.calibration.scoring_rules import negative_log_likelihood
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
+from attrib_core.attribution.calibration.subsampling import hold_out_exemplars, select_queries
 
 TAUS = np.geomspace(0.05, 5.0, 31)  # in standard deviations
 FLOORS = np.linspace(-12.0, 6.0, 19)  # log odds
@@ -32,9 +39,10 @@ FOLDS = 10
 
 
 class Fit(NamedTuple):
-    """The calibrator, and the likelihood of left-out models: one set of parameters, and one a kind.
+    """A fitted calibrator, and the losses of left-out models with joint and with separate parameters.
 
-    together, apart   mean negative log-likelihood, nats a query; None where it was not asked
+    together, apart   mean negative log-likelihood, nats a query, of joint parameters and of one set a kind;
+                      None where there are too few models of some kind to compare them
     """
 
     calibrator: PoolAware
@@ -42,93 +50,85 @@ class Fit(NamedTuple):
     apart: float | None
 
 
-def fit(evidence: Sequence[Evidence], absent_share: float) -> Fit:
-    """Fit on all queries of the evidence."""
-    kinds = sorted({kind for one in evidence for kind in one.kinds})
-    joint = _parameters(evidence)
-    together = PoolAware(dict.fromkeys(kinds, joint), absent_share, joint)
+def fit(batches: Sequence[SimilarityBatch], absent_share: float) -> Fit:
+    """Fit to all queries."""
+    kinds = sorted({kind for batch in batches for kind in batch.kinds})
+    joint = _parameters(batches)
+    calibrator = PoolAware(dict.fromkeys(kinds, joint), absent_share, joint)
     by_kind = {
-        kind: _where(evidence, [[of == kind for of in one.kinds] for one in evidence]) for kind in kinds
+        kind: _select(batches, [[of == kind for of in batch.kinds] for batch in batches]) for kind in kinds
     }
-    if len(kinds) < 2 or min(len(models(parts)) for parts in by_kind.values()) < 2:
-        return Fit(together, None, None)
-    left_out = left_out_likelihood(evidence)
-    apart = sum(left_out_likelihood(parts) * _queries(parts) for parts in by_kind.values()) / _queries(
-        evidence
-    )
-    if apart >= left_out:
-        return Fit(together, left_out, apart)
-    own = {kind: _parameters(parts) for kind, parts in by_kind.items()}
-    return Fit(PoolAware(own, absent_share, joint), left_out, apart)
+    if len(kinds) < 2 or min(len(model_names(parts)) for parts in by_kind.values()) < 2:
+        return Fit(calibrator, None, None)
+    together = left_out_loss(batches)
+    apart = sum(left_out_loss(parts) * _n_queries(parts) for parts in by_kind.values()) / _n_queries(batches)
+    if apart >= together:
+        return Fit(calibrator, together, apart)
+    separate = {kind: _parameters(parts) for kind, parts in by_kind.items()}
+    return Fit(PoolAware(separate, absent_share, joint), together, apart)
 
 
-def left_out_likelihood(evidence: Sequence[Evidence]) -> float:
-    """Negative log-likelihood, mean over queries, each by a fit to other models; in at most FOLDS folds."""
-    names = models(evidence)
-    fold = {name: place % FOLDS for place, name in enumerate(names)}
+def left_out_loss(batches: Sequence[SimilarityBatch]) -> float:
+    """Compute the cross-validated negative log-likelihood, mean over queries, in at most FOLDS folds of models."""
+    names = model_names(batches)
+    fold = {name: number % FOLDS for number, name in enumerate(names)}
     losses: list[np.ndarray] = []
     for number in range(min(FOLDS, len(names))):
-        inside = [[fold[name] == number for name in one.sets] for one in evidence]
+        inside = [[fold[name] == number for name in batch.sets] for batch in batches]
         outside = [[not chosen for chosen in some] for some in inside]
-        tau, floor = shares_parameters(_where(evidence, outside))
-        losses += [_loss(part, tau, floor) for part in _where(evidence, inside)]
+        tau, floor = fit_shares(_select(batches, outside))
+        losses += [_loss(part, tau, floor) for part in _select(batches, inside)]
     return float(np.concatenate(losses).mean())
 
 
-def models(evidence: Sequence[Evidence]) -> list[str]:
-    """The exemplar sets of the evidence, in order."""
-    return sorted({name for one in evidence for name in one.sets})
+def model_names(batches: Sequence[SimilarityBatch]) -> list[str]:
+    """Return the distinct exemplar sets, sorted."""
+    return sorted({name for batch in batches for name in batch.sets})
 
 
-def shares_parameters(evidence: Sequence[Evidence]) -> tuple[float, float]:
-    """tau and floor; see `objective`."""
+def fit_shares(batches: Sequence[SimilarityBatch]) -> tuple[float, float]:
+    """Fit tau and floor; see `objective`."""
 
-    def at(tau: float) -> tuple[float, float]:
-        loss = objective(evidence, tau)
-        odds = lowest(loss, FLOORS)
+    def best_floor(tau: float) -> tuple[float, float]:
+        loss = objective(batches, tau)
+        odds = minimize(loss, FLOORS)
         return loss(odds), odds
 
-    tau = float(np.exp(lowest(lambda x: at(float(np.exp(x)))[0], np.log(TAUS))))
-    return tau, _expit(at(tau)[1])
+    tau = float(np.exp(minimize(lambda x: best_floor(float(np.exp(x)))[0], np.log(TAUS))))
+    return tau, _expit(best_floor(tau)[1])
 
 
-def objective(evidence: Sequence[Evidence], tau: float) -> Callable[[float], float]:
-    """Log odds of the floor -> mean negative log-likelihood a query, and the prior over the models."""
-    number = len(models(evidence))
+def objective(batches: Sequence[SimilarityBatch], tau: float) -> Callable[[float], float]:
+    """Return the function from log odds of the floor to mean negative log-likelihood a query plus the prior."""
+    models, queries = len(model_names(batches)), _n_queries(batches)
     parts = []
-    for one in evidence:
-        own = slice(0, one.exemplars)
-        weight = (1.0 / one.n_exemplars())[one.query[own]]
-        parts.append(
-            (
-                soft(one, np.full(len(one.queries), tau))[own],
-                (1.0 / one.n_candidates())[one.query[own]],
-                weight,
-            )
-        )
-    share, even, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
-    queries = _queries(evidence)
+    for batch in batches:
+        own = slice(0, batch.exemplars)
+        share = standardized_softmax(batch, np.full(len(batch.queries), tau))[own]
+        of_query = batch.query[own]
+        parts.append((share, (1.0 / batch.n_candidates())[of_query], (1.0 / batch.n_exemplars())[of_query]))
+    share, uniform, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
     prior_tau = ((np.log(tau) - PRIOR_TAU) / WIDTH_TAU) ** 2
 
     def loss(odds: float) -> float:
         floor = _expit(odds)
-        likelihood = float(weight @ np.log((1.0 - floor) * share + floor * even)) / queries
+        likelihood = float(weight @ np.log((1.0 - floor) * share + floor * uniform)) / queries
         prior = prior_tau + ((odds - PRIOR_FLOOR) / WIDTH_FLOOR) ** 2
-        return float(prior) / 2.0 / number - likelihood
+        return float(prior) / 2.0 / models - likelihood
 
     return loss
 
 
-def none_parameters(evidence: Sequence[Evidence], tau: float) -> tuple[float, float]:
-    """Level and slope: logistic regression of "exemplars taken away" on `outstanding`, by Newton's method."""
-    sides = [
-        np.concatenate([outstanding(one, np.full(len(one.queries), tau)) for one in side])
-        for side in (evidence, [hold_out(one) for one in evidence])
+def fit_none_mass(batches: Sequence[SimilarityBatch], tau: float) -> tuple[float, float]:
+    """Fit level and slope: logistic regression of "exemplars removed" on `log_mean_exp`, by Newton's method."""
+    scores = [
+        np.concatenate([log_mean_exp(batch, np.full(len(batch.queries), tau)) for batch in side])
+        for side in (batches, [hold_out_exemplars(batch) for batch in batches])
     ]
-    x = np.concatenate(sides)
-    y = np.repeat([0.0, 1.0], [len(side) for side in sides])
+    x = np.concatenate(scores)
+    y = np.repeat([0.0, 1.0], [len(side) for side in scores])
     design = np.stack([np.ones(len(x)), -x])
-    precision = np.array([WIDTH_LEVEL, WIDTH_SLOPE]) ** -2.0 / len(models(evidence))
+    precision = np.array([WIDTH_LEVEL, WIDTH_SLOPE]) ** -2.0 / len(model_names(batches))
     centre = np.array([0.0, PRIOR_SLOPE])
 
     def loss(at: np.ndarray) -> float:
@@ -150,27 +150,25 @@ def none_parameters(evidence: Sequence[Evidence], tau: float) -> tuple[float, fl
     return float(at[0]), float(at[1])
 
 
-def _parameters(evidence: Sequence[Evidence]) -> Parameters:
-    tau, floor = shares_parameters(evidence)
-    return Parameters(tau, floor, *none_parameters(evidence, tau))
+def _parameters(batches: Sequence[SimilarityBatch]) -> Parameters:
+    tau, floor = fit_shares(batches)
+    return Parameters(tau, floor, *fit_none_mass(batches, tau))
 
 
-def _where(evidence: Sequence[Evidence], chosen: Sequence[Sequence[bool]]) -> list[Evidence]:
-    """The chosen queries; pieces that hold none of them are left out."""
-    pairs = zip(evidence, chosen, strict=True)
-    return [select(one, np.array(some)) for one, some in pairs if any(some)]
+def _select(batches: Sequence[SimilarityBatch], chosen: Sequence[Sequence[bool]]) -> list[SimilarityBatch]:
+    """Return the chosen queries, without batches that have none of them."""
+    pairs = zip(batches, chosen, strict=True)
+    return [select_queries(batch, np.array(some)) for batch, some in pairs if any(some)]
 
 
-def _loss(evidence: Evidence, tau: float, floor: float) -> np.ndarray:
-    same = np.full(len(evidence.queries), 1.0)
-    own = slice(0, evidence.exemplars)
-    share = mixed(soft(evidence, tau * same), evidence, floor * same)
-    loss: np.ndarray = -evidence.total(np.log(share[own]), own) / evidence.n_exemplars()
-    return loss
+def _loss(batch: SimilarityBatch, tau: float, floor: float) -> np.ndarray:
+    ones = np.full(len(batch.queries), 1.0)
+    share = mix_with_uniform(standardized_softmax(batch, tau * ones), batch, floor * ones)
+    return negative_log_likelihood(batch, share)
 
 
-def _queries(evidence: Sequence[Evidence]) -> int:
-    return sum(len(one.queries) for one in evidence)
+def _n_queries(batches: Sequence[SimilarityBatch]) -> int:
+    return sum(len(batch.queries) for batch in batches)
 
 
 def _expit(x: float) -> float:

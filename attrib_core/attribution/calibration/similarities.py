@@ -1,13 +1,13 @@
-"""What calibration knows of a query: how similar its exemplars and every distractor of the pool are.
+"""Read the similarities of queries to their exemplars and to every distractor of the pool.
 
-The most similar distractors stand singly, all others as bins of a histogram with the mean similarity
-in each, so a sum over a pool of any size is a sum over some hundred entries.
+The most similar distractors are single entries, all others are histogram bins with the mean similarity in
+each, so a sum over a pool of any size is a sum over some hundred entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +24,23 @@ RANK_COLUMNS = (
 CANDIDATE_COLUMNS = ("query_id", "candidate_ids", "similarities", "histogram", "histogram_sums")
 EXEMPLAR_COLUMNS = ("exemplar_set", "kind", "split")
 CONDITION = "customized"
-BATCH = 512  # queries held at once; a histogram is large before its empty bins are dropped
+BATCH = 512  # queries read at once; a histogram is large before its empty bins are dropped
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """Some queries and all their candidates: first the exemplars, then the top, then bins of the rest.
+class SimilarityBatch:
+    """Queries with all their candidates as entries: exemplars, then the top distractors, then histogram bins.
 
-    queries, kinds  names of the queries and kinds of their sets
-    sets            names of their exemplar sets, one customized model each
-    query           (entries,) index of the entry's query
-    similarity      (entries,) float64, cosine; of a bin the mean
-    gap             (entries,) similarity less the highest of the query, 0 or below
-    count           (entries,) candidates of the entry: 1, or those in the bin
-    exemplars, top  how many entries are exemplars, and how many are single distractors
-    ids             names of these two
-    ahead           (exemplars,) distractors that rank before the exemplar, half of the tied ones among them
-    siblings        (exemplars,) siblings that do
+    queries, kinds     ids of the queries and kinds of their sets
+    sets               names of their exemplar sets, one customized model each
+    query              (entries,) index of the query
+    similarity         (entries,) float64, cosine; of a bin the mean
+    gap                (entries,) similarity minus the highest of the query, 0 or below
+    count              (entries,) number of candidates: 1, or those in the bin
+    exemplars, top     how many entries are exemplars, and how many are top distractors
+    ids                of these two
+    distractors_above  (exemplars,) distractors that rank above the exemplar, half of the tied ones included
+    siblings_above     (exemplars,) exemplars of the same query that do
     """
 
     queries: list[str]
@@ -53,58 +53,70 @@ class Evidence:
     exemplars: int
     top: int
     ids: list[str]
-    ahead: np.ndarray
-    siblings: np.ndarray
+    distractors_above: np.ndarray
+    siblings_above: np.ndarray
 
     def total(self, values: np.ndarray, entries: slice = slice(None)) -> np.ndarray:
-        """Sums of a value per entry over the entries of each query, (queries,) float64."""
+        """Sum a value per entry over the entries of each query, (queries,) float64."""
         return np.bincount(self.query[entries], weights=values, minlength=len(self.queries))
 
     def n_exemplars(self) -> np.ndarray:
-        """Exemplars of each query, (queries,) int64."""
+        """Return the number of exemplars of each query, (queries,) int64."""
         return np.bincount(self.query[: self.exemplars], minlength=len(self.queries))
 
-    def places(self) -> np.ndarray:
-        """Position (0, 1, ...) of each single distractor among those of its query, (top,)."""
+    def n_candidates(self) -> np.ndarray:
+        """Return the number of exemplars and distractors of each query, (queries,) float64."""
+        return self.total(self.count)
+
+    def top_positions(self) -> np.ndarray:
+        """Return the position (0, 1, ...) of each top distractor among those of its query, (top,)."""
         top = self.query[self.exemplars : self.exemplars + self.top]
         return np.arange(len(top)) - np.searchsorted(top, top)
 
-    def n_candidates(self) -> np.ndarray:
-        """Exemplars and distractors of each query, (queries,) float64."""
-        return self.total(self.count)
+    def highest(self) -> np.ndarray:
+        """Return the highest similarity of each query, (queries,)."""
+        highest = np.full(len(self.queries), -np.inf)
+        np.maximum.at(highest, self.query, self.similarity)
+        return highest
+
+    def with_gaps(self) -> SimilarityBatch:
+        """Return the batch with `gap` computed from its similarities."""
+        return replace(self, gap=self.similarity - self.highest()[self.query])
 
 
-def gather(
+def read_similarities(
     ranks: pa.Table,
     candidates: Path,
     exemplars: pa.Table,
     split: str,
     kinds: Collection[str] | None = None,
     condition: str = CONDITION,
-) -> Iterator[Evidence]:
-    """The evidence of the queries of a split, some hundred queries at a time.
+) -> Iterator[SimilarityBatch]:
+    """Read the similarities of the queries of a split, at most BATCH queries at a time.
 
-    `kinds` are the kinds of exemplar sets whose queries count, None for all; `condition` is
-    'customized' or 'control'.
+    ranks, candidates, exemplars  with the columns RANK_COLUMNS, CANDIDATE_COLUMNS, EXEMPLAR_COLUMNS
+    kinds                         of exemplar sets whose queries are read, None for all
+    condition                     'customized' or 'control'
 
-    Columns as in RANK_COLUMNS, CANDIDATE_COLUMNS, EXEMPLAR_COLUMNS. Raises InputError where an
-    exemplar set is unknown, a query has no row among the candidates, or not as many candidates as
-    were ranked.
+    Raises InputError where an exemplar set is unknown, a query has no row among the candidates, or not as
+    many candidates as were ranked.
     """
-    own = _Own(ranks, exemplars, split, kinds, condition)
-    for batch in tables.iterate([candidates], CANDIDATE_COLUMNS, BATCH):
-        names = batch.column("query_id").to_pylist()
-        found = [number for number, name in enumerate(names) if name in own.left]
+    own = _RankedExemplars(ranks, exemplars, split, kinds, condition)
+    for record_batch in tables.iterate([candidates], CANDIDATE_COLUMNS, BATCH):
+        names = record_batch.column("query_id").to_pylist()
+        found = [number for number, name in enumerate(names) if name in own.pending]
         if found:
-            yield _evidence(
-                own, [own.take(names[number]) for number in found], batch.take(pa.array(found)), candidates
-            )
-    if own.left:
-        raise InputError(f"{candidates}: no row for query {min(own.left)!r}, which is ranked")
+            rows = [own.pending.pop(names[number]) for number in found]
+            yield _joined(own, rows, record_batch.take(pa.array(found)), candidates)
+    if own.pending:
+        raise InputError(f"{candidates}: no row for query {min(own.pending)!r}, which is ranked")
 
 
-class _Own:
-    """The exemplars of the wanted queries, as columns sorted by query and rank; queries are taken once."""
+class _RankedExemplars:
+    """Rows of the exemplars of the chosen queries, as columns sorted by query and rank.
+
+    pending  slice of the rows of each query that was not read yet
+    """
 
     def __init__(
         self,
@@ -114,140 +126,131 @@ class _Own:
         kinds: Collection[str] | None,
         condition: str,
     ) -> None:
-        about = {row["exemplar_set"]: row for row in exemplars.select(EXEMPLAR_COLUMNS).to_pylist()}
-        unknown = set(ranks.column("exemplar_set").unique().to_pylist()) - set(about)
+        by_set = {row["exemplar_set"]: row for row in exemplars.select(EXEMPLAR_COLUMNS).to_pylist()}
+        unknown = set(ranks.column("exemplar_set").unique().to_pylist()) - set(by_set)
         if unknown:
             raise InputError(f"ranks: exemplar set {min(unknown)!r} is not in the table of exemplars")
-        wanted = [
+        sets = [
             name
-            for name, row in about.items()
+            for name, row in by_set.items()
             if row["split"] == split and (kinds is None or row["kind"] in kinds)
         ]
-        sets = pa.array(wanted, pa.string())
         chosen = pc.and_(
             pc.equal(ranks.column("condition"), condition),
-            pc.is_in(ranks.column("exemplar_set"), value_set=sets),
+            pc.is_in(ranks.column("exemplar_set"), value_set=pa.array(sets, pa.string())),
         )
         order = [(name, "ascending") for name in ("query_id", "n_siblings_above", "exemplar_id")]
         table = ranks.filter(chosen).sort_by(order)
         self.columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in RANK_COLUMNS}
         queries, starts, counts = np.unique(self.columns["query_id"], return_index=True, return_counts=True)
         ends = starts + counts
-        self.left = {name: slice(a, b) for name, a, b in zip(queries.tolist(), starts, ends, strict=True)}
-        self._kinds = {name: row["kind"] for name, row in about.items()}
+        self.pending = {name: slice(a, b) for name, a, b in zip(queries.tolist(), starts, ends, strict=True)}
+        self.kinds = {name: str(row["kind"]) for name, row in by_set.items()}
 
-    def take(self, query: str) -> slice:
-        """The rows of a query."""
-        return self.left.pop(query)
+    def of_queries(self, name: str, rows: list[slice]) -> list[str]:
+        """Return a column with one value a query."""
+        return [str(self.columns[name][some.start]) for some in rows]
 
-    def kind(self, rows: slice) -> str:
-        return str(self._kinds[self.set(rows)])
-
-    def set(self, rows: slice) -> str:
-        return str(self.columns["exemplar_set"][rows.start])
-
-    def of(self, name: str, rows: list[slice]) -> np.ndarray:
+    def of_exemplars(self, name: str, rows: list[slice]) -> np.ndarray:
+        """Return a column with one value an exemplar."""
         return np.concatenate([self.columns[name][some] for some in rows])
 
 
-def _evidence(own: _Own, rows: list[slice], batch: pa.RecordBatch, where: Path) -> Evidence:
-    """The queries of a batch, whose exemplars stand in these rows."""
-    names = [str(own.columns["query_id"][some.start]) for some in rows]
-    found = _distractors(batch)
+def _joined(
+    own: _RankedExemplars, rows: list[slice], record_batch: pa.RecordBatch, path: Path
+) -> SimilarityBatch:
+    """Join the candidates of queries with their exemplars, which are in these rows."""
+    queries, sets = own.of_queries("query_id", rows), own.of_queries("exemplar_set", rows)
+    distractors = _distractors(record_batch)
     for number, some in enumerate(rows):
-        total, ranked = found.total(number), own.columns["n_distractors"][some.start]
+        total, ranked = distractors.total(number), own.columns["n_distractors"][some.start]
         if total != ranked:
             raise InputError(
-                f"{where}: query {names[number]!r} has {total} candidates, but {ranked} were ranked"
+                f"{path}: query {queries[number]!r} has {total} candidates, but {ranked} were ranked"
             )
-    return _assembled(
-        found,
-        queries=names,
-        kinds=[own.kind(some) for some in rows],
-        sets=[own.set(some) for some in rows],
-        exemplars=[some.stop - some.start for some in rows],
-        similarity=own.of("similarity", rows),
-        ids=own.of("exemplar_id", rows).tolist(),
-        ahead=own.of("n_above", rows) + own.of("n_tied", rows) // 2,
+    return _batch(
+        distractors,
+        queries=queries,
+        kinds=[own.kinds[name] for name in sets],
+        sets=sets,
+        n_exemplars=[some.stop - some.start for some in rows],
+        similarity=own.of_exemplars("similarity", rows),
+        ids=own.of_exemplars("exemplar_id", rows).tolist(),
+        distractors_above=own.of_exemplars("n_above", rows) + own.of_exemplars("n_tied", rows) // 2,
     )
 
 
-def of_candidates(candidates: pa.Table, kinds: Sequence[str]) -> Evidence:
-    """The evidence of queries whose exemplars nobody knows: all that was ranked, and no entry is an exemplar.
+def from_candidates(candidates: pa.Table, kinds: Sequence[str]) -> SimilarityBatch:
+    """Return the similarities of queries whose exemplars are unknown: no entry is an exemplar.
 
     candidates  rows of the table `candidates`, CANDIDATE_COLUMNS
-    kinds       of sets that each query is to be taken for, (queries,)
+    kinds       kind of sets whose parameters each query gets, (queries,)
     """
-    names = candidates.column("query_id").to_pylist()
-    return _assembled(
+    queries = candidates.column("query_id").to_pylist()
+    return _batch(
         _distractors(candidates),
-        queries=names,
+        queries=queries,
         kinds=list(kinds),
-        sets=[""] * len(names),
-        exemplars=[0] * len(names),
+        sets=[""] * len(queries),
+        n_exemplars=[0] * len(queries),
         similarity=np.empty(0),
         ids=[],
-        ahead=np.empty(0, np.int64),
+        distractors_above=np.empty(0, np.int64),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Distractors:
-    """What was ranked for some queries: the most similar ones singly, the others in bins."""
+    """Distractors of some queries: ids and similarities of the top ones, counts and means of non-empty bins."""
 
     ids: list[list[str]]
     similarities: list[np.ndarray]
     counts: list[np.ndarray]
-    """Of each bin that is not empty."""
     means: list[np.ndarray]
 
     def total(self, query: int) -> int:
-        """How many they are."""
+        """Return the number of distractors of a query."""
         return len(self.similarities[query]) + int(self.counts[query].sum())
 
 
-def _distractors(batch: pa.RecordBatch | pa.Table) -> _Distractors:
-    similarities, histograms, sums = (_arrays(batch.column(name)) for name in CANDIDATE_COLUMNS[2:])
+def _distractors(rows: pa.RecordBatch | pa.Table) -> _Distractors:
+    similarities, histograms, sums = (
+        [row.values.to_numpy(zero_copy_only=False) for row in rows.column(name)]
+        for name in CANDIDATE_COLUMNS[2:]
+    )
     filled = [np.flatnonzero(histogram) for histogram in histograms]
     counts = [h[i] for h, i in zip(histograms, filled, strict=True)]
     means = [s[i] / h[i] for h, s, i in zip(histograms, sums, filled, strict=True)]
-    return _Distractors(batch.column("candidate_ids").to_pylist(), similarities, counts, means)
+    return _Distractors(rows.column("candidate_ids").to_pylist(), similarities, counts, means)
 
 
-def _assembled(
-    found: _Distractors,
+def _batch(
+    distractors: _Distractors,
     *,
     queries: list[str],
     kinds: list[str],
     sets: list[str],
-    exemplars: list[int],
+    n_exemplars: list[int],
     similarity: np.ndarray,
     ids: list[str],
-    ahead: np.ndarray,
-) -> Evidence:
-    """Evidence of the distractors, behind exemplars: how many a query has, and what is known of them in its order."""
-    every = np.concatenate([similarity, *found.similarities, *found.means]).astype(np.float64)
-    lengths = [exemplars, [len(one) for one in found.similarities], [len(one) for one in found.means]]
-    query = np.concatenate([np.repeat(np.arange(len(queries)), length) for length in lengths])
-    highest = np.full(len(queries), -np.inf)
-    np.maximum.at(highest, query, every)
-    single = sum(lengths[0]) + sum(lengths[1])
-    return Evidence(
+    distractors_above: np.ndarray,
+) -> SimilarityBatch:
+    """Put entries together; similarity, ids and distractors_above are of the exemplars, query by query."""
+    parts = [distractors.similarities, distractors.means]
+    entries = np.concatenate([similarity, *parts[0], *parts[1]]).astype(np.float64)
+    lengths = [n_exemplars, *([len(one) for one in part] for part in parts)]
+    singles = sum(lengths[0]) + sum(lengths[1])
+    return SimilarityBatch(
         queries=queries,
         kinds=kinds,
         sets=sets,
-        query=query,
-        similarity=every,
-        gap=every - highest[query],
-        count=np.concatenate([np.ones(single), *found.counts]).astype(np.float64),
+        query=np.concatenate([np.repeat(np.arange(len(queries)), length) for length in lengths]),
+        similarity=entries,
+        gap=np.empty(0),
+        count=np.concatenate([np.ones(singles), *distractors.counts]).astype(np.float64),
         exemplars=sum(lengths[0]),
         top=sum(lengths[1]),
-        ids=[*ids, *(name for some in found.ids for name in some)],
-        ahead=ahead,
-        siblings=np.concatenate([np.arange(length) for length in exemplars]),
-    )
-
-
-def _arrays(column: pa.Array | pa.ChunkedArray) -> list[np.ndarray]:
-    """A column of lists of numbers, one array a row."""
-    return [row.values.to_numpy(zero_copy_only=False) for row in column]
+        ids=[*ids, *(name for some in distractors.ids for name in some)],
+        distractors_above=distractors_above,
+        siblings_above=np.concatenate([np.arange(length) for length in n_exemplars]),
+    ).with_gaps()

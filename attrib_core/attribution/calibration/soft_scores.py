@@ -1,54 +1,56 @@
-"""Rows of `soft_scores`: every exemplar and the top candidates of a query, with their influence."""
+"""Compute rows of the table `soft_scores`: exemplars and top distractors of queries with their influence."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 
-from attrib_core.attribution.calibration.calibrators import Form, influence
-from attrib_core.attribution.calibration.similarities import Evidence
+from attrib_core.attribution.calibration.calibrators import Calibrator, displayed_influence
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
 from attrib_core.storage import tables
 
 
-def soft_scores(evidence: Evidence, calibrator: Form, *, shown: int, encoder: str, mapper: str) -> pa.Table:
-    """The exemplars and `shown` most similar distractors of each query, by rank.
+def soft_scores(
+    batch: SimilarityBatch, calibrator: Calibrator, *, shown: int, encoder: str, mapper: str
+) -> pa.Table:
+    """Return the exemplars and `shown` most similar distractors of each query, by rank.
 
-    `rank` counts pool and exemplars together; an exemplar that ties with distractors stands in the
-    middle of them. What is missing from a sum of 1, with `none`, is the influence of all other candidates.
+    `rank` is among pool and exemplars together; an exemplar that ties with distractors is in the middle of
+    them. The influence of all other candidates is what influence and `none` lack of a sum of 1.
     """
-    none = calibrator.none(evidence)
-    displayed = influence(evidence, calibrator.shares(evidence), none)
-    singles = evidence.exemplars + evidence.top
-    query, similarity = evidence.query[:singles], evidence.similarity[:singles]
-    rank = np.concatenate([evidence.ahead + evidence.siblings + 1, _ranks_of_top(evidence)])
-    is_exemplar = np.arange(singles) < evidence.exemplars
-    place = np.concatenate([np.zeros(evidence.exemplars) - 1, evidence.places()])
+    none = calibrator.none_mass(batch)
+    influence = displayed_influence(batch, calibrator.shares(batch), none)
+    singles = batch.exemplars + batch.top
+    query, similarity = batch.query[:singles], batch.similarity[:singles]
+    rank = np.concatenate([batch.distractors_above + batch.siblings_above + 1, _ranks_of_top(batch)])
+    is_exemplar = np.arange(singles) < batch.exemplars
+    position = np.concatenate([np.zeros(batch.exemplars) - 1, batch.top_positions()])
     kept = np.lexsort((rank, query))
-    kept = kept[place[kept] < shown]
+    kept = kept[position[kept] < shown]
     columns = {
         "encoder": np.full(len(kept), encoder, object),
         "mapper": np.full(len(kept), mapper, object),
-        "query_id": np.array(evidence.queries, object)[query[kept]],
-        "candidate_id": np.array(evidence.ids, object)[kept],
+        "query_id": np.array(batch.queries, object)[query[kept]],
+        "candidate_id": np.array(batch.ids, object)[kept],
         "is_exemplar": is_exemplar[kept],
         "rank": rank[kept],
         "similarity": similarity[kept],
-        "influence": displayed[:singles][kept],
+        "influence": influence[:singles][kept],
         "none": none[query[kept]],
     }
     expected = tables.schema("soft_scores")
     return pa.table([pa.array(columns[field.name], field.type) for field in expected], schema=expected)
 
 
-def _ranks_of_top(evidence: Evidence) -> np.ndarray:
-    """Rank of each top candidate among all candidates: its place, and the exemplars that stand before it."""
-    place = evidence.places()
-    rank = place + 1
-    numbers = np.arange(len(evidence.queries) + 1)
-    exemplars = np.searchsorted(evidence.query[: evidence.exemplars], numbers)
-    top = np.searchsorted(evidence.query[evidence.exemplars : evidence.exemplars + evidence.top], numbers)
+def _ranks_of_top(batch: SimilarityBatch) -> np.ndarray:
+    """Return the rank of each top distractor: 1 + its position + the exemplars that rank above it."""
+    position = batch.top_positions()
+    rank = position + 1
+    numbers = np.arange(len(batch.queries) + 1)
+    exemplars = np.searchsorted(batch.query[: batch.exemplars], numbers)
+    top = np.searchsorted(batch.query[batch.exemplars : batch.exemplars + batch.top], numbers)
     for number in numbers[:-1]:
-        ahead = np.sort(evidence.ahead[exemplars[number] : exemplars[number + 1]])
-        its = slice(top[number], top[number + 1])
-        rank[its] += np.searchsorted(ahead, place[its], side="right")
+        above = np.sort(batch.distractors_above[exemplars[number] : exemplars[number + 1]])
+        own = slice(top[number], top[number + 1])
+        rank[own] += np.searchsorted(above, position[own], side="right")
     return rank

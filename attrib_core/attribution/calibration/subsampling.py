@@ -1,4 +1,4 @@
-"""Evidence with less in it: some queries alone, without exemplars, or with a smaller pool."""
+"""Reduce a batch: to some queries, to the pool without exemplars, or to a smaller pool."""
 
 from __future__ import annotations
 
@@ -7,71 +7,63 @@ from functools import lru_cache
 
 import numpy as np
 
-from attrib_core.attribution.calibration.similarities import Evidence
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
 from attrib_core.common import hashing
 
 
-def select(evidence: Evidence, chosen: np.ndarray) -> Evidence:
-    """The chosen queries alone; `chosen` is (queries,) bool."""
-    kept = chosen[evidence.query]
-    part = _entries(evidence, kept)
-    return replace(
-        part,
-        queries=[name for name, keep in zip(evidence.queries, chosen, strict=True) if keep],
-        kinds=[kind for kind, keep in zip(evidence.kinds, chosen, strict=True) if keep],
-        sets=[name for name, keep in zip(evidence.sets, chosen, strict=True) if keep],
-        query=(np.cumsum(chosen) - 1)[part.query],
+def select_queries(batch: SimilarityBatch, chosen: np.ndarray) -> SimilarityBatch:
+    """Return the chosen queries; `chosen` is (queries,) bool."""
+    part = _select_entries(batch, chosen[batch.query])
+    queries, kinds, sets = (
+        [value for value, keep in zip(values, chosen, strict=True) if keep]
+        for values in (batch.queries, batch.kinds, batch.sets)
     )
+    query = (np.cumsum(chosen) - 1)[part.query]
+    return replace(part, queries=queries, kinds=kinds, sets=sets, query=query)
 
 
-def hold_out(evidence: Evidence) -> Evidence:
-    """The same queries with their exemplars taken away: the pool alone, which holds no source of theirs."""
-    return _regapped(_entries(evidence, np.arange(len(evidence.query)) >= evidence.exemplars))
+def hold_out_exemplars(batch: SimilarityBatch) -> SimilarityBatch:
+    """Return the same queries without their exemplars: none of the candidates is a source."""
+    return _select_entries(batch, np.arange(len(batch.query)) >= batch.exemplars).with_gaps()
 
 
-def thin(evidence: Evidence, share: float, seed: int) -> Evidence:
-    """The evidence as a smaller pool would give it: about this share of the distractors, all exemplars.
+def subsample_pool(batch: SimilarityBatch, share: float, seed: int) -> SimilarityBatch:
+    """Return the batch for a smaller pool: about this share of the distractors, all exemplars.
 
-    A named distractor stays or goes by a number made of the seed and its name, for all queries alike;
-    of a bin, whose candidates have no names, the share counts: the expected value. So the result has
-    fractional counts, and does not depend on the order or the company of the queries.
+    A top distractor is kept or dropped by a number drawn from the seed and its id, for all queries alike. The
+    candidates of a bin have no ids, so their count is multiplied by the share, its expected value. Counts are
+    then fractional, and do not depend on the order of the queries or on the other queries.
     """
     if share >= 1.0:
-        return evidence
-    singles = evidence.exemplars + evidence.top
-    kept = np.ones(len(evidence.query), bool)
-    names = evidence.ids[evidence.exemplars : singles]
-    kept[evidence.exemplars : singles] = [_place(seed, name) < share for name in names]
-    count = evidence.count.copy()
+        return batch
+    singles = batch.exemplars + batch.top
+    kept = np.ones(len(batch.query), bool)
+    names = batch.ids[batch.exemplars : singles]
+    kept[batch.exemplars : singles] = [_uniform(seed, name) < share for name in names]
+    count = batch.count.copy()
     count[singles:] *= share
-    return _regapped(_entries(replace(evidence, count=count), kept))
+    return _select_entries(replace(batch, count=count), kept).with_gaps()
 
 
 @lru_cache(maxsize=1 << 20)
-def _place(seed: int, name: str) -> float:
-    """A number in [0, 1) of a name, the same for every pool share: smaller pools are parts of larger ones."""
+def _uniform(seed: int, name: str) -> float:
+    """Draw a number in [0, 1), the same for every share: smaller pools are subsets of larger ones."""
     return hashing.seed(seed, "pool share", name) / 2.0**63
 
 
-def _entries(evidence: Evidence, kept: np.ndarray) -> Evidence:
-    """Some entries; each query keeps its number."""
-    singles = evidence.exemplars + evidence.top
-    own = kept[: evidence.exemplars]
+def _select_entries(batch: SimilarityBatch, kept: np.ndarray) -> SimilarityBatch:
+    """Return some entries of all queries."""
+    singles = batch.exemplars + batch.top
+    own = kept[: batch.exemplars]
     return replace(
-        evidence,
-        query=evidence.query[kept],
-        similarity=evidence.similarity[kept],
-        gap=evidence.gap[kept],
-        count=evidence.count[kept],
+        batch,
+        query=batch.query[kept],
+        similarity=batch.similarity[kept],
+        gap=batch.gap[kept],
+        count=batch.count[kept],
         exemplars=int(np.count_nonzero(own)),
-        top=int(np.count_nonzero(kept[evidence.exemplars : singles])),
-        ids=[name for name, keep in zip(evidence.ids, kept[:singles], strict=True) if keep],
-        ahead=evidence.ahead[own],
-        siblings=evidence.siblings[own],
+        top=int(np.count_nonzero(kept[batch.exemplars : singles])),
+        ids=[name for name, keep in zip(batch.ids, kept[:singles], strict=True) if keep],
+        distractors_above=batch.distractors_above[own],
+        siblings_above=batch.siblings_above[own],
     )
-
-
-def _regapped(evidence: Evidence) -> Evidence:
-    highest = np.full(len(evidence.queries), -np.inf)
-    np.maximum.at(highest, evidence.query, evidence.similarity)
-    return replace(evidence, gap=evidence.similarity - highest[evidence.query])

@@ -1,14 +1,14 @@
-"""Temperature and bias by maximum likelihood of the exemplars, with the whole pool in the sum.
+"""Fit the published calibrator by maximum likelihood of the exemplars, summing over the whole pool.
 
-Minimised is the mean over queries of
+The loss is the mean over queries of
 
     log(U + b M) - (1 / n) sum over exemplars of log(u_e + b),   u = exp((s - s_max) / tau), b >= 0
 
-(`form`). A negative b would give some candidates probability 0, and the likelihood of all queries
-would vanish with the first exemplar among them; so maximum likelihood has b >= 0 unless every
-exemplar is near the top, and a fit to such data would fail on the first new query that is not.
-For each tau the sums U are formed once and the best b is found on them alone; the search is thus
-one search over log tau around another over log b (`search`).
+in the notation of `published_form`. A negative b would give some candidates probability 0, and the likelihood
+of all queries would be 0 with the first exemplar among them; so the optimum has b >= 0 unless every exemplar
+is near the top, and a fit to such data would fail on the first new query where it is not. For each tau the
+sums U are computed once and the best b is found from them: one search over log tau around another over log b
+(`golden_section`).
 """
 
 from __future__ import annotations
@@ -18,50 +18,43 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attrib_core.attribution.calibration.golden_section import lowest
-from attrib_core.attribution.calibration.published_form import Calibrator
-from attrib_core.attribution.calibration.similarities import Evidence
-from attrib_core.common.errors import InputError
+from attrib_core.attribution.calibration.golden_section import minimize
+from attrib_core.attribution.calibration.published_form import PublishedCalibrator
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
 
 TAUS = np.geomspace(1e-3, 1.0, 43)
 BIASES = np.geomspace(1e-12, 1.0, 49)
 
 
 class Fit(NamedTuple):
-    """The calibrator, its mean negative log-likelihood (nats a query) and what that compares with.
+    """A fitted calibrator and its mean negative log-likelihood in nats a query.
 
-    uniform_negative_log_likelihood  the same for equal shares of all candidates, mean of log M
-    uniform_share                    mean over queries of b M / (U + b M): influence that b spreads evenly
+    uniform_share  mean over queries of b M / (U + b M): influence that b spreads evenly
     """
 
-    calibrator: Calibrator
+    calibrator: PublishedCalibrator
     negative_log_likelihood: float
-    uniform_negative_log_likelihood: float
     uniform_share: float
-    queries: int
 
 
-def fit(evidence: Sequence[Evidence]) -> Fit:
-    """Fit to all queries of the evidence alike. Raises InputError where there are none."""
-    if not evidence:
-        raise InputError(
-            "calibration: no customized query in the split 'validation', expected some to fit on"
-        )
-    loss = _profile(evidence)
-    tau = float(np.exp(lowest(lambda x: loss(float(np.exp(x)))[0], np.log(TAUS))))
+def fit(batches: Sequence[SimilarityBatch]) -> Fit:
+    """Fit to all queries with equal weight."""
+    loss = _profile(batches)
+    tau = float(np.exp(minimize(lambda x: loss(float(np.exp(x)))[0], np.log(TAUS))))
     value, bias, uniform_share = loss(tau)
-    candidates = np.concatenate([one.n_candidates() for one in evidence])
-    return Fit(Calibrator(tau, bias), value, float(np.log(candidates).mean()), uniform_share, len(candidates))
+    return Fit(PublishedCalibrator(tau, bias), value, uniform_share)
 
 
-def _profile(evidence: Sequence[Evidence]) -> Callable[[float], tuple[float, float, float]]:
-    """tau -> the loss at the best bias, that bias, and the mean uniform share with it."""
-    candidates = np.concatenate([one.n_candidates() for one in evidence])
-    own_gap = np.concatenate([one.gap[: one.exemplars] for one in evidence])
-    own_weight = np.concatenate([(1.0 / one.n_exemplars())[one.query[: one.exemplars]] for one in evidence])
+def _profile(batches: Sequence[SimilarityBatch]) -> Callable[[float], tuple[float, float, float]]:
+    """Return the function from tau to the loss at the best bias, that bias, and the mean uniform share."""
+    candidates = np.concatenate([batch.n_candidates() for batch in batches])
+    own_gap = np.concatenate([batch.gap[: batch.exemplars] for batch in batches])
+    own_weight = np.concatenate(
+        [(1.0 / batch.n_exemplars())[batch.query[: batch.exemplars]] for batch in batches]
+    )
 
     def at(tau: float) -> tuple[float, float, float]:
-        sums = np.concatenate([one.total(one.count * np.exp(one.gap / tau)) for one in evidence])
+        sums = np.concatenate([batch.total(batch.count * np.exp(batch.gap / tau)) for batch in batches])
         own = np.exp(own_gap / tau)
 
         def loss(bias: float) -> float:
@@ -69,7 +62,7 @@ def _profile(evidence: Sequence[Evidence]) -> Callable[[float], tuple[float, flo
                 likelihood = own_weight @ np.log(own + bias)
             return float((np.log(sums + bias * candidates).sum() - likelihood) / len(candidates))
 
-        best = float(np.exp(lowest(lambda x: loss(float(np.exp(x))), np.log(BIASES))))
+        best = float(np.exp(minimize(lambda x: loss(float(np.exp(x))), np.log(BIASES))))
         bias = min((0.0, best), key=loss)
         uniform = bias * candidates
         return loss(bias), bias, float((uniform / (sums + uniform)).mean())

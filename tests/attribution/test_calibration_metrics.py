@@ -1,4 +1,4 @@
-"""What is displayed, judged: written out over whole pools; and "none of these" by plain counts of pairs."""
+"""Metrics of displayed influence written out over whole pools; "none of these" by counts of pairs."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from attrib_core.attribution.calibration import auc, calibrate
-from attrib_core.attribution.calibration.calibrate import Parameters, PoolAware
-from attrib_core.attribution.calibration.scoring_rules import EDGES, LEVELS
-from attrib_core.report.claims import displayed_influence
-from tests.attribution.test_calibration import Case, case, dense, evidence
-from tests.attribution.test_calibrators import condensed, plain
+from attrib_core.attribution.calibration import (
+    auc,
+)
+from attrib_core.attribution.calibration.calibration_metrics import LEVELS, CalibrationMetrics
+from attrib_core.attribution.calibration.pool_aware import Parameters, PoolAware
+from attrib_core.attribution.calibration.published_form import PublishedCalibrator
+from attrib_core.attribution.calibration.scoring_rules import EDGES
+from attrib_core.attribution.calibration.soft_scores import soft_scores
+from tests.attribution.calibration_fixtures import (
+    Case,
+    batches,
+    condensed,
+    dense,
+    pool_aware_shares,
+)
 
-__all__ = ["case"]
 ABSENT = 0.3
-FORM = Parameters(0.4, 0.1, 2.0, 1.0)
 
 
-def rows_of(quality: calibrate.Quality, kind: str = "all") -> dict[str, dict]:
-    return {row["metric"]: row for row in quality.metrics() if row["kind"] == kind}
+PARAMETERS = Parameters(0.4, 0.1, 2.0, 1.0)
+
+
+def rows_of(metrics: CalibrationMetrics, kind: str = "all") -> dict[str, dict]:
+    return {row["metric"]: row for row in metrics.rows() if row["kind"] == kind}
 
 
 def test_the_displayed_numbers_are_judged_as_written_out_over_the_whole_pool() -> None:
     rng = np.random.default_rng(4)
-    quality = calibrate.Quality(
-        PoolAware({"object": FORM}, ABSENT), shown=5, absent_share=ABSENT, resamples=5
+    metrics = CalibrationMetrics(
+        PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT, resamples=5
     )
     brier, counts = [], np.zeros((4, 14))  # predicted and true influence, then those of none
     candidates = np.zeros(14)
     for number in range(12):
         own, others = rng.normal(0.4, 0.1, 1 + number % 3), rng.normal(0.1, 0.1, 600)
-        quality.add(condensed(own, others, top=50, bins=200_000))
+        metrics.add(condensed(own, others, top=50, bins=200_000))
         for weight, exemplars in ((1 - ABSENT, own), (ABSENT, own[:0])):
-            share, none = plain(exemplars, others, FORM, ABSENT)
+            share, none = pool_aware_shares(exemplars, others, PARAMETERS, ABSENT)
             displayed = share * (1 - none)
             truth = np.zeros(len(share))
             truth[: len(exemplars)] = 1 / max(1, len(exemplars))
@@ -47,11 +57,11 @@ def test_the_displayed_numbers_are_judged_as_written_out_over_the_whole_pool() -
             counts[1] += weight * np.bincount(place, truth, 14)
             bin_of_none = int(np.digitize(none, EDGES[1:-1]))
             counts[2:, bin_of_none] += weight * np.array([none, absent])
-    found = rows_of(quality)
+    found = rows_of(metrics)
     assert found["mixture_brier"]["value"] == pytest.approx(sum(brier) / 12, abs=1e-6)
     error = np.abs(counts[0] - counts[1]).sum() + np.abs(counts[2] - counts[3]).sum()
     assert found["mixture_expected_calibration_error"]["value"] == pytest.approx(error / 2 / 12, abs=1e-4)
-    rows = [row for row in quality.reliability() if row["judged"] == "displayed"]
+    rows = [row for row in metrics.reliability_rows() if row["judged"] == "displayed"]
     filled = candidates > 0
     assert [row["mean_influence"] is not None for row in rows] == filled.tolist()
     np.testing.assert_allclose([row["n_candidates"] for row in rows], candidates, atol=1)
@@ -65,25 +75,25 @@ def test_the_displayed_numbers_are_judged_as_written_out_over_the_whole_pool() -
 def test_the_excess_of_what_is_displayed_is_over_candidates_and_its_interval_over_models() -> None:
     """Of several queries a model; written out over whole pools, and over models drawn one by one."""
     rng = np.random.default_rng(6)
-    quality = calibrate.Quality(
-        PoolAware({"object": FORM}, ABSENT), shown=5, absent_share=ABSENT, resamples=40, seed=3
+    metrics = CalibrationMetrics(
+        PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT, resamples=40, seed=3
     )
     given: dict[str, list[np.ndarray]] = {}
     for number in range(18):
         name = f"model-{number % 6}"
         own = rng.normal(0.1 if number % 6 == 5 else 0.5, 0.05, 2)  # the exemplars of one never stand out
         others = rng.normal(0.1, 0.1, 300)
-        quality.add(replace(condensed(own, others, top=80, bins=200_000), sets=[name]))
+        metrics.add(replace(condensed(own, others, top=80, bins=200_000), sets=[name]))
         for weight, exemplars in ((1 - ABSENT, own), (ABSENT, own[:0])):
-            share, none = plain(exemplars, others, FORM, ABSENT)
+            share, none = pool_aware_shares(exemplars, others, PARAMETERS, ABSENT)
             truth = np.r_[np.full(len(exemplars), 0.5), np.zeros(300)]
             given.setdefault(name, []).append(
                 np.stack([np.full(len(share), weight), share * (1 - none), truth])
             )
     sets = {name: np.hstack(parts) for name, parts in given.items()}
-    found, names = rows_of(quality), sorted(sets)
-    draws = quality._draws(names)
-    assert displayed_influence.LEVELS == LEVELS == (0.1, 0.01, 0.001)
+    found, names = rows_of(metrics), sorted(sets)
+    draws = metrics._draws(names)
+    assert LEVELS == (0.1, 0.01, 0.001)
     for level in LEVELS:
         row, means = found[f"displayed_excess_at_{level:g}"], []
         for drawn in [np.ones(6, int), *draws]:
@@ -104,32 +114,32 @@ def test_the_excess_of_what_is_displayed_is_over_candidates_and_its_interval_ove
 
 
 def test_an_excess_of_one_model_has_no_interval_and_one_of_none_no_row() -> None:
-    form = PoolAware({"object": FORM}, ABSENT)
-    quality = calibrate.Quality(form, shown=5, absent_share=ABSENT, resamples=5)
+    form = PoolAware({"object": PARAMETERS}, ABSENT)
+    metrics = CalibrationMetrics(form, shown=5, absent_share=ABSENT, resamples=5)
     rng = np.random.default_rng(0)
     others = rng.uniform(-0.1, 0.1, 5000)
-    quality.add(replace(condensed(np.array([0.9]), others), sets=["clear"]))
-    quality.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
-    found = rows_of(quality)
+    metrics.add(replace(condensed(np.array([0.9]), others), sets=["clear"]))
+    metrics.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
+    found = rows_of(metrics)
     assert found["displayed_excess_at_0.1"]["n_models"] == 1
     assert np.isnan(found["displayed_excess_at_0.1"]["ci_low"])
-    quality = calibrate.Quality(form, shown=5, absent_share=ABSENT, resamples=5)
-    quality.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
-    assert "displayed_excess_at_0.1" not in rows_of(quality)
+    metrics = CalibrationMetrics(form, shown=5, absent_share=ABSENT, resamples=5)
+    metrics.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
+    assert "displayed_excess_at_0.1" not in rows_of(metrics)
 
 
 def test_what_soft_scores_show_is_what_reliability_calls_displayed(case: Case) -> None:
-    form = PoolAware(dict.fromkeys(("object", "style"), FORM), 0.5)
-    quality = calibrate.Quality(form, shown=1500, absent_share=1e-12, resamples=5)
+    form = PoolAware(dict.fromkeys(("object", "style"), PARAMETERS), 0.5)
+    metrics = CalibrationMetrics(form, shown=1500, absent_share=1e-12, resamples=5)
     rows = []
-    for one in evidence(case, "test"):
-        quality.add(one)
-        rows += calibrate.soft_scores(one, form, shown=1500, encoder="e", mapper="m").to_pylist()
+    for one in batches(case, "test"):
+        metrics.add(one)
+        rows += soft_scores(one, form, shown=1500, encoder="e", mapper="m").to_pylist()
     shown = np.array([row["influence"] for row in rows])
     exemplars = {query: len(dense(case, query)[0]) for query in {row["query_id"] for row in rows}}
     truth = np.array([row["is_exemplar"] / exemplars[row["query_id"]] for row in rows])
     assert min(row["none"] for row in rows) > 0.01  # the two are told apart
-    bins = [row for row in quality.reliability() if row["judged"] == "displayed"]
+    bins = [row for row in metrics.reliability_rows() if row["judged"] == "displayed"]
     place = np.digitize(shown, EDGES[1:-1])
     assert (place >= 4).sum() > 20
     for number in range(4, 14):  # of the tail, which soft_scores do not list, nothing has 1 %
@@ -141,9 +151,9 @@ def test_what_soft_scores_show_is_what_reliability_calls_displayed(case: Case) -
 
 
 def test_a_form_without_none_is_charged_for_the_queries_without_sources() -> None:
-    quality = calibrate.Quality(calibrate.Calibrator(0.05, 0.0), shown=2, absent_share=0.5, resamples=5)
-    quality.add(condensed(np.array([0.99]), np.array([0.2, 0.1])))  # right where the exemplar is there
-    found = rows_of(quality)
+    metrics = CalibrationMetrics(PublishedCalibrator(0.05, 0.0), shown=2, absent_share=0.5, resamples=5)
+    metrics.add(condensed(np.array([0.99]), np.array([0.2, 0.1])))  # right where the exemplar is there
+    found = rows_of(metrics)
     assert found["expected_calibration_error"]["value"] < 1e-3
     assert found["mixture_expected_calibration_error"]["value"] == pytest.approx(0.5, abs=1e-3)
     assert found["none_auc"]["value"] == 0.5
@@ -153,7 +163,7 @@ def test_none_auc_is_that_of_scikit_learn_in_every_resample() -> None:
     rng = np.random.default_rng(2)
     sets = np.sort(rng.integers(0, 7, 90))
     lower, upper = np.round(rng.normal(0, 1, 90), 1), np.round(rng.normal(0.6, 1, 90), 1)  # with ties
-    pairs = auc.wins(lower, upper, sets, 7)
+    pairs = auc.mann_whitney(lower, upper, sets, 7)
     counts = np.bincount(sets, minlength=7)
     truth, value = np.repeat([0, 1], 90), np.concatenate([lower, upper])
     whole = auc.auc(pairs, counts, np.ones((1, 7)))[0]
@@ -166,13 +176,15 @@ def test_none_auc_is_that_of_scikit_learn_in_every_resample() -> None:
 
 def test_none_auc_of_a_calibrator_counts_pairs_of_its_masses() -> None:
     rng = np.random.default_rng(3)
-    quality = calibrate.Quality(PoolAware({"object": FORM}, 0.5), shown=5, absent_share=0.5, resamples=5)
+    metrics = CalibrationMetrics(
+        PoolAware({"object": PARAMETERS}, 0.5), shown=5, absent_share=0.5, resamples=5
+    )
     present, absent = [], []
     for _ in range(25):
         own, others = rng.normal(0.25, 0.1, 2), rng.normal(0.1, 0.1, 300)
-        quality.add(condensed(own, others, bins=100_000))
-        present.append(plain(own, others, FORM, 0.5)[1])
-        absent.append(plain(own[:0], others, FORM, 0.5)[1])
+        metrics.add(condensed(own, others, bins=100_000))
+        present.append(pool_aware_shares(own, others, PARAMETERS, 0.5)[1])
+        absent.append(pool_aware_shares(own[:0], others, PARAMETERS, 0.5)[1])
     wins = np.mean([float(a < b) + 0.5 * (a == b) for a in present for b in absent])
-    assert rows_of(quality)["none_auc"]["value"] == pytest.approx(wins, abs=1e-9)
+    assert rows_of(metrics)["none_auc"]["value"] == pytest.approx(wins, abs=1e-9)
     assert 0.5 < wins < 1

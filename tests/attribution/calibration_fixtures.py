@@ -1,0 +1,131 @@
+"""Similarities of generated benchmarks, and calibrators written out over whole pools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import expit, logsumexp, softmax
+
+from attrib_core.attribution.calibration import (
+    calibrate,
+)
+from attrib_core.attribution.calibration.pool_aware import Parameters
+from attrib_core.attribution.calibration.similarities import (
+    SimilarityBatch,
+    read_similarities,
+)
+from attrib_core.storage import tables
+from tests.attribution.ranking_fixtures import World, ranked
+
+WHOLE_POOL = "published_whole_pool"
+
+
+class Case(NamedTuple):
+    world: World
+    ranks: pa.Table
+    candidates: Path
+    exemplars: pa.Table
+
+
+def case_of(
+    folder: Path,
+    made: World,
+    *,
+    splits: tuple[str, ...] = ("validation", "test"),
+    top_k: int = 20,
+    bins: int = 2048,
+) -> Case:
+    """Ranks and candidates of a world; its sets fall in the splits in turn, those of several are styles."""
+    found = ranked(made.write(folder), top_k=top_k, bins=bins)
+    tables.write(folder / "candidates.parquet", "candidates", found.candidates)
+    exemplars = [
+        {
+            "exemplar_set": name,
+            "kind": "style" if len(vectors) > 1 else "object",
+            "split": splits[number % len(splits)],
+        }
+        for number, (name, vectors) in enumerate(made.exemplars.items())
+    ]
+    return Case(made, found.ranks, folder / "candidates.parquet", pa.Table.from_pylist(exemplars))
+
+
+def batches(case: Case, split: str = "validation") -> list[SimilarityBatch]:
+    return list(read_similarities(case.ranks, case.candidates, case.exemplars, split))
+
+
+def dense(case: Case, query: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of one query in float64: its exemplars', and all distractors'."""
+    name, number = query.rsplit("-q", 1)
+    vector = case.world.queries[name][int(number)].astype(np.float64)
+    excluded = set(case.world.excluded)
+    kept = [i for i, row in enumerate(case.world.pool_ids) if row not in excluded]
+    return case.world.exemplars[name].astype(np.float64) @ vector, case.world.pool[kept].astype(
+        np.float64
+    ) @ vector
+
+
+def published_shares(own: np.ndarray, others: np.ndarray, tau: float, bias: float) -> np.ndarray:
+    """The published form, written out over everything."""
+    similarity = np.concatenate([own, others])
+    weight = np.maximum(np.exp((similarity - similarity.max()) / tau) + bias, 0)
+    return weight / weight.sum()
+
+
+def condensed(own: np.ndarray, others: np.ndarray, *, top: int = 100, bins: int = 2048) -> SimilarityBatch:
+    """One query as ranking would keep it: its exemplars, the most similar distractors, bins of the rest."""
+    ranked = np.sort(others)[::-1]
+    place = np.clip(((ranked[top:] + 1.0) / 2.0 * bins).astype(int), 0, bins - 1)
+    counts, sums = np.bincount(place, minlength=bins), np.bincount(place, ranked[top:], bins)
+    filled = counts > 0
+    similarity = np.concatenate([own, ranked[:top], sums[filled] / counts[filled]])
+    singles = len(own) + min(top, len(others))
+    return SimilarityBatch(
+        queries=["q"],
+        kinds=["object"],
+        sets=["s"],
+        query=np.zeros(len(similarity), int),
+        similarity=similarity,
+        gap=similarity - similarity.max(),
+        count=np.concatenate([np.ones(singles), counts[filled]]),
+        exemplars=len(own),
+        top=singles - len(own),
+        ids=[f"c{i}" for i in range(singles)],
+        distractors_above=np.zeros(len(own), int),
+        siblings_above=np.arange(len(own)),
+    )
+
+
+def pool_aware_shares(
+    own: np.ndarray, others: np.ndarray, p: Parameters, absent: float
+) -> tuple[np.ndarray, float]:
+    """Shares and mass of none, written out in float64 over every candidate."""
+    s = np.concatenate([own, others])
+    z = (s - s.mean()) / s.std() / p.tau
+    none = expit(p.level + np.log(absent / (1 - absent)) - p.slope * (logsumexp(z) - np.log(len(z))))
+    return (1 - p.floor) * softmax(z) + p.floor / len(z), float(none)
+
+
+def calibrated(
+    case: Case, shown: int = 20, kinds: tuple[str, ...] | None = None, form: str = WHOLE_POOL
+) -> tuple[calibrate.Calibrated, list[dict[str, Any]]]:
+    saved: list[pa.Table] = []
+    done = calibrate.calibrate(
+        ranks=case.ranks,
+        candidates=case.candidates,
+        exemplars=case.exemplars,
+        save=saved.append,
+        shown=shown,
+        kinds=kinds,
+        forms=[form],
+        pool_shares=[0.5],
+        bootstrap=50,
+    )
+    return done, pa.concat_tables(saved).to_pylist()
+
+
+def fitted_on(done: calibrate.Calibrated) -> tuple[float, float]:
+    found = done.calibrator["forms"][WHOLE_POOL]
+    return found["tau"], found["bias"]
