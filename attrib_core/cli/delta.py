@@ -1,4 +1,4 @@
-"""`python -m attrib_core delta import | export | describe`: deltas of others, and deltas for others."""
+"""`python -m attrib_core delta import | export | describe`: exchange deltas with other trainers and tools."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ BUNDLED = "bundled"
 
 
 def add(commands: Any) -> None:
-    """Add `delta` and its subcommands to those of the command line."""
+    """Add `delta` and its subcommands to the command line."""
     top = commands.add_parser("delta", help="import, export or describe what customization changed")
     inner = top.add_subparsers(required=True, metavar="COMMAND")
 
-    one = inner.add_parser("import", help="a delta of another trainer into this project's form, checked")
+    one = inner.add_parser(
+        "import", help="check a delta of another trainer and convert it to this project's files"
+    )
     _source(one)
     _base(one, required=True)
-    one.add_argument("--name", help="name of the files that are written; default: that of the file")
+    one.add_argument("--name", help="name of the written files; default: that of the file")
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for them")
     one.set_defaults(run=import_delta)
 
-    one = inner.add_parser("export", help="a delta in a layout that other tools open")
+    one = inner.add_parser("export", help="write a delta in a layout that other tools open")
     _source(one)
     _base(one, required=True)
     one.add_argument(
@@ -40,15 +42,15 @@ def add(commands: Any) -> None:
     )
     one.add_argument(
         "--share", type=float, default=1.0, metavar="S",
-        help="share of the sum of singular values that a LoRA keeps; 0.6 is usual; default: 1, all of it",
+        help="share of the sum of singular values that a LoRA keeps; 0.6 is common; default: 1, all of it",
     )  # fmt: skip
     one.add_argument(
-        "--without-biases", action="store_true", help="leave biases out, which a LoRA cannot hold"
+        "--without-biases", action="store_true", help="leave out biases, which a LoRA cannot represent"
     )
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     one.set_defaults(run=export_delta)
 
-    one = inner.add_parser("describe", help="method, sizes and norms of a delta")
+    one = inner.add_parser("describe", help="show method, sizes and norms of a delta")
     _source(one)
     _base(one, required=False)
     one.set_defaults(run=describe_delta)
@@ -58,7 +60,7 @@ def _source(one: argparse.ArgumentParser) -> None:
     one.add_argument("delta", type=Path, metavar="FILE", help="delta in any layout: .safetensors, .pt, .bin")
     one.add_argument(
         "--token-file", type=Path, nargs="+", default=[], metavar="F",
-        help="files of its tokens, where they have their own, such as '<new1>.bin'",
+        help="files of its tokens, if they are separate, such as '<new1>.bin'",
     )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def _base(one: argparse.ArgumentParser, *, required: bool) -> None:
     )  # fmt: skip
 
 
-def _opened(given: str) -> Base:
+def _open_base(given: str) -> Base:
     from attrib_core.common import families
     from attrib_core.diffusion.deltas import exchange
 
@@ -79,12 +81,12 @@ def _opened(given: str) -> Base:
 
 
 def import_delta(arguments: argparse.Namespace) -> int:
-    """Read, check against the base model, write; name the files."""
+    """Read a delta, check it against the base model, write it, and print the paths."""
     from attrib_core.diffusion.deltas import exchange
 
     name = arguments.name or arguments.delta.stem
     paths, contents = exchange.import_delta(
-        arguments.delta, arguments.token_file, _opened(arguments.base), arguments.out, name
+        arguments.delta, arguments.token_file, _open_base(arguments.base), arguments.out, name
     )
     print(f"{arguments.delta}: {exchange.method(contents)}")
     for path in paths:
@@ -93,12 +95,12 @@ def import_delta(arguments: argparse.Namespace) -> int:
 
 
 def export_delta(arguments: argparse.Namespace) -> int:
-    """Read, check, write in the layout that is asked for; name the files."""
+    """Read and check a delta, write it in the chosen layout, and print the paths."""
     from attrib_core.diffusion.deltas import exchange, layouts
 
     if arguments.layout != "lora" and (arguments.rank is not None or arguments.share != 1):
         raise InputError(f"--rank and --share are for --layout lora, not {arguments.layout!r}")
-    base = _opened(arguments.base)
+    base = _open_base(arguments.base)
     contents = layouts.read(arguments.delta, arguments.token_file)
     exchange.check_fit(contents, base, arguments.delta)
     for path in exchange.export_delta(
@@ -110,13 +112,13 @@ def export_delta(arguments: argparse.Namespace) -> int:
 
 
 def describe_delta(arguments: argparse.Namespace) -> int:
-    """Print what a delta is."""
+    """Print method, sizes and norms of a delta."""
     from attrib_core.diffusion.deltas import exchange, layouts
 
     contents = layouts.read(arguments.delta, arguments.token_file)
     base = None
     if arguments.base is not None:
-        base = _opened(arguments.base)
+        base = _open_base(arguments.base)
         exchange.check_fit(contents, base, arguments.delta)
     size = sum(path.stat().st_size for path in (arguments.delta, *arguments.token_file))
     print(arguments.delta)

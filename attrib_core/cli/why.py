@@ -1,4 +1,4 @@
-"""`python -m attrib_core why RULE`: what the rule's fingerprint covers, and what changed since it ran."""
+"""`python -m attrib_core why RULE`: what a rule depends on, and what has changed since it ran."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from attrib_core.runtime.provenance.workflow_jobs import Job, Plan
 
 
 def add(commands: Any) -> None:
-    """The subcommand `why`."""
-    one = commands.add_parser("why", help="what a rule depends on, and which part of it changed since it ran")
+    """Add `why` to the commands of the command line."""
+    one = commands.add_parser("why", help="show what a rule depends on, and what has changed since it ran")
     one.add_argument("rule", metavar="RULE", help="a rule of the workflow, such as customize_part")
     one.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: %(default)s")
     one.set_defaults(run=why)
 
 
 def why(arguments: argparse.Namespace) -> int:
-    """Print what a rule covers and, job for job, what changed."""
+    """Print what a rule depends on, and what has changed for its jobs."""
     plan = workflow_jobs.load_plan(arguments.config)
     jobs = plan.of(arguments.rule)
     for line in [*covered(plan, jobs), *changed(plan, jobs)]:
@@ -31,7 +31,7 @@ def why(arguments: argparse.Namespace) -> int:
 
 
 def covered(plan: Plan, jobs: list[Job]) -> Iterator[str]:
-    """What the jobs of a rule depend on, beside the files that they read as inputs."""
+    """Yield what the jobs of a rule depend on, besides their input files."""
     rule = jobs[0].rule
     yield f"{rule}: {len(jobs)} job{'s' if len(jobs) > 1 else ''} of {plan.run}"
     yield "  config keys"
@@ -49,7 +49,7 @@ def covered(plan: Plan, jobs: list[Job]) -> Iterator[str]:
         modules: dict[str, list[str]] = defaultdict(list)
         for label in part["code"]:
             module, _, definition = label.rpartition("/" if "/" in label else ".")
-            if ":" not in label:  # what an import binds, and what runs on import, is no definition
+            if ":" not in label:  # labels with ":" are imported names and module-level code, not definitions
                 modules[module].append(definition)
         for module, definitions in modules.items():
             yield f"    {module}: {', '.join(definitions)}"
@@ -60,7 +60,7 @@ def covered(plan: Plan, jobs: list[Job]) -> Iterator[str]:
 
 
 def changed(plan: Plan, jobs: list[Job]) -> Iterator[str]:
-    """What is not as it was when the jobs ran; the same line of several jobs once."""
+    """Yield what has changed since the jobs ran; a change of several jobs is one line."""
     together: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         for line in rerun_reasons.differences(plan, job):
@@ -69,13 +69,15 @@ def changed(plan: Plan, jobs: list[Job]) -> Iterator[str]:
     for line, sharing in together.items():
         whose = "" if len(sharing) == len(jobs) else f" ({_common(sharing)})"
         yield f"    {line}{whose}"
-    above = sorted({rule for job in jobs for rule in rerun_reasons.changed_upstream(plan, job)} - {jobs[0].rule})
+    above = sorted(
+        {rule for job in jobs for rule in rerun_reasons.changed_upstream(plan, job)} - {jobs[0].rule}
+    )
     if above:
-        yield f"  inputs come anew, from a change of: {', '.join(above)}"
+        yield f"  inputs will be recomputed, because of changes in: {', '.join(above)}"
 
 
 def _common(jobs: list[Job]) -> str:
-    """What tells some jobs of a rule apart: the wildcards that they share, or how many they are."""
+    """Return the wildcards that the jobs share, or their number if they share none."""
     shared = dict(jobs[0].wildcards)
     for job in jobs[1:]:
         shared = {name: value for name, value in shared.items() if job.wildcards.get(name) == value}

@@ -12,7 +12,7 @@ import yaml
 
 from attrib_core.common import families
 from attrib_core.config.schema import Config, Family, Section
-from attrib_core.runtime.provenance import rerun_page as reruns
+from attrib_core.runtime.provenance import rerun_page
 from attrib_core.storage import tables
 from attrib_core.storage.schemas.registry import abc_per_query_schema
 
@@ -21,21 +21,21 @@ HEADER = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
 
 
 def documents() -> dict[str, str]:
-    """The generated files: path from the root of the repository, and text."""
-    return {"docs/config.md": config_page(), "docs/data.md": data_page(), "docs/reruns.md": reruns.page()}
+    """Generate the pages; returns their texts by path from the root of the repository."""
+    return {"docs/config.md": config_page(), "docs/data.md": data_page(), "docs/reruns.md": rerun_page.page()}
 
 
 def config_page() -> str:
-    """Every key of the config: type with bounds, default, meaning; then the options of all families."""
+    """Describe every key of the config with type, bounds, default and meaning, and all families' options."""
     lines = [
         "# Config\n",
         NOTE,
         "A run is described by one YAML file. Every key has a default, and the defaults are the demo of",
-        "`config.yaml`; so a config of your own holds what differs. A mistake is told before anything runs,",
-        "in one line: `python -m attrib_core check --config mine.yaml`.\n",
-        "A section with the key `family` names an interchangeable part, a file in the folder of its kind;",
+        "`config.yaml`, so a config of your own only needs the keys that differ. Mistakes are reported before",
+        "anything runs, in one line: `python -m attrib_core check --config mine.yaml`.\n",
+        "A section with the key `family` chooses an interchangeable part, a file in the folder of its kind;",
         "its other keys are the options of that [family](#families). Setting such a section, or `encoders`,",
-        "replaces its default as a whole.\n",
+        "replaces the entire default.\n",
         HEADER + _rows(Config, skip_sections=True),
     ]
     for name, field in Config.model_fields.items():
@@ -58,20 +58,20 @@ def config_page() -> str:
 
 
 def _presets(kind: str) -> list[str]:
-    """A table of the presets of a kind."""
+    """Return a table of the presets of a kind."""
     rows = [
-        f"| `{name}` | `{one['family']}` | {_cell(one['about'])} | {one['dim']} | {_seen(one)}"
+        f"| `{name}` | `{one['family']}` | {_cell(one['about'])} | {one['dim']} | {_preprocessing(one)}"
         f" | {_cell(one['licence'])} | {_cell(one['source'])} | {_cell(one['revision'])} |"
         for name, one in families.presets(kind).items()
     ]
     return [
         f"#### Presets of `{kind}`\n",
-        "`{preset: abc-clip}` stands for a family with options; what is written beside it counts first, as in",
-        "`{preset: abc-moco, weights: vit-b-300ep.pth.tar}`. Weights named `hub:` are looked for in the cache of",
-        "huggingface_hub, and where they are not there, the error says what fetches them; a run downloads",
-        "nothing. Where no revision is known, the checksum in the metadata of the embeddings says which file it was.",
-        "To pin one yourself, write a commit behind the name, as in `{preset: abc-clip, weights:",
-        "hub:timm/vit_base_patch32_clip_224.openai@COMMIT}`; the one that you have stands in the file `refs/main` of",
+        "`{preset: abc-clip}` is a family with options; further options override those of the preset, as in",
+        "`{preset: abc-moco, weights: vit-b-300ep.pth.tar}`. Weights that start with `hub:` are read from the cache of",
+        "huggingface_hub; if they are missing, the error says how to download them, since a run downloads nothing.",
+        "If no revision is given, the checksum in the metadata of the embeddings identifies the file.",
+        "To pin a revision, append a commit to the name, as in `{preset: abc-clip, weights:",
+        "hub:timm/vit_base_patch32_clip_224.openai@COMMIT}`; the commit of your copy is in the file `refs/main` of",
         "the model's folder in the cache.\n",
         "| preset | family | what | features | pixels | licence of the weights | published as | revision |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -80,38 +80,39 @@ def _presets(kind: str) -> list[str]:
     ]
 
 
-def _seen(preset: Mapping[str, Any]) -> str:
-    """How an image is prepared, in a cell."""
+def _preprocessing(preset: Mapping[str, Any]) -> str:
+    """Describe the preprocessing of images in a table cell."""
     options = preset["options"]
     if "size" not in options:
-        return "as its processor states"
+        return "by its processor"
     size = options["size"]
     if options.get("fit") == "squash":
         return f"{options['interpolation']} to {size} x {size}"
-    return f"{options['interpolation']} to {options.get('resize', size)}, middle {size}"
+    return f"{options['interpolation']} to {options.get('resize', size)}, centre crop {size}"
 
 
 def data_page() -> str:
-    """Every table: its files, and each column with type, unit and meaning."""
+    """Describe every table: its files, and each column with type, unit and meaning."""
     lines = [
         "# Tables\n",
         NOTE,
-        "All tables are Parquet files below `results/<run>/`, but for those of `python -m attrib_core abc`,",
-        "which stand where its `--out` says. The schemas stand in `attrib_core/schemas`;",
-        "units and meanings are also in the field metadata of every file. Columns hold no nulls unless the",
+        "All tables are Parquet files below `results/<run>/`, except those of `python -m attrib_core abc`,",
+        "which are written to its `--out`. The schemas are in `attrib_core/storage/schemas`;",
+        "units and meanings are also in the field metadata of every file. Columns have no nulls unless the",
         "type says so. Image columns have the layout of the Hugging Face `Image` feature, so `datasets`",
         "opens them.\n",
     ]
-    made = (("embeddings", tables.embedding_schema(1)), ("abc_per_query", abc_per_query_schema((5,))))
-    for name, schema in (*tables.SCHEMAS.items(), *made):
+    parametrized = (("embeddings", tables.embedding_schema(1)), ("abc_per_query", abc_per_query_schema((5,))))
+    for name, schema in (*tables.SCHEMAS.items(), *parametrized):
         lines.append(f"## `{name}`\n")
         if name in tables.FILES:
             lines.append(f"`{tables.FILES[name]}`\n")
         lines.append("| column | type | unit | meaning |\n| --- | --- | --- | --- |")
         for field in schema:
-            words = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+            metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
             lines.append(
-                f"| `{field.name}` | {_column_type(field)} | {words.get('unit', '')} | {_cell(words['meaning'])} |"
+                f"| `{field.name}` | {_column_type(field)} | {metadata.get('unit', '')}"
+                f" | {_cell(metadata['meaning'])} |"
             )
         lines.append("")
     return "\n".join(lines)
@@ -134,12 +135,12 @@ def _is_section(annotation: Any) -> TypeGuard[type[Section]]:
 
 
 def _doc(thing: Any) -> str:
-    """The whole docstring, its paragraphs kept."""
+    """Return the complete docstring, with its paragraphs."""
     return inspect.cleandoc(thing.__doc__ or "")
 
 
 def _rows(model: type[pydantic.BaseModel], *, prefix: str = "", skip_sections: bool = False) -> str:
-    """Table rows of a model's keys; those of sections within come with their prefix."""
+    """Return table rows of a model's keys; keys of nested sections get their prefix."""
     schema = model.model_json_schema(mode="validation")
     rows = []
     for name, field in model.model_fields.items():
@@ -158,7 +159,7 @@ def _rows(model: type[pydantic.BaseModel], *, prefix: str = "", skip_sections: b
 
 
 def _default(value: Any) -> str:
-    """A default as one line of YAML."""
+    """Format a default as one line of YAML."""
     shown = _plain(value)
     text = yaml.safe_dump(shown, default_flow_style=True, width=10_000, sort_keys=False).strip()
     return text.removesuffix("...").strip()
@@ -175,7 +176,7 @@ def _plain(value: Any) -> Any:
 
 
 def _type(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
-    """A JSON schema in words: "integer, at least 1"."""
+    """Describe a JSON schema: "integer, at least 1"."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return "family" if name == "Family" else _type(root["$defs"][name], root)
@@ -192,8 +193,8 @@ def _type(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
         named = schema.get("patternProperties") or {"": schema.get("additionalProperties")}
         inner = next(iter(named.values()))
         names = "/".join(schema.get("propertyNames", {}).get("enum", ["name"]))
-        words = _type(inner, root) if isinstance(inner, Mapping) else ""
-        return f"{names}: {f'({words})' if ' or ' in words else words}" if words else "mapping"
+        value = _type(inner, root) if isinstance(inner, Mapping) else ""
+        return f"{names}: {f'({value})' if ' or ' in value else value}" if value else "mapping"
     return ", ".join([kind, *_bounds(schema)])
 
 
@@ -205,16 +206,16 @@ def _array(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
 
 
 def _bounds(schema: Mapping[str, Any]) -> Iterable[str]:
-    words = {
+    descriptions = {
         "minimum": "at least {}",
         "exclusiveMinimum": "more than {}",
         "maximum": "at most {}",
         "exclusiveMaximum": "less than {}",
         "multipleOf": "a multiple of {}",
     }
-    return [text.format(f"{schema[name]:g}") for name, text in words.items() if name in schema]
+    return [text.format(f"{schema[name]:g}") for name, text in descriptions.items() if name in schema]
 
 
 def _cell(text: str) -> str:
-    """Text that fits a cell of a Markdown table."""
+    """Escape text for a cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())

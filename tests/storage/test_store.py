@@ -355,7 +355,7 @@ def test_list_and_verify(results: Path, capsys: pytest.CaptureFixture[str]) -> N
     (results / "store/synthesized/stale.parquet").unlink()
     assert main(["store", "verify", "--results", str(results)]) == 1
     said = capsys.readouterr().out
-    assert "deltas/mine.json: its files are not" in said and "--forcerun customize_part" in said
+    assert "deltas/mine.json: its files have changed" in said and "--forcerun customize_part" in said
     assert (
         "synthesized/stale.json: its files have changed since they were written; the next job that needs them"
         in said
