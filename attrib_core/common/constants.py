@@ -1,7 +1,7 @@
-"""Names that every wing agrees on."""
+"""Names that several wings share."""
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("object", "style")
 """Kinds of exemplar sets."""
 UNTUNED = "untuned"
-"""The mapper's name where embeddings are used as they are."""
+"""Name of the mapper that leaves embeddings as they are."""

@@ -1,26 +1,25 @@
-"""Families: interchangeable parts that are found by the name of their file.
+"""Families: interchangeable modules that are found by the name of their file.
 
-`encoders/timm.py` is the family `timm` of the kind `encoders`. The config names
-a family, and its other options are keywords of that file's `load` function, so
-a new family is one file and one config entry. No list imports every family: a
-new encoder would otherwise make the results of all others stale.
+`encoders/timm.py` is the family `timm` of the kind `encoders`. The config names a family, and its other options are
+keywords of that file's `load` function, so that a new family is one file and one config entry. No list imports every
+family: a new encoder would otherwise make the results of all others stale.
 
-A family's module is cheap to import; whatever is heavy (torch, timm) it imports
-inside `load`. So options can be checked as soon as the config is read.
+A family's module is cheap to import; it imports whatever is heavy (torch, timm) inside `load`. So options can be
+checked as soon as the config is read.
 
-Beside `load` a module may have, each taking the options as keywords:
-`checked`, the options once more, after a check that annotations cannot say (an InputError
-    of it begins with the key: "cells: ...");
-`members`, the sections of further families of its kind that it is made of;
+Besides `load` a module may define, each a function of the options as keywords:
+`checked`, which returns the options after checks that annotations cannot express (the message of its InputError begins
+    with the key: "cells: ...");
+`members`, the config sections of further families of its kind that it combines;
 `dim`, for an encoder, the number of features, or None where only its network could tell;
-`files`, what it reads beside its code, and `PACKAGES`, distributions whose version counts;
-`others`, families of other kinds that it loads, as "base_models/folder".
-A family of `priors` also says in `READS` which of "base_model", "pool" and "excluded" it takes images
-from, and may have `state`, a digest of files outside.
+`files`, what it reads besides its code, and `PACKAGES`, distributions whose version matters;
+`others`, families of other kinds that it loads, such as "base_models/folder".
+A family of `priors` also names in `READS` which of "base_model", "pool" and "excluded" it takes images from, and may
+define `state`, a digest of files outside the run.
 
-A kind may have presets: families with their options under one name, in the file `presets.toml` of its
-folder. A section names one by `preset` in place of `family`; `with_preset` puts in what it stands for, as
-soon as the config is read, so that a new preset makes nothing stale.
+A kind may have presets: a family with its options under one name, in the file `presets.toml` of its folder. A section
+names one by `preset` in place of `family`; `with_preset` replaces it as soon as the config is read, so that a new
+preset makes nothing stale.
 """
 
 from __future__ import annotations
@@ -49,14 +48,13 @@ KINDS = {
     "priors": "attrib_core.diffusion.priors",
     "encoders": "attrib_core.features.encoders",
 }
-"""The package that holds the families of each kind."""
+"""The package of each kind of families."""
 CONTEXT = ("device", "seed")
-"""Names that a stage gives to those `load` functions that ask for them. They are not demanded of
-the config, but may be set there, and then the config wins."""
+"""Parameters of `load` that a stage provides. The config may set them, and then has precedence."""
 
 
 def names(kind: str) -> list[str]:
-    """The families of a kind: its files and folders whose names do not start with an underscore."""
+    """Return the families of a kind: its files and folders whose names do not start with an underscore."""
     if kind not in KINDS:
         raise KeyError(f"no kind of family {kind!r}; known: {', '.join(KINDS)}")
     package = importlib.import_module(KINDS[kind])
@@ -65,37 +63,35 @@ def names(kind: str) -> list[str]:
 
 
 def module(kind: str, family: str, where: str | None = None) -> ModuleType:
-    """The module of a family; InputError with near names for one that is not there."""
+    """Import and return the module of a family. Raises InputError with similar names for an unknown family."""
     where = where or kind
     if family not in names(kind):
         raise InputError(f"{where}.family: no family {family!r}, {close_matches(family, names(kind))}")
-    with _packages_at_hand(where, family):
+    with _check_packages(where, family):
         return importlib.import_module(f"{KINDS[kind]}.{family}")
 
 
 def parameters(kind: str, family: str, where: str | None = None) -> dict[str, inspect.Parameter]:
-    """The options of a family in order: the parameters of its `load`, annotations resolved.
+    """Return the options of a family in order: the parameters of its `load`, with annotations resolved.
 
     `load` is a function, or a class whose fields are the options.
     """
     function = module(kind, family, where).load
     known = inspect.signature(function).parameters
-    written = {name: one.annotation for name, one in known.items() if one.annotation is not one.empty}
-    # Parameters alone: what `load` returns may be named by an import that it makes itself.
-    holder = type("Options", (), {"__annotations__": written})
-    names_there = vars(sys.modules[function.__module__])
-    hints = typing.get_type_hints(holder, globalns=names_there, include_extras=True)
+    annotations = {name: one.annotation for name, one in known.items() if one.annotation is not one.empty}
+    # Only of parameters: the type that `load` returns may be imported inside it.
+    holder = type("Options", (), {"__annotations__": annotations})
+    module_names = vars(sys.modules[function.__module__])
+    hints = typing.get_type_hints(holder, globalns=module_names, include_extras=True)
     return {name: one.replace(annotation=hints.get(name, one.empty)) for name, one in known.items()}
 
 
 def check(kind: str, family: str, options: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
-    """All options of a family, checked, with the defaults of those that were not given.
+    """Return all options of a family, checked, with defaults for those that are not given.
 
-    Nothing heavy is imported. Annotations of `load` are held against the values, so bounds
-    can be written there (`size: Annotated[int, Field(ge=8)]`). Context that was not given is
-    left out. `where` is the config key that names the family.
-
-    Raises InputError for an unknown family, an unknown or missing option, or a wrong value.
+    Nothing heavy is imported. Values are checked against the annotations of `load`, which may have bounds
+    (`size: Annotated[int, Field(ge=8)]`). Context that is not given is left out. `where` is the config key that names
+    the family. Raises InputError for an unknown family, an unknown or missing option, or a wrong value.
     """
     where = where or kind
     known = parameters(kind, family, where)
@@ -115,7 +111,7 @@ def check(kind: str, family: str, options: Mapping[str, Any], where: str | None 
 def options_model(
     kind: str, family: str, *, where: str | None = None, with_context: Collection[str] = ()
 ) -> type[pydantic.BaseModel]:
-    """The options of a family as a pydantic model; one without an annotation takes any value."""
+    """Return the options of a family as a pydantic model; an option without an annotation takes any value."""
     empty = inspect.Parameter.empty
     fields: dict[str, Any] = {
         name: (
@@ -134,11 +130,10 @@ def options_model(
 def load(
     kind: str, family: str, options: Mapping[str, Any], *, where: str | None = None, **context: Any
 ) -> Any:
-    """What the family's `load` returns for these options.
+    """Return what the family's `load` returns for some options.
 
-    `context` is what the stage knows (`device`, `seed`); a family receives what its `load`
-    names. Options are checked first, as in `check`. Raises InputError also where a package
-    that the family needs is not installed.
+    `context` is what the stage provides (`device`, `seed`); a family receives those that its `load` names. Options are
+    checked first, as in `check`. Raises InputError also for a package that the family needs and that is not installed.
     """
     for name in context:
         if name not in CONTEXT:
@@ -147,27 +142,27 @@ def load(
     known = parameters(kind, family, where)
     given = {name: value for name, value in context.items() if name in known}
     arguments = given | check(kind, family, options, where)
-    with _packages_at_hand(where or kind, family):
+    with _check_packages(where or kind, family):
         return function(**arguments)
 
 
 def split(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A config section `{family: name, option: value, ...}` as the family's name and its options."""
+    """Split a config section `{family: name, option: value, ...}` into the family's name and its options."""
     options = dict(section)
     return options.pop("family"), options
 
 
 def presets(kind: str) -> dict[str, dict[str, Any]]:
-    """The presets of a kind by name; the head of their file says what is known of each. Most kinds have none."""
+    """Return the presets of a kind by name, from a file that documents them; most kinds have none."""
     path = Path(*importlib.import_module(KINDS[kind]).__path__) / "presets.toml"
     return tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def with_preset(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A section with what its `preset` stands for in its place; one without that key as it is.
+    """Return a section with its `preset` replaced by family and options; a section without a preset as it is.
 
-    What the section says beside it counts before the preset's options. Raises InputError for an
-    unknown preset, a `family` beside it, and weights that the preset cannot name and the section does not.
+    The section's own options have precedence over those of the preset. Raises InputError for an unknown preset, a
+    `family` in addition to it, and weights that the preset cannot name and the section does not.
     """
     if "preset" not in section:
         return dict(section)
@@ -176,7 +171,7 @@ def with_preset(kind: str, section: Mapping[str, Any], where: str) -> dict[str, 
         raise InputError(f"{where}.preset: no preset {name!r}, {close_matches(str(name), known)}")
     if "family" in section:
         raise InputError(
-            f"{where}.family: {section['family']!r} beside a preset, which names its own; take one out"
+            f"{where}.family: {section['family']!r} in addition to a preset, which names its own; remove one"
         )
     preset = known[name]
     own = {key: value for key, value in section.items() if key != "preset"}
@@ -187,17 +182,17 @@ def with_preset(kind: str, section: Mapping[str, Any], where: str) -> dict[str, 
             for option, one in options.items()
             if one.default is inspect.Parameter.empty and option not in (*found, "weights", *CONTEXT)
         ]
-        beside = f", with {' and '.join(lacking)} beside it" if lacking else ""
+        also = f", and set {' and '.join(lacking)}" if lacking else ""
         raise InputError(
-            f"{where}.weights: preset {name!r} needs the file {preset['source']}; fetch it, and name it here{beside}"
+            f"{where}.weights: preset {name!r} needs the file {preset['source']}; fetch it, and name it here{also}"
         )
     return found
 
 
 def complete(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A config section of a family, checked, with all options: `check`, and the family's own `checked`.
+    """Return the config section of a family with all options, after `check` and the family's own `checked`.
 
-    Raises InputError as `check` does, and for what the family finds wrong between its options.
+    Raises InputError as `check` does, and for options that the family finds inconsistent.
     """
     family, options = split(section)
     options = check(kind, family, options, where)
@@ -209,7 +204,7 @@ def complete(kind: str, section: Mapping[str, Any], where: str) -> dict[str, Any
 
 
 def members(kind: str, section: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and options of a section's family, then of those that it is made of (most: of none)."""
+    """Return name and options of a section's family, then of the families that it combines, if any."""
     family, options = split(section)
     inner = getattr(module(kind, family), "members", None)
     found = [(family, options)]
@@ -219,9 +214,9 @@ def members(kind: str, section: Mapping[str, Any]) -> list[tuple[str, dict[str, 
 
 
 def dim(section: Mapping[str, Any], where: str) -> int | None:
-    """Features an image of an encoder's section, without opening a network; None where that takes one.
+    """Return the number of features of an encoder's section without opening a network; None where that takes one.
 
-    A family says so itself, by `dim`; one that computes on no device has no network and is asked.
+    Asks the family's `dim`; a family that computes on no device has no network and is loaded.
     """
     family, options = split(section)
     own = getattr(module("encoders", family, where), "dim", None)
@@ -234,8 +229,8 @@ def dim(section: Mapping[str, Any], where: str) -> int | None:
 
 
 @contextmanager
-def _packages_at_hand(where: str, family: str) -> Iterator[None]:
-    """Turns a failing import of a third-party package into a line for the user."""
+def _check_packages(where: str, family: str) -> Iterator[None]:
+    """Turn a failing import of a third-party package into an InputError."""
     try:
         yield
     except ModuleNotFoundError as error:

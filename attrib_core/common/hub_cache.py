@@ -1,7 +1,7 @@
-"""Models of the Hugging Face hub, by name, from the cache of this machine; nothing is downloaded here.
+"""Find models of the Hugging Face hub by name in the cache of this machine; nothing is downloaded here.
 
-A run whose jobs fetch for themselves depends on the network and on what a name means
-today. So a model is fetched once, beforehand, and a run takes the commit that is there.
+A run whose jobs download models depends on the network and on what a name refers to today. So a model is downloaded
+once, beforehand, and a run uses the commit in the cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FOLDER_FAMILY = "open that by 'family: folder'"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model of the hub as it was at a commit: a folder of the cache, and the commit's 40 hexadecimal digits."""
+    """A model of the hub at one commit: a folder of the cache, and the commit, 40 hexadecimal digits."""
 
     path: Path
     commit: str
@@ -28,13 +28,12 @@ class Snapshot:
 def snapshot(
     name: str, revision: str | None, file: str, *, key: str = "name", instead: str = FOLDER_FAMILY
 ) -> Snapshot:
-    """The cached snapshot of a model, which holds `file`, a path inside it such as "config.json".
+    """Return the cached snapshot of a model that has `file`, a path inside it such as "config.json".
 
-    `revision` is a commit, branch or tag; without one the cache's `main` is taken. The cache
-    is that of huggingface_hub: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
-    Raises InputError for a name that the hub cannot have, and where the snapshot or the file
-    is not there, with the command that fetches it. `key` of the config stands in front of the
-    message; `instead` says what opens a folder that holds the model.
+    `revision` is a commit, branch or tag, by default the cache's `main`. The cache is that of huggingface_hub:
+    HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub. Raises InputError for an invalid name, and for a
+    snapshot or file that is missing, with the command that downloads it. The message begins with `key` of the config
+    and ends with `instead`: how to open a model in a folder.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -47,9 +46,9 @@ def snapshot(
             f"{key}: {name!r} is no name of the hub, expected one like 'owner/model'; of a folder: {instead}"
         ) from None
     if not isinstance(found, str):
-        place = f"revision {revision!r} of {name!r}" if revision else f"{name!r}"
+        model = f"revision {revision!r} of {name!r}" if revision else f"{name!r}"
         raise InputError(
-            f"{key}: {place} is not in {cache}, or lacks {file}; {fetching(name, revision, instead)}"
+            f"{key}: {model} is not in {cache}, or lacks {file}; {fetching(name, revision, instead)}"
         )
     path = Path(found)
     for _ in Path(file).parts:
@@ -58,18 +57,18 @@ def snapshot(
 
 
 def fetching(name: str, revision: str | None, instead: str = FOLDER_FAMILY) -> str:
-    """What to do about a model that is not there, the end of an error message."""
-    said = f" --revision {revision}" if revision else ""
+    """Return the end of an error message about a missing model: the command that downloads it."""
+    option = f" --revision {revision}" if revision else ""
     return (
-        f"fetch it on a machine with a network by `hf download {name}{said}` and copy that cache here, or fetch"
-        f" into a folder by `hf download {name}{said} --local-dir FOLDER` and {instead}"
+        f"fetch it on a machine with a network by `hf download {name}{option}` and copy that cache here, or fetch"
+        f" into a folder by `hf download {name}{option} --local-dir FOLDER` and {instead}"
     )
 
 
-def say_commit(where: str, name: str, revision: str | None, found: Snapshot) -> None:
-    """Log which commit a name without a revision, or with one that may move, stands for now."""
+def log_commit(where: str, name: str, revision: str | None, found: Snapshot) -> None:
+    """Log which commit a name refers to now, without a revision or with a branch or tag, which may move."""
     if revision != found.commit:
         LOGGER.warning(
-            "%s: %s of %s is commit %s in the cache; name it as `revision` to keep to it",
+            "%s: %s of %s is commit %s in the cache; set it as `revision` to pin it",
             where, revision or MAIN, name, found.commit,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Values that a user wrote, held against a pydantic model; what is wrong becomes one line."""
+"""Check values that a user wrote against a pydantic model; what is wrong becomes one line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SUBJECT = re.compile(r"^(Input|String|Dictionary|List|Tuple|Value) ")
 
 
 def validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
-    """The values as an instance of the model.
+    """Return the values as an instance of the model.
 
-    They are read as JSON would be, strictly: a string is no number and a bool is no integer,
-    while a list serves for a tuple and an integer for a float. `where` is put before the keys.
-    Raises InputError for the first thing that is wrong: key, value, and what would be right.
+    They are read strictly, as JSON: a string is not a number and a bool is not an integer, but a list is accepted for a
+    tuple and an integer for a float. `where` is put before the keys. Raises InputError for the first error: key, value,
+    and what would be right.
     """
     text = json.dumps(_plain(values), default=str)
     try:
@@ -32,7 +32,7 @@ def validated(model: type[Model], values: Mapping[str, Any], where: str = "") ->
 
 
 def _plain(value: Any) -> Any:
-    """Plain values, where "1e-5" is a number: PyYAML takes it for a string, YAML 1.2 does not."""
+    """Return plain values with "1e-5" as a number: PyYAML reads it as a string, unlike YAML 1.2."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -58,7 +58,7 @@ def _line(model: type[pydantic.BaseModel], error: pydantic.ValidationError, wher
 
 
 def _keys_at(model: type[pydantic.BaseModel], location: list[str]) -> list[str]:
-    """The keys that the model knows at a location of nested models and dictionaries."""
+    """Return the keys that a model knows at a location of nested models and dictionaries."""
     inner: Any = model
     for part in location:
         if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):

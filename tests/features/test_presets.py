@@ -101,12 +101,12 @@ def test_presets_of_timm_agree_with_the_library(name):
     [
         ({"preset": "abc-clipp"}, r"^encoders.x.preset: no preset 'abc-clipp', did you mean 'abc-clip'"),
         ({"preset": 3}, "^encoders.x.preset: no preset 3"),
-        ({"preset": "abc-clip", "family": "timm"}, "^encoders.x.family: 'timm' beside a preset"),
+        ({"preset": "abc-clip", "family": "timm"}, "^encoders.x.family: 'timm' in addition to a preset"),
         (
             {"preset": "abc-moco"},
             "^encoders.x.weights: preset 'abc-moco' needs the file https://.*pth.tar; fetch",
         ),
-        ({"preset": "abc-sscd"}, r"disc_mixup.*; fetch it, and name it here, with sha256 beside it$"),
+        ({"preset": "abc-sscd"}, r"disc_mixup.*; fetch it, and name it here, and set sha256$"),
         ({"preset": "abc-sscd", "weights": "a.pt"}, "^encoders.x.sha256: .* needs this option"),
         ({"preset": "abc-clip", "sise": 3}, "^encoders.x.sise: .*did you mean 'size'"),
         (

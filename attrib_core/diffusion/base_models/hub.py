@@ -1,8 +1,7 @@
-"""A base model of the Hugging Face hub by its name, as far as it is in the cache of this machine.
+"""A base model of the Hugging Face hub, by its name, from the cache of this machine.
 
-`hf download NAME --revision COMMIT` puts it there; nothing is downloaded in a run. The
-commit is the model's fingerprint: a name without a `revision` is what the cache
-calls `main`, and the log says which commit that is.
+`hf download NAME --revision COMMIT` puts it there; a run downloads nothing. The commit is the model's fingerprint.
+Without a `revision`, the commit that the cache calls `main` is taken and logged.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ INDEX = "model_index.json"
 
 
 def files(*, name: str, revision: str | None = None) -> list[Path]:
-    """The files that make the model; InputError where it is not in the cache, or not whole."""
+    """List the files of the model; InputError where it is not, or not completely, in the cache."""
     found = hub_cache.snapshot(name, revision, INDEX)
     try:
         return description.files(found.path)
@@ -36,11 +35,11 @@ def load(
         str | None, Field(min_length=1, description="commit, branch or tag; null: what the cache calls main")
     ] = None,
 ) -> BaseModel:
-    """The base model of a snapshot in the cache, described; `diffusion.components.load` opens it.
+    """Describe the base model of a snapshot in the cache, which `diffusion.pipeline.components.load` loads.
 
-    Raises InputError where it is not in the cache or not whole, and as the family `folder` does.
+    Raises InputError where it is not, or not completely, in the cache, and as the family `folder` does.
     """
     files(name=name, revision=revision)
     found = hub_cache.snapshot(name, revision, INDEX)
-    hub_cache.say_commit("base_model", name, revision, found)
+    hub_cache.log_commit("base_model", name, revision, found)
     return description.describe(found.path, fingerprint=found.commit)
