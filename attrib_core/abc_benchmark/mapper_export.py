@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from attrib_core.abc_benchmark.mapper_files import EPSILON
-from attrib_core.features.heads.head_files import SIDES, tensors
+from attrib_core.features.heads.head_files import SIDES, head_tensors
 from attrib_core.features.heads.heads import Heads, Mlp
 
 
@@ -24,7 +24,7 @@ def checkpoint(heads: Heads) -> dict[str, dict[str, Any]]:
     if heads.real_head is None or heads.synth_head is None:
         raise ValueError("there are no heads to write")
     states = (
-        _sequential(head) if isinstance(head, Mlp) else tensors(head)
+        _sequential(head) if isinstance(head, Mlp) else head_tensors(head)
         for head in (heads.real_head, heads.synth_head)
     )
     return {

@@ -151,7 +151,7 @@ def _tuned(pool: Any, train: Any, validation: Any, values: dict[str, Any], seed:
         material,
         tuning.Settings(**{field.name: values[field.name] for field in fields(tuning.Settings)}),
         encoder="released",
-        mapper=heads.name(values["head"], shared=values["shared"], kind="released"),
+        mapper=heads.mapper_name(values["head"], shared=values["shared"], kind="released"),
         **{name: values[name] for name in ("penalties", "starts", "shrinkages")},
         seed=seed,
     )

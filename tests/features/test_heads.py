@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attrib_core.common.errors import InputError
-from attrib_core.features.heads import forms, head_files, heads
+from attrib_core.features.heads import head_files, head_types, heads
 
 
 def random_linear(dim: int, out: int | None = None, seed: int = 0) -> heads.Linear:
@@ -48,7 +48,7 @@ def test_mapping_is_torchs_linear_layer_and_normalize():
 @pytest.mark.parametrize("mapped", [True, False])
 def test_bits_of_a_row_do_not_depend_on_its_company(mapped):
     head = random_linear(200) if mapped else None
-    rows = random_rows(heads.ROWS * 2 + 77, 200)
+    rows = random_rows(heads.BLOCK_ROWS * 2 + 77, 200)
     together = heads.apply(rows, head)
     order = np.random.default_rng(2).permutation(len(rows))
     assert np.array_equal(heads.apply(rows[order], head), together[order])
@@ -59,7 +59,7 @@ def test_bits_of_a_row_do_not_depend_on_its_company(mapped):
 def test_the_sums_behind_it_are_exact_so_that_their_order_cannot_matter():
     """Held before the rounding to float32, which would hide nearly all differences of order."""
     head, rows = random_linear(300), random_rows(500, 300).astype(np.float64)
-    lengths = forms.row_lengths(rows)
+    lengths = head_types.row_norms(rows)
     together = head(rows, lengths)
     order = np.random.default_rng(2).permutation(len(rows))
     assert np.array_equal(head(rows[order], lengths[order]), together[order])
@@ -174,7 +174,7 @@ def test_files_that_are_no_heads_are_refused(tmp_path):
         ({"real_mapper.bias": np.zeros(2, np.float32)}, r"real_mapper has weight \(3, 3\) and bias \(2,\)"),
         (
             {"synth_mapper.weight": np.full((3, 3), np.nan, np.float32)},
-            "synth_mapper has numbers that are not finite",
+            "synth_mapper has non-finite numbers",
         ),
         ({"synth_mapper.weight": np.zeros((3, 4), np.float32)}, r"shapes \(3, 3\) and \(3, 4\)"),
     ]:

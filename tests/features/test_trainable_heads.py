@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from attrib_core.common.errors import InputError
-from attrib_core.features.heads import forms as finished
-from attrib_core.features.heads import heads
+from attrib_core.features.heads import head_types, heads
 from attrib_core.features.mapper import contrastive_training, pairs, trainable_heads
 from attrib_core.features.mapper.initialization import begin
 from attrib_core.features.mapper.tuning_data import Material
@@ -246,7 +245,7 @@ def test_a_large_penalty_keeps_the_start(head: str, shared: bool) -> None:
 @every_head
 def test_bits_of_a_row_hang_on_no_other_row(head: str, shared: bool) -> None:
     both = tuned(material(), starts=("identity",), **of_head(head, shared, epochs=3)).heads
-    rows = np.random.default_rng(3).normal(size=(2 * heads.ROWS + 5, DIM)).astype(np.float32)
+    rows = np.random.default_rng(3).normal(size=(2 * heads.BLOCK_ROWS + 5, DIM)).astype(np.float32)
     together = both.synth(rows)
     order = np.random.default_rng(2).permutation(len(rows))
     assert np.array_equal(both.synth(rows[order]), together[order])
@@ -281,8 +280,8 @@ def test_an_mlp_against_plain_arithmetic_and_torch(whitened: bool) -> None:
 
 def test_products_stay_finite_for_rows_and_weights_of_zeros() -> None:
     rows = np.zeros((2, 3))
-    found = finished.product(rows, np.zeros(2), np.ones((4, 3), np.float32))
-    assert not found.any() and not finished.product(np.ones((2, 3)), np.ones(2), np.zeros((4, 3))).any()
+    found = head_types.exact_product(rows, np.zeros(2), np.ones((4, 3), np.float32))
+    assert not found.any() and not head_types.exact_product(np.ones((2, 3)), np.ones(2), np.zeros((4, 3))).any()
 
 
 @pytest.mark.parametrize(
@@ -316,10 +315,10 @@ def test_a_file_of_mlps_that_does_not_fit_is_refused(
         heads.load(tmp_path / "m")
 
 
-def test_two_heads_of_different_forms_are_refused(tmp_path: Path) -> None:
+def test_two_heads_of_different_types_are_refused(tmp_path: Path) -> None:
     square = heads.Linear(np.eye(4, dtype=np.float32), np.zeros(4, np.float32))
     heads.save(tmp_path / "m", heads.Heads(square, heads.Channel(np.ones(4, np.float32))), {})
-    with pytest.raises(InputError, match="expected those of two heads of one form"):
+    with pytest.raises(InputError, match="expected those of two heads of one type"):
         heads.load(tmp_path / "m")
 
 
@@ -363,7 +362,7 @@ def test_tuning_does_no_harm_where_there_is_nothing_to_gain(head: str, shared: b
 
 
 def test_names_of_mappers() -> None:
-    given = [heads.name(head, shared=shared, kind="object") for head, shared in ALL]
+    given = [heads.mapper_name(head, shared=shared, kind="object") for head, shared in ALL]
     assert given == [
         "linear-object", "linear-shared-object", "mlp-object", "mlp-shared-object", "channel-object",
         "channel-shared-object",

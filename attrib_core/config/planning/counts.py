@@ -101,7 +101,7 @@ def count(config: Mapping[str, Any]) -> Counts:
 
 
 def _heads(mapper: Mapping[str, Any]) -> list[str]:
-    return [heads.name(mapper["head"], shared=mapper["shared"], kind=kind) for kind in mapper["trained_on"]]
+    return [heads.mapper_name(mapper["head"], shared=mapper["shared"], kind=kind) for kind in mapper["trained_on"]]
 
 
 def _sampled(config: Mapping[str, Any], kind: str) -> int:

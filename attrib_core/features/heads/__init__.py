@@ -1,1 +1,1 @@
-"""Heads on embeddings (linear, channel, MLP): apply, read and write them."""
+"""Mapper heads on embeddings (linear, channel, MLP): apply, read and write them."""

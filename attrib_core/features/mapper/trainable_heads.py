@@ -75,7 +75,7 @@ def start(head: str, train: Sets, basis: np.ndarray, *, hidden: int, key: tuple[
         case "mlp":
             drawn = hashing.generator(*key).normal(size=(hidden, basis.shape[1]))
             return Mlp(basis, scale, drawn / np.sqrt(max(basis.shape[1], 1)))
-    raise InputError(f"mapper.head: {head!r}, expected one of {', '.join(heads.FORMS)}")
+    raise InputError(f"mapper.head: {head!r}, expected one of {', '.join(heads.HEAD_TENSORS)}")
 
 
 def state(form: Form) -> State:
