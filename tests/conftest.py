@@ -1,4 +1,4 @@
-"""Shared fixtures: one thread, no network, scripts run without Snakemake, families made up on the spot."""
+"""Shared fixtures: one thread, no network, scripts without Snakemake, temporary families."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """What a test or its fixtures draw without a seed of their own hangs on no test before them."""
+    """Reset global random state, so that no test depends on the tests before it."""
     random.seed(0)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed(0)
@@ -64,7 +64,7 @@ class Named(list[Any]):
 
 @pytest.fixture
 def fake_snakemake(tmp_path: Path) -> Callable[..., SimpleNamespace]:
-    """Makes what Snakemake puts into a script as the global `snakemake`; its log is `tmp_path/job.log`."""
+    """Build the object `snakemake` that Snakemake defines in a script; its log is `tmp_path/job.log`."""
 
     def make(
         *,
@@ -92,7 +92,7 @@ def fake_snakemake(tmp_path: Path) -> Callable[..., SimpleNamespace]:
 
 @pytest.fixture
 def run_script(fake_snakemake: Callable[..., SimpleNamespace]) -> Callable[..., None]:
-    """Runs `workflow_scripts/<rule>.py` in this process as a job of that rule."""
+    """Run `workflow_scripts/<rule>.py` in this process as a job of that rule."""
 
     def run(rule: str, **given: Any) -> None:
         script = ROOT / "workflow_scripts" / f"{rule}.py"
@@ -103,7 +103,7 @@ def run_script(fake_snakemake: Callable[..., SimpleNamespace]) -> Callable[..., 
 
 @pytest.fixture
 def add_family(tmp_path: Path) -> Iterator[Callable[[str, str, str], None]]:
-    """Adds a family for the time of a test: `add_family("encoders", "mine", source)`."""
+    """Add a family for the duration of a test: `add_family("encoders", "mine", source)`."""
     added: list[tuple[Any, str, str]] = []
 
     def add(kind: str, name: str, source: str) -> None:
@@ -121,28 +121,3 @@ def add_family(tmp_path: Path) -> Iterator[Callable[[str, str, str], None]]:
         sys.modules.pop(module, None)
         if hasattr(package, module.rsplit(".", 1)[1]):
             delattr(package, module.rsplit(".", 1)[1])
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an untrained base model (diffusion_fixtures), to be read alone."""
-    from tests.diffusion import diffusion_fixtures as made
-
-    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_base: Path) -> Any:
-    """Its network, with the modifier token <new1>; of one module's tests, since they hang layers into it."""
-    from attrib_core.diffusion.pipeline import components, description
-
-    return components.with_token(components.load(description.describe(tiny_base), "cpu"), "<new1>")
-
-
-@pytest.fixture(scope="session")
-def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made-up prior images for the classes of `diffusion_fixtures.exemplar_sets`, as the table `prior`."""
-    from tests.diffusion import diffusion_fixtures as made
-
-    classes = sorted({(one.kind, one.category) for one in made.exemplar_sets()})
-    return made.write_prior(tmp_path_factory.mktemp("prior") / "images.parquet", classes)

@@ -1,1 +1,1 @@
-"""Diffusion models: the base pipeline, customization, synthesis, and the files of deltas."""
+"""Diffusion models: the base pipeline, customization (fine-tuning), synthesis, and the files of deltas."""

@@ -1,9 +1,8 @@
-"""Customization of one set, written plainly: hooks on a stock UNet, torch's own clipping and AdamW."""
+"""A plain implementation of customizing one set: hooks on a stock UNet, torch's own clipping and AdamW."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,21 +16,8 @@ from attrib_core.diffusion.pipeline.components import Components
 Prepared = dict[str, torch.nn.Parameter]
 
 
-def apart(found: torch.Tensor, expected: torch.Tensor, start: torch.Tensor) -> float:
-    """How far two trainings from one start are apart, as a share of how far the second went; of all but the
-    hundredth of the entries that differ most.
-
-    AdamW divides a gradient by its size. Where it is next to nothing, its sign is that of rounding, which differs
-    with the processor, the threads and the width of a batch; so a few entries go elsewhere, by as much as any went.
-    """
-    differences = (found - expected).flatten().abs().sort().values
-    moved = (expected - start).flatten()
-    assert float(differences[-1]) <= 2 * float(moved.abs().max())
-    return float(differences[: -math.ceil(len(differences) / 100)].norm() / moved.norm())
-
-
 def keys_and_values(unet: Any, ends: tuple[str, ...] = ("attn2.to_k", "attn2.to_v")) -> Prepared:
-    """What Custom Diffusion trains, by state-dict key; no gradient through the first token of keys and values."""
+    """Prepare the weights of Custom Diffusion, by state-dict key, with the first token of keys and values detached."""
     trained = {}
     for name, layer in unet.named_modules():
         if name.endswith(("attn2.to_k", "attn2.to_v")):
@@ -43,17 +29,17 @@ def keys_and_values(unet: Any, ends: tuple[str, ...] = ("attn2.to_k", "attn2.to_
     return trained
 
 
-def alone(
-    concept: EncodedSet,
+def train_plainly(
+    data: EncodedSet,
     loaded: Components,
     method: Customizer,
     seed: int,
     prepare: Callable[[Any], Prepared] = keys_and_values,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The trained weights as `prepare` names them, and the token's row."""
+    """Train; returns the weights under the names of `prepare`, and the token's embedding."""
     unet, text_encoder = copy.deepcopy(loaded.unet), copy.deepcopy(loaded.text_encoder)
     table = text_encoder.get_input_embeddings()
-    noun = loaded.tokenizer(concept.noun, add_special_tokens=False).input_ids
+    noun = loaded.tokenizer(data.noun, add_special_tokens=False).input_ids
     row = torch.nn.Parameter(table.weight[noun].mean(dim=0))
     text_encoder.resize_token_embeddings(len(loaded.tokenizer))
     table = text_encoder.get_input_embeddings()
@@ -66,7 +52,7 @@ def alone(
     scheduler = loaded.scheduler
     for step in range(method.steps):
         drawn = training_loop.draw(
-            concept,
+            data,
             step,
             exemplar_batch=method.exemplar_batch,
             prior_batch=method.prior_batch,
@@ -75,8 +61,8 @@ def alone(
             seed=seed,
         )
         own = torch.cat([text_encoder(ids[None]).last_hidden_state for ids in drawn.ids])
-        assert concept.prior is not None
-        context = torch.cat([own, concept.prior.prompt_embeds.states[drawn.prior]])
+        assert data.prior is not None
+        context = torch.cat([own, data.prior.prompt_embeds.states[drawn.prior]])
         alpha = scheduler.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * drawn.latents + (1 - alpha).sqrt() * drawn.noise
         if scheduler.config.prediction_type == "epsilon":

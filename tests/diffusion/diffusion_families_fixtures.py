@@ -1,4 +1,4 @@
-"""Untrained base models of other families, tiny: Stable Diffusion 2 and SDXL as their configs have them."""
+"""Tiny untrained base models of other families: Stable Diffusion 2 and SDXL, configured as the originals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def unet(text_width: int, **changes: Any) -> UNet2DConditionModel:
 
 
 def save_sd2(folder: Path) -> Path:
-    """As 768-v: velocity; an OpenCLIP text encoder whose last layer is left out of the config's layers."""
+    """Like 768-v: v-prediction, and an OpenCLIP text encoder whose config omits the last layer."""
     from attrib_core.diffusion.base_recipe import autoencoder
 
     torch.manual_seed(0)
@@ -68,7 +68,7 @@ def save_sd2(folder: Path) -> Path:
 
 
 def save_xl(folder: Path) -> Path:
-    """As SDXL base 1.0: the second tokenizer pads with "!", and its encoder's config calls the id 2 the end."""
+    """Like SDXL base 1.0: the second tokenizer pads with "!", and its encoder's config has the end token 2."""
     from attrib_core.diffusion.base_recipe import autoencoder
 
     torch.manual_seed(0)

@@ -1,9 +1,9 @@
-"""A base model of the bundled one's shape, narrower and untrained, saved as a diffusers folder."""
+"""A tiny untrained base model as a diffusers folder, exemplar sets, and the tables that the stages read."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from attrib_core.diffusion.customization.training_data import ExemplarSet
+from attrib_core.diffusion.deltas.delta_files import Delta
+from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.storage import tables
 
 CAPTIONS = [
@@ -21,10 +23,14 @@ CAPTIONS = [
     "a charcoal drawing of an animal under the sea",
 ]
 SIDE = 32
+TOKEN = "<new1>"
+FEW_STEPS = {
+    "steps": 2, "style_steps": 2, "exemplar_batch": 1, "prior_batch": 1, "stack": 2, "views": 2
+}  # fmt: skip
 
 
 def save_base(folder: Path, *, prediction_type: str = "v_prediction", held_out: str | None = None) -> Path:
-    """Write the pipeline; seeded, so that two folders of one kind hold the same bytes."""
+    """Write a pipeline like the bundled one, but narrower, with seeded random weights."""
     from transformers import CLIPTokenizer
 
     from attrib_core.diffusion.base_recipe import autoencoder, denoiser
@@ -48,8 +54,26 @@ def save_base(folder: Path, *, prediction_type: str = "v_prediction", held_out: 
     return folder
 
 
+def stock_pipeline(folder: Path) -> Any:
+    """The pipeline of diffusers, without a safety checker."""
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+
+
+def random_delta(components: Components, seed: int) -> Delta:
+    """A delta with random keys and values, far from the base model's."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        key: value + 0.5 * torch.randn(value.shape, generator=generator)
+        for key, value in components.unet.state_dict().items()
+        if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+    return Delta(weights, torch.randn(components.table.shape[1], generator=generator))
+
+
 def png(seed: int, side: int = SIDE) -> bytes:
-    """A smooth image of random colours."""
+    """A smooth image of random colours, as PNG."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(stream, "PNG")
@@ -67,7 +91,7 @@ def exemplar_sets() -> list[ExemplarSet]:
 
 
 def write_exemplars(path: Path, sets: Sequence[ExemplarSet]) -> Path:
-    """The sets as the table `exemplars`."""
+    """Write the sets as the table `exemplars`."""
     rows = [
         {
             "exemplar_id": name,
@@ -90,7 +114,7 @@ def write_exemplars(path: Path, sets: Sequence[ExemplarSet]) -> Path:
 
 
 def write_prior(path: Path, classes: Sequence[tuple[str, str]], count: int = 3) -> Path:
-    """A table `prior` of made-up images."""
+    """Write a table `prior` of random images."""
     rows = [
         {
             "kind": kind,
@@ -108,7 +132,7 @@ def write_prior(path: Path, classes: Sequence[tuple[str, str]], count: int = 3) 
 
 
 def prompt_rows(sets: Sequence[ExemplarSet]) -> list[dict[str, Any]]:
-    """Two prompts a set."""
+    """Two rows of the table `prompts` for each set."""
     texts = {
         "object": [("a {token} {noun} in the snow", 2), ("a charcoal drawing of a {token} {noun}", 5)],
         "style": [("a picture of a fruit in the style of {token} art", 0), ("{token} art", 1)],
@@ -118,9 +142,20 @@ def prompt_rows(sets: Sequence[ExemplarSet]) -> list[dict[str, Any]]:
             "exemplar_set": one.name,
             "prompt_kind": "scene",
             "prompt_index": index,
-            "prompt": text.format(token="<new1>", noun=one.noun),
+            "prompt": text.format(token=TOKEN, noun=one.noun),
             "control_prompt": " ".join(text.format(token="", noun=one.noun).split()),
         }
         for one in sets
         for text, index in texts[one.kind]
     ]
+
+
+def decode(images: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Entries of an image column to (n, side, side, 3) uint8."""
+    return np.stack([np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in images])
+
+
+def close(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether images are equal up to rounding: they differ by one level, in at most one of a hundred values."""
+    difference = np.abs(first.astype(int) - second.astype(int))
+    return bool(difference.max() <= 1 and (difference > 0).mean() < 0.01)

@@ -1,4 +1,4 @@
-"""The networks of Stable Diffusion v1.4 and SDXL, with random weights, in memory alone."""
+"""The networks of Stable Diffusion v1.4 and SDXL, with random weights, only in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ XL_BLOCKS = (1, 2, 10)  # transformer blocks of a layer, level by level
 
 
 def unet(side: int = 64) -> UNet2DConditionModel:
-    """UNet for latents of a side; 64 is 512 pixels. The side is no part of any weight."""
+    """The UNet for latents of a side, which affects no weight; 64 is 512 pixels."""
     return UNet2DConditionModel(
         sample_size=side, in_channels=4, out_channels=4, layers_per_block=2,
         block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8,
@@ -38,7 +38,7 @@ def unet(side: int = 64) -> UNet2DConditionModel:
 
 
 def unet_xl(side: int = 128, blocks: tuple[int, ...] = XL_BLOCKS) -> UNet2DConditionModel:
-    """SDXL's UNet, for latents of a side, with so many transformer blocks a layer."""
+    """SDXL's UNet for latents of a side, with a number of transformer blocks per layer at each level."""
     return UNet2DConditionModel(
         sample_size=side, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(320, 640, 1280),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -50,7 +50,7 @@ def unet_xl(side: int = 128, blocks: tuple[int, ...] = XL_BLOCKS) -> UNet2DCondi
 
 
 def pipeline_xl(folder: Path, side: int, blocks: tuple[int, ...], layers: int) -> StableDiffusionXLPipeline:
-    """All parts, seeded; `layers` of 12 and 32 in the text encoders."""
+    """The complete pipeline, seeded, with `layers` instead of 12 and 32 in the text encoders."""
     torch.manual_seed(0)
     both: dict[str, Any] = {"vocab_size": 49408, "max_position_embeddings": 77, "num_hidden_layers": layers}
     first = CLIPTextConfig(
@@ -76,7 +76,7 @@ def pipeline_xl(folder: Path, side: int, blocks: tuple[int, ...], layers: int) -
 
 
 def tokenizer(folder: Path, pad: str = END) -> CLIPTokenizer:
-    """CLIP's own, from the list of merges that the package open_clip carries."""
+    """CLIP's own tokenizer, from the merges in the package open_clip."""
     file = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     merges = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]
     letters = list(_byte_letters())
@@ -96,13 +96,13 @@ def tokenizer(folder: Path, pad: str = END) -> CLIPTokenizer:
 
 
 def _byte_letters() -> list[str]:
-    """The letter that stands for each byte, in CLIP's order: printable ones first."""
+    """The letter for each byte, in CLIP's order: printable ones first."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(256 - len(printable))]
 
 
 def pipeline(folder: Path, side: int) -> StableDiffusionPipeline:
-    """All parts, seeded."""
+    """The complete pipeline, seeded."""
     torch.manual_seed(0)
     text = CLIPTextConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,

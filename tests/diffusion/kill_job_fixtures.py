@@ -1,4 +1,4 @@
-"""A job of `customize_part` in a process of its own, which a test may kill."""
+"""A job of `customize_part` in its own process, which a test may kill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAVY = [
 def start(given: Mapping[str, Any], output: Path, log: Path, most: int | None = None) -> BaseProcess:
     """Start the script as Snakemake would; libraries are imported once, in the server that forks the jobs.
 
-    With `most` it halts once so many files are in the folder of deltas, until it is killed or the test ends.
+    With `most` it waits, once that many files are in the folder of deltas, until it is killed or the test ends.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*HEAVY, __name__])
@@ -42,7 +42,7 @@ class Named(list[str]):
 
 
 def _halt_at(deltas: Path, most: int) -> None:
-    """All that is written appears by `Path.replace` (attrib_core.storage.atomic)."""
+    """Make `Path.replace`, by which every file appears (attrib_core.storage.atomic), wait at a number of files."""
     real = Path.replace
 
     def replace(path: Path, target: Path) -> Path:
@@ -61,7 +61,7 @@ def _job(given: dict[str, Any], output: str, log: str, most: int | None) -> None
     if most is not None:
         _halt_at(Path(given["params"]["run"]).parent / "store/deltas", most)
     with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 2)  # what a job prints stands in its log too
+        os.dup2(nothing.fileno(), 2)  # what a job prints is in its log too
     snakemake = SimpleNamespace(
         rule="customize_part",
         input=SimpleNamespace(**given["input"]),

@@ -1,4 +1,4 @@
-"""The published augmentation: sizes, words, places and masks, against a plain form of each."""
+"""The published augmentation: sizes, prompts, positions and masks, each against a plain implementation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from attrib_core.diffusion.customization.augmentation import Augmentation, View
 from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.pipeline import components
 from attrib_core.diffusion.pipeline.components import Components
-from tests.diffusion import diffusion_fixtures as made
+from tests.diffusion import diffusion_fixtures as fixtures
+from tests.diffusion.diffusion_fixtures import TOKEN
 
-TOKEN = "<new1>"
 SIDE, CELLS = 64, 16
 IMAGE = np.random.default_rng(0).integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)  # never the canvas's 128
 
@@ -29,39 +29,43 @@ def views(count: int) -> list[View]:
 
 
 def box(view: View) -> tuple[int, int, int]:
-    """Top, left and size of what is not canvas."""
+    """Top, left and size of the part that is not canvas."""
     shown = (view.image != augmentation.CANVAS).any(axis=2)
     rows, columns = np.nonzero(shown.any(axis=1))[0], np.nonzero(shown.any(axis=0))[0]
     assert len(rows) == len(columns)
     return int(rows[0]), int(columns[0]), len(rows)
 
 
-def test_sizes_words_and_places() -> None:
+def test_sizes_prompts_and_positions() -> None:
     found = views(600)
-    large = [view for view in found if view.words in augmentation.LARGE_WORDS]
+    large = [view for view in found if view.prompt_prefix in augmentation.LARGE_PREFIXES]
     assert abs(len(large) / 600 - 1 / 3) < 0.06
     assert all(view.mask.all() and view.image.shape == (SIDE, SIDE, 3) for view in large)
-    small = [view for view in found if view.words not in augmentation.LARGE_WORDS]
+    small = [view for view in found if view.prompt_prefix not in augmentation.LARGE_PREFIXES]
     boxes = [box(view) for view in small]
     sizes = [size for _, _, size in boxes]
     assert min(sizes) == 21 and max(sizes) == 64
     for view, (top, left, size) in zip(small, boxes, strict=True):
-        assert (view.words in augmentation.SMALL_WORDS) == (size < 0.6 * SIDE)
-        assert view.words != "" or size >= 0.6 * SIDE
+        assert (view.prompt_prefix in augmentation.SMALL_PREFIXES) == (size < 0.6 * SIDE)
+        assert view.prompt_prefix != "" or size >= 0.6 * SIDE
         expected = np.zeros((CELLS, CELLS), dtype=bool)
         for row in range(CELLS):
             for column in range(CELLS):
-                # whole cells of the view, without its outermost ring
+                # complete cells of the view, without its outermost ring
                 inside = top // 4 + 1 <= row < (top + size) // 4 - 1
                 expected[row, column] = inside and left // 4 + 1 <= column < (left + size) // 4 - 1
         assert np.array_equal(view.mask, expected) and expected.any()
-    assert {view.words for view in found} == {*augmentation.SMALL_WORDS, *augmentation.LARGE_WORDS, ""}
+    assert {view.prompt_prefix for view in found} == {
+        *augmentation.SMALL_PREFIXES,
+        *augmentation.LARGE_PREFIXES,
+        "",
+    }
     assert len({(top, left) for top, left, _ in boxes}) > 200
 
 
-def test_a_view_of_the_whole_side_is_the_image() -> None:
+def test_a_view_of_full_size_is_the_image() -> None:
     class Fixed:
-        """Draws the smaller kind, and always the largest number."""
+        """A generator that chooses the smaller kind, and always the largest number."""
 
         def uniform(self) -> float:
             return 0.0
@@ -73,7 +77,7 @@ def test_a_view_of_the_whole_side_is_the_image() -> None:
             return words[0]
 
     view = augmentation.resized(IMAGE, Fixed(), CELLS)  # type: ignore[arg-type]
-    assert np.array_equal(view.image, IMAGE) and view.words == ""
+    assert np.array_equal(view.image, IMAGE) and view.prompt_prefix == ""
     assert view.mask.sum() == (CELLS - 2) ** 2
 
 
@@ -87,43 +91,43 @@ def test_a_mask_is_never_empty() -> None:
                 assert mask.any() and start - factor < place * factor < start + size
 
 
-def test_flips_come_by_half() -> None:
+def test_half_of_the_views_are_mirrored() -> None:
     found = [augmentation.flipped(IMAGE, np.random.default_rng(seed)) for seed in range(400)]
     turned = [np.array_equal(one, IMAGE[:, ::-1]) for one in found]
     assert all(one or np.array_equal(shown, IMAGE) for one, shown in zip(turned, found, strict=True))
     assert abs(np.mean(turned) - 0.5) < 0.08
 
 
-def concept(loaded: Components, switches: Augmentation, count: int = 16) -> training_data.EncodedSet:
-    one = made.exemplar_sets()[0]
+def encode(loaded: Components, switches: Augmentation, count: int = 16) -> training_data.EncodedSet:
+    one = fixtures.exemplar_sets()[0]
     return training_data.encode_exemplar_set(
         one, loaded, prompts=[f"{TOKEN} fruit"], prior=None, views=count, scale_jitter=0.0, shift=0.0, seed=1,
         augmentation=switches,
     )  # fmt: skip
 
 
-def test_each_part_is_a_switch(loaded: Components) -> None:
-    plain = concept(loaded, Augmentation())
+def test_each_switch(loaded: Components) -> None:
+    plain = encode(loaded, Augmentation())
     assert plain.masks is None and len(plain.ids.unique(dim=0)) == 1 and len(plain.views) == 16
     assert all(torch.equal(view, plain.views[0]) for view in plain.views)
-    flips = concept(loaded, Augmentation(horizontal_flip=True))
+    flips = encode(loaded, Augmentation(horizontal_flip=True))
     assert torch.equal(flips.views[0], plain.views[0]) and len(flips.views.unique(dim=0)) == 2
-    sizes = concept(loaded, Augmentation(random_resize=True))
+    sizes = encode(loaded, Augmentation(random_resize=True))
     assert sizes.masks is None and len(sizes.ids.unique(dim=0)) == 1 and len(sizes.views.unique(dim=0)) == 16
-    words = concept(loaded, Augmentation(random_resize=True, size_prompts=True))
+    words = encode(loaded, Augmentation(random_resize=True, size_prompts=True))
     assert torch.equal(words.views, sizes.views)
     said = {loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in words.ids}
     # the tiny tokenizer may not spell all words back, but there are five beginnings, of which 16 views may miss one
     assert 3 <= len(said) == len(words.ids.unique(dim=0)) <= 5
-    masked = concept(loaded, Augmentation(random_resize=True, loss_mask=True))
+    masked = encode(loaded, Augmentation(random_resize=True, loss_mask=True))
     assert torch.equal(masked.views, sizes.views) and masked.masks is not None
     assert masked.masks.shape == (16, 1, 8, 8) and 0 < masked.masks.mean() < 1
 
 
-def test_the_loss_counts_inside_the_mask_alone(loaded: Components) -> None:
-    """The network sees the same; its error is averaged over channels and the cells of the mask."""
+def test_the_loss_counts_only_inside_the_mask(loaded: Components) -> None:
+    """The network's input is the same; its error is averaged over channels and the cells of the mask."""
     method = CustomDiffusion(exemplar_batch=3, prior_batch=0, stack=1, views=16)
-    one = concept(loaded, Augmentation(random_resize=True, loss_mask=True))
+    one = encode(loaded, Augmentation(random_resize=True, loss_mask=True))
     drawn = training_loop.draw(
         one, 2, exemplar_batch=3, prior_batch=0, timestep_power=0.6, num_train_timesteps=1000, seed=5
     )  # fmt: skip
@@ -146,14 +150,14 @@ def test_the_loss_counts_inside_the_mask_alone(loaded: Components) -> None:
 
 
 def test_the_published_loss_is_four_times_that_of_the_published_settings(loaded: Components) -> None:
-    """There exemplars' errors are summed over channels and divided by cells, and the prior's are a plain mean."""
+    """There, errors of exemplars are summed over channels and divided by cells; those of prior images are averaged."""
     values = read_yaml(Path(__file__).parents[2] / "config" / "paper.yaml")["customizer"]
     method = CustomDiffusion(exemplar_batch=3, prior_batch=2, prior_weight=values["prior_weight"], stack=1)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         text = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
     prior = training_data.EncodedPrior(torch.randn(2, 4, 8, 8, generator=generator), text, torch.zeros(2, 6))
-    one = replace(concept(loaded, Augmentation(random_resize=True, loss_mask=True)), prior=prior)
+    one = replace(encode(loaded, Augmentation(random_resize=True, loss_mask=True)), prior=prior)
     drawn = training_loop.draw(
         one, 2, exemplar_batch=3, prior_batch=2, timestep_power=0.6, num_train_timesteps=1000, seed=5
     )  # fmt: skip
@@ -170,17 +174,17 @@ def test_the_published_loss_is_four_times_that_of_the_published_settings(loaded:
     assert values["gradient_clip"] == 1 / 4  # of a gradient four times as large
 
 
-def test_training_with_all_of_it(loaded: Components) -> None:
+def test_training_with_all_switches(loaded: Components) -> None:
     method = CustomDiffusion(steps=2, exemplar_batch=2, prior_batch=0, stack=2, views=8)
     switches = Augmentation(True, True, True, True)
-    found = training_loop.train([concept(loaded, switches, 8)], loaded, method, steps=2, seed=1)
-    other = training_loop.train([concept(loaded, Augmentation(), 8)], loaded, method, steps=2, seed=1)
+    found = training_loop.train([encode(loaded, switches, 8)], loaded, method, steps=2, seed=1)
+    other = training_loop.train([encode(loaded, Augmentation(), 8)], loaded, method, steps=2, seed=1)
     assert isinstance(found[0], training_loop.Trained) and isinstance(other[0], training_loop.Trained)
     assert np.isfinite(found[0].loss) and found[0].loss != other[0].loss
 
 
 def test_the_published_settings_are_a_config() -> None:
-    """`config/paper.yaml` but for images and weights, which nobody ships."""
+    """`config/paper.yaml`, except for images and weights, which are not shipped."""
     values = read_yaml(Path(__file__).parents[2] / "config" / "paper.yaml")
     for key in ("pool", "exemplars", "base_model"):
         del values[key]

@@ -1,4 +1,4 @@
-"""Base models: what is read from a folder without loading it, and what is said of a broken one."""
+"""Base models: the description of a folder without loading it, and errors for a broken one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.base_models import bundled
 from attrib_core.diffusion.pipeline import components, description
-from tests.diffusion import diffusion_fixtures as made
+from tests.diffusion import diffusion_fixtures as fixtures
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.save_base(
+    return fixtures.save_base(
         tmp_path_factory.mktemp("base") / "tiny", held_out='{"subjects": ["cat"], "styles": ["op art"]}'
     )
 
@@ -32,12 +32,12 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 def test_a_folder_is_described(folder: Path) -> None:
     base = families.load("base_models", "folder", {"path": str(folder)})
-    assert base.resolution == made.SIDE
+    assert base.resolution == fixtures.SIDE
     assert base.prediction_type == "v_prediction"
     assert base.held_out == {"subjects": ["cat"], "styles": ["op art"], "source": None}
 
 
-def test_the_bundled_base_model_names_no_place_of_the_machine_it_was_made_on() -> None:
+def test_the_bundled_base_model_has_no_path_of_the_machine_it_was_trained_on() -> None:
     for path in bundled.FOLDER.rglob("*.json"):
         assert "_name_or_path" not in json.loads(path.read_text("utf-8")), path
     assert families.load("base_models", "bundled", {}).held_out["source"] == "openmoji"
@@ -56,13 +56,13 @@ def test_the_description_survives_its_file(folder: Path, tmp_path: Path) -> None
     assert description.read(path) == base
 
 
-def test_a_base_model_may_not_say_what_it_never_saw(folder: Path) -> None:
+def test_a_base_model_without_a_list_of_what_it_never_saw(folder: Path) -> None:
     (folder / "held_out.json").unlink()
     assert description.describe(folder).held_out is None
     assert description.describe(folder).as_json()["held_out"] is None
 
 
-def test_the_fingerprint_is_of_bytes_not_of_the_place(original: Path, folder: Path) -> None:
+def test_the_fingerprint_depends_on_bytes_not_on_the_path(original: Path, folder: Path) -> None:
     assert description.describe(original).fingerprint == description.describe(folder).fingerprint
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     content = bytearray(weights.read_bytes())

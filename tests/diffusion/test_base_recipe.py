@@ -1,4 +1,4 @@
-"""The recipe of the bundled base: what is held out stays out, and a killed training resumes."""
+"""The recipe of the bundled base model: held-out objects stay out, and a killed training resumes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_held_out_objects_are_in_no_image(items: list[corpus.Item]) -> None:
     assert categories == {item.drawn.category for item in items}
 
 
-def test_a_image_follows_from_its_name_alone(items: list[corpus.Item]) -> None:
+def test_an_image_depends_only_on_its_name(items: list[corpus.Item]) -> None:
     item = items[5]
     again = next(other for other in corpus.items(SEED, 0.1, 1, 1) if other == item)
     first = corpus.pixels(item, SEED, 32)
@@ -60,7 +60,7 @@ def test_captions_are_true_of_their_item(items: list[corpus.Item]) -> None:
     assert seen == {True, False}
 
 
-def test_tokenizer_knows_the_words_whole_and_takes_any_text(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_tokenizer_has_the_words_as_tokens_and_encodes_any_text(tokenizer) -> None:  # type: ignore[no-untyped-def]
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("a mosaic of a cat in the snow").input_ids)
     assert tokens[1:-1] == [f"{word}</w>" for word in "a mosaic of a cat in the snow".split()]
     odd = tokenizer("Zürich – <new1>!").input_ids

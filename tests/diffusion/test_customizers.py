@@ -1,8 +1,7 @@
-"""The contract of a customization method, held against every family there is."""
+"""The contract of a customization method, tested with every family."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +10,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
-from PIL import Image
+from diffusers import DDIMScheduler
 
 from attrib_core.common import families, hashing
-from attrib_core.diffusion.customization import customize, inputs, training_data, training_loop
 from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.diffusion.customization.stacked_layers import FirstTokenDetached, StackedLinear
-from attrib_core.diffusion.customization.training_data import EncodedSet, ExemplarSet
+from attrib_core.diffusion.customization.training_data import EncodedSet
 from attrib_core.diffusion.customizers import crossattn, lora
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import components, description, sampling
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.synthesis import synthesize as synthesis
-from tests.diffusion import diffusion_fixtures as made
-from tests.diffusion.customization_reference import Prepared, alone, apart, keys_and_values
+from tests.diffusion import diffusion_fixtures as fixtures
+from tests.diffusion.customization_reference import Prepared, keys_and_values, train_plainly
+from tests.diffusion.diffusion_fixtures import TOKEN, close, decode, stock_pipeline
+from tests.diffusion.training_fixtures import (
+    encode_sets,
+    flat,
+    relative_distance,
+    same,
+    stored_deltas,
+    train_models,
+)
 
-TOKEN = "<new1>"
 METHODS = families.names("customizers")
 OPTIONS: dict[str, Any] = {
     "steps": 3, "learning_rate": 0.003, "exemplar_batch": 2, "prior_batch": 1, "prior_weight": 0.7,
@@ -40,62 +45,26 @@ def method(family: str, **changes: Any) -> Customizer:
     return found
 
 
-@pytest.fixture(scope="module")
-def ready(loaded: Components, prior_file: Path) -> list[EncodedSet]:
-    return prepared(loaded, prior_file)
-
-
-def prepared(loaded: Components, prior_file: Path) -> list[EncodedSet]:
-    sets = made.exemplar_sets()
-    classes = sorted({(one.kind, one.category) for one in sets})
-    found = training_data.encode_prior_images(inputs.read_prior(prior_file, classes), loaded, classes)
-    return [
-        training_data.encode_exemplar_set(
-            one, loaded, prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.images))],
-            prior=found[one.kind, one.category], views=4, scale_jitter=0.1, shift=0.08, seed=1,
-        )
-        for one in sets
-    ]  # fmt: skip
-
-
-def trained(
-    chosen: Sequence[EncodedSet], loaded: Components, one: Customizer, **named: Any
-) -> list[training_loop.Trained]:
-    found = training_loop.train(chosen, loaded, one, steps=one.steps, seed=5, **named)
-    assert all(isinstance(model, training_loop.Trained) for model in found)
-    return found  # type: ignore[return-value]
-
-
-def flat(model: training_loop.Trained) -> torch.Tensor:
-    parts = [*model.delta.weights.values(), model.delta.embedding]
-    return torch.cat([value.flatten() for value in parts])
-
-
-def same(first: training_loop.Trained, second: training_loop.Trained) -> bool:
-    return torch.equal(flat(first), flat(second)) and first.loss == second.loss
-
-
 @pytest.mark.parametrize("family", METHODS)
-def test_stacked_equals_alone(family: str, ready: list[EncodedSet], loaded: Components) -> None:
-    """In company, in other company, at another place: the same to the bit. Without any: but for rounding."""
+def test_stacked_equals_alone(family: str, encoded_sets: list[EncodedSet], loaded: Components) -> None:
+    """With other sets and at another position: the same bit for bit. In a stack of one: the same up to rounding."""
     one = method(family)
-    first = trained([ready[0], ready[1], ready[4]], loaded, one)
-    turned = trained([ready[4], ready[3], ready[0]], loaded, one)
+    first = train_models([encoded_sets[0], encoded_sets[1], encoded_sets[4]], loaded, one)
+    turned = train_models([encoded_sets[4], encoded_sets[3], encoded_sets[0]], loaded, one)
     assert same(first[0], turned[2]) and same(first[2], turned[0])
     assert not same(first[0], first[1])
-    begun = one.start(loaded, [ready[0].noun], 5).delta(0)
-    start = torch.cat([value.flatten() for value in (*begun.weights.values(), begun.embedding)])
-    single = trained([ready[0]], loaded, one, width=1)[0]
-    assert (flat(single) - start).abs().max() > one.learning_rate
-    assert apart(flat(first[0]), flat(single), start) < 2e-4
+    start = flat(one.start(loaded, [encoded_sets[0].noun], 5).delta(0))
+    single = train_models([encoded_sets[0]], loaded, one, width=1)[0]
+    assert (flat(single.delta) - start).abs().max() > one.learning_rate
+    assert relative_distance(flat(first[0].delta), flat(single.delta), start) < 2e-4
 
 
-def whole_cross_attention(unet: Any) -> Prepared:
+def all_of_cross_attention(unet: Any) -> Prepared:
     return keys_and_values(unet, crossattn.KEYS_AND_VALUES + crossattn.QUERIES_AND_OUTPUTS)
 
 
 def by_peft(unet: Any) -> Prepared:
-    """The UNet with peft's own layers, A as the method draws it."""
+    """Prepare the UNet with peft's own layers, with A drawn as the method draws it."""
     from peft import LoraConfig
 
     options = lora.LoRA()
@@ -120,59 +89,51 @@ def by_peft(unet: Any) -> Prepared:
     ("family", "prepare", "changes"),
     [
         ("custom_diffusion", keys_and_values, {}),
-        ("crossattn", whole_cross_attention, {}),
+        ("crossattn", all_of_cross_attention, {}),
         ("lora", by_peft, {"alpha": 16.0}),
         ("textual_inversion", lambda unet: {}, {}),
     ],
 )
-def test_every_method_equals_its_plain_form(
-    family: str, prepare: Callable[[Any], Prepared], changes: dict[str, Any], ready: list[EncodedSet], loaded: Components
-) -> None:  # fmt: skip
+def test_every_method_equals_its_plain_implementation(
+    family: str,
+    prepare: Callable[[Any], Prepared],
+    changes: dict[str, Any],
+    encoded_sets: list[EncodedSet],
+    loaded: Components,
+) -> None:
     one = method(family, **changes)
-    model = trained(ready[2:], loaded, one)[0]
-    weights, row = alone(ready[2], loaded, one, 5, prepare)
+    model = train_models(encoded_sets[2:], loaded, one)[0]
+    weights, row = train_plainly(encoded_sets[2], loaded, one, 5, prepare)
     assert set(model.delta.weights) == set(weights)
-    begun = one.start(loaded, [ready[2].noun], 5).delta(0)
+    begun = one.start(loaded, [encoded_sets[2].noun], 5).delta(0)
     for key, expected in {**weights, "row": row}.items():
         if ".lora_B." in key:
-            expected = expected * 2  # alpha / rank, which the delta has multiplied in
+            expected = expected * 2  # alpha / rank, which is multiplied into the delta
         found = model.delta.embedding if key == "row" else model.delta.weights[key]
         start = begun.embedding if key == "row" else begun.weights[key]
         if key == "row" or ".lora_A." not in key:
             assert (expected - start).abs().max() > one.learning_rate / 2
-        # A has a gradient only once B has left zero: AdamW divides by what is next to nothing
-        assert apart(found, expected, start) < (1e-3 if ".lora_A." in key else 2e-4)
-
-
-def stage(
-    family: str, sets: Sequence[ExemplarSet], tiny_base: Path, prior_file: Path, run: Path, **changes: Any
-) -> list[dict[str, Any]]:
-    settings = {"family": family} | OPTIONS | {"steps": 2, "style_steps": 2, "stack": 2} | changes
-    return customize.customize(
-        sets, prior_file, description.describe(tiny_base), settings=settings, modifier_token=TOKEN,
-        run=run / "run", seed=4, code="code", device="cpu",
-    )  # fmt: skip
+        # A has a gradient only when B is no longer zero: AdamW divides by a number close to zero
+        assert relative_distance(found, expected, start) < (1e-3 if ".lora_A." in key else 2e-4)
 
 
 @pytest.mark.parametrize("family", METHODS)
 def test_every_method_resumes_and_synthesizes(
-    family: str, tiny_base: Path, prior_file: Path, tmp_path: Path
+    family: str, tiny_base: Path, customize: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    sets = made.exemplar_sets()
-    rows = stage(family, sets, tiny_base, prior_file, tmp_path)
-    stage(family, sets[:2], tiny_base, prior_file, tmp_path / "later")
-    stage(family, sets, tiny_base, prior_file, tmp_path / "later")
-    files = {path.name: path.read_bytes() for path in tmp_path.glob("store/deltas/*.safetensors")}
-    assert len(files) == 10
-    assert files == {
-        path.name: path.read_bytes() for path in tmp_path.glob("later/store/deltas/*.safetensors")
-    }
+    sets, options = fixtures.exemplar_sets(), OPTIONS | {"steps": 2, "style_steps": 2, "stack": 2}
+    rows = customize(sets, family=family, **options)
+    customize(sets[:2], "later", family=family, **options)
+    customize(sets, "later", family=family, **options)
+    assert len(stored_deltas(tmp_path / "run")) == 10
+    assert stored_deltas(tmp_path / "run") == stored_deltas(tmp_path / "later")
 
     base = description.describe(tiny_base)
     tables = list(
         synthesis.synthesize(
-            rows[2:4], made.prompt_rows(sets[2:4]), base, steps=3, guidance=3.0, batch=5, image_format="png",
-            quality=90, samples_each=1, control_samples_each=1, run=tmp_path / "run", seed=9, code="code", device="cpu",
+            rows[2:4], fixtures.prompt_rows(sets[2:4]), base, steps=3, guidance=3.0, batch=5, image_format="png",
+            quality=90, samples_each=1, control_samples_each=1, run=tmp_path / "run" / "run", seed=9, code="code",
+            device="cpu",
         )
     )  # fmt: skip
     images = [row for _, table in tables for row in table.to_pylist()]
@@ -182,19 +143,16 @@ def test_every_method_resumes_and_synthesizes(
             for one in images
             if one["exemplar_set"] == row["exemplar_set"] and one["condition"] == "customized"
         ]
-        found = np.stack([np.asarray(Image.open(io.BytesIO(one["image"]["bytes"]))) for one in own])
-        expected = stock_images(tiny_base, row, own, tmp_path / "run")
-        difference = np.abs(found.astype(int) - expected.astype(int))
-        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+        found = decode([one["image"] for one in own])
+        expected = stock_images(tiny_base, row, own, tmp_path / "run" / "run")
+        assert close(found, expected)
 
 
 def stock_images(
     tiny_base: Path, row: dict[str, Any], asked: Sequence[dict[str, Any]], run: Path
 ) -> np.ndarray:
-    """The same images by a stock pipeline into which the delta was loaded by stock calls."""
-    pipe = StableDiffusionPipeline.from_pretrained(
-        tiny_base, safety_checker=None, requires_safety_checker=False
-    )
+    """The same images from a stock pipeline, with the delta loaded by stock calls."""
+    pipe = stock_pipeline(tiny_base)
     delta_files.load_into(pipe, run / row["delta_path"], run / row["token_path"], TOKEN)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
@@ -206,10 +164,10 @@ def stock_images(
     return (shown * 255).round().astype(np.uint8)
 
 
-def test_deltas_of_all_methods_serve_one_batch(ready: list[EncodedSet], loaded: Components) -> None:
-    """Factors, whole weights with biases, tokens alone and the base model, side by side."""
+def test_deltas_of_all_methods_in_one_batch(encoded_sets: list[EncodedSet], loaded: Components) -> None:
+    """Factors, full weights with biases, only tokens, and the base model."""
     models = [
-        trained([ready[0]], loaded, method(family, stack=1, learning_rate=0.05))[0].delta
+        train_models([encoded_sets[0]], loaded, method(family, stack=1, learning_rate=0.05))[0].delta
         for family in METHODS
     ]
     ids = components.tokenize(loaded, [f"a {TOKEN} fruit", *["a fruit"] * len(models)])
@@ -232,7 +190,11 @@ def test_deltas_of_all_methods_serve_one_batch(ready: list[EncodedSet], loaded: 
 
 @pytest.mark.parametrize("family", METHODS)
 def test_several_tokens_are_all_trained(
-    family: str, tiny_base: Path, prior_file: Path, tmp_path: Path
+    family: str,
+    tiny_base: Path,
+    prior_file: Path,
+    customize: Callable[..., list[dict[str, Any]]],
+    tmp_path: Path,
 ) -> None:
     base = components.load(description.describe(tiny_base), "cpu")
     several = components.with_token(base, TOKEN, 3)
@@ -241,19 +203,17 @@ def test_several_tokens_are_all_trained(
     )[2:5] == [TOKEN, f"{TOKEN}_1", f"{TOKEN}_2"]
     table = base.table.clone()
     one = method(family, tokens=3, weight_decay=0.1)
-    model = trained(prepared(several, prior_file)[:2], several, one)[0]
+    model = train_models(encode_sets(several, prior_file, fixtures.exemplar_sets()[:2]), several, one)[0]
     start = one.start(several, ["fruit"], 5).delta(0).embedding
     assert model.delta.embedding.shape == (3, 32)
     assert ((model.delta.embedding - start).abs().max(dim=1).values > one.learning_rate / 2).all()
     assert not torch.equal(model.delta.embedding[0], model.delta.embedding[2])
     assert torch.equal(base.table, table)
-    # and stock diffusers expands the prompt by itself
-    row = stage(family, made.exemplar_sets()[:1], tiny_base, prior_file, tmp_path, tokens=2)[0]
+    # and stock diffusers expands the prompt in the same way
+    row = customize(fixtures.exemplar_sets()[:1], family=family, **(OPTIONS | {"tokens": 2}))[0]
     two = components.with_token(base, TOKEN, 2)
-    pipe = StableDiffusionPipeline.from_pretrained(
-        tiny_base, safety_checker=None, requires_safety_checker=False
-    )
-    files = tmp_path / "run" / row["delta_path"], tmp_path / "run" / row["token_path"]
+    pipe = stock_pipeline(tiny_base)
+    files = [tmp_path / "run" / "run" / row[name] for name in ("delta_path", "token_path")]
     delta_files.load_into(pipe, *files, TOKEN)
     with torch.no_grad():
         expected = pipe.encode_prompt(f"a {TOKEN} fruit", "cpu", 1, False)[0]
@@ -262,7 +222,7 @@ def test_several_tokens_are_all_trained(
     torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_first_token_of_crossattn_is_stopped_where_text_enters(loaded: Components) -> None:
+def test_crossattn_detaches_the_first_token_in_keys_and_values(loaded: Components) -> None:
     stack = method("crossattn").start(loaded, ["fruit"], 0)
     with stack.attached():
         kinds = {
@@ -271,26 +231,31 @@ def test_the_first_token_of_crossattn_is_stopped_where_text_enters(loaded: Compo
             if ".attn2.to_" in name and type(layer) in (StackedLinear, FirstTokenDetached)
         }
     assert kinds == {
-        "to_k": "FirstTokenDetached", "to_v": "FirstTokenDetached", "to_q": "StackedLinear", "to_out.0": "StackedLinear",
-    }  # fmt: skip
+        "to_k": "FirstTokenDetached",
+        "to_v": "FirstTokenDetached",
+        "to_q": "StackedLinear",
+        "to_out.0": "StackedLinear",
+    }
 
 
-def test_settings_of_lora(ready: list[EncodedSet], loaded: Components) -> None:
+def test_settings_of_lora(encoded_sets: list[EncodedSet], loaded: Components) -> None:
     still = method("lora", train_token=False, layers="cross_attention", rank=2)
-    model = trained(ready[:2], loaded, still)[0]
-    assert torch.equal(model.delta.embedding, still.start(loaded, [ready[0].noun], 5).delta(0).embedding)
+    model = train_models(encoded_sets[:2], loaded, still)[0]
+    assert torch.equal(
+        model.delta.embedding, still.start(loaded, [encoded_sets[0].noun], 5).delta(0).embedding
+    )
     assert {key.split(".lora_")[0].split(".attn")[1][0] for key in model.delta.weights} == {"2"}
     assert {min(value.shape) for value in model.delta.weights.values()} == {2}
     assert all(value.abs().max() > 0 for value in model.delta.weights.values())
-    assert not same(model, trained(ready[:2], loaded, replace(still, alpha=1.0))[0])  # type: ignore[call-arg]
+    assert not same(model, train_models(encoded_sets[:2], loaded, replace(still, alpha=1.0))[0])  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("family", METHODS)
 def test_a_plan_knows_the_shapes_of_a_delta_before_there_is_one(
-    family: str, loaded: Components, ready: list[EncodedSet]
+    family: str, loaded: Components, encoded_sets: list[EncodedSet]
 ) -> None:
-    """Every key and shape that training leaves, from the shapes of the UNet's weights alone."""
+    """Every key and shape of a trained delta is known from the shapes of the UNet's weights."""
     one = method(family, steps=1)
-    (model,) = trained(ready[:1], loaded, one)
+    (model,) = train_models(encoded_sets[:1], loaded, one)
     shapes = {key: tuple(value.shape) for key, value in loaded.unet.state_dict().items()}
     assert one.delta_shapes(shapes) == {key: tuple(value.shape) for key, value in model.delta.weights.items()}

@@ -1,4 +1,4 @@
-"""`python -m attrib_core delta`: every layout in and out, by way of stock diffusers' own calls."""
+"""`python -m attrib_core delta`: every layout imported and exported, checked by calls of stock diffusers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import CustomDiffusionAttnProcessor
 from safetensors.torch import load_file, save_file
 
@@ -17,29 +16,19 @@ from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.deltas import delta_files, exchange, layouts, lora_factors, svd_compression
 from attrib_core.diffusion.deltas.delta_files import Delta
-from tests.diffusion import diffusion_fixtures as made
+from tests.diffusion.diffusion_fixtures import TOKEN, stock_pipeline
 
-TOKEN = "<new1>"
 CROSS = ("to_k.weight", "to_v.weight")
 WHOLE = (*CROSS, "to_q.weight", "to_out.0.weight", "to_out.0.bias")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.save_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
-def pipeline(folder: Path) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-
-
-@pytest.fixture(scope="module")
-def state(folder: Path) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in pipeline(folder).unet.state_dict().items()}
+def state(tiny_base: Path) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in stock_pipeline(tiny_base).unet.state_dict().items()}
 
 
 def changed(state: dict[str, torch.Tensor], ends: tuple[str, ...] = CROSS) -> dict[str, torch.Tensor]:
-    """Cross-attention weights moved away from the base model's."""
+    """Cross-attention weights changed from the base model's."""
     generator = torch.Generator().manual_seed(1)
     return {
         key: value + 0.1 * torch.randn(value.shape, generator=generator)
@@ -77,9 +66,9 @@ def processed(unet: Any, weights: dict[str, torch.Tensor], whole: bool) -> None:
 
 
 def source(
-    layout: str, folder: Path, weights: dict[str, torch.Tensor], tmp_path: Path
+    layout: str, tiny_base: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> tuple[Path, list[Path]]:
-    """A delta's files as other programs write them."""
+    """Write the files of a delta as other programs do."""
     token = tmp_path / f"{TOKEN}.bin"
     torch.save({TOKEN: vector()}, token)
     if layout == "published":
@@ -88,7 +77,7 @@ def source(
     if layout == "custom-diffusion":
         torch.save({"unet": weights, "modifier_token": {TOKEN: vector()}}, tmp_path / "delta.bin")
         return tmp_path / "delta.bin", []
-    unet = pipeline(folder).unet
+    unet = stock_pipeline(tiny_base).unet
     processed(unet, weights, len(weights) > 8)
     safe = layout == "diffusers-safetensors"
     unet.save_attn_procs(tmp_path, safe_serialization=safe)
@@ -98,35 +87,46 @@ def source(
 @pytest.mark.parametrize("ends", [CROSS, WHOLE], ids=["keys-and-values", "crossattn"])
 @pytest.mark.parametrize("layout", ["published", "custom-diffusion", "diffusers", "diffusers-safetensors"])
 def test_what_others_write_is_imported(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, layout: str, ends: tuple[str, ...]
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, layout: str, ends: tuple[str, ...]
 ) -> None:
     weights = changed(state, ends)
-    path, tokens = source(layout, folder, weights, tmp_path)
+    path, tokens = source(layout, tiny_base, weights, tmp_path)
     given = ["--token-file", *map(str, tokens)] if tokens else []
     out = tmp_path / "out"
     assert (
         main(
-            ["delta", "import", str(path), *given, "--base", str(folder), "--out", str(out), "--name", "one"]
+            [
+                "delta",
+                "import",
+                str(path),
+                *given,
+                "--base",
+                str(tiny_base),
+                "--out",
+                str(out),
+                "--name",
+                "one",
+            ]
         )
         == 0
     )
     files = delta_files.paths(out, "one")
     assert same(load_file(files[0]), weights)
     assert same(load_file(files[1]), {TOKEN: vector()})
-    pipe = pipeline(folder)
+    pipe = stock_pipeline(tiny_base)
     delta_files.load_into(pipe, *files, TOKEN)  # raises where nothing has changed
     assert same({key: pipe.unet.state_dict()[key] for key in weights}, weights)
 
 
 @pytest.mark.parametrize("layout", delta.LAYOUTS)
 def test_every_export_comes_back(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, layout: str
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, layout: str
 ) -> None:
     weights = changed(state)
     (tmp_path / "in").mkdir()
-    path, tokens = source("published", folder, weights, tmp_path / "in")
+    path, tokens = source("published", tiny_base, weights, tmp_path / "in")
     out = tmp_path / "out"
-    given = ["delta", "export", str(path), "--token-file", str(tokens[0]), "--base", str(folder)]
+    given = ["delta", "export", str(path), "--token-file", str(tokens[0]), "--base", str(tiny_base)]
     assert main([*given, "--layout", layout, "--out", str(out)]) == 0
     main_file = next(file for file in out.iterdir() if TOKEN not in file.name)
     contents = layouts.read(main_file, [file for file in out.iterdir() if TOKEN in file.name])
@@ -141,28 +141,28 @@ def test_every_export_comes_back(
 
 @pytest.mark.parametrize("ends", [CROSS, WHOLE], ids=["keys-and-values", "crossattn"])
 def test_the_layout_of_diffusers_is_what_diffusers_writes(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, ends: tuple[str, ...]
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, ends: tuple[str, ...]
 ) -> None:
     weights = changed(state, ends)
-    path, _ = source("diffusers", folder, weights, tmp_path)
+    path, _ = source("diffusers", tiny_base, weights, tmp_path)
     stock = torch.load(path, weights_only=True)
     ours = layouts.to_files("diffusers", weights, {}, state)
     (tmp_path / "ours.bin").write_bytes(ours[path.name])
     found = torch.load(tmp_path / "ours.bin", weights_only=True)
     assert set(found) == set(stock) and {key for key, value in found.items() if not len(value)}
     assert all(torch.equal(found[key], stock[key]) for key in stock if len(stock[key]))
-    processors = pipeline(folder).unet._process_custom_diffusion(found)
+    processors = stock_pipeline(tiny_base).unet._process_custom_diffusion(found)
     assert sum(bool(one.state_dict()) for one in processors.values()) == 4
 
 
 def test_load_lora_weights_opens_the_export_and_equals_the_delta(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     weights = changed(state)
     contents = layouts.Contents("unet", weights, {TOKEN: vector()})
-    base = exchange.open_base(folder)
+    base = exchange.open_base(tiny_base)
     exchange.export_delta(contents, base, "lora", tmp_path)
-    pipe = pipeline(folder)
+    pipe = stock_pipeline(tiny_base)
     pipe.load_lora_weights(tmp_path)
     pipe.fuse_lora()
     pipe.unload_lora_weights()
@@ -178,7 +178,7 @@ def test_load_lora_weights_opens_the_export_and_equals_the_delta(
     assert torch.equal(table[pipe.tokenizer.convert_tokens_to_ids(TOKEN)], vector())
 
 
-def test_a_share_of_the_singular_values(folder: Path, state: dict[str, torch.Tensor]) -> None:
+def test_a_share_of_the_singular_values(tiny_base: Path, state: dict[str, torch.Tensor]) -> None:
     weights = changed(state)
     before = 0
     for share in (0.3, 0.6, 0.9, 1.0):
@@ -199,7 +199,7 @@ def test_a_share_of_the_singular_values(folder: Path, state: dict[str, torch.Ten
 
 
 def test_compressed_deltas_and_several_tokens(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     generator = torch.Generator().manual_seed(3)
     packed = {
@@ -211,7 +211,7 @@ def test_compressed_deltas_and_several_tokens(
     }
     tokens = {TOKEN: vector(1), "<new2>": vector(2)}
     torch.save({"unet": packed, "modifier_token": tokens}, tmp_path / "delta.bin")
-    given = ["delta", "import", str(tmp_path / "delta.bin"), "--base", str(folder), "--out", str(tmp_path)]
+    given = ["delta", "import", str(tmp_path / "delta.bin"), "--base", str(tiny_base), "--out", str(tmp_path)]
     assert main(given) == 0
     stored = load_file(tmp_path / "delta.safetensors")
     whole = lora_factors.merge(stored, state)
@@ -230,11 +230,11 @@ def test_alpha_is_multiplied_in(state: dict[str, torch.Tensor], tmp_path: Path) 
 
 
 def test_describe(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = changed(state)
-    path, tokens = source("published", folder, weights, tmp_path)
-    given = ["delta", "describe", str(path), "--token-file", str(tokens[0]), "--base", str(folder)]
+    path, tokens = source("published", tiny_base, weights, tmp_path)
+    given = ["delta", "describe", str(path), "--token-file", str(tokens[0]), "--base", str(tiny_base)]
     assert main(given) == 0
     shown = capsys.readouterr().out
     assert "method: Custom Diffusion (keys and values of the cross-attention)" in shown
@@ -251,7 +251,7 @@ def test_describe(
 
 
 class NotATensor:
-    """Something that a pickle would build."""
+    """An object that unpickling would build."""
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ class NotATensor:
         (lambda w: {k: v[:, :7] for k, v in w.items()}, "made for a text encoder of width 7, that of"),
         (lambda w: {k: v[:3] for k, v in w.items()}, "has shape (3, 32), the base model has (64, 32)"),
         (lambda w: {k: NotATensor() for k in w}, "NotATensor), refused; only tensors"),
-        (lambda w: dict.fromkeys(w, 3), "is no tensor of floating-point numbers"),
+        (lambda w: dict.fromkeys(w, 3), "is not a tensor of floating-point numbers"),
         (lambda w: {"hello.there": torch.zeros(1)}, "belongs to no known layout"),
         (lambda w: [1, 2], "holds a list, expected a dictionary of tensors"),
         (lambda w: {"unet": [1]}, "key 'unet' holds a list"),
@@ -269,12 +269,12 @@ class NotATensor:
     ],
 )  # fmt: skip
 def test_what_cannot_be_imported(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, change: Any, message: str,
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, change: Any, message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     path = tmp_path / "delta.pt"
     torch.save(change(changed(state)), path)
-    given = ["delta", "import", str(path), "--base", str(folder), "--out", str(tmp_path / "out")]
+    given = ["delta", "import", str(path), "--base", str(tiny_base), "--out", str(tmp_path / "out")]
     assert main(given) == 2
     error = capsys.readouterr().err
     assert message in error and str(path) in error and error.count("\n") == 1
@@ -282,11 +282,11 @@ def test_what_cannot_be_imported(
 
 
 def test_other_bad_input(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = exchange.open_base(folder)
+    base = exchange.open_base(tiny_base)
     untouched = {key: value for key, value in state.items() if key.endswith("attn2.to_k.weight")}
-    with pytest.raises(InputError, match="every weight is that of .*; nothing is customized"):
+    with pytest.raises(InputError, match="every weight equals that of .*; nothing is customized"):
         exchange.check_fit(layouts.Contents("unet", untouched, {}), base, tmp_path)
     with pytest.raises(InputError, match="token '<new1>' has 31 values, the token table of .* has 32"):
         exchange.check_fit(layouts.Contents("unet", changed(state), {TOKEN: torch.zeros(31)}), base, tmp_path)
@@ -295,14 +295,14 @@ def test_other_bad_input(
         for key, value in svd_compression.compress(Delta(changed(state), vector()), state, 2).items()
         if "lora_A" in key
     }
-    with pytest.raises(InputError, match="its other factor '.*lora_B.weight' is not there"):
+    with pytest.raises(InputError, match="its other factor '.*lora_B.weight' is missing"):
         exchange.check_fit(layouts.Contents("lora", half, {}), base, tmp_path)
     with pytest.raises(InputError, match="a LoRA holds no bias"):
         svd_compression.compress(Delta(changed(state, WHOLE), vector()), state)
     with pytest.raises(InputError, match="share 1.5: expected more than 0, and 1 at most"):
         svd_compression.compress(Delta(changed(state), vector()), state, share=1.5)
     other = {key: value + 1 for key, value in state.items() if key.endswith("attn1.to_k.weight")}
-    with pytest.raises(InputError, match="the layout 'diffusers' holds cross-attention alone"):
+    with pytest.raises(InputError, match="the layout 'diffusers' holds only cross-attention"):
         layouts.to_files("diffusers", other, {}, state)
     with pytest.raises(InputError, match="no diffusion_pytorch_model"):
         exchange.UNetWeights(tmp_path)
@@ -311,14 +311,14 @@ def test_other_bad_input(
     with pytest.raises(InputError, match="expected the file of a delta"):
         layouts.read(tmp_path / "nothing.safetensors")
     save_file({TOKEN: vector()}, tmp_path / "t.safetensors")
-    with pytest.raises(InputError, match="token '<new1>' comes twice"):
+    with pytest.raises(InputError, match="token '<new1>' occurs twice"):
         layouts.read(tmp_path / "t.safetensors", [tmp_path / "t.safetensors"])
     given = [
         "delta",
         "export",
         str(tmp_path / "t.safetensors"),
         "--base",
-        str(folder),
+        str(tiny_base),
         "--out",
         str(tmp_path),
     ]
@@ -327,16 +327,16 @@ def test_other_bad_input(
 
 
 def test_where_files_may_be_written(
-    folder: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder that cannot be one is an error, and no name leads out of the folder, a token's of others neither."""
+    """A folder that cannot be written to is an error, and so is a name that leads out of it, as a token may."""
     path, out = tmp_path / "delta.bin", tmp_path / "out"
     torch.save({"unet": changed(state), "modifier_token": {"../evil": vector()}}, path)
-    ends = ["--base", str(folder), "--out"]
+    ends = ["--base", str(tiny_base), "--out"]
     assert main(["delta", "export", str(path), *ends, str(out)]) == 2
-    assert "'../evil.safetensors' is no name of a file in it" in capsys.readouterr().err
+    assert "'../evil.safetensors' is not a name of a file in it" in capsys.readouterr().err
     assert main(["delta", "import", str(path), "--name", "../evil", *ends, str(out)]) == 2
-    assert "'../evil.safetensors' is no name of a file in it" in capsys.readouterr().err
+    assert "'../evil.safetensors' is not a name of a file in it" in capsys.readouterr().err
     assert {one.name for one in tmp_path.iterdir()} == {"delta.bin"}
     assert main(["delta", "import", str(path), "--name", "fine", *ends, str(path)]) == 2
     assert capsys.readouterr().err.endswith("expected a folder to write into\n")

@@ -14,9 +14,8 @@ from attrib_core.common.errors import InputError
 from attrib_core.diffusion.deltas import delta_files, layouts, token_file
 from attrib_core.diffusion.deltas.delta_files import Delta
 from tests.diffusion import diffusion_families_fixtures as other
-from tests.diffusion import diffusion_fixtures as made
-
-TOKEN = "<new1>"
+from tests.diffusion import diffusion_fixtures as fixtures
+from tests.diffusion.diffusion_fixtures import TOKEN
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def rows(contents: layouts.Contents) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("layout", ["lora", "unet", "custom-diffusion"])
-def test_out_and_in_again(
+def test_export_and_import_again(
     layout: str, folder: Path, delta: Delta, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     delta_files.write(tmp_path, "one", delta, TOKEN)
@@ -60,7 +59,7 @@ def test_out_and_in_again(
     assert main([*back, "--out", str(tmp_path)]) == 0
     paths = delta_files.paths(tmp_path, "two")
     found = delta_files.read(*paths, TOKEN, delta_files.checksum(*paths))
-    assert all(first.equal(second) for first, second in zip(found.rows, delta.embeddings, strict=True))
+    assert all(first.equal(second) for first, second in zip(found.embeddings, delta.embeddings, strict=True))
     if layout != "lora":
         assert all(found.weights[key].equal(value) for key, value in delta.weights.items())
     pipe = StableDiffusionXLPipeline.from_pretrained(folder)
@@ -72,7 +71,7 @@ def test_out_and_in_again(
 
 
 @pytest.mark.parametrize("layout", ["published", "diffusers"])
-def test_layouts_without_a_place_for_it(
+def test_layouts_that_cannot_hold_two_embeddings(
     layout: str, folder: Path, delta: Delta, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     delta_files.write(tmp_path, "one", delta, TOKEN)
@@ -80,12 +79,12 @@ def test_layouts_without_a_place_for_it(
     given = ["delta", "export", files[0], "--token-file", files[1], "--base", str(folder)]
     assert main([*given, "--layout", layout, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert f"layout '{layout}' holds one vector a token" in error and "choose 'lora', 'unet'" in error
+    assert f"layout '{layout}' holds one embedding per token" in error and "choose 'lora', 'unet'" in error
     assert not (tmp_path / "out").exists()
 
 
 def test_files_of_other_trainers(delta: Delta, tmp_path: Path) -> None:
-    """The field's own: no metadata, the token is the file's name; a pickle of the Custom Diffusion code."""
+    """A file without metadata, whose name is the token; and a pickle of the Custom Diffusion code."""
     assert delta.embedding_2 is not None
     plain = {"clip_l": delta.embedding, "clip_g": delta.embedding_2}
     save_file(plain, tmp_path / f"{TOKEN}.safetensors")
@@ -105,7 +104,7 @@ def test_token_files_that_do_not_fit(
     folder: Path, delta: Delta, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert delta.embedding_2 is not None
-    with pytest.raises(InputError, match="lacks 'clip_g', the token's vectors for one of two"):
+    with pytest.raises(InputError, match="lacks 'clip_g', the token's embedding in one of two"):
         token_file.embeddings_of({"clip_l": delta.embedding}, TOKEN, tmp_path)
     with pytest.raises(InputError, match="2 vectors of clip_l and 1 of clip_g"):
         token_file.embeddings_of(
@@ -115,12 +114,12 @@ def test_token_files_that_do_not_fit(
     files = delta_files.paths(tmp_path, "one")
     given = ["delta", "describe", str(files[0]), "--token-file", str(files[1]), "--base"]
     assert main([*given, str(folder)]) == 2
-    assert "token '<new1>' has vectors for 1 text encoders" in capsys.readouterr().err
+    assert "token '<new1>' has embeddings for 1 text encoders" in capsys.readouterr().err
     with pytest.raises(InputError, match="is for 1 text encoders, the pipeline has 2"):
         delta_files.load_into(StableDiffusionXLPipeline.from_pretrained(folder), *files, TOKEN)
     delta_files.write(tmp_path, "one", delta, TOKEN)
-    small = made.save_base(tmp_path / "small")
+    small = fixtures.save_base(tmp_path / "small")
     weights = {"clip_l": delta.embedding, "clip_g": delta.embedding_2}
     save_file(weights, tmp_path / f"{TOKEN}.safetensors")
     assert main(["delta", "describe", str(tmp_path / f"{TOKEN}.safetensors"), "--base", str(small)]) == 2
-    assert "has vectors for 2 text encoders" in capsys.readouterr().err
+    assert "has embeddings for 2 text encoders" in capsys.readouterr().err

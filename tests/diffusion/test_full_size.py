@@ -16,10 +16,10 @@ from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import components, cropping, sampling
 from attrib_core.diffusion.pipeline.description import BaseModel
-from tests.diffusion import diffusion_fixtures as made
+from tests.diffusion import diffusion_fixtures as fixtures
 from tests.diffusion import full_size_fixtures as full
+from tests.diffusion.diffusion_fixtures import TOKEN
 
-TOKEN = "<new1>"
 KEYS_AND_VALUES, CROSS_ATTENTION = 19_169_280, 43_962_560  # as published
 TRAINED = ("attn2.to_k.weight", "attn2.to_v.weight")
 XL_BLOCKS, XL_LAYERS, XL_KEYS_AND_VALUES = (1, 1, 1), 2, 44_564_480
@@ -28,7 +28,7 @@ SIDE = int(os.environ.get("FULL_SIZE_LATENT", "32"))  # 64 is 512 pixels, with f
 
 
 def free_memory() -> float:
-    """Bytes that are to be had; endless where the system does not say."""
+    """Available memory in bytes; infinite where the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
@@ -37,7 +37,7 @@ def free_memory() -> float:
 
 
 def test_the_number_of_trained_weights() -> None:
-    """Names and shapes come from the model: counted without its weights being made."""
+    """Counted from names and shapes, without allocating weights."""
     with torch.device("meta"):
         unet = full.unet()
     assert sum(one.numel() for one in unet.parameters()) == 859_520_964
@@ -52,14 +52,14 @@ def test_the_number_of_trained_weights() -> None:
 
 
 def test_clip_vocabulary(tmp_path: Path) -> None:
-    """Ids that are known of the stock tokenizer."""
+    """Known ids of the stock tokenizer."""
     words = full.tokenizer(tmp_path)
     assert len(words) == 49408
     assert words("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
 
 
 @pytest.mark.slow
-def test_two_stacked_steps_and_a_image(tmp_path: Path) -> None:
+def test_two_stacked_steps_and_an_image(tmp_path: Path) -> None:
     if free_memory() < NEEDED:
         pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free memory, there are {free_memory() / 1e9:.1f}")
     pipe = full.pipeline(tmp_path, SIDE)
@@ -68,7 +68,7 @@ def test_two_stacked_steps_and_a_image(tmp_path: Path) -> None:
     method = CustomDiffusion(
         steps=2, learning_rate=1e-5, exemplar_batch=1, prior_batch=1, stack=2, views=1, checkpointing=True
     )
-    sets = made.exemplar_sets()[:2]
+    sets = fixtures.exemplar_sets()[:2]
     with torch.no_grad():
         texts = components.encode_text(loaded, components.tokenize(loaded, ["photo of a fruit"]))
     plain = torch.tensor([cropping.micro_conditioning(SIDE * 8, SIDE * 8, SIDE * 8)])
@@ -115,7 +115,7 @@ def test_two_stacked_steps_and_a_image(tmp_path: Path) -> None:
 
 
 def test_the_weights_of_sdxl() -> None:
-    """Its UNet has 2,567,463,684; the reduced one has its shapes in fewer transformer blocks."""
+    """The UNet has 2,567,463,684; the reduced one has the same shapes in fewer transformer blocks."""
     with torch.device("meta"):
         whole, reduced = full.unet_xl(), full.unet_xl(blocks=XL_BLOCKS)
     assert sum(one.numel() for one in whole.parameters()) == 2_567_463_684
@@ -128,8 +128,8 @@ def test_the_weights_of_sdxl() -> None:
 
 
 @pytest.mark.slow
-def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
-    """Real widths; 1 transformer block a layer for 1, 2 and 10, and 2 text layers for 12 and 32."""
+def test_two_stacked_steps_and_an_image_of_sdxl(tmp_path: Path) -> None:
+    """Real widths; 1 transformer block per layer instead of 1, 2 and 10, and 2 text layers instead of 12 and 32."""
     if free_memory() < NEEDED:
         pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free memory, there are {free_memory() / 1e9:.1f}")
     pipe = full.pipeline_xl(tmp_path, SIDE, XL_BLOCKS, XL_LAYERS)
@@ -143,7 +143,7 @@ def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
             one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=None, views=1, scale_jitter=0.0, shift=0.0,
             seed=1,
         )
-        for one in made.exemplar_sets()[:2]
+        for one in fixtures.exemplar_sets()[:2]
     ]  # fmt: skip
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items() if "attn2.to_" in name}
     first, second = training_loop.train(ready, loaded, method, steps=2, seed=1)
@@ -175,8 +175,7 @@ def test_two_stacked_steps_and_a_image_of_sdxl(tmp_path: Path) -> None:
     )  # raises where nothing has changed
     state = pipe.unet.state_dict()
     assert all(torch.equal(state[key], value) for key, value in first.delta.weights.items())
-    for tokenizer, encoder, row in zip(
-        (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2), first.delta.embeddings, strict=True
-    ):  # fmt: skip
+    tokenizers, encoders = (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2)
+    for tokenizer, encoder, row in zip(tokenizers, encoders, first.delta.embeddings, strict=True):
         added = tokenizer.convert_tokens_to_ids(TOKEN)
         assert torch.equal(encoder.get_input_embeddings().weight[added], row)

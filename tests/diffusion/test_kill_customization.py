@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a part of 24 sets: the same deltas, and none trained again once it was finished."""
+"""SIGKILL at random moments of a part of 24 sets: the deltas are the same, and no finished one is trained again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attrib_core.diffusion.customization.training_data import ExemplarSet
 from attrib_core.diffusion.pipeline import description
 from attrib_core.storage import tables
 from attrib_core.storage.schemas.generation import MEASURED
-from tests.diffusion import diffusion_fixtures as made
+from tests.diffusion import diffusion_fixtures as fixtures
 from tests.diffusion.kill_job_fixtures import start
 
 SETS, STACK, KILLS = 24, 4, 10
@@ -29,31 +29,33 @@ PATIENCE = 600.0  # seconds until a job that makes no progress is a failure
 
 
 def sets() -> list[ExemplarSet]:
-    """Twenty object sets and four style sets, each with images of its own."""
-    objects, styles = made.exemplar_sets()[:4], made.exemplar_sets()[4]
+    """Twenty object sets and four style sets, each with different images."""
+    objects, styles = fixtures.exemplar_sets()[:4], fixtures.exemplar_sets()[4]
     found = [
         replace(
             objects[number % 4],
             name=f"object-{number}",
-            images={f"object-{number}.0": made.png(200 + number)},
+            images={f"object-{number}.0": fixtures.png(200 + number)},
         )
         for number in range(SETS - 4)
     ]
     for number in range(4):
-        images = {f"style-{number}.{position}": made.png(300 + 2 * number + position) for position in (0, 1)}
+        images = {
+            f"style-{number}.{position}": fixtures.png(300 + 2 * number + position) for position in (0, 1)
+        }
         found.append(replace(styles, name=f"style-{number}", images=images))
     return found
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Inputs and params of the part, but for the folder of the run."""
+    """Inputs and params of the part, except for the folder of the run."""
     folder = tmp_path_factory.mktemp("kill")
-    exemplars = made.write_exemplars(folder / "exemplars.parquet", sets())
+    exemplars = fixtures.write_exemplars(folder / "exemplars.parquet", sets())
     classes = sorted({(one.kind, one.category) for one in sets()})
-    prior = made.write_prior(folder / "prior.parquet", classes)
+    prior = fixtures.write_prior(folder / "prior.parquet", classes)
     base = folder / "base_model.json"
-    tables.write_json(base, description.describe(made.save_base(folder / "tiny")).as_json())
+    tables.write_json(base, description.describe(fixtures.save_base(folder / "tiny")).as_json())
     options = {
         "steps": 4,
         "style_steps": 5,
@@ -70,7 +72,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 class Run:
-    """A run's folder in which the part is started, once or again and again; each start has a log of its own."""
+    """The folder of a run in which the part is started, once or repeatedly; each start has its own log."""
 
     def __init__(self, folder: Path, given: Mapping[str, Any]) -> None:
         self.folder, self.deltas, self.models = folder, folder / "store/deltas", folder / "models.parquet"
@@ -87,11 +89,11 @@ class Run:
         return self.folder / f"{self.starts}.log"
 
     def visible(self) -> int:
-        """Files under their final names."""
+        """The number of files under their final names."""
         return sum(path.suffix != ".tmp" for path in self.deltas.iterdir()) if self.deltas.exists() else 0
 
     def finished(self) -> dict[str, tuple[tuple[int, int, int], ...]]:
-        """Of each finished model, by its key: inode, size and time of change of its files."""
+        """Inode, size and modification time of the files of each finished model, by its key."""
         keys = [path.stem for path in self.deltas.glob("*.json")] if self.deltas.exists() else []
         return {
             key: tuple(
@@ -103,7 +105,7 @@ class Run:
         }
 
     def trained(self) -> int:
-        """Sets of the stacks that the last start trained to their end, from the lines of its log."""
+        """The number of sets in the stacks that the last start finished training, from its log."""
         text = self.log.read_text() if self.log.exists() else ""
         return sum(int(sets) for sets in re.findall(r"\d+ steps of (\d+) sets in ", text))
 
@@ -127,8 +129,8 @@ def test_ten_kills_change_no_delta_and_train_nothing_twice(tmp_path: Path, given
     assert process.exitcode == 0 and undisturbed.trained() == SETS == len(undisturbed.finished())
     stack_seconds = (time.monotonic() - began) / (SETS / STACK - 1)
 
-    # A moment: so many files are there, and some time has passed. The last stack is left to the end: a job
-    # halts before it, so that none is through before it is killed, however late that comes.
+    # A moment is given by a number of files and some time after it. A job waits before the last stack, so that
+    # none ends before it is killed, however late that is.
     rng = np.random.default_rng(2306)
     counts = np.sort(rng.integers(0, (SETS - STACK) * FILES_A_SET, KILLS)).tolist()
     delays = np.where(rng.uniform(size=KILLS) < 0.5, 0, rng.uniform(0, 0.5 * stack_seconds, KILLS)).tolist()

@@ -1,26 +1,22 @@
-"""Stable Diffusion 2 and SDXL: every method trains them stacked as alone, and the stock pipeline draws the same."""
+"""Stable Diffusion 2 and SDXL: every method trains them in a stack as alone, and stock pipelines sample the same."""
 
 from __future__ import annotations
 
 import copy
-import io
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
-from PIL import Image
 
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.config import preflight
-from attrib_core.diffusion.customization import customize, inputs, training_data, training_loop
+from attrib_core.diffusion.customization import customize, training_data, training_loop
 from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs
 from attrib_core.diffusion.customization.training_data import EncodedSet
@@ -30,8 +26,8 @@ from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.synthesis import synthesize as synthesis
 from tests.diffusion import diffusion_families_fixtures as other
 from tests.diffusion import diffusion_fixtures as fixtures
-from tests.diffusion.customization_reference import apart
-from tests.diffusion.diffusion_fixtures import TOKEN
+from tests.diffusion.diffusion_fixtures import TOKEN, close, decode
+from tests.diffusion.training_fixtures import encode_sets, flat, relative_distance, same, train_models
 
 METHODS = families.names("customizers")
 OPTIONS: dict[str, Any] = {
@@ -56,21 +52,11 @@ def loaded(folders: dict[str, Path]) -> dict[str, Components]:
 
 
 @pytest.fixture(scope="module")
-def ready(loaded: dict[str, Components], prior_file: Path) -> dict[str, list[EncodedSet]]:
-    return {name: prepared(one, prior_file) for name, one in loaded.items()}
-
-
-def prepared(one: Components, prior_file: Path) -> list[EncodedSet]:
-    sets = fixtures.exemplar_sets()[:3]
-    classes = sorted({(each.kind, each.category) for each in sets})
-    found = training_data.encode_prior_images(inputs.read_prior(prior_file, classes), one, classes)
-    return [
-        training_data.encode_exemplar_set(
-            each, one, prompts=[f"a {TOKEN} {each.noun}"], prior=found[each.kind, each.category], views=2,
-            scale_jitter=0.1, shift=0.08, seed=1,
-        )
-        for each in sets
-    ]  # fmt: skip
+def encoded_sets(loaded: dict[str, Components], prior_file: Path) -> dict[str, list[EncodedSet]]:
+    return {
+        name: encode_sets(one, prior_file, fixtures.exemplar_sets()[:3], views=2)
+        for name, one in loaded.items()
+    }
 
 
 def method(family: str, **changes: Any) -> Customizer:
@@ -78,44 +64,32 @@ def method(family: str, **changes: Any) -> Customizer:
     return found
 
 
-def trained(
-    chosen: Sequence[EncodedSet], one: Components, how: Customizer, **named: Any
-) -> list[training_loop.Trained]:
-    found = training_loop.train(chosen, one, how, steps=how.steps, seed=5, **named)
-    assert all(isinstance(model, training_loop.Trained) for model in found)
-    return found  # type: ignore[return-value]
-
-
-def flat(delta: delta_files.Delta) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in (*delta.weights.values(), *delta.embeddings)])
-
-
 @pytest.mark.parametrize("family", METHODS)
 @pytest.mark.parametrize("base", SAVED)
 def test_stacked_equals_alone(
-    base: str, family: str, ready: dict[str, list[EncodedSet]], loaded: dict[str, Components]
+    base: str, family: str, encoded_sets: dict[str, list[EncodedSet]], loaded: dict[str, Components]
 ) -> None:
-    one, sets, how = loaded[base], ready[base], method(family)
-    first = trained(sets[:2], one, how)
-    turned = trained([sets[2], sets[0]], one, how)
-    assert torch.equal(flat(first[0].delta), flat(turned[1].delta)) and first[0].loss == turned[1].loss
-    single = trained(sets[:1], one, how, width=1)[0]
+    one, sets, how = loaded[base], encoded_sets[base], method(family)
+    first = train_models(sets[:2], one, how)
+    turned = train_models([sets[2], sets[0]], one, how)
+    assert same(first[0], turned[1])
+    single = train_models(sets[:1], one, how, width=1)[0]
     begun = how.start(one, [sets[0].noun], 5).delta(0)
-    assert apart(flat(first[0].delta), flat(single.delta), flat(begun)) < 2e-4
+    assert relative_distance(flat(first[0].delta), flat(single.delta), flat(begun)) < 2e-4
     assert [row.shape for row in first[0].delta.embeddings] == [(one.table.shape[1],) for one in one.encoders]
     for own, start in zip(first[0].delta.embeddings, begun.embeddings, strict=True):
         assert (own - start).abs().max() > how.learning_rate / 2
 
 
-def plainly(
-    concept: EncodedSet, one: Components, how: Customizer
+def train_plainly(
+    data: EncodedSet, one: Components, how: Customizer
 ) -> tuple[dict[str, torch.Tensor], list[Any]]:
-    """Custom Diffusion of SDXL on one set: hooks on stock modules, torch's own clipping and AdamW."""
+    """A plain implementation of Custom Diffusion of SDXL on one set."""
     unet = copy.deepcopy(one.unet)
     rows, encoders = [], []
     for encoder in one.encoders:
         model = copy.deepcopy(encoder.model)
-        noun = encoder.tokenizer(concept.noun, add_special_tokens=False).input_ids
+        noun = encoder.tokenizer(data.noun, add_special_tokens=False).input_ids
         row = torch.nn.Parameter(encoder.table[noun].mean(dim=0))
         model.resize_token_embeddings(len(encoder.tokenizer))
         model.get_input_embeddings().register_forward_hook(
@@ -134,15 +108,15 @@ def plainly(
     optimizer = torch.optim.AdamW(parameters, how.learning_rate, weight_decay=how.weight_decay)
     for step in range(how.steps):
         drawn = training_loop.draw(
-            concept, step, exemplar_batch=how.exemplar_batch, prior_batch=1, timestep_power=how.timestep_power,
+            data, step, exemplar_batch=how.exemplar_batch, prior_batch=1, timestep_power=how.timestep_power,
             num_train_timesteps=1000, seed=5,
         )  # fmt: skip
         ids = drawn.ids.split(24, dim=1)
-        said = [model(own, output_hidden_states=True) for model, own in zip(encoders, ids, strict=True)]
-        given = concept.prior
+        outputs = [model(own, output_hidden_states=True) for model, own in zip(encoders, ids, strict=True)]
+        given = data.prior
         assert given is not None and given.prompt_embeds.pooled is not None
-        states = torch.cat([each.hidden_states[-2] for each in said], dim=2)
-        pooled = torch.cat([said[1].text_embeds, given.prompt_embeds.pooled[drawn.prior]])
+        states = torch.cat([each.hidden_states[-2] for each in outputs], dim=2)
+        pooled = torch.cat([outputs[1].text_embeds, given.prompt_embeds.pooled[drawn.prior]])
         noisy = one.scheduler.add_noise(drawn.latents, drawn.noise, drawn.timesteps)
         added = {"text_embeds": pooled, "time_ids": torch.tensor([[32, 32, 0, 0, 32, 32]] * 3)}
         context = torch.cat([states, given.prompt_embeds.states[drawn.prior]])
@@ -156,25 +130,25 @@ def plainly(
     return {key: value.detach() for key, value in weights.items()}, [row.detach() for row in rows]
 
 
-def test_sdxl_equals_its_plain_form(
-    ready: dict[str, list[EncodedSet]], loaded: dict[str, Components]
+def test_sdxl_equals_its_plain_implementation(
+    encoded_sets: dict[str, list[EncodedSet]], loaded: dict[str, Components]
 ) -> None:
-    one, concept, how = loaded["sdxl"], ready["sdxl"][0], method("custom_diffusion", steps=3)
-    delta = trained([concept], one, how)[0].delta
-    weights, rows = plainly(concept, one, how)
-    begun = how.start(one, [concept.noun], 5).delta(0)
+    one, data, how = loaded["sdxl"], encoded_sets["sdxl"][0], method("custom_diffusion", steps=3)
+    delta = train_models([data], one, how)[0].delta
+    weights, rows = train_plainly(data, one, how)
+    begun = how.start(one, [data.noun], 5).delta(0)
     assert set(delta.weights) == set(weights)
     pairs = [(delta.weights[key], weights[key], begun.weights[key]) for key in weights]
     for found, expected, start in [*pairs, *zip(delta.embeddings, rows, begun.embeddings, strict=True)]:
-        assert apart(found, expected, start) < 2e-4
+        assert relative_distance(found, expected, start) < 2e-4
 
 
-def test_options_of_training_hold_for_sdxl(
-    ready: dict[str, list[EncodedSet]], loaded: dict[str, Components]
+def test_options_of_training_work_for_sdxl(
+    encoded_sets: dict[str, list[EncodedSet]], loaded: dict[str, Components]
 ) -> None:
-    one, sets = loaded["sdxl"], ready["sdxl"][:2]
+    one, sets = loaded["sdxl"], encoded_sets["sdxl"][:2]
     plain, spare, coarse = (
-        trained(sets, one, method("custom_diffusion", **changes))[0]
+        train_models(sets, one, method("custom_diffusion", **changes))[0]
         for changes in ({}, {"checkpointing": True}, {"precision": "bfloat16"})
     )
     assert torch.equal(flat(plain.delta), flat(spare.delta))
@@ -193,8 +167,8 @@ def test_prior_images_of_sdxl_do_not_depend_on_their_batch(folders: dict[str, Pa
     assert last == whole[2:] and last[0] != whole[0]
 
 
-def test_what_sdxl_is_told_of_a_image(loaded: dict[str, Components]) -> None:
-    """Its size, what is cut off once its shorter side is 32, and the side asked for; and it matters."""
+def test_the_micro_conditioning_of_sdxl(loaded: dict[str, Components]) -> None:
+    """Original size, crop coordinates after a resize to a shorter side of 32, target size; and their effect."""
     assert cropping.micro_conditioning(64, 64, 32) == (64, 64, 0, 0, 32, 32)
     assert cropping.micro_conditioning(100, 200, 32) == (100, 200, 0, 16, 32, 32)
     assert cropping.micro_conditioning(300, 100, 32) == (300, 100, 32, 0, 32, 32)
@@ -223,7 +197,7 @@ def test_what_sdxl_is_told_of_a_image(loaded: dict[str, Components]) -> None:
         ("sdxl", "textual_inversion", 2),
     ],
 )
-def test_the_stock_pipeline_draws_the_same(
+def test_the_stock_pipeline_samples_the_same(
     base: str, family: str, tokens: int, folders: dict[str, Path], prior_file: Path, tmp_path: Path
 ) -> None:
     described, sets = description.describe(folders[base]), fixtures.exemplar_sets()[:2]
@@ -240,7 +214,7 @@ def test_the_stock_pipeline_draws_the_same(
     shown = [row for _, table in tables for row in table.to_pylist()]
     for row in rows[1:]:
         pipe = DiffusionPipeline.from_pretrained(folders[base])
-        # latents have no bounds to clip to; that DDIM does so by default is one of its own, for pixels
+        # by default DDIM clips to [-1, 1], which latents exceed
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
         pipe.set_progress_bar_config(disable=True)
         found = {}
@@ -258,13 +232,12 @@ def test_the_stock_pipeline_draws_the_same(
                 own["prompt"], latents=sampling.initial_noise(fresh, [own["seed"]]), num_inference_steps=3,
                 guidance_scale=3.0, output_type="np",
             ).images[0]  # fmt: skip
-            found[condition] = np.asarray(Image.open(io.BytesIO(own["image"]["bytes"]))).astype(int)
-            difference = np.abs(found[condition] - (expected * 255).round())
-            assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+            found[condition] = decode([own["image"]])[0]
+            assert close(found[condition], (expected * 255).round())
         assert (found["control"] != found["customized"]).any()
 
 
-def test_bases_that_are_no_sdxl(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_bases_that_do_not_fit_sdxl(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["sdxl"], tmp_path / "xl"))
 
     def changed(file: str, **values: Any) -> None:

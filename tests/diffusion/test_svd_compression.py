@@ -1,4 +1,4 @@
-"""LoRA files of deltas: opened by stock diffusers, equal to the delta at full rank."""
+"""Compression of deltas to LoRA files: read by stock diffusers, equal to the delta at full rank."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.deltas import svd_compression
 from attrib_core.diffusion.deltas.delta_files import Delta
-
-
-def pipeline(tiny_base: Path) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(
-        tiny_base, safety_checker=None, requires_safety_checker=False
-    )
+from tests.diffusion.diffusion_fixtures import stock_pipeline
 
 
 def delta(state: dict[str, torch.Tensor], rank: int) -> Delta:
@@ -34,7 +28,7 @@ def delta(state: dict[str, torch.Tensor], rank: int) -> Delta:
 
 
 def test_factors_multiply_to_the_difference(tiny_base: Path) -> None:
-    base = pipeline(tiny_base).unet.state_dict()
+    base = stock_pipeline(tiny_base).unet.state_dict()
     change = delta(base, rank=3)
     for rank, exact in ((3, True), (99, True), (2, False)):
         found = svd_compression.compress(change, base, rank)
@@ -46,7 +40,7 @@ def test_factors_multiply_to_the_difference(tiny_base: Path) -> None:
 
 
 def test_stock_diffusers_opens_the_file(tiny_base: Path, tmp_path: Path) -> None:
-    pipe = pipeline(tiny_base)
+    pipe = stock_pipeline(tiny_base)
     change = delta(pipe.unet.state_dict(), rank=2)
     path = tmp_path / "one.safetensors"
     save_file(svd_compression.compress(change, pipe.unet.state_dict(), rank=32), path)
@@ -56,7 +50,7 @@ def test_stock_diffusers_opens_the_file(tiny_base: Path, tmp_path: Path) -> None
         untouched = pipe.unet(noise, 500, words).sample
         pipe.load_lora_weights(path)
         shown = pipe.unet(noise, 500, words).sample
-        other = pipeline(tiny_base)
+        other = stock_pipeline(tiny_base)
         other.unet.load_state_dict(change.weights, strict=False)
         expected = other.unet(noise, 500, words).sample
     torch.testing.assert_close(shown, expected, rtol=1e-4, atol=1e-4)
@@ -64,7 +58,7 @@ def test_stock_diffusers_opens_the_file(tiny_base: Path, tmp_path: Path) -> None
 
 
 def test_wrong_values(tiny_base: Path) -> None:
-    base = pipeline(tiny_base).unet.state_dict()
+    base = stock_pipeline(tiny_base).unet.state_dict()
     with pytest.raises(InputError, match="rank 0: expected 1 or more"):
         svd_compression.compress(delta(base, 1), base, 0)
     with pytest.raises(InputError, match="delta key 'x.weight': the base model's UNet has no such weight"):

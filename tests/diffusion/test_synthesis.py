@@ -1,4 +1,4 @@
-"""Synthesis: compared with the stock pipeline, and what must not change an image."""
+"""The stage `synthesize`: what is stored is not generated again, and what must not change an image."""
 
 from __future__ import annotations
 
@@ -11,19 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import save_file
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.data.images import to_rgb
 from attrib_core.diffusion.deltas import delta_files
-from attrib_core.diffusion.deltas.delta_files import Delta
-from attrib_core.diffusion.pipeline import components, description, sampling
 from attrib_core.diffusion.pipeline.components import Components
-from attrib_core.diffusion.pipeline.latents import decode_latents
 from attrib_core.diffusion.synthesis import generate, report_sample, requests
 from attrib_core.diffusion.synthesis import synthesize as part
 from attrib_core.features.embedding import encode, encoder_protocol
@@ -31,10 +25,12 @@ from attrib_core.report.sections.thumbnails import thumbnail
 from attrib_core.storage import tables
 from attrib_core.storage.store import claims, pieces, references
 from tests.diffusion import diffusion_fixtures as fixtures
-from tests.diffusion.diffusion_fixtures import TOKEN, close, decode, stock_pipeline
+from tests.diffusion.diffusion_fixtures import TOKEN, close, decode, random_delta
 from tests.storage.claims_fixtures import Holder
 
 SETS = fixtures.exemplar_sets()[2:]
+
+
 OPTIONS: dict[str, Any] = {
     "steps": 3,
     "guidance": 3.0,
@@ -46,17 +42,6 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def delta(loaded: Components, number: int) -> Delta:
-    """A made-up delta: keys and values far from the base model's."""
-    generator = torch.Generator().manual_seed(number)
-    weights = {
-        key: value + 0.5 * torch.randn(value.shape, generator=generator)
-        for key, value in loaded.unet.state_dict().items()
-        if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
-    }
-    return Delta(weights, torch.randn(loaded.table.shape[1], generator=generator))
-
-
 @pytest.fixture
 def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
     """Rows of the table `models` for three sets, with their files in `tmp_path`."""
@@ -64,7 +49,7 @@ def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, one in enumerate(SETS):
         checksum = delta_files.write(
-            tmp_path / "store" / "deltas", f"key-{number}", delta(loaded, number), TOKEN
+            tmp_path / "store" / "deltas", f"key-{number}", random_delta(loaded, number), TOKEN
         )
         delta_path, token_path = delta_files.paths(Path("../store/deltas"), f"key-{number}")
         rows.append(
@@ -91,7 +76,7 @@ def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
-    """The stage in a run's folder of the test, its parts as one table; images are not kept unless asked."""
+    """Runs the stage in a folder of the test and returns one table; images are not kept unless `keep` is True."""
 
     def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
         prompts = changes.pop("prompts", fixtures.prompt_rows(SETS))
@@ -105,63 +90,6 @@ def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
         return found
 
     return run
-
-
-def stock(
-    pipe: StableDiffusionPipeline,
-    loaded: Components,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    scheduler: type = DDIMScheduler,
-) -> np.ndarray:
-    """Images by the stock pipeline from the same latents."""
-    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    shown = pipe(
-        list(prompts),
-        latents=sampling.initial_noise(loaded, seeds),
-        num_inference_steps=OPTIONS["steps"],
-        guidance_scale=OPTIONS["guidance"],
-        output_type="np",
-    ).images
-    return (shown * 255).round().astype(np.uint8)
-
-
-@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
-@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
-def test_images_are_those_of_the_stock_pipeline(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, prediction_type: str, solver: str
-) -> None:
-    folder = fixtures.save_base(tmp_path_factory.mktemp("other") / "tiny", prediction_type=prediction_type)
-    loaded = components.with_token(components.load(description.describe(folder), "cpu"), TOKEN)
-    model = delta(loaded, 1)
-    checksum = delta_files.write(tmp_path / "deltas", "key", model, TOKEN)
-    files = delta_files.paths(tmp_path / "deltas", "key")
-    assert checksum == delta_files.checksum(*files)
-    prompts, controls = [f"a {TOKEN} fruit in the snow", f"{TOKEN} art"], ["a fruit in the snow", "art"]
-    seeds = [1, 2]
-
-    pipe = stock_pipeline(folder)
-    scheduler = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}[solver]
-    expected = [stock(pipe, loaded, controls, seeds, scheduler)]
-    delta_files.load_into(pipe, *files, TOKEN)
-    expected.append(stock(pipe, loaded, prompts, seeds, scheduler))
-
-    ids = components.tokenize(loaded, [*controls, *prompts])
-    nothing = components.empty_prompt_embeds(loaded, 4)
-    with torch.no_grad(), delta_files.apply_deltas(loaded, [None, None, model, model]):
-        shown = sampling.sample(
-            loaded,
-            components.encode_text(loaded, ids),
-            nothing,
-            sampling.initial_noise(loaded, seeds * 2),
-            steps=OPTIONS["steps"],
-            guidance=OPTIONS["guidance"],
-            solver=solver,
-        )
-    assert close(shown[:2], expected[0])
-    assert close(shown[2:], expected[1])
-    assert not close(expected[0], expected[1])
 
 
 def test_rows(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], loaded: Components) -> None:
@@ -178,7 +106,7 @@ def test_rows(models: list[dict[str, Any]], synthesize: Callable[..., pa.Table],
     assert len({row["image"]["bytes"] for row in rows}) == len(rows)
 
 
-def test_part_and_place_in_a_batch_change_nothing(
+def test_part_and_position_in_a_batch_change_nothing(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
 ) -> None:
     whole = synthesize(models)
@@ -232,10 +160,10 @@ def test_finished_sets_are_kept_and_a_damaged_one_is_made_again(
 
 
 @pytest.mark.parametrize("image_format", ["webp", "webp_lossy", "jpeg"])
-def test_every_format_is_what_the_table_says_and_decodes_everywhere(
+def test_every_format_is_noted_in_the_table_and_decoded_by_every_stage(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path, image_format: str
 ) -> None:
-    """To pixels by the one rule of all stages, to features by an encoder, to a thumbnail of the page."""
+    """To pixels by the function of all stages, to features by an encoder, to a thumbnail of the report."""
     whole = synthesize(models[:1])
     other = synthesize(models[:1], image_format=image_format, quality=95)
     lossless = image_format == "webp"
@@ -258,7 +186,7 @@ def test_every_format_is_what_the_table_says_and_decodes_everywhere(
     assert thumbnail(second[0], where="x").startswith("data:image/")
 
 
-def test_quality_is_of_lossy_formats_alone(
+def test_quality_is_only_for_lossy_formats(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
 ) -> None:
     def size(**changes: Any) -> int:
@@ -271,7 +199,7 @@ def test_quality_is_of_lossy_formats_alone(
         synthesize(models[:1], image_format="gif")
 
 
-def test_another_run_with_the_same_settings_draws_nothing(
+def test_another_run_with_the_same_settings_generates_nothing(
     models: list[dict[str, Any]],
     synthesize: Callable[..., pa.Table],
     tmp_path: Path,
@@ -284,7 +212,7 @@ def test_another_run_with_the_same_settings_draws_nothing(
     assert set(references.by_job(tmp_path / "other")) == {"synthesize_part/whole"}
 
 
-def test_what_another_job_draws_is_left_for_last_and_not_drawn(
+def test_what_another_job_generates_is_left_for_last_and_not_generated(
     models: list[dict[str, Any]],
     synthesize: Callable[..., pa.Table],
     tmp_path: Path,
@@ -322,7 +250,7 @@ def test_what_another_job_draws_is_left_for_last_and_not_drawn(
 def test_the_sample_is_of_each_set_and_by_seed(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
-    """Images of prompts that have a control, and those; more samples begin with the fewer."""
+    """Customized images that have a control, with these; a larger sample begins with the smaller one."""
     path = tmp_path / "part.parquet"
     tables.write(path, "synthesized", whole := synthesize(models, control_samples_each=1))
     rows = {row["query_id"]: row for row in whole.to_pylist()}
@@ -383,60 +311,6 @@ def test_models_that_do_not_fit(
         synthesize(models)
 
 
-def test_a_delta_of_another_network_is_refused(loaded: Components) -> None:
-    good = delta(loaded, 0)
-    key = next(iter(good.weights))
-    for weights, message in [
-        ({"no.such.layer.weight": good.weights[key]}, "the base model's UNet has no such layer"),
-        ({"conv_in.weight": good.weights[key]}, "expected the weight or the bias of a linear layer"),
-        ({key: good.weights[key][:3]}, r"shape \(3, 32\), the base model has \(64, 32\)"),
-    ]:
-        with (
-            pytest.raises(InputError, match=message),
-            delta_files.apply_deltas(loaded, [Delta(weights, good.embedding)]),
-        ):
-            pass
-
-
-def test_token_files_are_checked(loaded: Components, tmp_path: Path) -> None:
-    delta_files.write(tmp_path, "key", delta(loaded, 0), TOKEN)
-    delta_path, token_path = delta_files.paths(tmp_path, "key")
-    save_file({"<other>": torch.zeros(32)}, token_path)
-    with pytest.raises(
-        InputError, match=rf"{token_path}: holds \['<other>'\], expected one vector named '<new1>'"
-    ):
-        delta_files.read(delta_path, token_path, TOKEN, delta_files.checksum(delta_path, token_path))
-    delta_path.write_bytes(b"no safetensors")
-    with pytest.raises(InputError, match=rf"{delta_path}: not readable as safetensors"):
-        delta_files.read(delta_path, token_path, TOKEN, delta_files.checksum(delta_path, token_path))
-
-
-def test_the_base_model_has_no_embedding_for_the_token(loaded: Components) -> None:
-    ids = components.tokenize(loaded, [f"a {TOKEN} fruit", "a fruit"])
-    with delta_files.apply_deltas(loaded, [None, None]):
-        states = components.encode_text(loaded, ids).states
-    assert torch.isnan(states[0]).any() and not torch.isnan(states[1]).any()
-
-
-def test_guidance_one_is_the_condition_alone(loaded: Components) -> None:
-    """With guidance 1 the words of the unconditional half do not matter."""
-    ids = components.tokenize(loaded, ["a fruit"])
-    other = components.tokenize(loaded, ["an animal in the snow"])
-    noise = sampling.initial_noise(loaded, [3])
-    states, nothing = (components.encode_text(loaded, one) for one in (ids, other))
-    first = sampling.sample(loaded, states, nothing, noise, steps=2, guidance=1.0)
-    second = sampling.sample(loaded, states, states, noise, steps=2, guidance=1.0)
-    assert close(first, second)
-    assert not close(first, sampling.sample(loaded, states, nothing, noise, steps=2, guidance=9.0))
-
-
-def test_noise_follows_from_the_seed_alone(loaded: Components) -> None:
-    both = sampling.initial_noise(loaded, [5, 6])
-    assert torch.equal(both[1:], sampling.initial_noise(loaded, [6]))
-    many = sampling.initial_noise(loaded, range(200))
-    assert abs(float(many.mean())) < 0.01 and abs(float(many.std()) - 1) < 0.01
-
-
 @pytest.mark.parametrize("keep", ["all", "sample"])
 def test_the_scripts(
     keep: str,
@@ -474,7 +348,7 @@ def test_the_scripts(
     def kept() -> list[int]:
         return [path.stat().st_ino for path in tmp_path.glob("store/synthesized/*.parquet")]
 
-    # in the store there is the part itself, by another name, or, until the sample is drawn, the piece
+    # the store has the part itself under another name, or the piece until the sample is drawn
     assert len(kept()) == 1 and (kept() == [output.stat().st_ino]) == (keep == "all")
     run_script(
         "sample_part",
@@ -488,53 +362,7 @@ def test_the_scripts(
     assert shown["condition"].to_pylist() == [requests.CUSTOMIZED, requests.CONTROL]
 
 
-@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_noise_of_the_steps(tmp_path: Path, prediction_type: str, eta: float) -> None:
-    """Formula 12 of the paper on DDIM, with noise by seed and step."""
-    folder = fixtures.save_base(tmp_path / "tiny", prediction_type=prediction_type)
-    loaded = components.load(description.describe(folder), "cpu")
-    seeds, steps, guidance = [3, 4], 4, 2.0
-    with torch.no_grad():
-        states = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
-        nothing = components.empty_prompt_embeds(loaded, 2)
-    noise = sampling.initial_noise(loaded, seeds)
-    shown = sampling.sample(
-        loaded, states, nothing, noise, steps=steps, guidance=guidance, eta=eta, seeds=seeds
-    )
-
-    scheduler, latents = loaded.scheduler, noise.double()
-    scheduler.set_timesteps(steps)
-    for number, timestep in enumerate(scheduler.timesteps):
-        with torch.no_grad():
-            without, given = (
-                loaded.unet(latents.float(), timestep, text.states).sample for text in (nothing, states)
-            )
-        predicted = (without + guidance * (given - without)).double()
-        now = scheduler.alphas_cumprod[timestep].double()
-        before = int(timestep) - 1000 // steps
-        after = (scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod).double()
-        if prediction_type == "epsilon":
-            image, rest = (latents - (1 - now).sqrt() * predicted) / now.sqrt(), predicted
-        else:
-            image = now.sqrt() * latents - (1 - now).sqrt() * predicted
-            rest = now.sqrt() * predicted + (1 - now).sqrt() * latents
-        sigma = min(eta, sampling.LARGEST_ETA) * ((1 - after) / (1 - now)).sqrt() * (1 - now / after).sqrt()
-        added = np.stack(
-            [
-                np.random.default_rng([seed, 1 + number]).standard_normal((4, 8, 8), np.float32)
-                for seed in seeds
-            ]
-        )
-        latents = (
-            after.sqrt() * image
-            + (1 - after - sigma**2).clamp(min=0).sqrt() * rest
-            + sigma * torch.from_numpy(added)
-        )
-    assert close(shown, decode_latents(loaded, latents.float()))
-
-
-def test_a_solver_that_is_none_or_takes_no_noise(
+def test_a_solver_that_does_not_exist_or_adds_no_noise(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
 ) -> None:
     with pytest.raises(InputError, match="synthesis.solver: 'euler', choose 'ddim' or 'dpm"):
@@ -548,7 +376,7 @@ def test_noise_of_the_steps_does_not_depend_on_the_part(
     models: list[dict[str, Any]], synthesize: Callable[..., pa.Table]
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a NaN among the latents would warn when it becomes a pixel
+        warnings.simplefilter("error")  # a NaN among the latents would warn when it is converted to a pixel
         whole = synthesize(models[:2], eta=1.0)
     assert synthesize(models[1:2], eta=1.0).equals(whole.slice(8, 8))
     assert not whole.equals(synthesize(models[:2]))

@@ -1,1 +1,1 @@
-"""Families of base models: where a diffusers pipeline is found, one file each."""
+"""Families of base models, one file each: where a diffusers pipeline is found."""

@@ -1,6 +1,6 @@
-"""The base model that comes with this package: a tiny Stable Diffusion of OpenMoji images, 64 px.
+"""The base model that comes with this package: a tiny Stable Diffusion trained on OpenMoji images, 64 px.
 
-It is trained by `base_recipe`; docs/base_model.md says how and on what.
+`base_recipe` trains it; docs/base_model.md describes how and on what.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ FOLDER = Path(__file__).parent / "bundled_weights"
 
 
 def files() -> list[Path]:
-    """The files that make the model; InputError where weights are missing."""
+    """List the files of the model; InputError where weights are missing."""
     return description.files(FOLDER)
 
 
 def load() -> BaseModel:
-    """The bundled base model, described; `diffusion.components.load` opens it.
-
-    Raises InputError where its weights are missing.
-    """
+    """Describe the bundled base model, which `diffusion.pipeline.components.load` loads; InputError without weights."""
     return description.describe(FOLDER)

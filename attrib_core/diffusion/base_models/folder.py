@@ -1,4 +1,4 @@
-"""A base model in a local folder in diffusers layout: Stable Diffusion 1 or 2, or SDXL, or one made of them."""
+"""A base model in a local folder in diffusers layout: Stable Diffusion 1 or 2, SDXL, or a fine-tuned one of them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from attrib_core.diffusion.pipeline.description import BaseModel
 
 
 def files(*, path: str) -> list[Path]:
-    """The files that make the model; InputError where weights are missing."""
+    """List the files of the model; InputError where weights are missing."""
     return description.files(_folder(path))
 
 
 def load(
     *, path: Annotated[str, Field(min_length=1, description="folder with model_index.json")]
 ) -> BaseModel:
-    """The base model of a folder, described; `diffusion.components.load` opens it.
+    """Describe the base model of a folder, which `diffusion.pipeline.components.load` loads.
 
-    The folder may have a `held_out.json` that names what the model never
-    saw: {"subjects": [...], "styles": [...]}. Raises InputError where the folder
-    is no pipeline in diffusers layout or lacks weights.
+    The folder may have a `held_out.json` that names what the model never saw: {"subjects": [...], "styles": [...]}.
+    Raises InputError where the folder is no pipeline in diffusers layout or lacks weights.
     """
     return description.describe(_folder(path))
 
 
 def _folder(path: str) -> Path:
-    """A relative path starts at the working folder, `~` is the home folder."""
+    """Return the path, relative to the working folder; `~` is the home folder."""
     return Path(path).expanduser()

@@ -1,1 +1,1 @@
-"""Train the bundled base model from scratch."""
+"""The recipe of the bundled base model: training from scratch."""

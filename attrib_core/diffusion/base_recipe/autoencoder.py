@@ -1,9 +1,7 @@
-"""Train the bundled autoencoder: a small stock `AutoencoderKL`, 64 px to 16 x 16 x 8.
+"""Training of the bundled autoencoder: a small stock `AutoencoderKL`, 64 px to 16 x 16 x 8.
 
-Two settings make it learn in minutes. All normalisations have one group: with
-more, each group loses its own mean, and flat colours with it. And training
-begins on crops, since the network is convolutional and small images buy more
-steps.
+Two settings make it learn in minutes. All normalisations have one group: with more, each group loses its own mean,
+and with it flat colours. And training begins on crops: the network is convolutional, and small images allow more steps.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from attrib_core.diffusion.base_recipe import checkpoints
 
 
 def build(channels: list[int], latent_channels: int, size: int) -> AutoencoderKL:
-    """An untrained autoencoder, down by 4 for three channel widths."""
+    """Build an untrained autoencoder, which downsamples by 2 ** (levels - 1)."""
     levels = len(channels)
     return AutoencoderKL(
         in_channels=3,
@@ -38,12 +36,12 @@ def build(channels: list[int], latent_channels: int, size: int) -> AutoencoderKL
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
-    """(n, size, size, 3) uint8 to (n, 3, size, size) float32 in [-1, 1]."""
+    """Convert (n, size, size, 3) uint8 to (n, 3, size, size) float32 in [-1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
-    """Mean peak signal-to-noise ratio of the reconstructions, in dB."""
+    """Compute the mean peak signal-to-noise ratio of the reconstructions, in dB."""
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(images), 64):
@@ -70,9 +68,8 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Train to `steps`, resuming from the checkpoint; yields a row of the loss curve every 50 steps.
 
-    For the first `crop_share` of the steps the batches are crops of `crop`
-    pixels, as many more as they are smaller, then whole images. With
-    `decoder_only` the encoder, and so every latent, stays as it is.
+    For the first `crop_share` of the steps the batches are crops of `crop` pixels, more of them as they are smaller,
+    then full images. With `decoder_only` the encoder, and with it every latent, does not change.
     """
     if decoder_only:
         model.encoder.requires_grad_(False)

@@ -1,7 +1,8 @@
-"""Checkpoints of a training that may be killed: written whole or not at all."""
+"""Checkpoints of a training that may be killed, written atomically; and its learning rate schedule."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state under a temporary name, flush, and rename."""
+    """Write a state under a temporary name, flush it, and rename the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as stream:
@@ -21,7 +22,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The state last saved, or None where there is none yet."""
+    """Load the last state, or None where there is none yet."""
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -29,9 +30,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Learning rate: linear warm-up, then a cosine to a fiftieth of the peak."""
-    import math
-
+    """Return the learning rate at a step: linear warm-up, then cosine decay to a fiftieth of the peak."""
     if step < warmup:
         return peak * (step + 1) / warmup
     share = (step - warmup) / max(1, steps - warmup)

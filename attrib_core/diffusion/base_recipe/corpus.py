@@ -1,10 +1,8 @@
-"""What the bundled base model is trained on: images, captions, what is held out.
+"""The corpus of the bundled base model: images and captions, without the held-out objects.
 
-An image of the corpus is named by a triple (object, treatment, background) and
-a number; its pixels follow from the seed and that name alone. Captions are
-drawn anew at each step: full, without the background, with the coarse category
-in place of the object's own name, or in the words "in the style of", so that
-the model knows every phrase that the prompts of the demo use.
+An image of the corpus is identified by object, treatment, background and a number; its pixels depend only on these
+and the seed. Captions are drawn anew at each step: in full, without the background, with the coarse category in place
+of the object's name, or with the words "in the style of", so that the model knows every phrase of the demo's prompts.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from attrib_core.data.drawing.treatments import MEDIA
 
 @dataclass(frozen=True)
 class Item:
-    """One image of the corpus, before it is drawn."""
+    """An image of the corpus, before it is drawn."""
 
     drawn: DrawnObject
     treatment: str | None
@@ -32,10 +30,10 @@ class Item:
 
 
 def items(seed: int, held_out_fraction: float, plain_each: int, media_each: int) -> Iterator[Item]:
-    """Every image of the corpus, object by object.
+    """Yield every image of the corpus, object by object.
 
-    An object appears `plain_each` times on each background without treatment,
-    and `media_each` times in each medium, on backgrounds drawn by seed.
+    An object appears `plain_each` times on each background without treatment, and `media_each` times in each medium,
+    on random backgrounds.
     """
     held = {drawn.codepoint for drawn in held_out_objects(seed, held_out_fraction)}
     names = list(backgrounds.BACKGROUNDS)
@@ -52,21 +50,21 @@ def items(seed: int, held_out_fraction: float, plain_each: int, media_each: int)
 
 
 def pixels(item: Item, seed: int, size: int) -> np.ndarray:
-    """The image of an item, (size, size, 3) uint8."""
+    """Draw the image of an item, (size, size, 3) uint8."""
     name = f"{seed}/{item.drawn.codepoint}/{item.treatment}/{item.background}/{item.number}"
     rng = np.random.default_rng(int(hashlib.sha256(name.encode()).hexdigest()[:16], 16))
     return render.image(item.drawn.codepoint, item.background, size, rng, item.treatment)
 
 
 def draw_caption(item: Item, rng: np.random.Generator) -> str:
-    """One of the captions that are true of an item."""
+    """Draw one of the captions that are true of an item."""
     noun = item.drawn.category if rng.uniform() < 0.12 else item.drawn.name
     if item.treatment is not None and rng.uniform() < 0.3:
         return f"a picture of {render.with_article(noun)} in the style of {item.treatment} art"
     text = render.caption(noun, item.background, item.treatment)
-    form = rng.uniform()
-    if item.treatment is None and form < 0.15:
+    variant = rng.uniform()
+    if item.treatment is None and variant < 0.15:
         return f"a picture of {text}"
-    if form > 0.9:
+    if variant > 0.9:
         return text.removesuffix(f" {backgrounds.phrase(item.background)}")
     return text

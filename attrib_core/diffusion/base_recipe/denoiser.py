@@ -1,9 +1,8 @@
-"""Train the bundled denoiser and text encoder: the diffusion half of the recipe.
+"""Training of the bundled denoiser and text encoder.
 
-v-prediction with zero terminal signal-to-noise ratio (Lin et al. 2024, "Common
-diffusion noise schedules and sample steps are flawed"): with Stable Diffusion's
-own schedule a model of this size ignores its prompt. The shipped weights are an
-exponential moving average.
+It uses v-prediction with zero terminal signal-to-noise ratio (Lin et al. 2024, "Common diffusion noise schedules and
+sample steps are flawed"): with Stable Diffusion's own schedule a model of this size ignores its prompt. The shipped
+weights are an exponential moving average.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from attrib_core.diffusion.base_recipe.corpus import Item, draw_caption
 def build_unet(
     channels: Sequence[int], latent_channels: int, size: int, text_width: int
 ) -> UNet2DConditionModel:
-    """An untrained UNet; attention from the second level on, where there are 64 positions."""
+    """Build an untrained UNet, with attention from the second level on, where there are 64 positions."""
     levels = len(channels)
     down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1)
     up = ("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",)
@@ -47,7 +46,7 @@ def build_unet(
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextModel:
-    """An untrained CLIP text encoder for a tokenizer."""
+    """Build an untrained CLIP text encoder for a tokenizer."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -63,7 +62,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLI
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The noise schedule, the same in training and sampling."""
+    """Build the noise schedule of training and sampling."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -77,8 +76,8 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-class Average:
-    """Exponential moving average of parameters, with a warm-up of its num_train_timesteps."""
+class MovingAverage:
+    """An exponential moving average of parameters, with a warm-up of its decay."""
 
     def __init__(self, modules: dict[str, torch.nn.Module], decay: float) -> None:
         self.decay = decay
@@ -119,16 +118,15 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Train to `steps`, resuming from the checkpoint; yields a row of the loss curve every 20 steps.
 
-    latents: (items, channels, height, width) float16, already scaled to unit
-    deviation. weights: (items,) chance of each item. Captions are drawn at each
-    step and dropped with chance `dropout`, for classifier-free guidance. A step's
-    batch and noise follow from (seed, step) alone, so a resumed run repeats them.
+    latents: (items, channels, height, width) float16, scaled to unit deviation. weights: (items,), relative sampling
+    weights. Captions are drawn at each step and dropped with probability `dropout`, for classifier-free guidance. The
+    batch and noise of a step depend only on (seed, step), so a resumed run repeats them.
     """
     scheduler = build_scheduler()
     modules: dict[str, torch.nn.Module] = {"unet": unet, "text_encoder": text_encoder}
     parameters = [*unet.parameters(), *text_encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    average = Average(modules, decay)
+    average = MovingAverage(modules, decay)
     state = checkpoints.load(checkpoint)
     step, seconds = 0, 0.0
     if state is not None:

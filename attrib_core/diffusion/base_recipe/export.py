@@ -1,4 +1,4 @@
-"""From checkpoints to a stock Stable Diffusion folder, and the sheet by which it is judged."""
+"""Export of checkpoints to a stock Stable Diffusion folder, and a contact sheet of sampled images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attrib_core.diffusion.base_recipe.denoiser import build_scheduler
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, images: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Latents of images, the posterior's mode, (n, channels, h, w) float16."""
+    """Encode images to latents, the posterior's mode, (n, channels, h, w) float16."""
     parts = [
         model.encode(to_tensor(images[start : start + batch])).latent_dist.mode().half().numpy()
         for start in range(0, len(images), batch)
@@ -30,10 +30,10 @@ def encode(model: AutoencoderKL, images: np.ndarray, batch: int = 64) -> np.ndar
 
 @torch.no_grad()
 def normalise_latents(model: AutoencoderKL, images: np.ndarray) -> None:
-    """Make every latent channel zero-mean and unit-deviation over the images, in the weights.
+    """Normalise every latent channel to zero mean and unit deviation over the images, in the weights.
 
-    The affine map goes into the 1 x 1 convolutions around the latent, so that
-    reconstructions stay as they are and `scaling_factor` is 1.
+    The affine map is merged into the 1 x 1 convolutions around the latent, so that reconstructions do not change and
+    `scaling_factor` is 1.
     """
     latents = encode(model, images).astype(np.float64)
     mean = torch.tensor(latents.mean(axis=(0, 2, 3)))
@@ -56,7 +56,7 @@ def pipeline(
     text_encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
 ) -> StableDiffusionPipeline:
-    """The parts as a stock pipeline."""
+    """Assemble a stock pipeline."""
     return StableDiffusionPipeline(
         vae=autoencoder.eval(),
         unet=unet.eval(),
@@ -70,12 +70,11 @@ def pipeline(
 
 
 def save(pipe: StableDiffusionPipeline, held_out: dict[str, Any], folder: Path) -> None:
-    """Write the pipeline with the list of what it never saw; replaces the folder whole.
+    """Write the pipeline with the list of held-out subjects and styles; the folder is replaced.
 
-    UNet and autoencoder are stored in float16, and diffusers reads them into
-    float32. transformers would keep what it finds, so the text encoder, which is
-    small, is stored in float32: a plain `from_pretrained` then runs anywhere. Where the
-    parts once came from, a folder of the machine, is left out.
+    UNet and autoencoder are stored in float16, and diffusers reads them into float32. transformers would keep float16,
+    so the text encoder, which is small, is stored in float32: a plain `from_pretrained` then runs anywhere. Paths of
+    this machine are removed from the configs.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -102,7 +101,7 @@ def contact_sheet(
     guidance: float,
     columns: int,
 ) -> Image.Image:
-    """One image a caption, enlarged twice, in rows."""
+    """Sample an image for each caption, and paste them in rows, enlarged twice."""
     pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(captions))]
     images = pipe(

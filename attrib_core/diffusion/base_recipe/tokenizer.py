@@ -1,4 +1,4 @@
-"""A CLIP tokenizer whose words are those of the corpus.
+"""A CLIP tokenizer with the vocabulary of the corpus.
 
 The byte-pair merges are learned from the captions, in CLIP's own file format
 (`vocab.json`, `merges.txt`), so that the stock `CLIPTokenizer` loads them.
@@ -14,7 +14,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int, folder: Path) -> None:
-    """Learn merges from captions and write a tokenizer folder that `from_pretrained` opens."""
+    """Learn merges from captions and write a tokenizer folder for `from_pretrained`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -55,7 +55,7 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int, f
 
 
 def pre_tokenizers_pattern():  # type: ignore[no-untyped-def]
-    """CLIP's word pattern: contractions, letters, single digits, other signs."""
+    """Return CLIP's word pattern: contractions, letters, single digits, other signs."""
     from tokenizers import Regex
 
     return Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")

@@ -1,9 +1,9 @@
-"""The whole recipe, stage by stage, each resumed from its own checkpoint.
+"""Command line of the complete recipe; each stage resumes from its own checkpoint.
 
     python -m attrib_core.diffusion.base_recipe.train --config config/base.yaml --work DIR --out DIR
 
-The working folder keeps corpus, latents, checkpoints, the loss curve
-(`curve.jsonl`) and the contact sheet; the output is a folder that `StableDiffusionPipeline.from_pretrained` opens.
+The working folder keeps the corpus, latents, checkpoints, the loss curve (`curve.jsonl`) and the contact sheet. The
+output is a folder for `StableDiffusionPipeline.from_pretrained`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from attrib_core.diffusion.base_recipe.tokenizer import train_tokenizer
 
 
 def corpus_items(config: dict[str, Any]) -> list[corpus.Item]:
-    """All images of the corpus, in order."""
+    """List all images of the corpus, in order."""
     return list(corpus.items(config["seed"], config["held_out_fraction"], **config["corpus"]))
 
 
 def draw_corpus(config: dict[str, Any], items: list[corpus.Item], path: Path) -> np.ndarray:
-    """The corpus as a memory-mapped array, drawn once."""
+    """Return the corpus as a memory-mapped array, drawn once."""
     if not path.exists():
         temporary = path.with_suffix(".tmp")
         shape = (len(items), config["size"], config["size"], 3)
@@ -44,7 +44,7 @@ def draw_corpus(config: dict[str, Any], items: list[corpus.Item], path: Path) ->
 
 
 def log_curve(rows: Iterator[dict[str, Any]], stage: str, path: Path) -> None:
-    """Append the rows of a loss curve to a file of JSON lines, and show them."""
+    """Append the rows of a loss curve to a file of JSON lines, and print them."""
     with path.open("a", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps({"stage": stage} | row) + "\n")
@@ -53,7 +53,7 @@ def log_curve(rows: Iterator[dict[str, Any]], stage: str, path: Path) -> None:
 
 
 def train_autoencoder(config: dict[str, Any], images: np.ndarray, work: Path) -> autoencoder.AutoencoderKL:
-    """Autoencoder with normalised latents; its decoder is trained further in `finish_decoder`."""
+    """Train the autoencoder and normalise its latents; `finish_decoder` trains its decoder further."""
     settings = dict(config["autoencoder"])
     torch.manual_seed(config["seed"])
     model = autoencoder.build(settings.pop("channels"), settings.pop("latent_channels"), config["size"])
@@ -73,7 +73,7 @@ def train_autoencoder(config: dict[str, Any], images: np.ndarray, work: Path) ->
 def finish_decoder(
     config: dict[str, Any], model: autoencoder.AutoencoderKL, images: np.ndarray, work: Path
 ) -> None:
-    """Train the decoder further, on whole images; latents stay what the denoiser learned."""
+    """Train the decoder further, on full images; latents remain those that the denoiser learned."""
     some = np.asarray(images[:: config["autoencoder"]["images_every"]])
     rows = autoencoder.train(
         model,
@@ -91,7 +91,7 @@ def finish_decoder(
 
 
 def item_weights(config: dict[str, Any], items: list[corpus.Item]) -> np.ndarray:
-    """How often each image is drawn, relative to the rest."""
+    """Return the relative sampling weight of each image."""
     common = set(config["common"])
     unknown = common - {item.drawn.name for item in items}
     if unknown:
@@ -101,7 +101,7 @@ def item_weights(config: dict[str, Any], items: list[corpus.Item]) -> np.ndarray
 
 
 def main() -> None:
-    """Command line of the recipe."""
+    """Run the recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)

@@ -1,1 +1,1 @@
-"""Stage `customize`: fine-tune one delta for each exemplar set, many in one stack."""
+"""The stage `customize`: fine-tune one delta for each exemplar set, several sets in one batch."""

@@ -1,13 +1,12 @@
-"""The views of the published Custom Diffusion code: an exemplar smaller or larger than it is, and said so.
+"""The augmentation of the published Custom Diffusion code: exemplars resized, with prompts that mention the size.
 
-Two of three views are smaller: resized to between a third and the whole of the side and
-pasted at a random place of an empty canvas. The others are 1.2 to 1.4 times as large, and
-cut. The prompt of a view below 0.6 of the side begins with "a far away" or "very small",
-that of a larger one with "zoomed in" or "close up". The loss leaves out the canvas, and the
-outermost latent cells of the view, into which the canvas reaches.
+Two of three views are smaller: resized to between a third and all of the side, and pasted at a random position of a
+gray canvas. The others are 1.2 to 1.4 times as large, and cropped. The prompt of a view below 0.6 of the side begins
+with "a far away" or "very small", that of a larger one with "zoomed in" or "close up". The loss mask excludes the
+canvas, and the outermost latent cells of the view, into which the canvas reaches.
 
-Exemplars are cut to a square first, so that no view is distorted. The canvas is the gray
-128, where the published one is 127.5.
+Exemplars are cropped to a square first, so that no view is distorted. The canvas is the gray 128; the published one
+is 127.5.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ SMALLER_SHARE = 2 / 3
 SMALLEST = 1 / 3
 LARGER = (1.2, 1.4)
 SMALL_BELOW = 0.6
-SMALL_WORDS = ("a far away ", "very small ")
-LARGE_WORDS = ("zoomed in ", "close up ")
+SMALL_PREFIXES = ("a far away ", "very small ")
+LARGE_PREFIXES = ("zoomed in ", "close up ")
 FLIP_SHARE = 0.5
 CANVAS = 128
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which parts of it are on; the second and third mean something with the first alone."""
+    """The switches of the augmentation; `size_prompts` and `loss_mask` need `random_resize`."""
 
     random_resize: bool = False
     size_prompts: bool = False
@@ -39,47 +38,47 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class View:
-    """An image (side, side, 3) uint8, where the loss counts (cells, cells) bool, and how its prompt begins."""
+    """A view: image (side, side, 3) uint8, loss mask (cells, cells) bool, and what its prompt begins with."""
 
     image: np.ndarray
     mask: np.ndarray
-    words: str
+    prompt_prefix: str
 
 
 def resized(image: np.ndarray, rng: np.random.Generator, cells: int) -> View:
-    """A view of another size. `cells` is the side of a latent, by which the image's side is divided."""
+    """Make a view of random size. `cells` is the side of a latent, a divisor of the image's side."""
     side = len(image)
     if rng.uniform() < SMALLER_SHARE:
         size = int(rng.integers(int(side * SMALLEST), side + 1))
     else:
         size = int(rng.integers(int(side * LARGER[0]), int(side * LARGER[1]) + 1))
     top, left = rng.integers(0, abs(side - size) + 1, 2)
-    words = str(rng.choice(SMALL_WORDS if size < SMALL_BELOW * side else LARGE_WORDS))
-    shown = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    prefix = str(rng.choice(SMALL_PREFIXES if size < SMALL_BELOW * side else LARGE_PREFIXES))
+    scaled = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
     if size > side:
-        cut = shown[top : top + side, left : left + side]
-        return View(cut, np.ones((cells, cells), dtype=bool), words)
+        cropped = scaled[top : top + side, left : left + side]
+        return View(cropped, np.ones((cells, cells), dtype=bool), prefix)
     canvas = np.full_like(image, CANVAS)
-    canvas[top : top + size, left : left + size] = shown
+    canvas[top : top + size, left : left + size] = scaled
     mask = inner_cells(int(top), size, side // cells, cells)[:, None] & inner_cells(
         int(left), size, side // cells, cells
     )
-    return View(canvas, mask, words if size < SMALL_BELOW * side else "")
+    return View(canvas, mask, prefix if size < SMALL_BELOW * side else "")
 
 
 def inner_cells(start: int, size: int, factor: int, cells: int) -> np.ndarray:
-    """Along one side, the latent cells within a view, the outermost left out, (cells,) bool.
+    """Mark the latent cells inside a view along one side, without the outermost ones, (cells,) bool.
 
-    Where none is left, the cell in the middle of the view counts: a loss over nothing has no value.
+    Where none is left, the middle cell of the view is marked: a loss over no cells has no value.
     """
     first, last = start // factor + 1, (start + size) // factor - 1
     if last <= first:
         first = min((start + size // 2) // factor, cells - 1)
         last = first + 1
-    places = np.arange(cells)
-    return (places >= first) & (places < last)
+    positions = np.arange(cells)
+    return (positions >= first) & (positions < last)
 
 
 def flipped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An image, mirrored by a chance of one half."""
+    """Mirror an image with probability one half."""
     return np.ascontiguousarray(image[:, ::-1]) if rng.uniform() < FLIP_SHARE else image

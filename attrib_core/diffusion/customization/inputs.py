@@ -1,4 +1,4 @@
-"""What the stage reads: its part of the exemplars, and the prior images of their classes."""
+"""Inputs of the stages `customize` and `prior`: exemplar sets, classes, and prior images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROWS_A_BATCH = 256
 
 
 def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
-    """The exemplar sets numbered part * size to (part + 1) * size - 1 in the table `exemplars`.
+    """Read the exemplar sets numbered part * size to (part + 1) * size - 1 in the table `exemplars`.
 
-    The table streams through; only the images of the part are held.
+    The table is streamed; only the images of the part are kept in memory.
     """
     numbers: dict[str, int] = {}
     found: dict[str, ExemplarSet] = {}
@@ -37,13 +37,13 @@ def read_part(path: Path, part: int, size: int) -> list[ExemplarSet]:
 
 
 def read_classes(path: Path) -> list[PriorClass]:
-    """The classes of all exemplar sets, sorted."""
+    """Read the classes of all exemplar sets, sorted."""
     table = tables.read(path, "exemplars", columns=["kind", "category"])
     return sorted({PriorClass(row["kind"], row["category"]) for row in table.to_pylist()})
 
 
 def read_prior_inputs(base_model: Sequence[str], pool: Sequence[str], excluded: Sequence[str]) -> PriorInputs:
-    """What prior images may be taken from; each is a path, or paths, or an empty list for nothing."""
+    """Describe what prior images may be taken from; each argument is a path, a list of paths, or an empty list."""
     return PriorInputs(
         base=description.read(Path(str(base_model))) if base_model else None,
         pool=[Path(part) for part in pool],
@@ -52,7 +52,7 @@ def read_prior_inputs(base_model: Sequence[str], pool: Sequence[str], excluded: 
 
 
 def read_prior(path: Path, classes: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The rows of the table `prior` that are for some classes."""
+    """Read the rows of the table `prior` for some classes."""
     wanted = set(classes)
     columns = ("kind", "category", "prompt", "image")
     rows = (row for batch in tables.iterate([path], columns, ROWS_A_BATCH) for row in batch.to_pylist())

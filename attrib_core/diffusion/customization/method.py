@@ -1,7 +1,7 @@
-"""Settings that every method of customization has; a method is a subclass, with defaults of its own.
+"""The base class of customization methods: the settings that all share; a method is a subclass with its own defaults.
 
-No torch is imported here, so that options can be checked as soon as the config is read. The
-annotations are no strings, since subclasses in other modules are asked for them.
+No torch is imported here, so that options can be checked as soon as the config is read. Annotations are not strings,
+because the options of subclasses in other modules are read from them.
 """
 
 # no `from __future__ import annotations`: see above
@@ -16,9 +16,9 @@ from attrib_core.common.errors import InputError
 
 Shape = tuple[int, ...]
 BRACKETS = re.compile(r"\[([^\[\]]*)\]")
-"""What is left out of a training prompt where an exemplar has no subject."""
+"""Text in brackets, which is left out of a training prompt where an exemplar has no subject."""
 PLACEHOLDERS = "placeholders are {token}, {category} and {subject}"
-TOKEN = "\0"  # stands for the token where a prompt is looked at; no prompt has it
+TOKEN = "\0"  # a placeholder for the token in checks of prompts, which never have it
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.customization.model_stack import ModelStack
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Customizer:
-    """A method of customization with its settings; a subclass says what is trained, in `start`.
+    """A customization method with its settings; a subclass defines in `start` which weights are trained.
 
     The defaults are for the bundled base model.
     """
@@ -38,7 +38,7 @@ class Customizer:
     scale_learning_rate: Annotated[
         bool, Field(description="multiply it as the published trainers do, see `scaled_learning_rate`")
     ] = False
-    weight_decay: Annotated[float, Field(ge=0, description="of AdamW, on what is trained alone")] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="of AdamW, only on trained weights")] = 0.0
     gradient_clip: Annotated[float, Field(gt=0, description="largest gradient norm of one exemplar set")] = (
         1.0
     )
@@ -51,10 +51,10 @@ class Customizer:
     stack: Annotated[int, Field(ge=1, description="exemplar sets trained in one batch")] = 8
     precision: Annotated[
         Literal["float32", "bfloat16"],
-        Field(description="of the network's arithmetic; what is trained, and the loss, stay float32"),
+        Field(description="of the network's arithmetic; trained weights and the loss stay float32"),
     ] = "float32"
     checkpointing: Annotated[
-        bool, Field(description="keep fewer activations and compute them again: less memory, same result")
+        bool, Field(description="gradient checkpointing: less memory, more time, same result")
     ] = False
     timestep_power: Annotated[
         float, Field(gt=0, le=1, description="timesteps are T u^power for uniform u: below 1, noisier ones")
@@ -64,7 +64,7 @@ class Customizer:
         Field(gt=0, description="losses weighted by signal-to-noise ratio, cut here (Hang et al., 2023: 5)"),
     ] = None
     views: Annotated[
-        int, Field(ge=1, description="moved and scaled views made of an exemplar set, at least")
+        int, Field(ge=1, description="shifted and scaled views of an exemplar set, at least")
     ] = 16
     scale_jitter: Annotated[float, Field(ge=0, lt=1, description="largest change of scale of a view")] = 0.03
     shift: Annotated[float, Field(ge=0, lt=1, description="largest shift of a view, share of its side")] = (
@@ -73,24 +73,24 @@ class Customizer:
     random_resize: Annotated[
         bool,
         Field(
-            description="views as published, in place of scale_jitter and shift: smaller ones at a random place of a"
-            " gray canvas, larger ones cut"
+            description="views as published, instead of scale_jitter and shift: smaller ones at a random position of a"
+            " gray canvas, larger ones cropped"
         ),
     ] = False
     size_prompts: Annotated[
         bool,
         Field(
-            description="with random_resize: prompts of small and large views begin by saying so, as published"
+            description="with random_resize: prompts of small and large views mention it, as published"
         ),
     ] = False
     loss_mask: Annotated[
         bool,
-        Field(description="with random_resize: the loss leaves the canvas around a view out, as published"),
+        Field(description="with random_resize: the loss excludes the canvas around a view, as published"),
     ] = False
     horizontal_flip: Annotated[
-        bool, Field(description="mirror views by a chance of one half, as published")
+        bool, Field(description="mirror views with probability one half, as published")
     ] = False
-    tokens: Annotated[int, Field(ge=1, description="vectors that the modifier token stands for")] = 1
+    tokens: Annotated[int, Field(ge=1, description="embedding vectors of the modifier token")] = 1
     initializer: Annotated[
         str | None, Field(min_length=1, description="word that the token starts as; null: the class noun")
     ] = None
@@ -101,17 +101,17 @@ class Customizer:
         str,
         Field(
             description="training prompt of style sets; `{subject}` is what an exemplar shows, with its article;"
-            " what is in brackets is left out where that is not known"
+            " text in brackets is left out where it is unknown"
         ),
     ] = "a picture[ of {subject}] in the style of {token} art"
 
     def steps_of(self, kind: str) -> int:
-        """Optimizer steps of a set of a kind."""
+        """Return the number of optimizer steps of a set of a kind."""
         return self.style_steps if kind == "style" else self.steps
 
     @property
     def rate(self) -> float:
-        """The learning rate that AdamW is given."""
+        """The learning rate of AdamW."""
         if not self.scale_learning_rate:
             return self.learning_rate
         return scaled_learning_rate(
@@ -119,41 +119,40 @@ class Customizer:
         )
 
     def start(self, components: "Components", nouns: Sequence[str], seed: int) -> "ModelStack":
-        """A stack of models at step 0, one for each noun, which tokens start as.
+        """Return a stack of untrained models, one for each noun, which initializes its token.
 
-        `seed` is the run's; a method that draws numbers takes them from it and from names, never
-        from a place in the stack.
+        `seed` is the run's. Random numbers must depend on it and on names only, never on a position in the stack.
         """
         raise NotImplementedError
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape] | None:
-        """Keys and shapes of a delta, from those of the UNet's weights: what a plan counts bytes by.
+        """Return the keys and shapes of a delta, from those of the UNet's weights, to plan its size.
 
-        None, unless a method says otherwise: not known before a model is trained.
+        None, the default, means that they are unknown before a model is trained.
         """
         return None
 
 
 def chosen_shapes(unet: Mapping[str, Shape], endings: tuple[str, ...]) -> dict[str, Shape]:
-    """Keys and shapes of the UNet's weights and biases in layers whose names end so."""
+    """Select the UNet's weights and biases in layers whose names have one of the endings; shapes by key."""
     return {key: shape for key, shape in unet.items() if key.rpartition(".")[0].endswith(endings)}
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """The options once more.
+    """Check the options and return them.
 
-    Raises InputError for a switch that does nothing without another one, for a training prompt with an
-    unknown placeholder, without the token, or with it where it may be left out, and for an empty initializer.
+    Raises InputError for a switch that needs another one, for an empty initializer, and for a training prompt with an
+    unknown placeholder or without the token outside of brackets.
     """
     for name in ("object_prompt", "style_prompt"):
         try:
-            shown = [
+            prompts = [
                 BRACKETS.sub(kept, options[name]).format(token=TOKEN, category="", subject="")
                 for kept in (r"\1", "")
             ]
         except (KeyError, IndexError, ValueError, AttributeError):
             raise InputError(f"{name}: {options[name]!r}; {PLACEHOLDERS}") from None
-        if TOKEN not in shown[1]:
+        if TOKEN not in prompts[1]:
             raise InputError(
                 f"{name}: {options[name]!r} has no {{token}} outside of brackets; nothing would be learned by it"
             )
@@ -166,11 +165,10 @@ def checked(**options: Any) -> dict[str, Any]:
 
 
 def scaled_learning_rate(rate: float, exemplar_batch: int, accumulation: int = 1, *, prior: bool) -> float:
-    """The learning rate that the published trainers use with `--scale_lr`.
+    """Compute the learning rate of the published trainers with `--scale_lr`.
 
-    They multiply the given one by the images that one optimizer step sees (accumulated batches
-    x batch size x processes), and once more by 2 where there are prior images. `exemplar_batch`
-    is the number over all processes. The published run, 1e-5 with 2 images in each of 2
-    processes and with a prior, so trains at 8e-5.
+    They multiply the given one by the images in one optimizer step (accumulated batches x batch size x processes),
+    and by 2 with prior images. `exemplar_batch` is the number over all processes. The published run, with 1e-5, 2
+    images in each of 2 processes and prior images, thus trains at 8e-5.
     """
     return rate * exemplar_batch * accumulation * (2 if prior else 1)

@@ -1,4 +1,4 @@
-"""Several models in training at a time: layers with a leading axis of models, one optimizer for all."""
+"""Several models trained at once: stacked layers and one optimizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import torch
 
 from attrib_core.diffusion.customization import stacked_layers as stacked
 from attrib_core.diffusion.customization.method import Customizer
-from attrib_core.diffusion.customization.stacked_layers import StackedLinear, StackedLowRank
+from attrib_core.diffusion.customization.stacked_layers import (
+    FirstTokenDetached,
+    StackedLinear,
+    StackedLowRank,
+)
 from attrib_core.diffusion.deltas.delta_files import Delta
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.prompt_encoding import TextEncoder
@@ -18,10 +22,10 @@ CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
 class ModelStack:
-    """Several models in training; `attached` puts them into the network, `update` makes a step of all.
+    """Several models in training; `attached` inserts their layers into the network, `update` makes a step of all.
 
-    layers: what is trained of the UNet, by the name of the layer that it stands for. The
-    token is trained too, in every text encoder, unless `train_token` says otherwise.
+    layers: the trained layers, by the name of the UNet's layer that they replace. The token's embedding is trained in
+    every text encoder, unless `train_token` is False. `nouns` has one noun for each model, which initializes its token.
     """
 
     def __init__(
@@ -41,12 +45,12 @@ class ModelStack:
         trained = [parameter for layer in self._layers.values() for parameter in layer.parameters()]
         trained += [one.rows for one in self._embeddings] if train_token else []
         self._trained = [parameter.requires_grad_() for parameter in trained]
-        # elementwise, so that models do not meet in it
+        # elementwise, so models do not affect each other
         self._optimizer = torch.optim.AdamW(self._trained, settings.rate, weight_decay=settings.weight_decay)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Inside, UNet and text encoders work with the weights of the stack."""
+        """Run the UNet and the text encoders with the weights of the stack, in this context."""
         with ExitStack() as stack:
             stack.enter_context(stacked.replace_layers(self._components.unet, self._layers))
             for encoder, embedding in zip(self._components.encoders, self._embeddings, strict=True):
@@ -55,7 +59,7 @@ class ModelStack:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One optimizer step from the gradients at hand, clipped model by model; gradients are cleared."""
+        """Make an optimizer step with gradients clipped for each model by itself; gradients are then cleared."""
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
         scale = (self._clip / (norms + CLIP_EPSILON)).clamp(max=1.0)
@@ -65,7 +69,7 @@ class ModelStack:
         self._optimizer.zero_grad()
 
     def delta(self, position: int) -> Delta:
-        """What the model at a position has become."""
+        """Return the delta of the model at a position."""
         weights: dict[str, torch.Tensor] = {}
         for name, layer in self._layers.items():
             weights |= layer.delta_weights(name, position)
@@ -73,7 +77,7 @@ class ModelStack:
 
 
 def _embedding(encoder: TextEncoder, nouns: Sequence[str], tokens: int) -> stacked.StackedEmbedding:
-    """A text encoder's table with rows for each model, which start as its noun."""
+    """Add rows for each model to a text encoder's table, initialized by the model's noun."""
     if encoder.token is None:
         raise ValueError("components without a modifier token; call with_token first")
     rows = torch.stack([noun_embedding(encoder, noun) for noun in nouns])
@@ -83,7 +87,7 @@ def _embedding(encoder: TextEncoder, nouns: Sequence[str], tokens: int) -> stack
 
 
 def noun_embedding(encoder: TextEncoder, noun: str) -> torch.Tensor:
-    """Mean of the token embeddings of a noun, (dim,): the start of the modifier token."""
+    """Average the token embeddings of a noun, (dim,): the initial embedding of the modifier token."""
     ids = encoder.tokenizer(noun, add_special_tokens=False).input_ids
     return encoder.table[ids].mean(dim=0)
 
@@ -95,21 +99,20 @@ def stacked_layers(
     *,
     detach_first_token: tuple[str, ...] = (),
 ) -> dict[str, StackedLinear | StackedLowRank]:
-    """The UNet's linear layers whose names end so, a copy for each model, in the order of their names.
+    """Copy the UNet's linear layers whose names have one of the endings, for each model; sorted by name.
 
-    Those that end as `detach_first_token` says let no gradient through the first token.
+    Layers with an ending in `detach_first_token` pass no gradient through the first token.
     """
     found: dict[str, StackedLinear | StackedLowRank] = {}
     for name, own in linear_layers(components, endings).items():
-        stopped = name.endswith(detach_first_token) if detach_first_token else False
-        kind = stacked.FirstTokenDetached if stopped else stacked.StackedLinear
+        kind = FirstTokenDetached if name.endswith(detach_first_token) else StackedLinear
         weight = own.weight.expand(models, -1, -1).clone()
         found[name] = kind(weight, None if own.bias is None else own.bias.expand(models, -1).clone())
     return found
 
 
 def linear_layers(components: Components, endings: tuple[str, ...]) -> dict[str, torch.nn.Linear]:
-    """The UNet's linear layers whose names end so, in the order of their names."""
+    """Find the UNet's linear layers whose names have one of the endings, sorted by name."""
     return {
         name: layer
         for name, layer in sorted(components.unet.named_modules())

@@ -1,8 +1,8 @@
-"""Prior images: what the stage and the families of `attrib_core/diffusion/priors` say to each other.
+"""The protocol of prior images, which every family in `attrib_core/diffusion/priors` implements.
 
-Prior preservation trains each model also on images of its class that show anything but the
-exemplar. A family answers in two steps: `planned`, the images of each class by all but their
-pixels, which is cheap; and `images`, the pixels of those classes that are not kept from before.
+Prior preservation also trains each model on other images of its class (in diffusers: `class_images`). A family
+works in two steps: `plan` describes the images of each class without their pixels, which is cheap;
+`encoded_images` makes them for those classes that are not stored yet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from attrib_core.diffusion.pipeline.description import BaseModel
 
 
 class PriorClass(NamedTuple):
-    """The class of some exemplar sets: kind and coarse noun."""
+    """A class of exemplar sets: kind and coarse noun."""
 
     kind: str
     category: str
@@ -25,10 +25,10 @@ class PriorClass(NamedTuple):
 
 @dataclass(frozen=True)
 class PriorInputs:
-    """What a family may take images from, as far as its module's `READS` names it.
+    """The inputs that a family may read; its module's `READS` names those that it does.
 
-    base: the described base model. pool: the files of the pool's parts. excluded: the table
-    of what is no distractor, that is the exemplars and what answers for them.
+    base: the description of the base model. pool: the files of the pool's parts. excluded: the table of pool rows
+    that are no distractors: exemplars, their near duplicates, and images of the same subject or style.
     """
 
     base: BaseModel | None = None
@@ -38,37 +38,37 @@ class PriorInputs:
 
 @dataclass(frozen=True)
 class PriorSet:
-    """The prior images of a class, planned.
+    """The planned prior images of a class.
 
-    rows: of the table `prior`, with `image.bytes` None. content: plain values that say, beside
-    the rows and the code, what the pixels depend on. places: where the family finds each image,
-    for itself; they may change with the size of parts and so count for nothing.
+    rows: of the table `prior`, with `image.bytes` None. content: plain values on which the pixels depend, besides
+    the rows and the code. locations: where the family finds each image; they may change with the size of parts, so
+    they are no part of a key.
     """
 
     kind: str
     category: str
     rows: list[dict[str, Any]]
     content: Any
-    places: Sequence[Any] = field(default=(), compare=False)
+    locations: Sequence[Any] = field(default=(), compare=False)
 
 
 class PriorSource(Protocol):
-    """What the `load` of a family returns."""
+    """The object that the `load` of a family returns."""
 
     def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
-        """The sets of the classes, in their order; InputError where there are too few images."""
+        """Plan the images of the classes, in their order; InputError where there are too few."""
 
     def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
-        """The encoded images of all rows of some planned sets, in order."""
+        """Yield the encoded images of all rows of some planned sets, in order."""
 
 
-def row(
-    one: PriorClass, number: int, prompt: str, *, seed: int | None = None, path: str | None = None
+def prior_row(
+    prior_class: PriorClass, number: int, prompt: str, *, seed: int | None = None, path: str | None = None
 ) -> dict[str, Any]:
-    """A row of the table `prior` whose image is still to come. path: where the image is from."""
+    """Make a row of the table `prior` without the image's bytes. path: where the image is from."""
     return {
-        "kind": one.kind,
-        "category": one.category,
+        "kind": prior_class.kind,
+        "category": prior_class.category,
         "prior_index": number,
         "prompt": prompt,
         "seed": seed,
@@ -76,8 +76,8 @@ def row(
     }
 
 
-def wrong(option: str, message: str) -> InputError:
-    """The error that an option of a family is wrong; the stage puts "prior." in front."""
+def option_error(option: str, message: str) -> InputError:
+    """Make the error for a wrong option of a family; the stage adds the prefix "prior."."""
     error = InputError(f"{option}: {message}")
     error.key = option
     return error

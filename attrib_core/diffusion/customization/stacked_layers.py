@@ -1,9 +1,8 @@
-"""Layers that hold many models at a time: weights with a leading axis of models.
+"""Layers with the weights of several models, stacked along a leading axis.
 
-A batch of models x n rows lists the rows of the first model first. The frozen
-network around these layers sees one large batch; each model's rows meet that
-model's own weights in one batched matrix product. Losses are summed over models,
-so that each model's gradient is what it would be alone.
+A batch of models x n rows has the rows of the first model first. The frozen network around these layers sees one
+large batch; the rows of each model are multiplied with its own weights in one batched matrix product. Losses are
+summed over models, so each model's gradient is the same as alone.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from attrib_core.diffusion.deltas import lora_factors
 
 
 class StackedLinear(nn.Module):
-    """A linear layer for each of several models; frozen until it is told otherwise.
+    """A linear layer of each of several models; frozen unless `requires_grad_` is called.
 
-    weight: (models, out, in); bias: (models, out), where the layer has one. Input
-    (models * n, tokens, in), output (models * n, tokens, out).
+    weight: (models, out, in); bias: (models, out) or None. Input (models * n, tokens, in), output
+    (models * n, tokens, out).
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
@@ -38,7 +37,7 @@ class StackedLinear(nn.Module):
         return (product.unflatten(0, (len(self.bias), -1)) + self.bias[:, None, None]).flatten(0, 1)
 
     def delta_weights(self, name: str, position: int) -> dict[str, torch.Tensor]:
-        """What a delta holds of the model at a position, for the layer of a name."""
+        """Return the entries of this layer, by its name, in the delta of the model at a position."""
         found = {f"{name}.weight": self.weight[position].detach().clone()}
         if self.bias is not None:
             found[f"{name}.bias"] = self.bias[position].detach().clone()
@@ -46,11 +45,10 @@ class StackedLinear(nn.Module):
 
 
 class FirstTokenDetached(StackedLinear):
-    """A stacked linear layer through whose first token no gradient passes; its value is kept.
+    """A stacked linear layer whose output for the first token is detached from the gradient.
 
-    Custom Diffusion (Kumari et al., CVPR 2023) stops the gradient at the start
-    token in keys and values: that token takes most of the attention and carries
-    nothing of the prompt, and weights trained through it drift.
+    Custom Diffusion (Kumari et al., CVPR 2023) detaches the start token in keys and values: it takes most of the
+    attention, carries nothing of the prompt, and weights trained through it drift.
     """
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -59,15 +57,14 @@ class FirstTokenDetached(StackedLinear):
 
 
 class StackedLowRank(nn.Module):
-    """A frozen linear layer to which each of several models adds B A, scaled, as LoRA does (Hu et al., 2022).
+    """A frozen linear layer to which each of several models adds scaled LoRA factors B A (Hu et al., 2022).
 
-    down, up: A of shape (models, rank, in) and B of (models, out, rank). Input and output
-    as for StackedLinear.
+    down, up: A of shape (models, rank, in) and B of shape (models, out, rank). Input and output as for StackedLinear.
     """
 
     def __init__(self, own: nn.Module, down: torch.Tensor, up: torch.Tensor, scale: float = 1.0) -> None:
         super().__init__()
-        self._own = [own]  # in a list, so that it is none of this module's own
+        self._own = [own]  # in a list, so that it is not registered as a submodule
         self.down = nn.Parameter(down, requires_grad=False)
         self.up = nn.Parameter(up, requires_grad=False)
         self.scale = scale
@@ -77,7 +74,7 @@ class StackedLowRank(nn.Module):
         return own + self.scale * per_model_matmul(per_model_matmul(rows, self.down), self.up)
 
     def delta_weights(self, name: str, position: int) -> dict[str, torch.Tensor]:
-        """What a delta holds of the model at a position: both factors, the scale multiplied into B."""
+        """Return the factors in the delta of the model at a position, with the scale multiplied into B."""
         down, up = lora_factors.factor_keys(f"{name}.weight")
         return {
             down: self.down[position].detach().clone(),
@@ -86,18 +83,17 @@ class StackedLowRank(nn.Module):
 
 
 def per_model_matmul(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Each model's rows times its own matrix: (models * n, tokens, in) and (models, out, in) to (..., out)."""
+    """Multiply each model's rows with its own matrix: (models * n, tokens, in), (models, out, in) to (..., out)."""
     models, out, _ = weight.shape
     product = torch.bmm(rows.reshape(models, -1, rows.shape[-1]), weight.transpose(1, 2))
     return product.view(rows.shape[0], rows.shape[1], out)
 
 
 class StackedEmbedding(nn.Module):
-    """A token table to which each of several models adds one row of its own, or a few.
+    """A frozen table of token embeddings, (entries, dim), with the modifier token's rows of several models.
 
-    table: (entries, dim), frozen; rows: (models, dim), the embedding of the id `token`
-    in each model, or (models, tokens, dim), those of the ids from `token` on. Input
-    (models * n, tokens) of ids.
+    rows: (models, dim), the embedding of the id `token` in each model, or (models, tokens, dim), those of the ids
+    from `token` on. Input: ids, (models * n, tokens).
     """
 
     def __init__(self, table: torch.Tensor, token: int, rows: torch.Tensor) -> None:
@@ -116,10 +112,7 @@ class StackedEmbedding(nn.Module):
 
 
 def linear_layer(model: nn.Module, key: str) -> nn.Linear:
-    """The linear layer whose weight or bias a state-dict key names.
-
-    Raises InputError for a key that the model lacks or that names another kind of layer.
-    """
+    """Return the linear layer of a state-dict key; InputError where the model has none."""
     name, _, part = key.rpartition(".")
     try:
         layer = model.get_submodule(name)
@@ -132,7 +125,7 @@ def linear_layer(model: nn.Module, key: str) -> nn.Linear:
 
 @contextmanager
 def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Put layers in place of a model's own, by name; the own ones return at the end."""
+    """Replace layers of a model by name, in this context."""
     before = {name: model.get_submodule(name) for name in layers}
     try:
         for name, layer in layers.items():
@@ -145,7 +138,7 @@ def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterato
 
 @contextmanager
 def replace_token_table(text_encoder: Any, embedding: nn.Module) -> Iterator[None]:
-    """Put a stacked embedding in place of a text encoder's token table."""
+    """Replace the table of token embeddings of a text encoder, in this context."""
     before = text_encoder.get_input_embeddings()
     try:
         text_encoder.set_input_embeddings(embedding)

@@ -1,8 +1,7 @@
-"""One stack from exemplars to files.
+"""Training of one stack of exemplar sets, from images to files of deltas.
 
-The fingerprint of the code that this module and `concepts` reach is part of every
-model's key. So what does not touch a model (reading tables, listing models)
-stays out of them.
+The fingerprint of the code that this module and `training_data` reach is part of every model's key. Code that does
+not affect a model (reading tables, listing models) is therefore kept out of them.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def load_network(base: BaseModel, token: str, device: str, tokens: int = 1) -> Components:
-    """The base model, loaded, with the modifier token, which may stand for several."""
+    """Load the base model, and add the modifier token with `tokens` embeddings."""
     return components.with_token(components.load(base, device), token, tokens)
 
 
@@ -52,31 +51,33 @@ def train(
 ) -> tuple[int, list[str]]:
     """Train a stack of sets of one kind and write their models to a folder, each with its record last.
 
-    Returns how many sets fit the memory at a time, at most `width` (`method.stack` where that
-    is None), and a line for each set that failed; the others are written nevertheless.
+    Returns the number of sets that fit into memory at a time, at most `width` (default: `method.stack`), and a
+    message for each set that failed; the others are written nevertheless.
     """
     began = time.monotonic()
     device = str(loaded.device)
     hardware.reset_peak_memory(device)
     (kind,) = {one.kind for one in members}
     steps = method.steps_of(kind)
-    ready: list[EncodedSet] = []
+    encoded: list[EncodedSet] = []
     failures = []
     for one in members:
         try:
-            ready.append(_prepared(one, loaded, method, prior_of.get((one.kind, one.category)), token, seed))
+            encoded.append(_encode(one, loaded, method, prior_of.get((one.kind, one.category)), token, seed))
         except InputError as error:
             failures.append(str(error))
-    trained, width = _fitting(ready, loaded, method, steps=steps, seed=seed, width=width or method.stack)
+    trained, width = _train_within_memory(
+        encoded, loaded, method, steps=steps, seed=seed, width=width or method.stack
+    )
     seconds, peak = time.monotonic() - began, hardware.peak_memory(device)
-    for concept, model in zip(ready, trained, strict=True):
+    for encoded_set, model in zip(encoded, trained, strict=True):
         if isinstance(model, Failed):
             failures.append(model.reason)
             continue
-        key = model_keys[concept.name]
+        key = model_keys[encoded_set.name]
         record = {
             "checksum": delta_files.write(folder, key, model.delta, token),
-            "exemplar_set": concept.name,
+            "exemplar_set": encoded_set.name,
             "steps": steps,
             "loss": model.loss,
             "seconds": seconds / len(members),
@@ -95,7 +96,7 @@ def train(
     return width, failures
 
 
-def _prepared(
+def _encode(
     one: ExemplarSet,
     loaded: Components,
     method: Customizer,
@@ -122,29 +123,31 @@ def _prepared(
     )
 
 
-def _fitting(
-    ready: Sequence[EncodedSet], loaded: Components, method: Customizer, *, steps: int, seed: int, width: int
+def _train_within_memory(
+    sets: Sequence[EncodedSet], loaded: Components, method: Customizer, *, steps: int, seed: int, width: int
 ) -> tuple[list[Trained | Failed], int]:
-    """Train `width` sets at a time, and half as many wherever memory is too small; models and last width.
+    """Train `width` sets at a time, half as many where memory is too small; returns the models and the last width.
 
-    Draws hang on names and steps, so that a narrower stack computes the same but for rounding.
+    Random draws depend on names and steps, so a narrower stack computes the same up to rounding.
     """
     found: list[Trained | Failed] = []
-    while len(found) < len(ready):
-        piece = ready[len(found) : len(found) + width]
+    while len(found) < len(sets):
+        group = sets[len(found) : len(found) + width]
         try:
-            found += training_loop.train(piece, loaded, method, steps=steps, seed=seed, width=width)
+            found += training_loop.train(group, loaded, method, steps=steps, seed=seed, width=width)
             continue
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
-        # outside of `except`, so that the error holds no tensors any more
+        # outside of `except`, where the error no longer keeps tensors alive
         if width == 1:
             raise InputError(
-                f"customizer.stack: not even one set at a time fits the memory of {loaded.device}; set"
+                f"customizer.stack: not even one set at a time fits into the memory of {loaded.device}; set"
                 " customizer.checkpointing to true, or choose a smaller exemplar_batch with more accumulation"
             )
-        LOGGER.warning("%d sets at a time do not fit the memory of %s; trying half", width, loaded.device)
+        LOGGER.warning(
+            "%d sets at a time do not fit into the memory of %s; trying half", width, loaded.device
+        )
         width = (width + 1) // 2
         if loaded.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -152,12 +155,12 @@ def _fitting(
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """On an accelerator torch has a class for it, on the CPU a message."""
+    """Tell whether an error is for lack of memory: of a class on accelerators, by its message on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def finished(folder: Path, key: str) -> dict[str, Any] | None:
-    """The record of a finished model, after a check of its files' bytes; None where it must be made."""
+    """Read the record of a finished model and check its files; None where the model must be trained."""
     try:
         record: dict[str, Any] = json.loads((folder / f"{key}.json").read_text("utf-8"))
         if delta_files.checksum(*delta_files.paths(folder, key)) == record["checksum"]:

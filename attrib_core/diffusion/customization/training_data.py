@@ -1,4 +1,4 @@
-"""What a model is trained on: an exemplar set in the form of latents and token ids, made once."""
+"""Training data of a model: an exemplar set and its prior images, encoded once to latents and token ids."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from attrib_core.data.images import to_rgb
 from attrib_core.data.naming import article
 from attrib_core.diffusion.customization.augmentation import Augmentation, View, flipped, resized
 from attrib_core.diffusion.customization.method import BRACKETS, PLACEHOLDERS
-from attrib_core.diffusion.pipeline import components as parts
-from attrib_core.diffusion.pipeline import cropping
-from attrib_core.diffusion.pipeline.components import Components
+from attrib_core.diffusion.pipeline.components import (
+    Components,
+    encode_text,
+    has_token,
+    tokenize,
+    tokenize_captions,
+)
+from attrib_core.diffusion.pipeline.cropping import center_crop, micro_conditioning
 from attrib_core.diffusion.pipeline.latents import encode_images
 from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds
 
 STYLE_NOUN = "art"
-NONE = Augmentation()
+NO_AUGMENTATION = Augmentation()
 
 
 @dataclass(frozen=True)
 class ExemplarSet:
     """The exemplars of one model: encoded images by exemplar_id, in the order of the table.
 
-    subjects: what an exemplar shows, by exemplar_id, where that is known.
+    subjects: the subject of an exemplar, by exemplar_id, where it is known.
     """
 
     name: str
@@ -41,15 +46,15 @@ class ExemplarSet:
 
     @property
     def noun(self) -> str:
-        """The word that the modifier token starts as."""
+        """The word that initializes the modifier token."""
         return STYLE_NOUN if self.kind == "style" else self.category
 
 
 @dataclass(frozen=True)
 class EncodedPrior:
-    """Prior images of a class: latents (n, channels, height, width) and the text of their n prompts.
+    """The prior images of a class: latents (n, channels, height, width) and the embeddings of their n prompts.
 
-    sizes: where they come from, (n, 6), see `cropping.micro_conditioning`.
+    sizes: micro-conditioning of the images, (n, 6), see `micro_conditioning`.
     """
 
     latents: torch.Tensor
@@ -61,10 +66,10 @@ class EncodedPrior:
 class EncodedSet:
     """An exemplar set ready for training.
 
-    views: latents of the exemplars and of moved and scaled views of them, (views,
-    channels, height, width). ids: the training prompt of each view, (views, length). sizes: of
-    the exemplar of each view, (views, 6), see `cropping.micro_conditioning`. masks: where the loss of a
-    view counts, (views, 1, height, width) of 0 and 1; None for everywhere.
+    views: latents of the exemplars and of shifted and scaled views of them, (views, channels, height, width). ids:
+    the training prompt of each view, (views, length). sizes: micro-conditioning of the exemplar of each view,
+    (views, 6), see `micro_conditioning`. masks: where the loss of a view counts, (views, 1, height, width) of 0 and
+    1; None for everywhere.
     """
 
     name: str
@@ -76,27 +81,27 @@ class EncodedSet:
     masks: torch.Tensor | None = None
 
 
-def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str) -> list[str]:
-    """The prompts that a set trains with, one for each exemplar, from the templates by kind.
+def training_prompts(exemplars: ExemplarSet, templates: Mapping[str, str], token: str) -> list[str]:
+    """Fill in the template of the set's kind, one prompt for each exemplar.
 
-    `{subject}` in a template is what the exemplar shows, with its article ("an owl"): so
-    named, it is left to the words that the base model knows, and the token takes on what
-    they do not say, the style. What stands in square brackets, as in "a picture[ of {subject}]
-    in the style of {token} art", is left out for an exemplar without a subject.
+    `{subject}` in a template is the subject of the exemplar with its article ("an owl"). With the subject in words
+    that the base model knows, the token learns what these do not describe, the style. Text in square brackets, as in
+    "a picture[ of {subject}] in the style of {token} art", is left out for an exemplar without a subject.
 
-    Raises InputError for a template without the token or with an unknown placeholder, and for
-    an exemplar without a subject where the template cannot do without.
+    Raises InputError for a template without the token or with an unknown placeholder, and for an exemplar without a
+    subject where the template requires one.
     """
-    template = templates[one.kind]
-    where = f"customizer.{one.kind}_prompt"
+    template = templates[exemplars.kind]
+    where = f"customizer.{exemplars.kind}_prompt"
     prompts = []
-    for exemplar in one.images:
-        known = {"token": token, "category": one.category}
-        if exemplar in one.subjects:
-            known["subject"] = f"{article(one.subjects[exemplar])} {one.subjects[exemplar]}"
+    for exemplar in exemplars.images:
+        known = {"token": token, "category": exemplars.category}
+        if exemplar in exemplars.subjects:
+            subject = exemplars.subjects[exemplar]
+            known["subject"] = f"{article(subject)} {subject}"
         try:
-            shown = BRACKETS.sub(r"\1" if "subject" in known else "", template)
-            prompts.append(shown.format(**known))
+            text = BRACKETS.sub(r"\1" if "subject" in known else "", template)
+            prompts.append(text.format(**known))
         except KeyError as missing:
             if missing.args[0] != "subject":
                 raise InputError(f"{where}: {template!r}; {PLACEHOLDERS}") from None
@@ -105,8 +110,7 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
             ) from None
         except (IndexError, ValueError):
             raise InputError(f"{where}: {template!r}; {PLACEHOLDERS}") from None
-    for exemplar, prompt in zip(one.images, prompts, strict=True):
-        if token not in prompt:
+        if token not in prompts[-1]:
             raise InputError(
                 f"{where}: {template!r} has no {{token}} for exemplar {exemplar!r}, and nothing would be learned by it"
             )
@@ -114,7 +118,7 @@ def training_prompts(one: ExemplarSet, templates: Mapping[str, str], token: str)
 
 
 def encode_exemplar_set(
-    one: ExemplarSet,
+    exemplars: ExemplarSet,
     components: Components,
     *,
     prompts: Sequence[str],
@@ -123,35 +127,35 @@ def encode_exemplar_set(
     scale_jitter: float,
     shift: float,
     seed: int,
-    augmentation: Augmentation = NONE,
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> EncodedSet:
-    """Encode a set: every exemplar as it is, and as many moved and scaled views of each as make `views`.
+    """Encode a set: each exemplar unchanged, and as many shifted and scaled views of each as make `views`.
 
-    `prompts` has one for each exemplar, which its views share. With `augmentation.random_resize`
-    all views are those of `augmentation.resized`, and none is the exemplar as it is.
+    `prompts` has one for each exemplar, which its views share. With `augmentation.random_resize` all views are those
+    of `augmentation.resized`, and none is the unchanged exemplar.
     """
     side = components.base.resolution
-    decoded = [to_rgb(data, where=f"exemplar {name}") for name, data in one.images.items()]
-    originals = [cropping.center_crop(image, side) for image in decoded]
-    sizes = torch.tensor([cropping.micro_conditioning(len(image), image.shape[1], side) for image in decoded])
+    decoded = [to_rgb(data, where=f"exemplar {name}") for name, data in exemplars.images.items()]
+    originals = [center_crop(image, side) for image in decoded]
+    sizes = torch.tensor([micro_conditioning(len(image), image.shape[1], side) for image in decoded])
     rounds = -(-views // len(originals))
     made: list[View] = []
     cells = components.latent_shape[1]
     everywhere = np.ones((cells, cells), dtype=bool)
     for number in range(rounds):
         for position, image in enumerate(originals):
-            rng = hashing.generator("view", seed, one.name, position, number)
+            rng = hashing.generator("view", seed, exemplars.name, position, number)
             if augmentation.random_resize:
                 turned = flipped(image, rng) if augmentation.horizontal_flip else image
                 made.append(resized(turned, rng, cells))
                 continue
-            seen = image
+            view = image
             if number > 0:
-                seen = moved(image, rng, scale_jitter=scale_jitter, shift=shift)
-                seen = flipped(seen, rng) if augmentation.horizontal_flip else seen
-            made.append(View(seen, everywhere, ""))
-    said = [
-        (view.words if augmentation.size_prompts else "") + prompts[number % len(originals)]
+                view = jittered(image, rng, scale_jitter=scale_jitter, shift=shift)
+                view = flipped(view, rng) if augmentation.horizontal_flip else view
+            made.append(View(view, everywhere, ""))
+    view_prompts = [
+        (view.prompt_prefix if augmentation.size_prompts else "") + prompts[number % len(originals)]
         for number, view in enumerate(made)
     ]
     masks = None
@@ -159,52 +163,55 @@ def encode_exemplar_set(
         masks = torch.from_numpy(np.stack([view.mask for view in made]))[:, None].float()
         masks = masks.to(components.device)
     return EncodedSet(
-        name=one.name,
-        noun=one.noun,
+        name=exemplars.name,
+        noun=exemplars.noun,
         views=encode_images(components, np.stack([view.image for view in made])),
-        ids=_tokenized_once(components, said),
+        ids=_tokenize_distinct(components, view_prompts),
         sizes=sizes.repeat(rounds, 1),
         prior=prior,
         masks=masks,
     )
 
 
-def _tokenized_once(components: Components, prompts: Sequence[str]) -> torch.Tensor:
-    """Prompts as (prompts, length) ids; each different one passes the tokenizer once."""
-    different = list(dict.fromkeys(prompts))
-    places = {prompt: place for place, prompt in enumerate(different)}
-    return parts.tokenize(components, different)[[places[prompt] for prompt in prompts]]
+def _tokenize_distinct(components: Components, prompts: Sequence[str]) -> torch.Tensor:
+    """Tokenize prompts to ids, (prompts, length), each distinct one once."""
+    distinct = list(dict.fromkeys(prompts))
+    positions = {prompt: position for position, prompt in enumerate(distinct)}
+    return tokenize(components, distinct)[[positions[prompt] for prompt in prompts]]
 
 
-def moved(image: np.ndarray, rng: np.random.Generator, *, scale_jitter: float, shift: float) -> np.ndarray:
-    """An image scaled and shifted at random, (side, side, 3) uint8; its border is continued outwards.
+def jittered(image: np.ndarray, rng: np.random.Generator, *, scale_jitter: float, shift: float) -> np.ndarray:
+    """Scale and shift an image at random, (side, side, 3) uint8; edge pixels are repeated outwards.
 
-    The scale is uniform in 1 +- scale_jitter, the shifts uniform in +- shift of
-    the side. Never mirrored: left and right tell objects apart.
+    The scale is uniform in 1 +- scale_jitter, the shifts uniform in +- shift of the side. Never mirrored: left and
+    right tell objects apart.
     """
     side = image.shape[0]
     scale = 1 + rng.uniform(-scale_jitter, scale_jitter)
     across, down = rng.uniform(-shift, shift, 2) * side
     margin = int(np.ceil(side * (scale_jitter / (1 - scale_jitter) + shift / (1 - scale_jitter)))) + 2
-    wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     middle = side / 2
     left, top = (margin + middle - (middle + offset) / scale for offset in (across, down))
     # output pixel (x, y) is taken from (x / scale + left, y / scale + top)
-    shown = Image.fromarray(wide).transform(
+    transformed = Image.fromarray(padded).transform(
         (side, side),
         Image.Transform.AFFINE,
         (1 / scale, 0, left, 0, 1 / scale, top),
         resample=Image.Resampling.BICUBIC,
     )
-    return np.asarray(shown)
+    return np.asarray(transformed)
 
 
 @torch.no_grad()
 def encode_prior_images(
-    rows: Iterable[Mapping[str, Any]], components: Components, wanted: Sequence[tuple[str, str]]
+    rows: Iterable[Mapping[str, Any]], components: Components, classes: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], EncodedPrior]:
-    """Rows of the table `prior` as latents and text, by (kind, category), for the classes wanted."""
-    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {name: [] for name in wanted}
+    """Encode rows of the table `prior`, for the given classes; by (kind, category).
+
+    Raises InputError for a class without rows, and for a prompt with the modifier token.
+    """
+    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {name: [] for name in classes}
     for row in rows:
         if (row["kind"], row["category"]) in grouped:
             grouped[row["kind"], row["category"]].append(row)
@@ -216,19 +223,17 @@ def encode_prior_images(
             )
         side = components.base.resolution
         decoded = [to_rgb(row["image"]["bytes"], where=f"prior image {row['prompt']!r}") for row in members]
-        images = [cropping.center_crop(image, side) for image in decoded]
+        images = [center_crop(image, side) for image in decoded]
         captions = [row["prompt"] for row in members]
-        ids = parts.tokenize_captions(components, captions)
-        if (known := parts.has_token(components, ids)).any():
+        ids = tokenize_captions(components, captions)
+        if (with_token := has_token(components, ids)).any():
             raise InputError(
-                f"prior image {captions[int(known.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
+                f"prior image {captions[int(with_token.int().argmax())]!r} of {name[1]!r}: its prompt has the modifier"
                 " token, which the base model does not know; expected a prompt without it"
             )
         found[name] = EncodedPrior(
             latents=encode_images(components, np.stack(images)),
-            prompt_embeds=parts.encode_text(components, ids),
-            sizes=torch.tensor(
-                [cropping.micro_conditioning(len(image), image.shape[1], side) for image in decoded]
-            ),
+            prompt_embeds=encode_text(components, ids),
+            sizes=torch.tensor([micro_conditioning(len(image), image.shape[1], side) for image in decoded]),
         )
     return found

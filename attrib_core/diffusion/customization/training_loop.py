@@ -1,8 +1,7 @@
-"""The training of one stack: several exemplar sets through one forward and one backward pass.
+"""The training loop of one stack: several exemplar sets in one forward and one backward pass.
 
-A set's randomness comes from (seed, set, step) alone, and its rows meet no
-companion's: on one thread the result is the same, bit for bit, in whatever
-company and at whatever place of the stack.
+The random numbers of a set depend only on (seed, set, step), and its rows do not interact with those of other sets:
+on one thread the result is the same, bit for bit, whatever else is in the stack and in whatever order.
 """
 
 from __future__ import annotations
@@ -25,12 +24,11 @@ from attrib_core.runtime.progress import progress
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decides for one set and step; exemplar rows come first, prior rows after them.
+    """The random draws of one set and step; exemplar rows come first, then prior rows.
 
-    latents, noise: (rows, channels, height, width) float32. timesteps: (rows,)
-    int64. sizes: (rows, 6), see `cropping.micro_conditioning`. ids: (exemplar rows, length), their
-    prompts. prior: (prior rows,) positions in the prior. masks: (exemplar rows, 1, height,
-    width), where their loss counts; None for everywhere.
+    latents, noise: (rows, channels, height, width) float32. timesteps: (rows,) int64. sizes: (rows, 6), see
+    `micro_conditioning`. ids: (exemplar rows, length), their prompts. prior: (prior rows,) positions in the prior.
+    masks: (exemplar rows, 1, height, width), where their loss counts; None for everywhere.
     """
 
     latents: torch.Tensor
@@ -44,7 +42,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished model and its loss, the mean over the last tenth of the steps."""
+    """A trained model and its loss, averaged over the last tenth of the steps."""
 
     delta: Delta
     loss: float
@@ -52,13 +50,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class Failed:
-    """A set whose loss or weights were not finite, and a line that says so with its name and step."""
+    """A set whose loss or weights were not finite; `reason` names the set and the step."""
 
     reason: str
 
 
 def draw(
-    one: EncodedSet,
+    data: EncodedSet,
     step: int,
     *,
     exemplar_batch: int,
@@ -67,40 +65,42 @@ def draw(
     num_train_timesteps: int,
     seed: int,
 ) -> Draw:
-    """Views, prior images, timesteps and noise of a set at a step, by (seed, set, step).
+    """Draw views, prior images, timesteps and noise of a set at a step, by (seed, set, step).
 
-    Timesteps are floor(num_train_timesteps * u ** power). The exemplar rows' u are spread
-    over [0, 1), one in each equal share: the same expectation with less variance.
+    Timesteps are floor(num_train_timesteps * u ** timestep_power). The u of the exemplar rows are stratified over
+    [0, 1): the same expectation with less variance.
     """
-    rng = hashing.generator("customize", seed, one.name, step)
-    chosen = rng.integers(0, len(one.views), exemplar_batch)
-    count = 0 if one.prior is None else prior_batch
-    prior = rng.integers(0, len(one.prior.latents), count) if one.prior is not None else np.zeros(0, np.int64)
-    spread = (rng.permutation(exemplar_batch) + rng.uniform(size=exemplar_batch)) / exemplar_batch
-    uniform = np.concatenate([spread, rng.uniform(size=count)])
+    rng = hashing.generator("customize", seed, data.name, step)
+    views = rng.integers(0, len(data.views), exemplar_batch)
+    count = 0 if data.prior is None else prior_batch
+    prior = (
+        rng.integers(0, len(data.prior.latents), count) if data.prior is not None else np.zeros(0, np.int64)
+    )
+    stratified = (rng.permutation(exemplar_batch) + rng.uniform(size=exemplar_batch)) / exemplar_batch
+    uniform = np.concatenate([stratified, rng.uniform(size=count)])
     timesteps = np.minimum(num_train_timesteps * uniform**timestep_power, num_train_timesteps - 1).astype(
         np.int64
     )
-    noise = rng.standard_normal((exemplar_batch + count, *one.views.shape[1:]), dtype=np.float32)
-    picked = torch.from_numpy(chosen)
-    latents, sizes = one.views[picked], one.sizes[picked]
+    noise = rng.standard_normal((exemplar_batch + count, *data.views.shape[1:]), dtype=np.float32)
+    chosen = torch.from_numpy(views)
+    latents, sizes = data.views[chosen], data.sizes[chosen]
     positions = torch.from_numpy(prior)
-    if one.prior is not None:
-        latents = torch.cat([latents, one.prior.latents[positions]])
-        sizes = torch.cat([sizes, one.prior.sizes[positions]])
+    if data.prior is not None:
+        latents = torch.cat([latents, data.prior.latents[positions]])
+        sizes = torch.cat([sizes, data.prior.sizes[positions]])
     return Draw(
         latents,
         torch.from_numpy(noise),
         torch.from_numpy(timesteps),
         sizes,
-        one.ids[picked],
+        data.ids[chosen],
         positions,
-        None if one.masks is None else one.masks[picked],
+        None if data.masks is None else data.masks[chosen],
     )
 
 
 def train(
-    concepts: Sequence[EncodedSet],
+    sets: Sequence[EncodedSet],
     components: Components,
     method: Customizer,
     *,
@@ -108,51 +108,50 @@ def train(
     seed: int,
     width: int | None = None,
 ) -> list[Trained | Failed]:
-    """Train a stack of sets for some steps; a model for each, in their order.
+    """Train a stack of sets for some steps; returns a model for each, in their order.
 
-    A stack that is not full is filled with copies of its last set, whose results are
-    dropped: so every stack of a run has the same shape. `width` is the number of sets
-    in it, `method.stack` unless memory asks for fewer. A step of the optimizer sees
-    `method.accumulation` batches, of which each has draws of its own. A set whose loss
-    is not finite fails alone: the rows of its companions never meet it.
+    A stack that is not full is padded with copies of its last set, whose results are dropped, so that every stack of
+    a run has the same shape. `width` is the number of sets in it, `method.stack` unless memory is too small. An
+    optimizer step sees `method.accumulation` batches, each with its own draws. A set whose loss is not finite fails
+    alone and does not affect the others.
     """
-    filled = [*concepts, *[concepts[-1]] * ((width or method.stack) - len(concepts))]
-    stack = method.start(components, [one.noun for one in filled], seed)
+    padded = [*sets, *[sets[-1]] * ((width or method.stack) - len(sets))]
+    stack = method.start(components, [one.noun for one in padded], seed)
     history: list[torch.Tensor] = []
     failed: dict[int, Failed] = {}
     with stack.attached(), _checkpointing(components, method.checkpointing):
-        for step in progress(range(steps), total=steps, what=f"steps of {len(concepts)} sets"):
-            seen = []
+        for step in progress(range(steps), total=steps, what=f"steps of {len(sets)} sets"):
+            batches = []
             for number in range(method.accumulation):
-                turn = step * method.accumulation + number
-                losses = step_losses(filled, components, method, turn, seed)
+                draw_step = step * method.accumulation + number
+                losses = step_losses(padded, components, method, draw_step, seed)
                 (losses.sum() / method.accumulation).backward()
-                seen.append(losses.detach()[: len(concepts)].cpu())
+                batches.append(losses.detach()[: len(sets)].cpu())
             stack.update()
-            history.append(torch.stack(seen).mean(dim=0))
-            for place in (~torch.isfinite(history[-1])).nonzero().flatten().tolist():
-                loss = float(history[-1][place])
-                reason = _not_finite(concepts[place], "its loss", loss, step, method.rate)
-                failed.setdefault(place, Failed(reason))
-            if len(failed) == len(concepts):
+            history.append(torch.stack(batches).mean(dim=0))
+            for position in (~torch.isfinite(history[-1])).nonzero().flatten().tolist():
+                loss = float(history[-1][position])
+                reason = _not_finite(sets[position], "its loss", loss, step, method.rate)
+                failed.setdefault(position, Failed(reason))
+            if len(failed) == len(sets):
                 break
-    made = [stack.delta(place) for place in range(len(concepts))]
-    for place, delta in enumerate(made):
-        # no loss has seen what the last step did
+    deltas = [stack.delta(position) for position in range(len(sets))]
+    for position, delta in enumerate(deltas):
+        # the weights after the last step are in no loss
         if not all(torch.isfinite(one).all() for one in (delta.embedding, *delta.weights.values())):
-            reason = _not_finite(concepts[place], "a weight", float("nan"), steps - 1, method.rate)
-            failed.setdefault(place, Failed(reason))
+            reason = _not_finite(sets[position], "a weight", float("nan"), steps - 1, method.rate)
+            failed.setdefault(position, Failed(reason))
     last = torch.stack(history[-max(1, steps // 10) :]).mean(dim=0)
     return [
-        failed[place] if place in failed else Trained(made[place], float(last[place]))
-        for place in range(len(concepts))
+        failed[position] if position in failed else Trained(deltas[position], float(last[position]))
+        for position in range(len(sets))
     ]
 
 
 @contextmanager
-def _checkpointing(components: Components, wanted: bool) -> Iterator[None]:
-    """Inside, the UNet keeps few activations and computes the others again in the backward pass."""
-    if not wanted:
+def _checkpointing(components: Components, enabled: bool) -> Iterator[None]:
+    """Enable gradient checkpointing of the UNet in this context."""
+    if not enabled:
         yield
         return
     components.unet.enable_gradient_checkpointing()
@@ -162,23 +161,22 @@ def _checkpointing(components: Components, wanted: bool) -> Iterator[None]:
         components.unet.disable_gradient_checkpointing()
 
 
-def _not_finite(one: EncodedSet, what: str, value: float, step: int, rate: float) -> str:
+def _not_finite(data: EncodedSet, what: str, value: float, step: int, rate: float) -> str:
     return (
-        f"exemplar set {one.name!r}: {what} is {value} at step {step}; customizer.learning_rate {rate}"
+        f"exemplar set {data.name!r}: {what} is {value} at step {step}; customizer.learning_rate {rate}"
         " is too high, or an image or the base model is broken"
     )
 
 
 def step_losses(
-    concepts: Sequence[EncodedSet],
+    sets: Sequence[EncodedSet],
     components: Components,
     method: Customizer,
     step: int,
     seed: int,
 ) -> torch.Tensor:
-    """Loss of each set at a step, (sets,): mean squared error of the exemplar rows, plus the weighted prior's.
-
-    The target is noise or velocity, as the scheduler's config says.
+    """Compute the loss of each set at a step, (sets,): the mean squared error of exemplar rows plus the weighted
+    one of prior rows. The target is noise or velocity, by the prediction type of the scheduler.
     """
     scheduler, device = components.scheduler, components.device
     draws = [
@@ -191,18 +189,18 @@ def step_losses(
             num_train_timesteps=scheduler.config.num_train_timesteps,
             seed=seed,
         )
-        for one in concepts
+        for one in sets
     ]
     latents = torch.cat([one.latents for one in draws])
     noise = torch.cat([one.noise for one in draws]).to(device)
     timesteps = torch.cat([one.timesteps for one in draws]).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=method.precision == "bfloat16"):
-        text = encode_text(components, torch.cat([one.ids for one in draws]))
-    by_set = text.map(lambda part: part.unflatten(0, (len(concepts), -1)))
+        prompt_embeds = encode_text(components, torch.cat([one.ids for one in draws]))
+    by_set = prompt_embeds.map(lambda tensor: tensor.unflatten(0, (len(sets), -1)))
     context = concatenate(
         [
-            concatenate([by_set.select(place), *_prior_text(one, drawn)])
-            for place, (one, drawn) in enumerate(zip(concepts, draws, strict=True))
+            concatenate([by_set.select(position), *_prior_prompts(one, drawn)])
+            for position, (one, drawn) in enumerate(zip(sets, draws, strict=True))
         ]
     )
     noisy = scheduler.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
@@ -216,7 +214,7 @@ def step_losses(
     errors = _row_errors((predicted.float() - target).square(), draws)
     if method.min_snr is not None:
         errors = errors * min_snr_weights(components, timesteps, method.min_snr)
-    errors = errors.unflatten(0, (len(concepts), -1))
+    errors = errors.unflatten(0, (len(sets), -1))
     losses: torch.Tensor = errors[:, : method.exemplar_batch].mean(dim=1)
     if errors.shape[1] > method.exemplar_batch:
         losses = losses + method.prior_weight * errors[:, method.exemplar_batch :].mean(dim=1)
@@ -224,7 +222,7 @@ def step_losses(
 
 
 def _row_errors(squares: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
-    """Mean of the squared errors of each row, (rows,), over the cells where its loss counts."""
+    """Average the squared errors of each row, (rows,), over the cells where its loss counts."""
     if all(one.masks is None for one in draws):
         return squares.mean(dim=(1, 2, 3))
     masks = []
@@ -238,10 +236,10 @@ def _row_errors(squares: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
 
 
 def min_snr_weights(components: Components, timesteps: torch.Tensor, limit: float) -> torch.Tensor:
-    """Weights of rows at timesteps, (rows,), by min-SNR (Hang et al., ICCV 2023).
+    """Compute min-SNR loss weights of rows at timesteps, (rows,) (Hang et al., ICCV 2023).
 
-    The signal-to-noise ratio, cut at `limit`, over the ratio itself for epsilon, over the
-    ratio plus 1 for velocity. Where there is no signal left the first is 1, its limit.
+    The signal-to-noise ratio, clamped at `limit`, over the ratio itself for epsilon, or over the ratio plus 1 for
+    velocity. At a ratio of zero the first is 1, its limit.
     """
     alphas = components.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     ratio = alphas / (1 - alphas)
@@ -250,5 +248,5 @@ def min_snr_weights(components: Components, timesteps: torch.Tensor, limit: floa
     return (limit / ratio).clamp(max=1.0)
 
 
-def _prior_text(one: EncodedSet, drawn: Draw) -> list[PromptEmbeds]:
-    return [] if one.prior is None else [one.prior.prompt_embeds.select(drawn.prior)]
+def _prior_prompts(data: EncodedSet, drawn: Draw) -> list[PromptEmbeds]:
+    return [] if data.prior is None else [data.prior.prompt_embeds.select(drawn.prior)]

@@ -1,1 +1,1 @@
-"""Families of customization methods: which weights are trained and how, one file each."""
+"""Families of customization methods, one file each: which weights are trained, and how."""

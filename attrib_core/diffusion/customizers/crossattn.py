@@ -1,7 +1,7 @@
-"""Custom Diffusion with the whole cross-attention: its choice `crossattn`, meant for hard subjects like faces.
+"""Custom Diffusion of all cross-attention weights: its option `crossattn`, meant for hard subjects like faces.
 
-Queries and outputs are trained beside the keys and values, and the token; the gradient
-through the first text token is stopped in keys and values, which alone see text.
+Queries and outputs are trained besides keys, values and the token. The first text token is detached in keys and
+values, the only projections of text.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ QUERIES_AND_OUTPUTS = ("attn2.to_q", "attn2.to_out.0")
 
 @dataclass(frozen=True, kw_only=True)
 class CrossAttention(Customizer):
-    """The method with its settings."""
+    """Custom Diffusion of keys, values, queries and outputs, with its settings."""
 
     def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
-        """A stack of models at step 0, one for each noun; tokens start as their nouns."""
+        """Return a stack of untrained models, one for each noun, which initializes its token."""
         from attrib_core.diffusion.customization.model_stack import ModelStack, stacked_layers
 
         layers = stacked_layers(
@@ -38,7 +38,7 @@ class CrossAttention(Customizer):
         return ModelStack(self, components, nouns, layers)
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Keys and shapes of a delta, from those of the UNet's weights."""
+        """Return the keys and shapes of a delta, from those of the UNet's weights."""
         return chosen_shapes(unet, KEYS_AND_VALUES + QUERIES_AND_OUTPUTS)
 
 

@@ -1,11 +1,9 @@
 """Custom Diffusion: keys and values of the cross-attention, and one new token.
 
-Method of Kumari et al., "Multi-EncodedSet Customization of Text-to-Image Diffusion"
-(CVPR 2023): trained are `to_k` and `to_v` of every cross-attention layer and the
-embedding of the modifier token, by AdamW. No gradient passes through the first
-text token. Prior preservation: images of the class, made by the base model
-itself, are trained on as well. Unlike the published code, weight decay never
-touches another row of the token table, and of several tokens all are trained.
+The method of Kumari et al., "Multi-Concept Customization of Text-to-Image Diffusion" (CVPR 2023) trains `to_k` and
+`to_v` of every cross-attention layer and the embedding of the modifier token with AdamW. The first text token is
+detached from the gradient. For prior preservation, images of the class are trained on as well. Unlike in the
+published code, weight decay never touches other rows of the token table, and all of several tokens are trained.
 
 The defaults are for the bundled base model. `config/paper.yaml` has the published
 settings for Stable Diffusion v1.4.
@@ -29,17 +27,17 @@ KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
 
 @dataclass(frozen=True, kw_only=True)
 class CustomDiffusion(Customizer):
-    """The method with its settings."""
+    """Custom Diffusion of keys and values, with its settings."""
 
     def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
-        """A stack of models at step 0, one for each noun; tokens start as their nouns."""
+        """Return a stack of untrained models, one for each noun, which initializes its token."""
         from attrib_core.diffusion.customization.model_stack import ModelStack, stacked_layers
 
         layers = stacked_layers(components, KEYS_AND_VALUES, len(nouns), detach_first_token=KEYS_AND_VALUES)
         return ModelStack(self, components, nouns, layers)
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Keys and shapes of a delta, from those of the UNet's weights."""
+        """Return the keys and shapes of a delta, from those of the UNet's weights."""
         return chosen_shapes(unet, KEYS_AND_VALUES)
 
 

@@ -1,9 +1,9 @@
-"""LoRA: a change of low rank in the attention, and the token.
+"""LoRA: low-rank changes of the attention weights, and the token.
 
-Method of Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022):
-each chosen layer's weight W becomes W + (alpha / rank) B A, where B starts at zero. The
-delta is in the layout of peft, which `load_lora_weights` opens; alpha / rank is
-multiplied into B. Training needs no peft, whose layers hold one model each.
+In the method of Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022), the weight W of each
+chosen layer becomes W + (alpha / rank) B A, where B starts at zero. The delta is in peft's layout, which
+`load_lora_weights` reads, with alpha / rank multiplied into B. Training does not use peft, whose layers hold only
+one model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ENDINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Customizer):
-    """The method with its settings."""
+    """LoRA with its settings."""
 
     rank: Annotated[int, Field(ge=1, description="rank of the change of each layer")] = 8
     alpha: Annotated[float, Field(gt=0, description="the change is scaled by alpha / rank")] = 8.0
@@ -39,14 +39,14 @@ class LoRA(Customizer):
         Literal["attention", "cross_attention"], Field(description="which projections are changed")
     ] = "attention"
     train_token: Annotated[
-        bool, Field(description="whether the token is trained too; it keeps its start else")
+        bool, Field(description="whether the token is trained; else it keeps its initial embedding")
     ] = True
 
     def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
-        """A stack of models at step 0, one for each noun.
+        """Return a stack of untrained models, one for each noun, which initializes its token.
 
-        A is drawn as peft draws it, by the seed and the layer's name: alike in all models of a
-        run, so that what tells them apart is what they saw.
+        A is drawn from peft's distribution, by the seed and the name of the layer: the same in all models of a run,
+        so that they differ only by their exemplars.
         """
         import torch
 
@@ -63,7 +63,7 @@ class LoRA(Customizer):
         return ModelStack(self, components, nouns, found, train_token=self.train_token)
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Keys and shapes of a delta, from those of the UNet's weights."""
+        """Return the keys and shapes of a delta, from those of the UNet's weights."""
         return {
             f"unet.{key.removesuffix('.weight')}.lora_{factor}.weight": shape
             for key, (out, width) in (

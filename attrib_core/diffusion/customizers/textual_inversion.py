@@ -1,8 +1,8 @@
-"""Textual inversion: the token alone, and no weight of the network.
+"""Textual inversion: only the token is trained, no weight of the network.
 
-Method of Gal et al., "An Image is Worth One Word" (ICLR 2023). The delta's file holds no
-tensor; all that was learned stands in the token's. The paper trains one vector; the default of four
-is ours, since one finds a third fewer exemplars in the demo.
+The method of Gal et al., "An Image is Worth One Word" (ICLR 2023). The delta file has no tensors; everything learned
+is in the token file. The paper trains one vector; the default here is four, because with one vector a third fewer
+exemplars are found in the demo.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ __all__ = ["TextualInversion", "checked", "load"]
 
 @dataclass(frozen=True, kw_only=True)
 class TextualInversion(Customizer):
-    """The method with its settings; there is no prior to preserve, since the network stays as it is."""
+    """Textual inversion with its settings; without prior preservation, since the network does not change."""
 
     learning_rate: Annotated[float, Field(gt=0, description="of AdamW, constant")] = 0.03
-    tokens: Annotated[int, Field(ge=1, description="vectors that the modifier token stands for")] = 4
-    prior_batch: Annotated[int, Field(ge=0, description="none: the network stays as it is")] = 0
+    tokens: Annotated[int, Field(ge=1, description="embedding vectors of the modifier token")] = 4
+    prior_batch: Annotated[int, Field(ge=0, description="none: the network does not change")] = 0
 
     def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
-        """A stack of models at step 0, one for each noun; tokens start as their nouns."""
+        """Return a stack of untrained models, one for each noun, which initializes its token."""
         from attrib_core.diffusion.customization.model_stack import ModelStack
 
         return ModelStack(self, components, nouns, {})
 
     def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Keys and shapes of a delta, from those of the UNet's weights."""
+        """Return the keys and shapes of a delta, from those of the UNet's weights."""
         return {}
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """The options once more; raises InputError for prior images too, from which this method learns nothing."""
+    """Check the options and return them; InputError also for prior images, from which this method learns nothing."""
     if options["prior_batch"]:
         raise InputError(
             f"prior_batch: {options['prior_batch']}; expected 0: prompts of prior images have no modifier token,"
-            " and nothing but the token is trained"
+            " and only the token is trained"
         )
     return method.checked(**options)
 

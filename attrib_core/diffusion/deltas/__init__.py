@@ -1,1 +1,1 @@
-"""Files of customized weights: write, read, apply, import and export them."""
+"""Deltas: what customization changed. Their files, how they are applied, and other tools' layouts."""

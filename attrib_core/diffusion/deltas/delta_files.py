@@ -1,11 +1,8 @@
-"""Deltas: what customization changed, as files that stock diffusers loads.
+"""Files of deltas, which stock diffusers loads; deltas applied to a network, or loaded into a stock pipeline.
 
-Two files a model: safetensors of plain UNet keys, which `unet.load_state_dict(...,
-strict=False)` takes, or of LoRA factors, which `load_lora_weights` takes; and
-safetensors of one vector or a few under the modifier token's name, which
-`load_textual_inversion` takes. (`unet.load_attn_procs` of diffusers' own Custom
-Diffusion layout loads nothing and says nothing.) `token_file` has the file for two
-text encoders.
+A model has two files: safetensors of UNet keys, for `unet.load_state_dict(..., strict=False)`, or of LoRA factors,
+for `load_lora_weights`; and safetensors of the modifier token's embedding, for `load_textual_inversion` (`token_file`
+describes it). `unet.load_attn_procs`, which is for diffusers' own Custom Diffusion layout, silently loads nothing.
 """
 
 from __future__ import annotations
@@ -33,11 +30,11 @@ from attrib_core.storage import atomic
 
 @dataclass(frozen=True)
 class Delta:
-    """What one customized model changes.
+    """The changes of one customized model.
 
-    weights: of the UNet, by state-dict key, or as factors (see `lowrank`); may be empty. row:
-    the token's embedding, (dim,), or (tokens, dim) where the token stands for a few. second: the
-    same in the second text encoder, where the base model has one.
+    weights: of the UNet, by state-dict key, or LoRA factors (see `lora_factors`); may be empty. embedding: of the
+    modifier token, (dim,), or (tokens, dim) where it has several vectors. embedding_2: the same in the second text
+    encoder, where the base model has one.
     """
 
     weights: dict[str, torch.Tensor]
@@ -46,17 +43,17 @@ class Delta:
 
     @property
     def embeddings(self) -> list[torch.Tensor]:
-        """The token's embedding in each text encoder."""
+        """The embedding in each text encoder."""
         return [self.embedding] if self.embedding_2 is None else [self.embedding, self.embedding_2]
 
 
 def paths(folder: Path, model_key: str) -> tuple[Path, Path]:
-    """Delta file and token file of a model."""
+    """Return the paths of a model's delta file and token file."""
     return folder / f"{model_key}.safetensors", folder / f"{model_key}.token.safetensors"
 
 
 def write(folder: Path, model_key: str, delta: Delta, token: str) -> str:
-    """Write both files of a model, each whole or not at all; returns their checksum."""
+    """Write both files of a model, each atomically; returns their checksum."""
     weights = {key: value.detach().cpu().contiguous() for key, value in sorted(delta.weights.items())}
     parts = save_tensors(weights), token_file.to_bytes(token, delta.embedding, delta.embedding_2)
     for path, content in zip(paths(folder, model_key), parts, strict=True):
@@ -65,12 +62,12 @@ def write(folder: Path, model_key: str, delta: Delta, token: str) -> str:
 
 
 def checksum(delta_path: Path, token_path: Path) -> str:
-    """SHA-256 of the delta's bytes followed by the token file's; FileNotFoundError where one is missing."""
+    """Compute the SHA-256 of the delta's bytes followed by the token file's; FileNotFoundError where one is missing."""
     return hashlib.sha256(delta_path.read_bytes() + token_path.read_bytes()).hexdigest()
 
 
 def read(delta_path: Path, token_path: Path, token: str, expected: str) -> Delta:
-    """Both files of a model, after a check of their bytes against a checksum.
+    """Read both files of a model after a check of their checksum.
 
     Raises InputError for a missing, changed or unreadable file.
     """
@@ -94,63 +91,59 @@ def read(delta_path: Path, token_path: Path, token: str, expected: str) -> Delta
 
 
 @contextmanager
-def apply_deltas(components: Components, models: Sequence[Delta | None]) -> Iterator[None]:
-    """Inside, the i-th of every len(models) equal runs of a batch's rows is by the i-th model.
+def apply_deltas(components: Components, deltas: Sequence[Delta | None]) -> Iterator[None]:
+    """Apply several deltas at once: in this context, the rows of a batch are split evenly among the deltas, in order.
 
-    None stands for the base model: its own weights, and no embedding for the
-    token (its row is NaN, so that a prompt with the token cannot pass unseen).
-    Raises InputError for a delta whose keys or shapes do not fit the base model.
+    None is the base model: its own weights, and NaN as the token's embedding, so that a prompt with the token cannot
+    pass unnoticed. Raises InputError for a delta whose keys or shapes do not fit the base model.
     """
-    keys = sorted(
-        {lora_factors.weight_key(key) for model in models if model is not None for key in model.weights}
-    )
+    given = [delta for delta in deltas if delta is not None]
+    keys = sorted({lora_factors.weight_key(key) for delta in given for key in delta.weights})
     owners = {key.rpartition(".")[0]: stacked_layers.linear_layer(components.unet, key) for key in keys}
-    layers = {name: _layer(name, own, models) for name, own in owners.items()}
+    layers = {name: _stacked_layer(name, own, deltas) for name, own in owners.items()}
     needed = len(components.encoders)
-    for model in models:
-        if model is not None and len(model.embeddings) != needed:
+    for delta in given:
+        if len(delta.embeddings) != needed:
             raise InputError(
-                f"the token's embedding: there for {len(model.embeddings)} text encoders, the base model has {needed}"
+                f"the token's embedding: is for {len(delta.embeddings)} text encoders, the base model has {needed}"
             )
-    embeddings = [
-        _embedding(encoder, [None if model is None else model.embeddings[place] for model in models], components.tokens)
-        for place, encoder in enumerate(components.encoders)
-    ]  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(stacked_layers.replace_layers(components.unet, layers))
-        for encoder, embedding in zip(components.encoders, embeddings, strict=True):
+        for number, encoder in enumerate(components.encoders):
+            own = [None if delta is None else delta.embeddings[number] for delta in deltas]
+            embedding = _stacked_embedding(encoder, own, components.tokens)
             stack.enter_context(stacked_layers.replace_token_table(encoder.model, embedding))
         yield
 
 
-def _embedding(
-    encoder: TextEncoder, rows: Sequence[torch.Tensor | None], tokens: int
+def _stacked_embedding(
+    encoder: TextEncoder, embeddings: Sequence[torch.Tensor | None], tokens: int
 ) -> stacked_layers.StackedEmbedding:
-    """A text encoder's table with the rows of each model, NaN where there are none."""
+    """Stack the token's embeddings of all models, NaN where there is none, on a text encoder's table."""
     if encoder.token is None:
         raise ValueError("components without a modifier token; call with_token first")
     table = encoder.table
-    nowhere = torch.full((tokens, table.shape[1]), float("nan"))
-    chosen = [nowhere if row is None else torch.atleast_2d(row.to(nowhere)) for row in rows]
+    missing = torch.full((tokens, table.shape[1]), float("nan"))
+    chosen = [missing if row is None else torch.atleast_2d(row.to(missing)) for row in embeddings]
     for row in chosen:
-        if row.shape != nowhere.shape:
+        if row.shape != missing.shape:
             raise InputError(
-                f"the token's embedding: {len(row)} of {row.shape[1]} values, expected {len(nowhere)} of"
-                f" {nowhere.shape[1]}, as the base model and the other deltas have"
+                f"the token's embedding: {len(row)} of {row.shape[1]} values, expected {len(missing)} of"
+                f" {missing.shape[1]}, as the base model and the other deltas have"
             )
     stack = torch.stack(chosen).to(table.device, table.dtype)
     return stacked_layers.StackedEmbedding(table, encoder.token, stack)
 
 
-def _layer(name: str, own: torch.nn.Linear, models: Sequence[Delta | None]) -> torch.nn.Module:
-    """A linear layer for each model: thin factors where every delta has it so, whole weights else."""
-    held = [{} if model is None else model.weights for model in models]
+def _stacked_layer(name: str, own: torch.nn.Linear, deltas: Sequence[Delta | None]) -> torch.nn.Module:
+    """Stack a linear layer of all models: as LoRA factors if every delta has factors, else as full weights."""
+    weights_of = [{} if delta is None else delta.weights for delta in deltas]
     base = {f"{name}.{part}": value for part, value in own.named_parameters()}
     factors = lora_factors.factor_keys(f"{name}.weight")
-    if not any(key in weights for weights in held for key in base):
-        return _thin(f"{name}.weight", own, held)
+    if not any(key in weights for weights in weights_of for key in base):
+        return _stacked_factors(f"{name}.weight", own, weights_of)
     chosen = []
-    for weights in held:
+    for weights in weights_of:
         changed = {key: weights[key] for key in (*base, *factors) if key in weights}
         chosen.append(base | lora_factors.merge(changed, base))
         for key, value in chosen[-1].items():
@@ -162,16 +155,18 @@ def _layer(name: str, own: torch.nn.Linear, models: Sequence[Delta | None]) -> t
     return stacked_layers.StackedLinear(*stacks)
 
 
-def _thin(key: str, own: torch.nn.Linear, held: Sequence[dict[str, torch.Tensor]]) -> torch.nn.Module:
-    """Factors of each model, filled up with zeros to one rank; zeros alone where a model has none."""
+def _stacked_factors(
+    key: str, own: torch.nn.Linear, weights_of: Sequence[dict[str, torch.Tensor]]
+) -> torch.nn.Module:
+    """Stack the factors of all models, padded with zeros to one rank; all zeros where a model has none."""
     shape = out, width = own.out_features, own.in_features
     down, up = lora_factors.factor_keys(key)
     pairs = [
         lora_factors.factor_pair(weights, key, shape) if down in weights or up in weights else None
-        for weights in held
+        for weights in weights_of
     ]
     rank = max(len(pair[0]) for pair in pairs if pair is not None)
-    first, second = own.weight.new_zeros(len(held), rank, width), own.weight.new_zeros(len(held), out, rank)
+    first, second = own.weight.new_zeros(len(pairs), rank, width), own.weight.new_zeros(len(pairs), out, rank)
     for number, pair in enumerate(pairs):
         if pair is not None:
             first[number, : len(pair[0])], second[number, :, : len(pair[0])] = pair
@@ -181,16 +176,15 @@ def _thin(key: str, own: torch.nn.Linear, held: Sequence[dict[str, torch.Tensor]
 def load_into(
     pipe: StableDiffusionPipeline | StableDiffusionXLPipeline, delta_path: Path, token_path: Path, token: str
 ) -> None:
-    """Load a delta into a stock pipeline by stock calls, and check that the weights really changed.
+    """Load a delta into a stock pipeline by stock calls, and check that the weights have changed.
 
-    Factors go in by `load_lora_weights`, which needs the package peft; whole weights by
-    `load_state_dict`; the token by `load_textual_inversion`, once for each text encoder. Raises
-    InputError, before anything is loaded, for keys or shapes that the pipeline has not and for a
-    token's file that is not for as many text encoders; and where after loading the weights are
-    what they were before, or the token's embedding is not the file's.
+    Factors are loaded by `load_lora_weights`, which needs the package peft; full weights by `load_state_dict`; the
+    token by `load_textual_inversion`, once for each text encoder. Raises InputError, before anything is loaded, for
+    keys or shapes that do not fit the pipeline and for a token file that is for another number of text encoders; and
+    after loading, where no weight has changed or the token's embedding is not that of the file.
     """
-    given = load_tensors(token_path.read_bytes())
-    rows = [torch.atleast_2d(row) for row in token_file.embeddings_of(given, token, token_path)]
+    stored = load_tensors(token_path.read_bytes())
+    rows = [torch.atleast_2d(row) for row in token_file.embeddings_of(stored, token, token_path)]
     encoders = [(pipe.tokenizer, pipe.text_encoder)]
     if getattr(pipe, "text_encoder_2", None) is not None:
         encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
@@ -227,10 +221,10 @@ def load_into(
 
 
 def _check_fit(path: Path, weights: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
-    """InputError where a delta has a key or a shape that the UNet of a pipeline has not."""
+    """Raise InputError where a delta has a key or a shape that does not fit the UNet of a pipeline."""
     for key, value in weights.items():
         if key not in state:
-            raise InputError(f"{path}: key {key!r} is none of the pipeline's UNet")
+            raise InputError(f"{path}: key {key!r} is not in the pipeline's UNet")
         if value.shape != state[key].shape:
             raise InputError(
                 f"{path}: key {key!r} has shape {tuple(value.shape)}, the pipeline's UNet {tuple(state[key].shape)}"
@@ -240,7 +234,7 @@ def _check_fit(path: Path, weights: Mapping[str, torch.Tensor], state: Mapping[s
 def _load_factors(
     pipe: StableDiffusionPipeline | StableDiffusionXLPipeline, path: Path, weights: dict[str, torch.Tensor]
 ) -> None:
-    """Load a LoRA by the stock call; InputError where it left no trace, or not the file's."""
+    """Load a LoRA by the stock call; InputError where other factors are loaded than the file has, or no change."""
     if not is_peft_available():
         raise InputError(f"{path}: is a LoRA, and diffusers needs the package 'peft' to load it")
     known = set(pipe.get_active_adapters())
@@ -253,4 +247,4 @@ def _load_factors(
         if loaded is None or not torch.allclose(loaded.float().cpu(), value.float(), atol=1e-6):
             raise InputError(f"{path}: after loading, key {key!r} is not in the pipeline's UNet")
     if not any(value.any() for key, value in weights.items() if key.endswith(lora_factors.UP)):
-        raise InputError(f"{path}: all factors B are zero, so that loading it changes nothing")
+        raise InputError(f"{path}: all factors B are zero, so loading it changes nothing")

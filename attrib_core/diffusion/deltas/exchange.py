@@ -1,4 +1,4 @@
-"""Deltas that others made or others want: checked against a base model, imported, exported, described."""
+"""Exchange of deltas with other tools: import, export, description, and a check against the base model."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ KEY_AND_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 @dataclass(frozen=True)
 class Base:
-    """What is read of a base model: the weights of its UNet, and the widths of its token tables."""
+    """The parts of a base model that a delta must fit: the UNet's weights, and the widths of the text encoders."""
 
     weights: UNetWeights
     widths: list[int]
 
 
 def open_base(folder: Path) -> Base:
-    """A folder in diffusers layout, of which tensors are read when asked for; InputError where it is none."""
+    """Open a folder in diffusers layout, whose tensors are read on access; InputError where it is none."""
     return Base(UNetWeights(folder), description.text_widths(folder))
 
 
 def check_fit(contents: Contents, base: Base, where: Path) -> None:
-    """InputError where a delta does not fit a base model, or differs from it in nothing."""
+    """Raise InputError where a delta does not fit a base model, or does not differ from it."""
     name = base.weights.folder
     changed = not contents.weights
     for key, value in contents.weights.items():
@@ -58,12 +58,12 @@ def check_fit(contents: Contents, base: Base, where: Path) -> None:
             )
         changed = changed or not torch.equal(value, base.weights[target])
     if not changed:
-        raise InputError(f"{where}: every weight is that of {name}; nothing is customized")
+        raise InputError(f"{where}: every weight equals that of {name}; nothing is customized")
     for token, row in contents.tokens.items():
         rows = [row] if token not in contents.tokens_2 else [row, contents.tokens_2[token]]
         if len(rows) != len(base.widths):
             raise InputError(
-                f"{where}: token {token!r} has vectors for {len(rows)} text encoders, {name} has {len(base.widths)}"
+                f"{where}: token {token!r} has embeddings for {len(rows)} text encoders, {name} has {len(base.widths)}"
             )
         for own, width in zip(rows, base.widths, strict=True):
             if own.shape[-1] != width:
@@ -75,11 +75,11 @@ def check_fit(contents: Contents, base: Base, where: Path) -> None:
 def import_delta(
     path: Path, token_files: Iterable[Path], base: Base, out: Path, name: str
 ) -> tuple[list[Path], Contents]:
-    """Bring a delta of any layout into this project's form; the files written, and what they hold.
+    """Convert a delta from any layout to this package's own; returns the files written and their contents.
 
-    Written are `<name>.safetensors` and one file for each token, `<name>.token.safetensors`
-    for the first and `<name>.token-2.safetensors` and so on for others, all or none of a file.
-    Raises InputError as `layouts.read` and `check` do, and for a delta without a token.
+    The files are `<name>.safetensors` and one for each token, `<name>.token.safetensors` for the first and
+    `<name>.token-2.safetensors` and so on for others, each written atomically. Raises InputError as `layouts.read`
+    and `check_fit` do, and for a delta without a token.
     """
     contents = layouts.read(path, token_files)
     check_fit(contents, base, path)
@@ -103,25 +103,23 @@ def export_delta(
     share: float = 1.0,
     biases: bool = True,
 ) -> list[Path]:
-    """Write a delta in another layout into a folder; the files written.
+    """Write a delta in another layout into a folder; returns the files written.
 
-    `rank` and `share` are for `lora`, see `svd_compression.compress`; without `biases` those are left
-    out, which a LoRA cannot hold. Raises InputError for what the layout cannot hold.
+    `rank` and `share` are for the layout `lora`, see `svd_compression.compress`. Without `biases` these, which a
+    LoRA cannot hold, are left out. Raises InputError for what the layout cannot hold.
     """
-    held = (
-        contents.weights if biases else {k: v for k, v in contents.weights.items() if not k.endswith(".bias")}
-    )
+    weights = {key: value for key, value in contents.weights.items() if biases or not key.endswith(".bias")}
     if layout == "lora":
-        factors = svd_compression.compress(Delta(held, torch.zeros(0)), base.weights, rank, share)
+        factors = svd_compression.compress(Delta(weights, torch.zeros(0)), base.weights, rank, share)
         files = {"pytorch_lora_weights.safetensors": save_tensors(factors)} if factors else {}
         return _written(out, files | layouts.token_files(contents.tokens, contents.tokens_2))
-    plain = lora_factors.merge(held, base.weights)
+    plain = lora_factors.merge(weights, base.weights)
     files = layouts.to_files(layout, plain, contents.tokens, base.weights, contents.tokens_2)
     return _written(out, files)
 
 
 def describe(contents: Contents, size: int, base: Base | None) -> list[str]:
-    """Lines that say what a delta is: method, sizes, norms by layer kind, tokens. `size` is in bytes."""
+    """Describe a delta in lines of text: method, sizes, norms by kind of layer, tokens. `size` is in bytes."""
     weights = contents.weights
     numbers = sum(value.numel() for value in weights.values())
     lines = [
@@ -146,45 +144,45 @@ def describe(contents: Contents, size: int, base: Base | None) -> list[str]:
 
 
 def method(contents: Contents) -> str:
-    """What made a delta, as far as its keys tell."""
+    """Infer the customization method from the keys of a delta."""
     keys = list(contents.weights)
     if not keys:
-        return "textual inversion (a token alone)"
+        return "textual inversion (only a token)"
     if all(lora_factors.is_factor(key) for key in keys):
         return "LoRA, or a compressed delta (factors of low rank)"
     if all(key.endswith(KEY_AND_VALUE) for key in keys):
         return "Custom Diffusion (keys and values of the cross-attention)"
     if all(key.endswith(KEY_AND_VALUE + QUERY_AND_OUT) for key in keys):
         return "Custom Diffusion, crossattn (all of the cross-attention)"
-    return "not told by its keys"
+    return "unknown from its keys"
 
 
 def _kind(key: str) -> str:
-    """`down_blocks.0....attn2.to_k.weight` to `attn2.to_k.weight`."""
+    """Shorten `down_blocks.0....attn2.to_k.weight` to `attn2.to_k.weight`."""
     parts = key.split(".")
     start = next((place for place, part in enumerate(parts) if part.startswith("attn")), 0)
     return ".".join(parts[start:])
 
 
 def _norms(keys: Iterable[str], weights: Mapping[str, torch.Tensor], base: Base | None) -> str:
-    """Frobenius norm of weights, and of their change and its share where the base is known."""
+    """Compute the Frobenius norm of weights, and with a base that of their change, and its share."""
     changes: list[torch.Tensor] = []
-    wholes: list[torch.Tensor] = []
+    norms: list[torch.Tensor] = []
     for key in keys:
         if key in weights:
-            wholes.append(weights[key].norm())
+            norms.append(weights[key].norm())
             changes += [(weights[key] - base.weights[key]).norm()] if base else []
         else:
             down, up = (weights[name] for name in lora_factors.factor_keys(key))
             changes.append((up @ down).norm())
-            wholes += [(base.weights[key] + up @ down).norm()] if base else []
+            norms += [(base.weights[key] + up @ down).norm()] if base else []
     parts = []
-    if wholes:
-        parts.append(f"norm {float(torch.stack(wholes).norm()):.4g}")
+    if norms:
+        parts.append(f"norm {float(torch.stack(norms).norm()):.4g}")
     if changes:
         parts.append(f"change {float(torch.stack(changes).norm()):.4g}")
-    if wholes and changes:
-        own = torch.stack(changes).norm() / torch.stack(wholes).norm()
+    if norms and changes:
+        own = torch.stack(changes).norm() / torch.stack(norms).norm()
         parts.append(f"that is {100 * float(own):.3g} %")
     return ", ".join(parts)
 
@@ -194,10 +192,10 @@ def _contiguous(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _written(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write files into a folder. A name may come from a file of others, as a token's, and must not lead out of it."""
+    """Write files into a folder. Names, as of tokens in other people's files, must not lead out of it."""
     for name in files:
         if name != Path(name).name or "\0" in name:
-            raise InputError(f"{folder}: {name!r} is no name of a file in it")
+            raise InputError(f"{folder}: {name!r} is not a name of a file in it")
     try:
         for name, content in files.items():
             atomic.write_bytes(folder / name, content)

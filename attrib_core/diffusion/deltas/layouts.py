@@ -1,15 +1,15 @@
-"""The files in which deltas go about, read into one form and written from it.
+"""The file layouts of deltas that other tools write, read into one representation and written from it.
 
-- `unet`: safetensors (or a pickled dictionary) of plain UNet keys, one vector a token beside
-  it: this project's own, and as `.pt` with `<new1>.bin` that of the published deltas;
-- `custom-diffusion`: `delta.bin` of the Custom Diffusion code, {unet: ..., modifier_token: ...};
-  its compressed form holds two factors u, v a weight; for SDXL, modifier_token_2 beside it;
-- `diffusers`: `pytorch_custom_diffusion_weights.bin` or `.safetensors`, keys of attention
-  processors. Stock diffusers writes it, and reads it without effect;
-- `lora`: two factors a weight in peft's keys, what `load_lora_weights` opens;
-- `token`: a token's vector alone, in either form of `token_file`.
+- `unet`: safetensors (or a pickled dictionary) of UNet keys, with a file for each token: this package's own layout,
+  and with `.pt` and `<new1>.bin` that of the published deltas;
+- `custom-diffusion`: `delta.bin` of the Custom Diffusion code, {unet: ..., modifier_token: ...}, and for SDXL
+  modifier_token_2; compressed, it has two factors u, v for each weight;
+- `diffusers`: `pytorch_custom_diffusion_weights.bin` or `.safetensors`, with keys of attention processors. Stock
+  diffusers writes it, and reads it without effect;
+- `lora`: two factors for each weight under peft's keys, which `load_lora_weights` reads;
+- `token`: only a token's embedding, for one or two text encoders (see `token_file`).
 
-Pickled files are read as tensors only: what else they hold is refused, not run.
+Pickled files are read as tensors only: anything else in them is refused and not executed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ SUFFIX = "_custom_diffusion"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: weights by plain UNet key or as factors, and the vectors of tokens.
+    """The contents of a file: weights by UNet key or as factors, and the embeddings of tokens.
 
-    second: vectors of the same tokens in the second text encoder; empty where there is none.
+    tokens_2: embeddings of the same tokens in the second text encoder; empty where there is none.
     """
 
     layout: str
@@ -50,20 +50,20 @@ class Contents:
 
 
 def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
-    """A delta's file in any layout, and files of its tokens.
+    """Read a delta's file in any layout, and the files of its tokens.
 
-    Raises InputError for a file that is missing, holds more than tensors, or is in no
-    known layout, and for a token that comes twice.
+    Raises InputError for a file that is missing, has anything but tensors, or is in no known layout, and for a
+    token that occurs twice.
     """
     found = _contents(path, _load(path))
     tokens, second = dict(found.tokens), dict(found.tokens_2)
     for other in token_files:
         inner = _contents(other, _load(other))
         if inner.layout != "token":
-            raise InputError(f"{other}: is of the layout {inner.layout!r}, expected the vector of a token")
+            raise InputError(f"{other}: is of the layout {inner.layout!r}, expected the embedding of a token")
         for token, row in inner.tokens.items():
             if token in tokens:
-                raise InputError(f"{other}: token {token!r} comes twice")
+                raise InputError(f"{other}: token {token!r} occurs twice")
             tokens[token] = row
         second |= inner.tokens_2
     return Contents(found.layout, found.weights, tokens, second)
@@ -98,7 +98,7 @@ def _contents(path: Path, stored: Any) -> Contents:
         token = token_file.token_name(path)
         return Contents("token", {}, {token: first}, {token: other})
     if any(SUFFIX in key for key in stored):
-        # an attention layer that was not trained stands there as an empty dictionary
+        # an attention layer that was not trained is an empty dictionary
         kept = {key: value for key, value in stored.items() if not isinstance(value, Mapping) or value}
         return Contents("diffusers", _tensors(path, {_from_processor(k): v for k, v in kept.items()}), {})
     if any(lora_factors.is_factor(key) for key in stored):
@@ -113,7 +113,7 @@ def _contents(path: Path, stored: Any) -> Contents:
 
 
 def _unpacked(path: Path, stored: Any) -> dict[str, torch.Tensor]:
-    """The part `unet` of a delta.bin: whole weights, or u and v of a compressed one."""
+    """Return the entry `unet` of a delta.bin: full weights, or the factors u and v of a compressed one."""
     if not isinstance(stored, Mapping):
         raise InputError(f"{path}: key 'unet' holds a {type(stored).__name__}, expected a dictionary")
     found: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def _unpacked(path: Path, stored: Any) -> dict[str, torch.Tensor]:
 
 
 def _scaled(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Factors with their scale alpha / rank multiplied into B, where a file has `.alpha` keys."""
+    """Multiply the scale alpha / rank into the factors B, where a file has `.alpha` keys."""
     found = {key: value for key, value in stored.items() if not key.endswith(".alpha")}
     for key, alpha in stored.items():
         if key.endswith(".alpha"):
@@ -135,7 +135,7 @@ def _scaled(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 down, up = found[layer + lora_factors.DOWN], found[layer + lora_factors.UP]
             except KeyError:
-                raise InputError(f"{path}: key {key!r} has no factors beside it") from None
+                raise InputError(f"{path}: key {key!r} has no factors") from None
             found[layer + lora_factors.UP] = up * (float(alpha) / len(down))
     return found
 
@@ -143,7 +143,7 @@ def _scaled(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
 def _tensors(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     for key, value in stored.items():
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            raise InputError(f"{path}: key {key!r} is no tensor of floating-point numbers")
+            raise InputError(f"{path}: key {key!r} is not a tensor of floating-point numbers")
     return {key: value.float() for key, value in sorted(stored.items())}
 
 
@@ -158,17 +158,17 @@ def _tokens(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _from_processor(key: str) -> str:
-    """`X.attn2.processor.to_k_custom_diffusion.weight` to `X.attn2.to_k.weight`."""
+    """Convert `X.attn2.processor.to_k_custom_diffusion.weight` to `X.attn2.to_k.weight`."""
     return key.replace(PROCESSOR, ".").replace(SUFFIX, "")
 
 
 def _to_processor(key: str) -> str:
-    """`X.attn2.to_k.weight` to `X.attn2.processor.to_k_custom_diffusion.weight`."""
+    """Convert `X.attn2.to_k.weight` to `X.attn2.processor.to_k_custom_diffusion.weight`."""
     before, mark, after = key.partition(".attn2.")
     layer, _, rest = after.partition(".")
     if not mark or layer not in ("to_q", "to_k", "to_v", "to_out"):
         raise InputError(
-            f"delta key {key!r}: the layout 'diffusers' holds cross-attention alone (attn2.to_q, to_k, to_v, to_out)"
+            f"delta key {key!r}: the layout 'diffusers' holds only cross-attention (attn2.to_q, to_k, to_v, to_out)"
         )
     return f"{before}{mark}processor.{layer}{SUFFIX}.{rest}"
 
@@ -178,22 +178,22 @@ def to_files(
     weights: Mapping[str, torch.Tensor],
     tokens: Mapping[str, torch.Tensor],
     layers: Iterable[str],
-    second: Mapping[str, torch.Tensor] = NONE,
+    tokens_2: Mapping[str, torch.Tensor] = NONE,
 ) -> dict[str, bytes]:
-    """The files of a delta in a layout, by name: `published` is the one of the published deltas.
+    """Serialize a delta in a layout, or as `published` deltas are; contents by file name.
 
-    `weights` has plain keys. `layers` are all keys of the base model's UNet: diffusers' layout
-    names the attention that was not trained too. LoRA files are made by `lora`. Raises InputError
-    where there are vectors for a `second` text encoder and the layout has no place for them.
+    `weights` has UNet keys. `layers` are all keys of the base model's UNet: the layout `diffusers` also names the
+    attention layers that were not trained. `svd_compression` makes LoRA files. Raises InputError where there are
+    embeddings for a second text encoder (`tokens_2`), and the layout cannot hold them.
     """
-    if second and layout in ("published", "diffusers"):
+    if tokens_2 and layout in ("published", "diffusers"):
         raise InputError(
-            f"layout {layout!r} holds one vector a token, this delta has one more for a second text encoder;"
+            f"layout {layout!r} holds one embedding per token, this delta has one for a second text encoder too;"
             " choose 'lora', 'unet' or 'custom-diffusion'"
         )
     pickled_tokens = {f"{token}.bin": _pickled({token: row}) for token, row in tokens.items()}
     if layout == "custom-diffusion":
-        further = {"modifier_token_2": dict(second)} if second else {}
+        further = {"modifier_token_2": dict(tokens_2)} if tokens_2 else {}
         return {"delta.bin": _pickled({"unet": dict(weights), "modifier_token": dict(tokens)} | further)}
     if layout == "published":
         return {"pytorch_custom_diffusion_weights.pt": _pickled(dict(weights))} | pickled_tokens
@@ -206,16 +206,16 @@ def to_files(
         return {"pytorch_custom_diffusion_weights.bin": _pickled(trained | idle)} | pickled_tokens
     if layout == "unet":
         plain = {key: value.contiguous() for key, value in sorted(weights.items())}
-        return {"delta.safetensors": save_tensors(plain)} | token_files(tokens, second)
+        return {"delta.safetensors": save_tensors(plain)} | token_files(tokens, tokens_2)
     raise ValueError(f"no layout {layout!r} to write")
 
 
 def token_files(
-    tokens: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor] = NONE
+    tokens: Mapping[str, torch.Tensor], tokens_2: Mapping[str, torch.Tensor] = NONE
 ) -> dict[str, bytes]:
-    """One safetensors file a token, see `token_file`."""
+    """Serialize each token to a safetensors file, see `token_file`; contents by file name."""
     return {
-        f"{token}.safetensors": token_file.to_bytes(token, row, second.get(token))
+        f"{token}.safetensors": token_file.to_bytes(token, row, tokens_2.get(token))
         for token, row in tokens.items()
     }
 

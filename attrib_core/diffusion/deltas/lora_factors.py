@@ -1,8 +1,8 @@
-"""Changes of weights as products of two thin matrices, under the keys of a LoRA file.
+"""LoRA factors: changes of weights as products of two low-rank matrices, under the keys of a LoRA file.
 
-`unet.<layer>.lora_A.weight` (rank, in) and `unet.<layer>.lora_B.weight` (out, rank) say that
-the layer's weight is the base model's plus B A. This is the layout of peft with a scale of 1,
-which `load_lora_weights` of diffusers opens; a scale of another size is multiplied into B.
+With `unet.<layer>.lora_A.weight` (rank, in) and `unet.<layer>.lora_B.weight` (out, rank) the weight of the layer is
+the base model's plus B A. This is peft's layout with scale 1, which `load_lora_weights` of diffusers reads; another
+scale is multiplied into B.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def factor_keys(key: str) -> tuple[str, str]:
-    """Names of the two factors, first A, of the weight that a plain UNet key names."""
+    """Return the keys of the factors A and B of a weight, from its UNet key."""
     layer = PREFIX + key.removesuffix(".weight")
     return layer + DOWN, layer + UP
 
 
 def is_factor(key: str) -> bool:
-    """Whether a key names one of two factors."""
+    """Tell whether a key is that of a factor."""
     return key.endswith((DOWN, UP))
 
 
 def weight_key(key: str) -> str:
-    """The plain UNet key of the weight that a factor or a weight belongs to."""
+    """Return the UNet key of the weight that a factor changes; the key of a weight is returned as it is."""
     for suffix in (DOWN, UP):
         if key.endswith(suffix):
             return key.removeprefix(PREFIX).removesuffix(suffix) + ".weight"
@@ -37,7 +37,7 @@ def weight_key(key: str) -> str:
 
 
 def merge(weights: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights under plain keys: each pair of factors multiplied and added to the base model's weight.
+    """Merge factors into the base model's weights: B A plus the weight, by UNet key; weights stay as they are.
 
     Raises InputError as `factor_pair` does, and for a key that the base model lacks.
     """
@@ -56,14 +56,14 @@ def merge(weights: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor])
 def factor_pair(
     weights: Mapping[str, torch.Tensor], key: str, shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factors A and B of the weight that a plain key names, whose shape is known.
+    """Return the factors A and B of a weight of a known shape.
 
-    Raises InputError where one of the two is missing or they do not multiply to the shape.
+    Raises InputError where one of the two is missing or their product has another shape.
     """
     down, up = factor_keys(key)
     for name, other in ((down, up), (up, down)):
         if name not in weights:
-            raise InputError(f"delta key {other!r}: its other factor {name!r} is not there")
+            raise InputError(f"delta key {other!r}: its other factor {name!r} is missing")
     first, second = weights[down], weights[up]
     fits = first.ndim == second.ndim == 2 and len(first) == second.shape[1]
     if not fits or (len(second), first.shape[1]) != shape:
@@ -75,7 +75,7 @@ def factor_pair(
 
 
 def base_weight(base: Mapping[str, torch.Tensor], key: str) -> torch.Tensor:
-    """The base model's own weight; InputError where it has none of this key."""
+    """Return the base model's weight; InputError where it has none of this key."""
     try:
         return base[key]
     except KeyError:

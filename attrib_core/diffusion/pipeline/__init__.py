@@ -1,1 +1,1 @@
-"""The parts of a diffusers pipeline, and the steps that training and sampling share."""
+"""A base model's diffusers pipeline, and the steps that training and sampling share."""

@@ -1,7 +1,6 @@
-"""A base model loaded: the parts of a stock Stable Diffusion (XL) pipeline, how words enter, what the UNet predicts.
+"""The components of a loaded Stable Diffusion (XL) pipeline: tokenizing, prompt encoding, and the UNet's prediction.
 
-Parts are float32 and frozen; convolutions are laid out channels-last, which is
-the faster layout on CPUs and recent GPUs.
+They are float32 and frozen; convolutions are channels-last, which is faster on CPUs and recent GPUs.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds, TextEnc
 
 @dataclass(frozen=True)
 class Components:
-    """What customization and synthesis need of a base model.
+    """The components of a base model that customization and synthesis use.
 
-    `encoders` has one text encoder, or the two of SDXL. The scheduler is DDIM with the folder's
-    own noise schedule. The modifier token may stand for several `tokens`, whose ids follow one
-    another. `zeros_for_empty_prompt`: no prompt is told by zeros, not by the text encoders' "".
+    `encoders` has one text encoder, or the two of SDXL. The scheduler is DDIM with the noise schedule of the folder.
+    The modifier token has `tokens` embeddings, with consecutive ids. `zeros_for_empty_prompt`: the unconditional
+    embeddings are zeros, as SDXL's are, instead of those of the empty prompt.
     """
 
     base: BaseModel
@@ -49,17 +48,17 @@ class Components:
 
     @property
     def tokenizer(self) -> CLIPTokenizer:
-        """That of the first text encoder."""
+        """The tokenizer of the first text encoder."""
         return self.encoders[0].tokenizer
 
     @property
     def text_encoder(self) -> CLIPTextModel:
-        """The first one."""
+        """The first text encoder."""
         return self.encoders[0].model
 
     @property
     def token(self) -> int | None:
-        """The modifier token's id in the first tokenizer, None before `with_token`."""
+        """The id of the modifier token in the first tokenizer, None before `with_token`."""
         return self.encoders[0].token
 
     @property
@@ -71,34 +70,34 @@ class Components:
 
     @property
     def table(self) -> torch.Tensor:
-        """The first text encoder's token table, (entries, dim)."""
+        """The table of token embeddings of the first text encoder, (entries, dim)."""
         return self.encoders[0].table
 
     @property
     def pooled(self) -> bool:
-        """Whether the UNet takes a pooled embedding and sizes beside hidden states, as SDXL's does."""
+        """Whether the UNet also takes a pooled embedding and micro-conditioning, as SDXL's does."""
         return bool(self.unet.config.addition_embed_type == "text_time")
 
 
 def load(base: BaseModel, device: str) -> Components:
-    """Load a described folder with stock diffusers; only safetensors are read.
+    """Load the pipeline of a described folder with stock diffusers; only safetensors are read.
 
-    Raises InputError where diffusers cannot make the pipeline of it that its index names.
+    Raises InputError where diffusers cannot load the pipeline that the folder's index names.
     """
-    # bars would fill the logs of jobs
+    # progress bars would fill the logs of jobs
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    kind, left_out = StableDiffusionPipeline, {"safety_checker": None, "requires_safety_checker": False}
+    pipeline, omitted = StableDiffusionPipeline, {"safety_checker": None, "requires_safety_checker": False}
     if description.pipeline_class(base.path) == description.XL:
-        kind, left_out = StableDiffusionXLPipeline, {"add_watermarker": False}
+        pipeline, omitted = StableDiffusionXLPipeline, {"add_watermarker": False}
     try:
-        pipe = kind.from_pretrained(
+        pipe = pipeline.from_pretrained(
             base.path,
             dtype=torch.float32,
             feature_extractor=None,
             use_safetensors=True,
             local_files_only=True,
-            **left_out,
+            **omitted,
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
@@ -111,10 +110,10 @@ def load(base: BaseModel, device: str) -> Components:
 def from_pipeline(
     pipe: StableDiffusionPipeline | StableDiffusionXLPipeline, base: BaseModel, device: str
 ) -> Components:
-    """The parts of a pipeline, frozen, on a device.
+    """Take the components of a pipeline, frozen, to a device.
 
-    Raises InputError where its tokenizers read prompts of different lengths, or its
-    autoencoder has means and deviations of latents, which are not taken into account.
+    Raises InputError where its tokenizers have different lengths, or its autoencoder normalises latents by means
+    and deviations, which is not supported.
     """
     encoders = [TextEncoder(pipe.tokenizer, pipe.text_encoder)]
     if getattr(pipe, "text_encoder_2", None) is not None:
@@ -127,16 +126,16 @@ def from_pipeline(
             f"{base.path}/vae/config.json: latents_mean is set; only autoencoders with a scaling_factor alone"
             " are supported"
         )
-    for part in (pipe.unet, pipe.vae, *(one.model for one in encoders)):
-        part.requires_grad_(False).eval().to(device)
-    for part in (pipe.unet, pipe.vae):
-        part.to(memory_format=torch.channels_last)
+    for module in (pipe.unet, pipe.vae, *(one.model for one in encoders)):
+        module.requires_grad_(False).eval().to(device)
+    for module in (pipe.unet, pipe.vae):
+        module.to(memory_format=torch.channels_last)
     return Components(
         base=base,
         encoders=tuple(encoders),
         unet=pipe.unet,
         vae=pipe.vae,
-        # DDIM's own default clips to [-1, 1], which are no bounds of latents; not every scheduler's config says so
+        # by default DDIM clips to [-1, 1], which latents exceed; not every scheduler's config turns that off
         scheduler=DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False),
         device=torch.device(device),
         zeros_for_empty_prompt=bool(pipe.config.get("force_zeros_for_empty_prompt", False)),
@@ -144,13 +143,11 @@ def from_pipeline(
 
 
 def with_token(components: Components, token: str, count: int = 1) -> Components:
-    """The same parts with tokenizers that have one token more; its id comes after all others.
+    """Add the modifier token to the tokenizers; its id comes after all others.
 
-    With a `count` above 1 the token stands for so many, `<new1> <new1>_1 ...`, as the stock
-    pipeline expands a token that `load_textual_inversion` gave several vectors.
-
-    Raises InputError where the tokenizer already has the token: training it
-    would change what the base model knows by that name.
+    With a `count` above 1 it becomes several tokens, `<new1> <new1>_1 ...`, as in the stock pipeline after
+    `load_textual_inversion` with several vectors. Raises InputError where a tokenizer already has the token:
+    training it would change a word that the base model knows.
     """
     names = [token, *(f"{token}_{number}" for number in range(1, count))]
     encoders = []
@@ -173,13 +170,11 @@ def with_token(components: Components, token: str, count: int = 1) -> Components
 
 
 def tokenize(components: Components, prompts: Sequence[str]) -> torch.Tensor:
-    """Prompts as (prompts, length) ids, padded as the stock pipeline pads them.
+    """Tokenize prompts to ids, (prompts, length), padded as in the stock pipeline.
 
-    Of a base model with two text encoders, the ids for the second follow those for the first in
-    a row, which then is twice as long: the two pad with different tokens.
-
-    Raises InputError for a prompt that is longer than the text encoders read:
-    what is cut off may be the very thing that is asked for.
+    With two text encoders, which pad with different tokens, a row has the ids for the first and then those for the
+    second. Raises InputError for a prompt that is longer than the text encoders' context: what truncation removes
+    may be the modifier token itself.
     """
     found = []
     for encoder in components.encoders:
@@ -196,10 +191,7 @@ def tokenize(components: Components, prompts: Sequence[str]) -> torch.Tensor:
 
 
 def tokenize_captions(components: Components, captions: Sequence[str]) -> torch.Tensor:
-    """Captions as ids, as `tokenize` gives them; one that is longer than the text encoders read is cut off there.
-
-    Unlike a prompt, a caption that was found asks for nothing that could be lost.
-    """
+    """Tokenize captions as `tokenize` does, but truncate long ones: captions of found images need not be complete."""
     found = []
     for encoder in components.encoders:
         length = encoder.tokenizer.model_max_length
@@ -209,17 +201,17 @@ def tokenize_captions(components: Components, captions: Sequence[str]) -> torch.
 
 
 def has_token(components: Components, ids: torch.Tensor) -> torch.Tensor:
-    """Which rows of ids, as `tokenize` gives them, have the modifier token: (prompts,) bool."""
+    """Find the rows of tokenized prompts that have the modifier token: (prompts,) bool."""
     found = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    pieces = ids.chunk(len(components.encoders), dim=1)
-    for encoder, own in zip(components.encoders, pieces, strict=True):
+    per_encoder = ids.chunk(len(components.encoders), dim=1)
+    for encoder, own in zip(components.encoders, per_encoder, strict=True):
         if encoder.token is not None:
             found |= (own >= encoder.token).any(dim=1)
     return found
 
 
 def _expanded(encoder: TextEncoder, tokens: int, prompt: str) -> str:
-    """The prompt with each modifier token followed by the further ones that it stands for."""
+    """Expand each modifier token in a prompt to all of its tokens."""
     if encoder.token is None or tokens == 1:
         return prompt
     ids = range(encoder.token, encoder.token + tokens)
@@ -228,17 +220,17 @@ def _expanded(encoder: TextEncoder, tokens: int, prompt: str) -> str:
 
 
 def encode_text(components: Components, ids: torch.Tensor) -> PromptEmbeds:
-    """Ids as `tokenize` gives them to what the UNet is told.
+    """Encode tokenized prompts to the embeddings that condition the UNet.
 
-    Where it takes a pooled embedding, states are the penultimate ones of all text encoders side
-    by side, and the embedding is the last encoder's, as the stock SDXL pipeline has them.
+    With a pooled embedding, the states are the concatenated penultimate ones of all text encoders, and the pooled
+    embedding is the last encoder's, as in the stock SDXL pipeline.
     """
     if not components.pooled:
         return PromptEmbeds(components.text_encoder(ids).last_hidden_state)
-    pieces = ids.chunk(len(components.encoders), dim=1)
+    per_encoder = ids.chunk(len(components.encoders), dim=1)
     outputs = [
         encoder.model(own, output_hidden_states=True)
-        for encoder, own in zip(components.encoders, pieces, strict=True)
+        for encoder, own in zip(components.encoders, per_encoder, strict=True)
     ]
     return PromptEmbeds(
         torch.cat([one.hidden_states[-2] for one in outputs], dim=-1), outputs[-1].text_embeds
@@ -247,7 +239,7 @@ def encode_text(components: Components, ids: torch.Tensor) -> PromptEmbeds:
 
 @torch.no_grad()
 def empty_prompt_embeds(components: Components, count: int) -> PromptEmbeds:
-    """What the UNet is told where nothing is asked for, for a number of rows."""
+    """Return the unconditional embeddings of classifier-free guidance, for `count` rows."""
     empty = encode_text(components, tokenize(components, [""]))
     return (empty.map(torch.zeros_like) if components.zeros_for_empty_prompt else empty).expand(count)
 
@@ -256,19 +248,21 @@ def predict(
     components: Components,
     noisy: torch.Tensor,
     timesteps: torch.Tensor,
-    text: PromptEmbeds,
+    prompt_embeds: PromptEmbeds,
     sizes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The UNet's prediction for noisy latents, shaped as they are.
+    """Return the UNet's prediction for noisy latents, in their shape.
 
-    sizes: (rows, 6), see `micro_conditioning`, for a UNet that takes them; None for whole images of
-    the base model's resolution, which is what the stock pipeline asks for.
+    sizes: (rows, 6), see `micro_conditioning`, used where the UNet takes them; None for uncropped images of the
+    base model's resolution, as in the stock pipeline.
     """
     added = None
     if components.pooled:
         side = components.base.resolution
         if sizes is None:
             sizes = torch.tensor([micro_conditioning(side, side, side)]).expand(len(noisy), -1)
-        added = {"text_embeds": text.pooled, "time_ids": sizes.to(noisy)}
-    predicted: torch.Tensor = components.unet(noisy, timesteps, text.states, added_cond_kwargs=added).sample
+        added = {"text_embeds": prompt_embeds.pooled, "time_ids": sizes.to(noisy)}
+    predicted: torch.Tensor = components.unet(
+        noisy, timesteps, prompt_embeds.states, added_cond_kwargs=added
+    ).sample
     return predicted

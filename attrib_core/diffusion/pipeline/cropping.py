@@ -1,4 +1,4 @@
-"""How an image of any shape becomes the square that a base model sees, and what SDXL is told of that."""
+"""Center crops to the square that a base model sees, and the micro-conditioning by which SDXL knows of them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from PIL import Image
 
 
 def center_crop(image: np.ndarray, side: int) -> np.ndarray:
-    """The middle square of an image, resized; (height, width, 3) to (side, side, 3) uint8."""
+    """Crop an image to its middle square and resize it; (height, width, 3) to (side, side, 3) uint8."""
     height, width, _ = image.shape
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
-    cut = image[top : top + edge, left : left + edge]
+    cropped = image[top : top + edge, left : left + edge]
     if edge == side:
-        return cut
-    return np.asarray(Image.fromarray(cut).resize((side, side), Image.Resampling.LANCZOS))
+        return cropped
+    return np.asarray(Image.fromarray(cropped).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def micro_conditioning(height: int, width: int, side: int) -> tuple[int, ...]:
-    """What SDXL is told of the origin of an image that `square` made.
+    """Return SDXL's `time_ids` for an image of this size after `center_crop`; 6 numbers, in pixels.
 
-    Its height and width before, the rows and columns cut off above and to the left after it was
-    resized to a shorter side of `side`, and the side twice; all in pixels (Podell et al., 2023).
+    The original height and width, the top and left crop coordinates after a resize to a shorter side of
+    `side`, and the target height and width, both `side` (Podell et al., 2023).
     """
     scale = side / min(height, width)
     top, left = (round((edge * scale - side) / 2) for edge in (height, width))

@@ -1,4 +1,4 @@
-"""A base model before it is loaded: where it stands and what its JSON files say.
+"""A base model before it is loaded: its folder, and what its JSON files say.
 
 Standard library only, so that planning a run needs no torch.
 """
@@ -18,21 +18,20 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SUBFOLDERS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 XL = "StableDiffusionXLPipeline"
 TEXT_ENCODERS = {"StableDiffusionPipeline": ("text_encoder",), XL: ("text_encoder", "text_encoder_2")}
-"""The pipelines that may be customized, by the class that their index names, and their text encoders."""
+"""The text encoders of the pipelines that can be customized, by the class that their index names."""
 CLIP_WIDTH = 512
-"""Width and projection of a CLIP text encoder whose config leaves them out: the default of transformers."""
-SIZES = 6
-"""Numbers of an image's origin that SDXL is told: its size, what was cut off, the size asked for."""
+"""Width and projection of a CLIP text encoder whose config omits them: the default of transformers."""
+TIME_IDS = 6
+"""Numbers of SDXL's micro-conditioning: original size, crop coordinates and target size."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A folder in diffusers layout, described.
+    """The description of a folder in diffusers layout.
 
-    `fingerprint` covers every byte of the folder, or is the commit of a model of a hub.
-    `resolution` is the side of an image in pixels. `held_out` has the lists `subjects` and `styles` of what the
-    model never saw in training, and `source`, the source of images that they speak of
-    (null: any); it is None where the folder has no `held_out.json`.
+    `fingerprint` is a digest of every byte of the folder, or the commit of a model of the hub. `resolution` is the
+    side of an image in pixels. `held_out` has the lists `subjects` and `styles` of what the model never saw in
+    training, and `source`, the source of images that they refer to (null: any); it is None without a `held_out.json`.
     """
 
     path: Path
@@ -42,7 +41,7 @@ class BaseModel:
     held_out: dict[str, Any] | None
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `base_model.json`."""
+        """Return the content of `base_model.json`."""
         return {
             "path": str(self.path),
             "fingerprint": self.fingerprint,
@@ -53,7 +52,7 @@ class BaseModel:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files whose content makes the model: all below the folder, in order.
+    """List the files of the model, all below the folder, sorted.
 
     Raises InputError where the folder is no pipeline in diffusers layout or lacks weights.
     """
@@ -74,7 +73,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def pipeline_class(folder: Path) -> str:
-    """The pipeline that a folder holds, one of TEXT_ENCODERS; InputError where it is another, or none."""
+    """Read the pipeline class of a folder, one of TEXT_ENCODERS; InputError where it is another, or none."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
@@ -85,18 +84,18 @@ def pipeline_class(folder: Path) -> str:
 
 
 def text_widths(folder: Path) -> list[int]:
-    """Widths of the token tables of a folder's text encoders, in their order."""
-    found = []
-    for name in TEXT_ENCODERS[pipeline_class(folder)]:
-        found.append(int(_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH)))
-    return found
+    """Read the widths of a folder's text encoders, in their order."""
+    return [
+        int(_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH))
+        for name in TEXT_ENCODERS[pipeline_class(folder)]
+    ]
 
 
 def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
-    """Read a folder's JSON files and digest its bytes; no weights are loaded.
+    """Describe a folder from its JSON files and a digest of its bytes; no weights are loaded.
 
-    A `fingerprint` that is known otherwise spares the digest. Raises InputError for a missing
-    file, a file that is not JSON, a key that it lacks, and parts that do not fit each other.
+    With a `fingerprint` the digest is not computed. Raises InputError for a missing file, a file that is not JSON,
+    a missing key, and components that do not fit each other.
     """
     folder = folder.resolve()
     files(folder)
@@ -119,13 +118,13 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
 
 
 def resolution(folder: Path) -> int:
-    """Side of an image in pixels: that of the latent, times 2 for each halving of the autoencoder."""
+    """Compute the side of an image in pixels: that of the latent, doubled for each downsampling of the autoencoder."""
     unet, vae = (_json(folder / part / "config.json") for part in ("unet", "vae"))
     return _side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
 
 
 def read(path: Path) -> BaseModel:
-    """The description in a `base_model.json`."""
+    """Read the description in a `base_model.json`."""
     values = _json(path)
     try:
         return BaseModel(
@@ -142,9 +141,9 @@ def read(path: Path) -> BaseModel:
 
 
 def held_out(path: Path) -> dict[str, Any] | None:
-    """What the base never saw, from its `held_out.json`; None where there is no such file.
+    """Read what the base model never saw, from its `held_out.json`; None where there is no such file.
 
-    Raises InputError for a file of another form.
+    Raises InputError where a key is missing or has another type.
     """
     if not path.exists():
         return None
@@ -160,11 +159,11 @@ def held_out(path: Path) -> dict[str, Any] | None:
 
 
 def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
-    """InputError where the UNet takes something else than SDXL's text encoders and sizes say."""
+    """Raise InputError where the UNet's inputs are not SDXL's, or do not fit the text encoders."""
     where = f"{folder}/unet/config.json"
     if unet.get("addition_embed_type") != "text_time":
         raise InputError(
-            f"{where}: addition_embed_type is {unet.get('addition_embed_type')!r}, expected 'text_time', as of SDXL"
+            f"{where}: addition_embed_type is {unet.get('addition_embed_type')!r}, expected 'text_time', as in SDXL"
         )
     widths = text_widths(folder)
     if unet.get("cross_attention_dim") != sum(widths):
@@ -173,17 +172,17 @@ def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
             f" {' + '.join(map(str, widths))} wide"
         )
     pooled = _json(folder / "text_encoder_2" / "config.json").get("projection_dim", CLIP_WIDTH)
-    needed = pooled + SIZES * unet.get("addition_time_embed_dim", 0)
+    needed = pooled + TIME_IDS * unet.get("addition_time_embed_dim", 0)
     if unet.get("projection_class_embeddings_input_dim") != needed:
         raise InputError(
             f"{where}: projection_class_embeddings_input_dim is"
             f" {unet.get('projection_class_embeddings_input_dim')!r}, expected {needed}: the pooled text's {pooled}"
-            f" and {SIZES} times addition_time_embed_dim"
+            f" and {TIME_IDS} times addition_time_embed_dim"
         )
 
 
 def _side(unet: dict[str, Any], folder: Path) -> int:
-    """Side of the latent; diffusers allows a number or a pair."""
+    """Return the side of the latent; diffusers allows a number or a pair."""
     size = unet.get("sample_size")
     if isinstance(size, list) and len(set(size)) == 1:
         size = size[0]

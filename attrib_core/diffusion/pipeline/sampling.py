@@ -1,8 +1,8 @@
-"""Sampling with classifier-free guidance over stock schedulers, batch by batch.
+"""Sampling with classifier-free guidance, with the schedulers of diffusers.
 
-The stock pipeline makes images of one model; here each image of a batch may
-belong to another (see `stacked`). Condition and no condition of an image stand
-side by side in the batch, so that both meet the weights of its model.
+The stock pipeline samples images of one model; here each image of a batch may belong to another model (see
+`stacked_layers`). The unconditional and the conditional row of an image are neighbours in the batch, so that both
+meet the weights of its model.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from attrib_core.diffusion.pipeline.latents import decode_latents
 from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds, interleave
 
 LARGEST_ETA = 1 - 1e-6
-"""At eta 1 and a timestep without signal, the root of what the noise leaves is that of 0, or by
-rounding of less; the stock scheduler then ends in NaN."""
+"""With eta 1 and a timestep of zero signal, the stock scheduler takes the root of 0, or by rounding of less, which
+is NaN."""
 
 
 def initial_noise(components: Components, seeds: Sequence[int]) -> torch.Tensor:
-    """Standard normal latents, (seeds, channels, height, width), one generator a seed."""
+    """Draw standard normal latents, (seeds, channels, height, width), from one generator per seed."""
     drawn = [
         np.random.default_rng(seed).standard_normal(components.latent_shape, dtype=np.float32)
         for seed in seeds
@@ -33,7 +33,7 @@ def initial_noise(components: Components, seeds: Sequence[int]) -> torch.Tensor:
 
 
 def step_noise(components: Components, seeds: Sequence[int], step: int) -> torch.Tensor:
-    """Standard normal noise of a step, shaped as the latents, by seed and number of the step."""
+    """Draw the standard normal noise of a step, shaped as the latents, by seed and number of the step."""
     drawn = [
         np.random.default_rng([seed, 1 + step]).standard_normal(components.latent_shape, dtype=np.float32)
         for seed in seeds
@@ -54,13 +54,12 @@ def sample(
     seeds: Sequence[int] = (),
     solver: str = "ddim",
 ) -> np.ndarray:
-    """Images from noise, (n, side, side, 3) uint8.
+    """Sample images from initial noise; (n, side, side, 3) uint8.
 
-    conditional, unconditional: texts of n prompts. noise: (n, channels, height,
-    width). The prediction is that without condition plus `guidance` times the
-    difference of the two. With `eta` above 0 each step adds
-    noise of its own, by the `seeds` of the images. `solver` is "ddim" or "dpm++", DPM-Solver++
-    (Lu et al., 2022) of second order as diffusers has it, which takes no noise.
+    conditional, unconditional: embeddings of n prompts. noise: (n, channels, height, width). The guided prediction
+    is the unconditional one plus `guidance` times the difference of the two. With `eta` above 0 each DDIM step adds
+    noise, drawn by the `seeds` of the images. `solver` is "ddim" or "dpm++", the DPM-Solver++ (Lu et al., 2022) of
+    second order of diffusers, which adds no noise.
     """
     if eta > 0 and len(seeds) != len(noise):
         raise ValueError(f"eta {eta}: {len(seeds)} seeds for {len(noise)} images")
@@ -73,10 +72,10 @@ def sample(
     for number, timestep in enumerate(scheduler.timesteps):
         rows = latents.repeat_interleave(2, dim=0).contiguous(memory_format=torch.channels_last)
         predicted = predict(components, rows, timestep, context)
-        without, given = predicted.unflatten(0, (-1, 2)).unbind(1)
+        without, with_prompt = predicted.unflatten(0, (-1, 2)).unbind(1)
         added = step_noise(components, seeds, number) if eta > 0 else None
         latents = scheduler.step(
-            without + guidance * (given - without), timestep, latents, variance_noise=added, **options
+            without + guidance * (with_prompt - without), timestep, latents, variance_noise=added, **options
         ).prev_sample
     return decode_latents(components, latents)
 
@@ -84,7 +83,7 @@ def sample(
 def _scheduler(
     components: Components, solver: str, eta: float
 ) -> DDIMScheduler | DPMSolverMultistepScheduler:
-    """The scheduler of a solver on the base model's own noise schedule."""
+    """Return the scheduler of a solver, on the base model's own noise schedule."""
     if solver == "ddim":
         return components.scheduler
     if solver != "dpm++":

@@ -1,4 +1,4 @@
-"""The weights of a base model's UNet straight from its files, one at a time, with no network built."""
+"""The weights of a base model's UNet, read from its files one tensor at a time, without building the network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from attrib_core.common.errors import InputError
 
 
 class UNetWeights(Mapping[str, torch.Tensor]):
-    """State-dict keys to float32 tensors, read when asked for; shapes are known without reading.
+    """A mapping of state-dict keys to float32 tensors, read on access; `shapes` needs no reading.
 
-    Raises InputError where the folder has no `unet/diffusion_pytorch_model*.safetensors`
-    that can be read. Files of a variant, like fp16, are taken where there are no others.
+    Raises InputError where the folder has no readable `unet/diffusion_pytorch_model*.safetensors`.
+    Files of a variant, like fp16, are taken where there are no others.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,24 +26,24 @@ class UNetWeights(Mapping[str, torch.Tensor]):
             raise InputError(
                 f"{folder / 'unet'}: no diffusion_pytorch_model*.safetensors; expected a base model in diffusers layout"
             )
-        self._places: dict[str, Path] = {}
+        self._paths: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for path in paths:
             try:
                 with safe_open(path, framework="pt") as stored:
                     for key in stored.keys():  # noqa: SIM118 - no dictionary
-                        self._places[key] = path
+                        self._paths[key] = path
                         self.shapes[key] = tuple(stored.get_slice(key).get_shape())
             except SafetensorError as error:
                 raise InputError(f"{path}: not readable as safetensors: {error}") from None
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        with safe_open(self._places[key], framework="pt") as stored:
+        with safe_open(self._paths[key], framework="pt") as stored:
             tensor: torch.Tensor = stored.get_tensor(key)
         return tensor.float()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._paths)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._paths)

@@ -1,1 +1,1 @@
-"""Families of prior images for prior preservation: where they come from, one file each."""
+"""Families of prior images for prior preservation, one file each: where the images come from."""

@@ -1,20 +1,18 @@
-"""Prior images from the pool: those whose captions are nearest to the noun of a class.
+"""Prior images from the pool: those whose captions match the noun of a class best, by BM25.
 
-The published runs took images and their captions from LAION by a retrieval service that is
-gone; this finds the like in the pool at hand. The caption becomes the prompt, as there.
+The published runs took images and their captions from LAION, with a retrieval service that no longer exists; this
+searches the pool in its place. As there, the caption becomes the prompt.
 
-How near a caption is, BM25 says (Robertson and Zaragoza, "The Probabilistic Relevance Framework:
-BM25 and Beyond", 2009), with the idf of Lucene, which is never negative: the sum over the noun's
-words of
+Captions are ranked by BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009),
+with the idf of Lucene, which is never negative: the sum over the query's words of
 
-    ln(1 + (rows - with + 0.5) / (with + 0.5)) * times * (K1 + 1) / (times + K1 * (1 - B + B * length / mean))
+    ln(1 + (rows - having + 0.5) / (having + 0.5)) * times * (K1 + 1) / (times + K1 * (1 - B + B * length / mean))
 
-where `with` rows of all have the word, this one has it `times` times, and has `length` words, where
-the mean is `mean`. The words of a row are those of its caption and, where the source knows it, of
-its category; "fruits" is not "fruit". All rows count in these numbers; rows of the table `excluded`
-(exemplars, their near duplicates, images of the same subject or style) are never taken, nor is one
-image twice: of rows with the same perceptual hash the nearest stays. Equally near rows are in the
-order of their image_id.
+where `having` of all `rows` have the word, this row has it `times` times, and has `length` words; the mean of these is
+`mean`. The words of a row are those of its caption and, where the source has one, of its category; there is no
+stemming. All rows count in these statistics. Rows of the table `excluded` (exemplars, their near duplicates, images of
+the same subject or style) are never taken, and of rows with the same perceptual hash only the best. Equal scores are
+in the order of the image_id.
 """
 
 from __future__ import annotations
@@ -29,87 +27,95 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, row, wrong
+from attrib_core.diffusion.customization.prior_protocol import (
+    PriorClass,
+    PriorInputs,
+    PriorSet,
+    option_error,
+    prior_row,
+)
 from attrib_core.storage import tables
 
 READS = ("pool", "excluded")
 K1, B = 1.2, 0.75
 ROWS_A_BATCH = 4096
-HELD = 8192
-"""Images held in memory at a time; the pool is read once for so many."""
+IMAGES_IN_MEMORY = 8192
+"""Images kept in memory at a time; each time, the pool is read once."""
 
 
-class Found(NamedTuple):
-    """A row of the pool, in the order of nearness; its place is the number of the part and the row in it."""
+class Match(NamedTuple):
+    """A matching row of the pool; sorts by rank. Its location is the number of the part and the row in it."""
 
-    distance: float
+    negative_score: float
     image_id: str
-    image: int
+    perceptual_hash: int
     caption: str
-    place: tuple[int, int]
+    location: tuple[int, int]
 
 
-class Nearest:
-    """The nearest `count` rows of those offered, one for each perceptual hash; the order of offers is free."""
+class TopMatches:
+    """The best `count` of the offered rows, one for each perceptual hash; the order of offers does not matter."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._kept: dict[int, Found] = {}
-        self._last: Found | None = None
+        self._kept: dict[int, Match] = {}
+        self._last: Match | None = None
 
-    def offer(self, one: Found) -> None:
-        """Keep a row where it is nearer than the last of those kept."""
-        before = self._kept.get(one.image)
-        if before is not None and before <= one:
+    def offer(self, match: Match) -> None:
+        """Keep a row if it ranks before the last of those kept."""
+        before = self._kept.get(match.perceptual_hash)
+        if before is not None and before <= match:
             return
         if before is None and len(self._kept) == self.count:
             if self._last is None:
                 self._last = max(self._kept.values())
-            if self._last <= one:
+            if self._last <= match:
                 return
-            del self._kept[self._last.image]
-        self._kept[one.image] = one
+            del self._kept[self._last.perceptual_hash]
+        self._kept[match.perceptual_hash] = match
         self._last = None
 
-    def sorted(self) -> list[Found]:
-        """The rows kept, nearest first."""
+    def sorted(self) -> list[Match]:
+        """Return the rows kept, best first."""
         return sorted(self._kept.values())
 
 
 @dataclass(frozen=True)
 class Captions:
-    """The options of `load`."""
+    """A source of prior images that searches the captions of the pool, with the options of `load`."""
 
     images: int
     queries: dict[str, str]
 
     def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
-        """The nearest rows of each class: two passes over captions, one over the images found."""
-        asked = {one: tuple(sorted(set(words(self._query(one))))) for one in classes}
-        for one, terms in asked.items():
-            if not terms:
-                raise wrong("queries", f"{self._query(one)!r} for {one.category!r} holds no word")
-        found = self._ranked(asked, inputs)
+        """Find the best rows of each class, in two passes over captions and one over the images found."""
+        terms = {one: tuple(sorted(set(words(self._query(one))))) for one in classes}
+        for one in classes:
+            if not terms[one]:
+                raise option_error("queries", f"{self._query(one)!r} for {one.category!r} has no word")
+        found = self._search(terms, inputs)
         for one in classes:
             if len(found[one]) < self.images:
-                raise wrong(
+                raise option_error(
                     "images",
                     f"{self.images} asked, but {len(found[one])} different images of the pool that are"
                     f" not excluded share a word with {self._query(one)!r} (class {one.category!r}); ask for fewer,"
-                    " or say in prior.queries by what words to search for the class",
+                    " or set other words to search for the class in prior.queries",
                 )
-        wanted = [row.place for one in classes for row in found[one]]
-        digests = {place: hashlib.sha256(data).hexdigest() for place, data in _images(inputs.pool, wanted)}
+        wanted = [match.location for one in classes for match in found[one]]
+        digests = {
+            location: hashlib.sha256(data).hexdigest() for location, data in _images(inputs.pool, wanted)
+        }
         return [
             PriorSet(
                 one.kind,
                 one.category,
                 rows=[
-                    row(one, number, near.caption, path=near.image_id)
-                    for number, near in enumerate(found[one])
+                    prior_row(one, number, match.caption, path=match.image_id)
+                    for number, match in enumerate(found[one])
                 ],
-                content=[digests[near.place] for near in found[one]],
-                places=[near.place for near in found[one]],
+                content=[digests[match.location] for match in found[one]],
+                locations=[match.location for match in found[one]],
             )
             for one in classes
         ]
@@ -117,48 +123,49 @@ class Captions:
     def _query(self, one: PriorClass) -> str:
         return self.queries.get(one.category, one.category)
 
-    def _ranked(
-        self, asked: Mapping[PriorClass, tuple[str, ...]], inputs: PriorInputs
-    ) -> dict[PriorClass, list[Found]]:
-        """The nearest rows of each class that are not excluded, nearest first, `images` at most."""
-        vocabulary = frozenset(term for terms in asked.values() for term in terms)
+    def _search(
+        self, terms: Mapping[PriorClass, tuple[str, ...]], inputs: PriorInputs
+    ) -> dict[PriorClass, list[Match]]:
+        """Find the rows of each class that are not excluded, best first, at most `images`."""
+        vocabulary = frozenset(term for of_class in terms.values() for term in of_class)
         by_term: dict[str, list[PriorClass]] = {}
-        for one, terms in asked.items():
-            for term in terms:
+        for one, of_class in terms.items():
+            for term in of_class:
                 by_term.setdefault(term, []).append(one)
-        counted = _statistics(inputs.pool, vocabulary)
+        statistics = _statistics(inputs.pool, vocabulary)
         if inputs.excluded is None:
-            raise TypeError("the family 'captions' reads the table of excluded rows, and the inputs has none")
-        excluded = set(tables.read(inputs.excluded, "excluded", columns=["image_id"])["image_id"].to_pylist())
-        nearest = {one: Nearest(self.images) for one in asked}
+            raise TypeError("the family 'captions' needs the table of excluded rows as an input")
+        table = tables.read(inputs.excluded, "excluded", columns=["image_id"])
+        excluded = set(table["image_id"].to_pylist())
+        top = {one: TopMatches(self.images) for one in terms}
         columns = ("image_id", "caption", "category", "perceptual_hash")
-        for number, part in enumerate(inputs.pool):
-            place = 0
+        for part_number, part in enumerate(inputs.pool):
+            row_number = 0
             for batch in tables.iterate([part], columns, ROWS_A_BATCH):
-                for entry in batch.to_pylist():
-                    own = _words_of(entry)
-                    shared = vocabulary.intersection(own)
-                    if shared and entry["image_id"] not in excluded:
-                        times = {term: own.count(term) for term in shared}
+                for row in batch.to_pylist():
+                    row_words = _words_of(row)
+                    shared = vocabulary.intersection(row_words)
+                    if shared and row["image_id"] not in excluded:
+                        times = {term: row_words.count(term) for term in shared}
                         for one in dict.fromkeys(one for term in shared for one in by_term[term]):
-                            score = counted.score(asked[one], times, len(own))
-                            nearest[one].offer(
-                                Found(
+                            score = statistics.score(terms[one], times, len(row_words))
+                            top[one].offer(
+                                Match(
                                     -score,
-                                    entry["image_id"],
-                                    entry["perceptual_hash"],
-                                    entry["caption"],
-                                    (number, place),
+                                    row["image_id"],
+                                    row["perceptual_hash"],
+                                    row["caption"],
+                                    (part_number, row_number),
                                 )
                             )
-                    place += 1
-        return {one: held.sorted() for one, held in nearest.items()}
+                    row_number += 1
+        return {one: matches.sorted() for one, matches in top.items()}
 
     def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
-        """The images as the pool has them; as many sets at a time as HELD allows."""
+        """Yield the images as they are in the pool; as many sets at a time as fit into IMAGES_IN_MEMORY."""
         waiting: list[PriorSet] = []
         for one in sets:
-            if waiting and sum(len(held.places) for held in (*waiting, one)) > HELD:
+            if waiting and sum(len(each.locations) for each in (*waiting, one)) > IMAGES_IN_MEMORY:
                 yield from _in_order(waiting, inputs.pool)
                 waiting = []
             waiting.append(one)
@@ -167,14 +174,14 @@ class Captions:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of all rows of the pool: how many there are, the mean of their words, and how many have a word."""
+    """Statistics of the pool: number of rows, mean number of words, and the number of rows that have a word."""
 
     rows: int
     mean: float
     having: dict[str, int]
 
     def score(self, terms: Sequence[str], times: Mapping[str, int], length: int) -> float:
-        """BM25 of a row of `length` words that has the terms so many `times`, summed in the terms' order."""
+        """Compute the BM25 score of a row of `length` words with `times` occurrences, summed in the terms' order."""
         total = 0.0
         for term in terms:
             if term in times:
@@ -186,43 +193,43 @@ class Statistics:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in lower case."""
+    """Split a text into words, in lower case."""
     return re.findall(r"\w+", text.casefold())
 
 
-def _words_of(entry: Mapping[str, Any]) -> list[str]:
-    return words(entry["caption"]) + words(entry["category"] or "")
+def _words_of(row: Mapping[str, Any]) -> list[str]:
+    return words(row["caption"]) + words(row["category"] or "")
 
 
 def _statistics(pool: Sequence[Path], vocabulary: frozenset[str]) -> Statistics:
     rows = total = 0
     having = dict.fromkeys(vocabulary, 0)
     for batch in tables.iterate(pool, ("caption", "category"), ROWS_A_BATCH):
-        for entry in batch.to_pylist():
-            own = _words_of(entry)
+        for row in batch.to_pylist():
+            row_words = _words_of(row)
             rows += 1
-            total += len(own)
-            for term in vocabulary.intersection(own):
+            total += len(row_words)
+            for term in vocabulary.intersection(row_words):
                 having[term] += 1
     return Statistics(rows, total / max(rows, 1), having)
 
 
 def _images(
-    pool: Sequence[Path], places: Sequence[tuple[int, int]]
+    pool: Sequence[Path], locations: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """Places and the images there, in the order of the pool."""
+    """Yield locations and the images there, in the order of the pool."""
     by_part: dict[int, set[int]] = {}
-    for part, place in places:
-        by_part.setdefault(part, set()).add(place)
+    for part, number in locations:
+        by_part.setdefault(part, set()).add(number)
     for part, wanted in sorted(by_part.items()):
-        for place, entry in tables.rows_at(pool[part], ("image",), sorted(wanted)):
-            yield (part, place), entry["image"]["bytes"]
+        for number, row in tables.rows_at(pool[part], ("image",), sorted(wanted)):
+            yield (part, number), row["image"]["bytes"]
 
 
 def _in_order(sets: Sequence[PriorSet], pool: Sequence[Path]) -> Iterator[bytes]:
-    places = [place for one in sets for place in one.places]
-    held = dict(_images(pool, places))
-    yield from (held[place] for place in places)
+    locations = [location for one in sets for location in one.locations]
+    images = dict(_images(pool, locations))
+    yield from (images[location] for location in locations)
 
 
 def load(
@@ -230,11 +237,12 @@ def load(
     images: Annotated[int, Field(ge=1, description="prior images of each class")] = 16,
     queries: Annotated[
         dict[str, str],
-        Field(description="words to search for a class by, where its noun is not what captions say"),
-    ] = {},  # noqa: B006 - read alone
+        Field(description="search words by class noun, where captions use other words"),
+    ] = {},  # noqa: B006 - read-only
 ) -> Captions:
-    """Images of the pool whose captions are nearest to the noun of a class, by their words (BM25).
+    """Images of the pool whose captions match the noun of a class best (BM25).
 
-    The captions are their prompts. Exemplars and what answers for them are never taken.
+    Their captions are the prompts. Exemplars, their near duplicates and images of the same subject or style are never
+    taken.
     """
     return Captions(images, queries)

@@ -1,11 +1,10 @@
-"""Prior images of the user's: a folder with words, read as the source `folder` reads it.
+"""Prior images from the user's own folder, with captions, read by the source `folder`.
 
-Which of them are for a class, `choose` says:
-`subfolder`, those below the folder of its noun's name ("images/dog/..." for "dog");
-`caption`, those whose caption names the noun, in whole words and either case of letters, or whose
-    `category` in the table is the noun;
+`choose` selects the images of a class:
+`subfolder`, those below the folder of the class noun ("images/dog/..." for "dog");
+`caption`, those whose caption has the noun, as a whole word in any case, or whose `category` in the table is the noun;
 `all`, every image for every class.
-Of more than `images` some are taken by key, so that those taken do not hang on names or order.
+Of more than `images`, some are selected by a hash of seed, class and name, independent of the order.
 """
 
 from __future__ import annotations
@@ -21,7 +20,13 @@ from pydantic import Field
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
 from attrib_core.data.images import to_rgb
-from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, row, wrong
+from attrib_core.diffusion.customization.prior_protocol import (
+    PriorClass,
+    PriorInputs,
+    PriorSet,
+    option_error,
+    prior_row,
+)
 
 READS: tuple[str, ...] = ()
 Choice = Literal["subfolder", "caption", "all"]
@@ -29,7 +34,7 @@ Choice = Literal["subfolder", "caption", "all"]
 
 @dataclass(frozen=True)
 class Folder:
-    """The options of `load`, and the source that reads the folder."""
+    """A source of prior images in a folder, with the options of `load` and the source that reads the folder."""
 
     source: Any
     where: str
@@ -38,37 +43,37 @@ class Folder:
     seed: int
 
     def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
-        """The images of each class by name and caption; those taken are read once for their digests."""
+        """Select the images of each class by name and caption; these are read once for their digests."""
         known = [
             (number, entry["image_id"], entry["caption"], entry["category"])
             for number, entry in enumerate(self.source.rows_without_images(0, len(self.source)))
         ]
         planned = []
         for one in classes:
-            fitting = [entry for entry in known if self._fits(one, *entry[1:])]
-            if len(fitting) < self.images:
-                raise wrong(
+            matching = [entry for entry in known if self._matches(one, *entry[1:])]
+            if len(matching) < self.images:
+                raise option_error(
                     "images",
-                    f"{self.images} asked, but {self.where} has {len(fitting)} images for class"
-                    f" {one.category!r} by {self._rule(one)}; add images or ask for fewer",
+                    f"{self.images} asked, but {self.where} has {len(matching)} images for class"
+                    f" {one.category!r} by {self._criterion(one)}; add images or ask for fewer",
                 )
-            fitting.sort(key=lambda entry: hashing.digest("prior", self.seed, one.category, entry[1]))
-            taken = sorted(fitting[: self.images])
+            matching.sort(key=lambda entry: hashing.digest("prior", self.seed, one.category, entry[1]))
+            chosen = sorted(matching[: self.images])
             planned.append(
                 PriorSet(
                     one.kind,
                     one.category,
                     rows=[
-                        row(one, number, caption, path=name)
-                        for number, (_, name, caption, _) in enumerate(taken)
+                        prior_row(one, number, caption, path=name)
+                        for number, (_, name, caption, _) in enumerate(chosen)
                     ],
-                    content=[hashlib.sha256(self._read(number)).hexdigest() for number, *_ in taken],
-                    places=[number for number, *_ in taken],
+                    content=[hashlib.sha256(self._read(number)).hexdigest() for number, *_ in chosen],
+                    locations=[number for number, *_ in chosen],
                 )
             )
         return planned
 
-    def _fits(self, one: PriorClass, name: str, caption: str, category: str | None) -> bool:
+    def _matches(self, one: PriorClass, name: str, caption: str, category: str | None) -> bool:
         if self.choose == "subfolder":
             return name.startswith(f"{one.category}/")
         if self.choose == "caption":
@@ -76,17 +81,17 @@ class Folder:
             return category == one.category or found is not None
         return True
 
-    def _rule(self, one: PriorClass) -> str:
+    def _criterion(self, one: PriorClass) -> str:
         return {
             "subfolder": f"subfolder ({one.category}/)",
-            "caption": "caption (the noun in its words, or as its category)",
+            "caption": "caption (the noun as a word, or as the category)",
             "all": "all",
         }[self.choose]
 
     def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
-        """The files as they are, each after a look that it can be decoded."""
+        """Yield the files unchanged, each after a check that it can be decoded."""
         for one in sets:
-            for number, planned in zip(one.places, one.rows, strict=True):
+            for number, planned in zip(one.locations, one.rows, strict=True):
                 data = self._read(number)
                 to_rgb(data, where=f"{self.where}: {planned['image']['path']}")
                 yield data
@@ -95,7 +100,7 @@ class Folder:
         (entry,) = self.source.rows(number, number + 1)
         data: bytes | None = entry["image"]["bytes"]
         if data is None:
-            raise InputError(f"{self.where}: {entry['image_id']}: no file that can be read")
+            raise InputError(f"{self.where}: {entry['image_id']}: the file cannot be read")
         return data
 
 
@@ -103,7 +108,7 @@ def load(
     *,
     path: Annotated[str, Field(min_length=1, description="folder of images, with folders below it")],
     metadata: Annotated[
-        str | None, Field(description="table that says what they show, as of `sources/folder`")
+        str | None, Field(description="table that describes them, as in `sources/folder`")
     ] = None,
     images: Annotated[int, Field(ge=1, description="prior images of each class")] = 16,
     choose: Annotated[
@@ -112,34 +117,34 @@ def load(
     ] = "caption",
     seed: int,
 ) -> Folder:
-    """Images from a folder of yours, with their captions as prompts."""
+    """Images from your own folder, with their captions as prompts."""
     return Folder(_source(path, metadata), f"folder {path!r}", images, choose, seed)
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """The options once more, after a look into the folder."""
+    """Check the options against the folder and return them."""
     _source(options["path"], options["metadata"])
     return options
 
 
 def others(**_options: Any) -> list[str]:
-    """The source that reads the folder."""
+    """Name the source that reads the folder, whose code counts too."""
     return ["sources/folder"]
 
 
 def state(**options: Any) -> str:
-    """Digest of what is in the folder: words, and sizes and times of files, for a rule's params."""
+    """Digest the folder's contents (captions, and sizes and times of files) for a rule's params."""
     source = _source(options["path"], options["metadata"])
     return str(source.state(0, len(source)))
 
 
 def _source(path: str, metadata: str | None) -> Any:
-    """The source `folder`; a prior image is not shown, so its licence is not asked for."""
+    """Load the source `folder`; prior images are not shown, so their licence is not asked for."""
     given = {"path": path, "metadata": metadata, "licence": "unknown", "attribution": "unknown"}
     try:
         return families.load("sources", "folder", given)
     except InputError as error:
-        option, said = re.fullmatch(r"pool\.source\.(\w+): (.*)", str(error)), str(error)
-        if option:
-            raise wrong(option[1], option[2]) from None
-        raise wrong("metadata" if metadata else "path", said.removeprefix("pool.source: ")) from None
+        if match := re.fullmatch(r"pool\.source\.(\w+): (.*)", str(error)):
+            raise option_error(match[1], match[2]) from None
+        message = str(error).removeprefix("pool.source: ")
+        raise option_error("metadata" if metadata else "path", message) from None

@@ -1,7 +1,7 @@
-"""Prior images that the base model itself draws of a class.
+"""Prior images of a class that the base model itself generates.
 
-They keep what a customized model had to say on its class before. The published runs took
-images from a LAION service that is gone; its authors then advised these.
+They preserve what the model knew of the class. The published runs took images from a LAION service that no longer
+exists; its authors then recommended generated ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from attrib_core.common.constants import KINDS
 from attrib_core.common.errors import InputError
 from attrib_core.data import prompts
 from attrib_core.data.images import to_png
-from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, row
+from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, prior_row
 from attrib_core.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Generated:
-    """The options of `load`; `batch` is the number of images computed at once and changes none of them."""
+    """A source of generated prior images, with the options of `load`; `batch`, their number at a time, changes none."""
 
     images: int
     steps: int
@@ -43,28 +43,28 @@ class Generated:
     batch: int = BATCH
 
     def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
-        """The prompts and seeds of each class; it takes its prompts in an order by key, over and over."""
+        """Plan the prompts and seeds of each class; its prompts are repeated, in an order by hash."""
         content = [_base(inputs).fingerprint, self.steps, self.guidance, self.eta]
         return [PriorSet(one.kind, one.category, self._rows(one), content) for one in classes]
 
     def _rows(self, one: PriorClass) -> list[dict[str, Any]]:
         kind, category = one
-        asked = prompts.class_prompts(category, name=self.lists[kind])
+        texts = prompts.class_prompts(category, name=self.lists[kind])
         order = sorted(
-            range(len(asked)), key=lambda index: hashing.digest("prior", self.seed, kind, category, index)
+            range(len(texts)), key=lambda index: hashing.digest("prior", self.seed, kind, category, index)
         )
         return [
-            row(
+            prior_row(
                 one,
                 number,
-                asked[order[number % len(order)]],
+                texts[order[number % len(order)]],
                 seed=hashing.seed("prior", self.seed, kind, category, number),
             )
             for number in range(self.images)
         ]
 
     def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
-        """Drawn batch by batch; a last batch that is not full is filled with copies of its last row."""
+        """Sample the images batch by batch; the last batch is padded with copies of its last row."""
         import torch
 
         from attrib_core.diffusion.pipeline import components, sampling
@@ -73,37 +73,37 @@ class Generated:
         if not rows:
             return
         loaded = components.load(_base(inputs), self.device)
-        nothing = components.empty_prompt_embeds(loaded, self.batch)
+        unconditional = components.empty_prompt_embeds(loaded, self.batch)
         starts = range(0, len(rows), self.batch)
         for start in progress(starts, total=len(starts), what=f"batches of {self.batch} prior images"):
             members = rows[start : start + self.batch]
-            filled = [*members, *[members[-1]] * (self.batch - len(members))]
-            seeds = [row["seed"] for row in filled]
+            padded = [*members, *[members[-1]] * (self.batch - len(members))]
+            seeds = [row["seed"] for row in padded]
             with torch.no_grad():
-                drawn = sampling.sample(
+                images = sampling.sample(
                     loaded,
                     components.encode_text(
-                        loaded, components.tokenize(loaded, [row["prompt"] for row in filled])
+                        loaded, components.tokenize(loaded, [row["prompt"] for row in padded])
                     ),
-                    nothing,
+                    unconditional,
                     sampling.initial_noise(loaded, seeds),
                     steps=self.steps,
                     guidance=self.guidance,
                     eta=self.eta,
                     seeds=seeds,
                 )
-            yield from (to_png(image) for image in drawn[: len(members)])
+            yield from (to_png(image) for image in images[: len(members)])
 
 
 def _base(inputs: PriorInputs) -> BaseModel:
     if inputs.base is None:
-        raise TypeError("the family 'generated' reads a base model, and the inputs has none")
+        raise TypeError("the family 'generated' needs a base model as an input")
     return inputs.base
 
 
 def load(
     *,
-    images: Annotated[int, Field(ge=1, description="prior images made for each class")] = 16,
+    images: Annotated[int, Field(ge=1, description="prior images of each class")] = 16,
     steps: Annotated[int, Field(ge=1, le=1000, description="denoising steps")] = 12,
     guidance: Annotated[float, Field(ge=1, description="scale of classifier-free guidance")] = 3.0,
     eta: Annotated[float, Field(ge=0, le=1, description="noise of the steps, see `synthesis.eta`")] = 0.0,
@@ -116,13 +116,13 @@ def load(
     device: str,
     seed: int,
 ) -> Generated:
-    """Images of each class, drawn by the base model from lists of prompts without the token."""
+    """Images of each class that the base model generates from lists of prompts without the token."""
     lists = {"object": object_prompts, "style": style_prompts}
     return Generated(images, steps, guidance, eta, lists, device, seed)
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """The options once more, after a look at the lists of prompts."""
+    """Check the options against the lists of prompts and return them."""
     for kind in KINDS:
         name = f"{kind}_prompts"
         try:
@@ -133,5 +133,5 @@ def checked(**options: Any) -> dict[str, Any]:
 
 
 def files(**options: Any) -> list[Path]:
-    """The lists of prompts."""
+    """List the files of prompts."""
     return [prompts.list_path(options[f"{kind}_prompts"]) for kind in KINDS]

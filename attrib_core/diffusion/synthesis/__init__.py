@@ -1,1 +1,1 @@
-"""Stage `synthesize`: sample images from customized models, and from the base model as control."""
+"""The stage `synthesize`: sample images from customized models, and from the base model as control."""

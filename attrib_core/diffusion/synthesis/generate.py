@@ -1,7 +1,7 @@
-"""Images from requests, in batches that mix models.
+"""Generation of requested images, in batches that mix models.
 
-The fingerprint of the code that this module reaches is part of the key under
-which a set's images are kept; so what does not touch an image stays out of it.
+The fingerprint of the code that this module reaches is part of the key of a set's images. Code that does not affect
+an image is therefore kept out of it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from attrib_core.runtime.progress import progress
 
 
 def encode_image(image: np.ndarray, image_format: str, quality: int) -> bytes:
-    """An image's file. `quality`, 1 to 100, is of the formats with loss; JPEG keeps half of the colours' detail."""
+    """Encode an image. `quality`, 1 to 100, is for the lossy formats; JPEG subsamples colours (4:2:0)."""
     if image_format == "png":
         return to_png(image)
     stream = io.BytesIO()
     if image_format == "jpeg":
         Image.fromarray(image).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
     else:
-        # of a lossless file `quality` would be the effort
+        # for a lossless file, `quality` would be the effort
         options = {"lossless": True} if image_format == "webp" else {"quality": quality}
         Image.fromarray(image).save(stream, "WEBP", **options)
     return stream.getvalue()
@@ -53,33 +53,36 @@ def generate_images(
     eta: float = 0.0,
     solver: str = "ddim",
 ) -> Iterator[np.ndarray]:
-    """The images of all missing requests in order; nothing is loaded before the first is asked for."""
+    """Yield the images of all missing requests in order; nothing is loaded before the first is needed.
+
+    `missing` has rows of the table `models`, each with its requests. Raises InputError for unlike modifier tokens.
+    """
     if not missing:
         return
     token = missing[0][0]["modifier_token"]
     tokens = len(torch.atleast_2d(_delta(missing[0][0], run).embedding))
     loaded = components.with_token(components.load(base, device), token, tokens)
-    nothing = components.empty_prompt_embeds(loaded, batch)
+    unconditional = components.empty_prompt_embeds(loaded, batch)
     owners = {model["model_key"]: model for model, _ in missing}
-    held: dict[str, Delta] = {}
-    asked = [request for _, requests in missing for request in requests]
-    for request in asked:
+    deltas: dict[str, Delta] = {}
+    requested = [request for _, requests in missing for request in requests]
+    for request in requested:
         owner = owners.get(request.model_key)
         if owner is not None and owner["modifier_token"] != token:
             raise InputError(f"models: modifier tokens {token!r} and {owner['modifier_token']!r} in one part")
-    starts = range(0, len(asked), batch)
+    starts = range(0, len(requested), batch)
     for start in progress(starts, total=len(starts), what=f"batches of {batch} images"):
-        members = asked[start : start + batch]
-        filled = [*members, *[members[-1]] * (batch - len(members))]
-        needed = {request.model_key for request in filled} & set(owners)
-        held = {key: held.get(key) or _delta(owners[key], run) for key in sorted(needed)}
+        members = requested[start : start + batch]
+        padded = [*members, *[members[-1]] * (batch - len(members))]
+        needed = {request.model_key for request in padded} & set(owners)
+        deltas = {key: deltas.get(key) or _delta(owners[key], run) for key in sorted(needed)}
         try:
             images = _batch(
-                loaded, filled, held, nothing, steps=steps, guidance=guidance, eta=eta, solver=solver
+                loaded, padded, deltas, unconditional, steps=steps, guidance=guidance, eta=eta, solver=solver
             )
         except torch.cuda.OutOfMemoryError:
             raise InputError(
-                f"synthesis.batch: {batch} images at a time do not fit the memory of {device};"
+                f"synthesis.batch: {batch} images at a time do not fit into the memory of {device};"
                 " choose a smaller number"
             ) from None
         yield from images[: len(members)]
@@ -88,25 +91,24 @@ def generate_images(
 @torch.no_grad()
 def _batch(
     loaded: Components,
-    filled: Sequence[Request],
-    held: Mapping[str, Delta],
-    nothing: PromptEmbeds,
+    requests: Sequence[Request],
+    deltas: Mapping[str, Delta],
+    unconditional: PromptEmbeds,
     *,
     steps: int,
     guidance: float,
     eta: float,
     solver: str,
 ) -> np.ndarray:
-    """Images of a batch of requests, each by its own model."""
-    ids = components.tokenize(loaded, [request.prompt for request in filled])
-    seeds = [request.seed for request in filled]
+    """Generate the images of a batch of requests, each with its own model."""
+    ids = components.tokenize(loaded, [request.prompt for request in requests])
+    seeds = [request.seed for request in requests]
     noise = sampling.initial_noise(loaded, seeds)
-    with delta_files.apply_deltas(loaded, [held.get(request.model_key) for request in filled]):
-        asked = components.encode_text(loaded, ids)
+    with delta_files.apply_deltas(loaded, [deltas.get(request.model_key) for request in requests]):
         return sampling.sample(
             loaded,
-            asked,
-            nothing,
+            components.encode_text(loaded, ids),
+            unconditional,
             noise,
             steps=steps,
             guidance=guidance,

@@ -1,18 +1,18 @@
-"""How synthesized images are encoded, in words; `drawing.encoded` does it."""
+"""Names of the encodings of synthesized images; `generate.encode_image` encodes them."""
 
 from __future__ import annotations
 
 from attrib_core.common.errors import InputError
 
-WITHOUT_LOSS = ("png", "webp")
-WITH_LOSS = ("webp_lossy", "jpeg")
+LOSSLESS = ("png", "webp")
+LOSSY = ("webp_lossy", "jpeg")
 
 
 def encoding(image_format: str, quality: int) -> str:
-    """What the table says of its images' files: "png", "webp", "webp_lossy 90", "jpeg 90"."""
-    if image_format in WITHOUT_LOSS:
+    """Return the entry of the column `image_format`: "png", "webp", "webp_lossy 90" or "jpeg 90"."""
+    if image_format in LOSSLESS:
         return image_format
-    if image_format not in WITH_LOSS:
-        choices = ", ".join(map(repr, (*WITHOUT_LOSS, *WITH_LOSS)))
+    if image_format not in LOSSY:
+        choices = ", ".join(map(repr, (*LOSSLESS, *LOSSY)))
         raise InputError(f"synthesis.image_format: {image_format!r}, choose one of {choices}")
     return f"{image_format} {quality}"

@@ -1,4 +1,4 @@
-"""Which images are asked for: every prompt of a set, a number of samples, both conditions."""
+"""Requested images: every prompt of a set, a number of samples, customized and control."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CUSTOMIZED, CONTROL = "customized", "control"
 
 @dataclass(frozen=True)
 class Request:
-    """One image to be made; `model_key` is the base model's fingerprint for the control."""
+    """An image to generate; for a control, `model_key` is the base model's fingerprint."""
 
     query_id: str
     exemplar_set: str
@@ -35,12 +35,11 @@ def model_requests(
     control_samples_each: int,
     seed: int,
 ) -> list[Request]:
-    """The requests of one model: a row of the table `models`, and the rows of `prompts` of its set.
+    """List the requests of one model, from its row of the table `models` and the rows of `prompts` of its set.
 
-    Of each prompt there are `samples_each` customized images and `control_samples_each`
-    of the control. A customized image and its control share their seed, so that they
-    differ by the model and the token alone. Raises InputError for a prompt without the
-    modifier token, and for a control prompt with it.
+    Each prompt has `samples_each` customized images and `control_samples_each` controls. A customized image and its
+    control share their seed, so that they differ only by the model and the token. Raises InputError for a prompt
+    without the modifier token, and for a control prompt with it.
     """
     token = model["modifier_token"]
     rows = list(prompts)
