@@ -13,7 +13,7 @@ from attrib_core.attribution.metrics.metrics_table import Row
 from attrib_core.common.constants import KINDS, SPLITS, UNTUNED
 from attrib_core.common.errors import InputError
 from attrib_core.report import formatting, page, run_results
-from attrib_core.report.claims import findings
+from attrib_core.report.claims import table as claims_table
 from attrib_core.report.plots import curves, panels
 from attrib_core.report.run_results import Facts, RunFiles
 from attrib_core.report.sections import (
@@ -98,14 +98,13 @@ def build(
     kept = feature_choice.kept(
         metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept}
     )
-    found_claims = findings.all_claims(
+    claims = claims_table.claims(
         metrics,
         comparisons,
         influence.of_form(reliability, forms[0]),
         influence.of_form(calibration, forms[0]),
         matched,
         kept=kept,
-        distractors=facts.distractors,
     )
     stages = timings.stage_times(benchmarks, jobs)
     context = dict(
@@ -114,7 +113,7 @@ def build(
         head_names=feature_choice.names(metrics.trained_mappers),
         columns=tables.columns(metrics), versions=timings.versions(), base_model=_base_model(facts, sections),
         kinds=_kinds(facts), splits=SPLITS, split_table=_split_table(facts), settings=_settings(sections),
-        claims=found_claims, kept=[f"{kind} sets with {encoder} features" for encoder, kind in kept],
+        claims=claims, kept=[f"{kind} sets with {encoder} features" for encoder, kind in kept],
         headline={split: tables.headline(metrics, split) for split in ("test", "validation", "train")},
         breakdown=tables.breakdown(metrics),
         breakdown_metrics=[(name, formatting.metric(name, k)) for name, k in tables.breakdown_columns(metrics)],

@@ -7,24 +7,27 @@ thin spaces between thousands; times are in the largest fitting unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrib_core.attribution.metrics.metrics_table import TUNED, trained_on
 from attrib_core.common.constants import UNTUNED
 from attrib_core.runtime.durations import duration
 
 THIN = "\u202f"
+MINUS = "\u2212"
 NONE = "\u2013"
 
 
-def percent(value: float | None, unit: bool = True) -> str:
-    """A share in [0, 1] as percent with one decimal; small non-zero values as "< 0.1"."""
+def percent(value: float | None, unit: bool = True, decimals: int = 1) -> str:
+    """Format a share in [0, 1] as percent; small non-zero values as "< 0.1"."""
     if value is None:
         return NONE
     sign = THIN + "%" if unit else ""
-    if 0 < abs(value) < 0.0005:
-        return f"<{THIN}0.1{sign}"
-    return f"{100 * value + 0.0:.1f}".replace("-", "\u2212") + sign
+    least = 10.0**-decimals
+    if 0 < abs(value) < least / 200:
+        return f"<{THIN}{least:g}{sign}"
+    return f"{100 * value + 0.0:.{decimals}f}".replace("-", MINUS) + sign
 
 
 def share(value: float | None) -> str:
@@ -44,15 +47,28 @@ def interval(low: float | None, high: float | None) -> str:
     return f"[{share(low)}, {share(high)}]"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """A share and its interval, "34.5 % [28.0, 41.2]"."""
-    return f"{percent(value)} {interval(low, high)}".strip()
+def row_share(row: Mapping[str, Any]) -> str:
+    """Format the value of a row and its interval, "34.5 % [28.0, 41.2]"."""
+    return f"{percent(row['value'])} {interval(row['ci_low'], row['ci_high'])}".strip()
 
 
-def points(value: float) -> str:
-    """A signed difference of shares in percentage points, "+7.1"."""
-    sign = "+" if value >= 0 else "\u2212"
-    return f"{sign}{abs(100 * value):.1f}"
+def points(value: float, decimals: int = 1) -> str:
+    """Format a signed difference of shares in percentage points, "+7.1"."""
+    return f"{'+' if value >= 0 else MINUS}{abs(100 * value):.{decimals}f}"
+
+
+def points_interval(low: float | None, high: float | None, decimals: int = 1) -> str:
+    """Format the interval of a difference, "[+4.1, +9.8]"; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"[{points(low, decimals)}, {points(high, decimals)}]"
+
+
+def p_value(value: float | None) -> str:
+    """Format a p-value with three decimals, "<0.001" below that."""
+    if value is None:
+        return NONE
+    return f"<{THIN}0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def count(value: int) -> str:

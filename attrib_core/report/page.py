@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from attrib_core.report import formatting
-from attrib_core.report.plots import legend
+from attrib_core.report.claims import verdicts
 from attrib_core.report.sections.thumbnails import SIDE
 
 CONTENTS = (
@@ -50,14 +50,16 @@ def render(context: Mapping[str, Any]) -> str:
         "memory": formatting.memory,
         "plain": formatting.plain,
         "points": formatting.points,
+        "points_interval": formatting.points_interval,
+        "p_value": formatting.p_value,
         "listing": formatting.listing,
         "plural": formatting.plural,
         "mapper": formatting.mapper,
         "groups": _groups,
     }
     fixed = dict(
-        css=Markup(sources["style.css"]), labels=legend.LABELS, mark=legend.mark, reasons=REASONS,
-        image_side=SIDE, contents=CONTENTS, sections=_sections(context),
+        css=Markup(sources["style.css"]), reasons=REASONS, image_side=SIDE, contents=CONTENTS,
+        sections=_sections(context), rules=verdicts,
     )  # fmt: skip
     return environment.get_template("page.html").render(fixed | dict(context))
 

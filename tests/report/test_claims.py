@@ -1,35 +1,24 @@
-"""What the report's paragraphs say, from tables made by hand: never more than the intervals allow."""
+"""Claims of the report, on rows written by hand: verdicts follow the intervals, and sentences have the numbers."""
 
 from __future__ import annotations
 
-import math
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from attrib_core.attribution.metrics import best_features, metrics_table
+from attrib_core.attribution.metrics.metrics_table import Metrics
 from attrib_core.report import formatting
-from attrib_core.report.claims import control_at_chance, displayed_influence, findings, none_of_these
-from attrib_core.report.plots import figures, panels
-from attrib_core.report.sections import feature_choice
-from attrib_core.report.sections import tables as report_tables
-from attrib_core.storage import tables
+from attrib_core.report.claims import table
+from attrib_core.report.claims.table import Claim
+from attrib_core.report.claims.verdicts import AGAINST, NO_INTERVAL, OPEN, SHOWN
+from tests.report.metrics_fixtures import metrics_of, metrics_row
+
+CONTROL = metrics_row(condition="control", value=0.2)
+LINEAR = ("untuned", "linear-both")
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    """A row of metrics."""
-    base = dict(
-        encoder="e", mapper="untuned", condition="customized", split="test", kind="object", seen="all",
-        prompt_kind="all", metric="recall_at_k", k=10, value=0.4, ci_low=0.3, ci_high=0.5, ceiling=1.0, chance=0.01,
-        n_queries=100, n_models=10,
-    )  # fmt: skip
-    return base | changes
-
-
-def pair(low: float | None, high: float | None, **changes: Any) -> dict[str, Any]:
-    """A row of comparisons: customized against control."""
+def comparison(low: float | None, high: float | None, **changes: Any) -> dict[str, Any]:
+    """Return a row of comparisons: customized against control."""
     base = dict(
         encoder="e", comparison="condition", mapper="untuned", condition="customized", against_mapper="untuned",
         against_condition="control", split="test", kind="object", seen="all", prompt_kind="all", metric="recall_at_k",
@@ -38,138 +27,138 @@ def pair(low: float | None, high: float | None, **changes: Any) -> dict[str, Any
     return base | changes
 
 
-def metrics(*rows: dict[str, Any], mappers: tuple[str, ...] = ("untuned",)) -> metrics_table.Metrics:
-    return metrics_table.Metrics(rows, ("e",), mappers)
+def mapper_comparison(low: float | None, high: float | None, **changes: Any) -> dict[str, Any]:
+    """Return a row of comparisons: tuned against untuned."""
+    same = dict(
+        comparison="mapper", mapper="linear-both", against_condition="customized", metric=table.MAP, k=None
+    )
+    return comparison(low, high, **same | changes)
+
+
+def trace(*rows: dict[str, Any], paired: dict[str, Any]) -> Claim:
+    claim = table.trace(metrics_of(*rows), [paired], "object", "e")
+    assert claim is not None
+    return claim
+
+
+def tuning(paired: dict[str, Any]) -> Claim:
+    (claim,) = table.tuning(metrics_of(metrics_row(), mappers=LINEAR), [paired], "object", [])
+    return claim
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict", "said"),
+    ("low", "high", "p_value", "verdict"),
     [
-        (0.1, 0.3, findings.SHOWN, "customization put something into these images"),
-        (-0.1, 0.3, findings.OPEN, "does not show"),
-        (-0.3, -0.1, findings.AGAINST, "points to the exemplars more"),
-        (None, None, findings.OPEN, "no interval"),
+        (0.1, 0.3, 0.01, SHOWN),
+        (0.1, 0.3, None, SHOWN),
+        (0.1, 0.3, 0.05, OPEN),
+        (-0.1, 0.3, 0.01, OPEN),
+        (-0.3, -0.1, 0.01, AGAINST),
+        (None, None, None, OPEN),
     ],
 )
-def test_a_trace_is_claimed_only_where_the_interval_says_so(
-    low: float | None, high: float | None, verdict: str, said: str
+def test_trace_and_tuning_follow_interval_and_p_value(
+    low: float | None, high: float | None, p_value: float | None, verdict: str
 ) -> None:
-    found = findings.trace(
-        metrics(row(), row(condition="control", value=0.2)), [pair(low, high)], "object", "e"
-    )
-    assert found is not None and found.verdict == verdict and said in found.text
-    assert "40 [30, 50] times chance" in found.text
+    claim = trace(metrics_row(), CONTROL, paired=comparison(low, high, p_value=p_value))
+    tuned = tuning(mapper_comparison(low, high, p_value=p_value))
+    interval = "" if low is None else formatting.points_interval(low, high)
+    for found in (claim, tuned):
+        assert (found.verdict, found.value, found.interval) == (verdict, "+20.0 points", interval)
+        assert found.p_value == p_value and (NO_INTERVAL in found.sentence) == (low is None)
+    assert "is 40.0\u202f% [30.0, 50.0] for customized models and 20.0\u202f% [30.0, 50.0]" in claim.sentence
+    assert "chance is 1.0\u202f%." in claim.sentence
+    assert "mAP is 40.0\u202f% with the mapper and 20.0\u202f% without" in tuned.sentence
+
+
+def test_a_trace_needs_a_control_and_recall_above_chance() -> None:
+    claim = trace(metrics_row(), paired=comparison(0.1, 0.3))
+    assert (claim.verdict, claim.value) == (OPEN, formatting.NONE) and "no control" in claim.sentence
+    low = metrics_row(value=0.012, ci_low=0.004, ci_high=0.02)
+    claim = trace(low, CONTROL, paired=comparison(0.001, 0.02))
+    assert claim.verdict == OPEN and "not shown to be above chance" in claim.sentence
+    assert table.trace(metrics_of(CONTROL), [], "object", "e") is None
 
 
 @pytest.mark.parametrize(
-    ("values", "verdict", "said"),
+    ("values", "verdict", "value", "interval", "limit"),
     [
-        ((0.02, 0.005, 0.029), findings.SHOWN, "2.0 [0.5, 2.9] times chance. So prompts alone do not"),
-        ((0.02, 0.005, 0.031), findings.OPEN, "does not exclude more than 3 times"),
-        ((0.05, 0.031, 0.07), findings.AGAINST, "prompts alone lead to the exemplars"),
-        ((0.003, 0.0, 0.006), findings.OPEN, "less often than chance"),
-        ((0.02, None, None), findings.OPEN, "no interval"),
+        ((0.02, 0.005, 0.029), SHOWN, "2.0", "[0.5, 2.9]", ""),
+        ((0.02, 0.005, 0.031), OPEN, "2.0", "[0.5, 3.1]", ""),
+        ((0.05, 0.031, 0.07), AGAINST, "5.0", "[3.1, 7.0]", ""),
+        ((0.003, 0.0, 0.006), OPEN, "0.3", "[0.0, 0.6]", "less often than chance"),
+        ((0.0, 0.0, 0.0), OPEN, "0.0", "[0.0, 0.0]", "less often than chance"),
+        ((0.02, None, None), OPEN, "2.0", "", NO_INTERVAL),
     ],
 )
-def test_the_control_lies_at_chance_only_where_the_interval_says_so(
-    values: tuple[float | None, ...], verdict: str, said: str
+def test_the_control_at_chance_is_judged_at_the_largest_k(
+    values: tuple[float | None, ...], verdict: str, value: str, interval: str, limit: str
 ) -> None:
-    named = dict(zip(("value", "ci_low", "ci_high"), values, strict=True))
-    rows = [row(condition="control", k=100, **named), row(condition="control", k=10, value=0.9)]
-    found = control_at_chance.claim(metrics(*rows), "object", "e", "untuned")
-    assert found is not None and (found.verdict, said in found.text) == (verdict, True)
-    assert control_at_chance.claim(metrics(row()), "object", "e", "untuned") is None
+    measured = dict(zip(("value", "ci_low", "ci_high"), values, strict=True))
+    rows = [metrics_row(condition="control", k=100, **measured), metrics_row(condition="control", value=0.9)]
+    claim = table.control_at_chance(metrics_of(*rows), "object", "e", "untuned")
+    assert claim is not None and limit in claim.sentence
+    assert (claim.verdict, claim.value, claim.interval) == (verdict, f"{value} × chance", interval)
+    assert table.control_at_chance(metrics_of(metrics_row()), "object", "e", "untuned") is None
 
 
-def test_a_trace_below_chance_is_not_shown() -> None:
-    low = row(value=0.012, ci_low=0.004, ci_high=0.02)
-    found = findings.trace(
-        metrics(low, row(condition="control", value=0.0)), [pair(0.001, 0.02)], "object", "e"
+def test_each_encoder_has_a_claim_on_tuning_and_a_kept_identity_is_open() -> None:
+    both = Metrics((metrics_row(), metrics_row(encoder="f")), ("e", "f"), LINEAR)
+    pairs = [mapper_comparison(0.1, 0.3), mapper_comparison(-0.3, -0.1, encoder="f")]
+    claims = list(table.tuning(both, pairs, "object", []))
+    assert [claim.verdict for claim in claims] == [SHOWN, AGAINST]
+    assert "tuning e features" in claims[0].question and "tuning f features" in claims[1].question
+    kept, other = table.tuning(both, pairs, "object", [("e", "object")])
+    assert (kept.verdict, kept.value, kept.p_value) == (OPEN, formatting.NONE, None)
+    assert "identity" in kept.sentence and other.verdict == AGAINST
+    assert list(table.tuning(metrics_of(metrics_row()), pairs, "object", [])) == []
+
+
+@pytest.mark.parametrize(("p_value", "agree"), [(0.0625, True), (0.125, False)])
+def test_few_models_that_agree_are_still_open(p_value: float, agree: bool) -> None:
+    few = dict(n_models=5, p_value=p_value)
+    for claim in (
+        trace(metrics_row(), CONTROL, paired=comparison(0.1, 0.3, **few)),
+        tuning(mapper_comparison(0.1, 0.3, **few)),
+    ):
+        assert claim.verdict == OPEN and "p cannot be below 0.0625" in claim.sentence
+        assert ("though all models agree" in claim.sentence) == agree
+
+
+@pytest.mark.parametrize(("models", "too_narrow"), [(5, True), (9, True), (10, False), (30, False)])
+def test_intervals_over_few_models_are_called_too_narrow(models: int, too_narrow: bool) -> None:
+    known = metrics_of(
+        metrics_row(), CONTROL, metrics_row(seen="seen"), metrics_row(seen="unseen"), mappers=LINEAR
     )
-    assert (
-        found is not None and found.verdict == findings.OPEN and "not shown to be above chance" in found.text
-    )
+    pairs = [
+        comparison(0.1, 0.3, n_models=models),
+        comparison(0.1, 0.3, n_models=models, seen="unseen"),
+        mapper_comparison(0.1, 0.3, n_models=models),
+    ]
+    for claim in (
+        table.trace(known, pairs, "object", "e"),
+        *table.tuning(known, pairs, "object", ()),
+        table.unseen(known, pairs, [], "object", "e", "untuned"),
+    ):
+        assert claim is not None and claim.verdict == SHOWN
+        assert (f"An interval over {models} models is too narrow" in claim.sentence) == too_narrow
 
 
-@pytest.mark.parametrize(
-    ("control", "said"),
-    [
-        (dict(value=0.2, ci_low=0.1, ci_high=0.3), "a part of the recall needs no customization"),
-        (dict(value=0.012, ci_low=0.0, ci_high=0.02), "compatible with it"),
-        (dict(value=0.001, ci_low=0.0, ci_high=0.002), "below it"),
-        (dict(value=0.0, ci_low=0.0, ci_high=0.0), "none of them is found"),
-    ],
-)
-def test_the_control_is_held_against_chance(control: dict[str, float], said: str) -> None:
-    found = findings.trace(
-        metrics(row(), row(condition="control", **control)), [pair(0.1, 0.3)], "object", "e"
-    )
-    assert found is not None and said in found.text
+def test_unseen_categories_are_compared_with_the_control_and_with_like_categories() -> None:
+    known = metrics_of(metrics_row(), metrics_row(seen="seen"), metrics_row(seen="unseen", n_models=3))
+    match = comparison(-0.3, 0.1, difference=-0.1, n_against=11, n_strata=3)
+    for low, verdict in ((0.1, SHOWN), (-0.1, OPEN)):
+        pairs = [comparison(low, 0.3, seen="unseen")]
+        claim = table.unseen(known, pairs, [match], "object", "e", "untuned")
+        assert claim is not None and claim.verdict == verdict
+        assert "(3 models) for unseen" in claim.sentence and "(10 models) for seen" in claim.sentence
+        assert "differ by \u221210.0 points [\u221230.0, +10.0]" in claim.sentence
+    seen_only = metrics_of(metrics_row(), metrics_row(seen="seen"))
+    assert table.unseen(seen_only, [], [], "object", "e", "untuned") is None
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "verdict", "said"),
-    [
-        (0.1, 0.3, findings.SHOWN, "tuning raises the mAP"),
-        (-0.1, 0.3, findings.OPEN, "no gain is shown"),
-        (-0.3, -0.1, findings.AGAINST, "tuning lowers the mAP"),
-    ],
-)
-def test_tuning_is_praised_only_where_it_helped(low: float, high: float, verdict: str, said: str) -> None:
-    paired = pair(
-        low, high, comparison="mapper", mapper="linear-both", against_condition="customized",
-        metric="mean_average_precision", k=None,
-    )  # fmt: skip
-    found = findings.tuning(metrics(row(), mappers=("untuned", "linear-both")), [paired], "object", [])
-    assert found is not None and found.verdict == verdict and said in found.text
-    assert findings.tuning(metrics(row()), [paired], "object", []) is None
-
-
-def test_tuning_judged_on_one_model_is_said_and_open() -> None:
-    paired = pair(
-        None, None, comparison="mapper", mapper="linear-both", against_condition="customized",
-        metric="mean_average_precision", k=None, n_models=1,
-    )  # fmt: skip
-    found = findings.tuning(metrics(row(), mappers=("untuned", "linear-both")), [paired], "object", [])
-    assert found is not None and found.verdict == findings.OPEN
-    assert "from 20.0\u202f% to 40.0\u202f%; with fewer than two models there is no interval" in found.text
-
-
-def test_what_too_few_models_agree_on_is_open_and_said() -> None:
-    same = dict(n_models=5, p_value=0.0625)
-    known = metrics(row(), row(condition="control", value=0.2))
-    found = findings.trace(known, [pair(0.1, 0.3, **same)], "object", "e")
-    assert found is not None and found.verdict == findings.OPEN
-    assert "in all 5 models alike, but so few cannot show that customization left a trace" in found.text
-    tuned = dict(comparison="mapper", mapper="linear-both", metric="mean_average_precision", k=None)
-    for p_value, said in ((0.0625, "in all 5 models alike, but so few"), (0.125, "no gain is shown")):
-        paired = pair(0.1, 0.3, **tuned, against_condition="customized", **same | dict(p_value=p_value))
-        found = findings.tuning(metrics(row(), mappers=("untuned", "linear-both")), [paired], "object", [])
-        assert found is not None and found.verdict == findings.OPEN and said in found.text
-
-
-def test_unseen_categories_are_held_against_the_control() -> None:
-    known = metrics(row(), row(seen="seen"), row(seen="unseen", n_models=3))
-    for low, verdict in ((0.1, findings.SHOWN), (-0.1, findings.OPEN)):
-        found = findings.unseen(known, [pair(low, 0.3, seen="unseen")], [], "object", "e", "untuned")
-        assert found is not None and found.verdict == verdict
-    assert findings.unseen(metrics(row(), row(seen="seen")), [], [], "object", "e", "untuned") is None
-
-
-def test_encoders_that_disagree_are_mixed_and_a_kept_identity_is_said() -> None:
-    both = metrics_table.Metrics((row(), row(encoder="f")), ("e", "f"), ("untuned", "linear-object"))
-    change = dict(comparison="mapper", mapper="linear-object", against_condition="customized", k=None)
-    change |= dict(metric="mean_average_precision")
-    pairs = [pair(0.1, 0.3, **change), pair(-0.3, -0.1, encoder="f", **change)]
-    found = findings.tuning(both, pairs, "object", [])
-    assert found is not None and found.verdict == findings.MIXED
-    found = findings.tuning(both, pairs, "object", [("e", "object"), ("f", "object")])
-    assert found is not None and found.verdict == findings.OPEN and "tuning" not in found.text
-    assert found.text.count("no mapper did better") == 2
-
-
-def bins(*values: tuple[float, float, float, int]) -> list[dict[str, Any]]:
-    """Rows of reliability: (lower edge, mean influence, true share, candidates)."""
+def bins(*values: tuple[float, float | None, float | None, int]) -> list[dict[str, Any]]:
+    """Return rows of reliability from (lower edge, mean influence, true share, candidates)."""
     names = ("bin_low", "mean_influence", "exemplar_share", "n_candidates")
     same = dict(encoder="e", mapper="untuned", split="test", judged="displayed")
     return [same | dict(zip(names, value, strict=True)) for value in values]
@@ -178,283 +167,99 @@ def bins(*values: tuple[float, float, float, int]) -> list[dict[str, Any]]:
 def excess(
     low: float | None, high: float | None, level: float = 0.1, models: int = 10
 ) -> list[dict[str, Any]]:
-    """The row of calibration that says how far the displayed influence is off."""
+    """Return the row of calibration with the interval of displayed less true influence."""
     same = dict(encoder="e", mapper="untuned", split="test", kind="all", value=0.0, n_models=models)
     return [same | dict(metric=f"displayed_excess_at_{level:g}", ci_low=low, ci_high=high)]
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "models", "verdict", "said"),
+    ("low", "high", "models", "verdict", "limit"),
     [
-        (-0.01, 0.07, 10, findings.SHOWN, "All of it is within 25.0\u202f% of the mean statement"),
-        (0.01, 0.2, 10, findings.OPEN, "Whether the truth is within 25.0\u202f%"),
-        (0.08, 0.2, 10, findings.AGAINST, "so it cannot"),
-        (-0.3, -0.08, 10, findings.AGAINST, "\u221230.00 to \u22128.00 points, over the 10 models"),
-        (0.08, 0.2, 4, findings.OPEN, "So few are too few"),
-        (None, None, 1, findings.OPEN, "no interval"),
+        (-0.01, 0.07, 10, SHOWN, ""),
+        (0.01, 0.2, 10, OPEN, ""),
+        (0.08, 0.2, 10, AGAINST, ""),
+        (-0.3, -0.08, 10, AGAINST, ""),
+        (0.08, 0.2, 4, OPEN, "4 models are too few to decide."),
+        (None, None, 1, OPEN, NO_INTERVAL),
     ],
 )
-def test_the_displayed_influence_is_taken_at_its_word_only_where_the_interval_says_so(
-    low: float | None, high: float | None, models: int, verdict: str, said: str
+def test_displayed_influence_is_accurate_only_within_a_quarter_of_its_mean(
+    low: float | None, high: float | None, models: int, verdict: str, limit: str
 ) -> None:
-    rows = bins((0.1, 0.3, 0.25, 50))  # a quarter of the statement is 7.5 points
-    given = [*excess(-0.9, 0.9, 0.01), *excess(low, high, models=models)]
-    found = displayed_influence.claim(rows, given, "e", "untuned", distractors=9)
-    assert found is not None and found.verdict == verdict and said in found.text
+    rows = bins((0.1, 0.3, 0.25, 50))  # a quarter of the mean is 7.5 points
+    calibration = [*excess(-0.9, 0.9, 0.01), *excess(low, high, models=models)]
+    claim = table.displayed_influence(rows, calibration, "e", "untuned")
+    assert claim is not None and (claim.verdict, claim.value) == (verdict, "+5.00 points")
+    assert limit in claim.sentence and claim.sentence.endswith(limit or "25.00\u202f%.")
+    assert claim.interval == formatting.points_interval(low, high, decimals=2)
 
 
-def test_confidence_is_weighed_by_candidates_and_open_without_an_interval() -> None:
+def test_displayed_influence_is_averaged_over_candidates() -> None:
     rows = bins((0.0, 0.01, 0.9, 999), (0.1, 0.15, 0.05, 30), (0.9, 0.95, 0.85, 10))
-    found = displayed_influence.claim(rows, [], "e", "untuned", distractors=100)
-    assert found is not None and found.verdict == findings.OPEN
-    assert "(40 candidates)" in found.text and "too high by 10.00 points" in found.text
-    assert "35.00\u202f%" in found.text and "25.00\u202f%" in found.text
+    claim = table.displayed_influence(rows, [], "e", "untuned")
+    assert claim is not None and (claim.verdict, claim.value) == (OPEN, "+10.00 points")
+    assert "40 candidates" in claim.sentence
+    assert "35.00\u202f%" in claim.sentence and "25.00\u202f%" in claim.sentence
 
 
-def test_confidence_goes_down_to_where_there_are_candidates() -> None:
+def test_the_level_of_influence_goes_down_to_where_there_are_candidates() -> None:
     rows = bins((1e-4, 5e-4, 1e-3, 500), (1e-3, 4e-3, 6e-3, 100), (0.01, 0.02, 0.0, 5), (0.1, None, None, 0))
-    found = displayed_influence.claim(rows, [], "e", "untuned", distractors=100)
-    assert found is not None and "given 0.1\u202f% or more (105 candidates)" in found.text
-    found = displayed_influence.claim(rows[:1], [], "e", "untuned", distractors=100)
-    assert found is not None and "Fewer than 20 candidates" in found.text
+    claim = table.displayed_influence(rows, [], "e", "untuned")
+    assert claim is not None and "105 candidates with an influence of 0.1\u202f% or more" in claim.sentence
+    claim = table.displayed_influence(rows[:1], [], "e", "untuned")
+    assert claim is not None and claim.verdict == OPEN and "Fewer than 20 candidates" in claim.sentence
 
 
-def test_the_claim_is_of_what_is_displayed() -> None:
+def test_only_what_is_displayed_is_judged() -> None:
     shares = [dict(one, judged="shares") for one in bins((0.1, 0.9, 0.1, 500))]
-    assert displayed_influence.claim(shares, [], "e", "untuned", distractors=9) is None
-    found = displayed_influence.claim(
-        [*shares, *bins((0.1, 0.3, 0.2, 50))], [], "e", "untuned", distractors=9
-    )
-    assert found is not None and "(50 candidates)" in found.text and "too high by 10.00 points" in found.text
-    nothing = bins((0.0, None, None, 0), (0.1, None, None, 0))  # of a test split without sets
-    assert displayed_influence.claim(nothing, [], "e", "untuned", distractors=9) is None
+    assert table.displayed_influence(shares, [], "e", "untuned") is None
+    claim = table.displayed_influence([*shares, *bins((0.1, 0.3, 0.2, 50))], [], "e", "untuned")
+    assert claim is not None and "50 candidates" in claim.sentence and claim.value == "+10.00 points"
+    empty = bins((0.0, None, None, 0), (0.1, None, None, 0))  # of a test split without sets
+    assert table.displayed_influence(empty, [], "e", "untuned") is None
 
 
-def none_rows(auc: float, low: float | None, high: float | None, **more: Any) -> list[dict[str, Any]]:
-    """Rows of calibration that the claim on "none of these" reads."""
-    same = (
-        dict(encoder="e", mapper="untuned", split="test", kind="all", ci_low=low, ci_high=high, n_models=10)
-        | more
+def test_a_calibrator_of_one_kind_is_named_in_the_question() -> None:
+    rows = [dict(one, mapper="linear-style") for one in bins((0.1, 0.2, 0.2, 50))]
+    claim = table.displayed_influence(rows, [], "e", "linear-style", kinds=["style"])
+    assert claim is not None and claim.question.endswith("for style sets?")
+
+
+def none_rows(auc: float, low: float | None, high: float | None, **changes: Any) -> list[dict[str, Any]]:
+    """Return the rows of calibration that the claim on "none of these" reads."""
+    same = dict(
+        encoder="e", mapper="untuned", split="test", kind="all", ci_low=low, ci_high=high, n_models=10
     )
     values = {"none_auc": auc, "none_said_held_out": 0.41, "none_said": 0.4}
-    return [same | dict(metric=metric, value=value) for metric, value in values.items()]
+    return [same | changes | dict(metric=metric, value=value) for metric, value in values.items()]
 
 
 @pytest.mark.parametrize(
-    ("auc", "low", "high", "verdict", "said"),
+    ("auc", "low", "high", "models", "verdict", "limit"),
     [
-        (0.85, 0.75, 0.92, findings.SHOWN, "70.0\u202f% or more, so it tells them apart"),
-        (0.52, 0.49, 0.55, findings.AGAINST, "not shown to be better than a guess, and below 70.0\u202f%"),
-        (
-            0.60,
-            0.55,
-            0.65,
-            findings.AGAINST,
-            "better than a guess and below 70.0\u202f%: with these features it hardly",
-        ),
-        (0.72, 0.55, 0.85, findings.OPEN, "better than a guess; whether they reach 70.0\u202f%"),
-        (0.60, 0.45, 0.80, findings.OPEN, "not shown to be better than a guess; whether"),
-        (0.90, None, None, findings.OPEN, "no interval"),
+        (0.85, 0.75, 0.92, 10, SHOWN, ""),
+        (0.60, 0.55, 0.65, 10, AGAINST, ""),
+        (0.72, 0.55, 0.85, 10, OPEN, ""),
+        (0.50, 0.50, 0.50, 4, OPEN, "4 models are too few to decide."),
+        (0.90, None, None, 1, OPEN, NO_INTERVAL),
     ],
 )
-def test_none_of_these_is_praised_only_where_it_tells_images_apart(
-    auc: float, low: float | None, high: float | None, verdict: str, said: str
+def test_none_of_these_works_only_where_the_interval_is_above_acceptable(
+    auc: float, low: float | None, high: float | None, models: int, verdict: str, limit: str
 ) -> None:
-    found = none_of_these.claim(none_rows(auc, low, high), "e", "untuned")
-    assert found is not None and found.verdict == verdict
-    assert said in found.text and formatting.percent(auc) in found.text and "41.0\u202f%" in found.text
+    claim = table.none_of_these(none_rows(auc, low, high, n_models=models), "e", "untuned")
+    assert claim is not None and (claim.verdict, claim.value) == (verdict, formatting.percent(auc))
+    assert claim.interval == formatting.interval(low, high)
+    assert "41.0\u202f%" in claim.sentence and limit in claim.sentence
 
 
-def test_an_interval_of_few_models_decides_nothing() -> None:
-    found = none_of_these.claim(none_rows(0.5, 0.5, 0.5, n_models=4), "e", "untuned")
-    assert found is not None and found.verdict == findings.OPEN and "4 models are too few" in found.text
-
-
-def test_tuned_none_of_these_stands_beside_the_untuned() -> None:
-    rows = none_rows(0.8, 0.75, 0.9, mapper="linear-style") + none_rows(
-        0.8, 0.75, 0.9, kind="style", mapper="linear-style"
-    )
-    rows += none_rows(0.53, 0.5, 0.6, kind="style")
-    found = none_of_these.claim(rows, "e", "linear-style", ["style"])
-    assert (
-        found is not None and found.verdict == findings.SHOWN and found.question.endswith("for style sets?")
-    )
-    assert (
-        "With the untuned e features the pairs are 53.0\u202f% [50.0, 60.0], where it hardly works."
-        in found.text
-    )
-    assert none_of_these.claim([], "e", "untuned") is None
-
-
-def test_likelihood_is_held_against_equal_shares() -> None:
-    same = dict(encoder="e", mapper="untuned", split="test", kind="all")
-    values = dict(negative_log_likelihood=math.log(50), exemplar_mass=0.1, tail_mass=0.2)
-    quality = [same | dict(metric=name, value=value) for name, value in values.items()]
-    found = displayed_influence.claim(bins((0.1, 0.2, 0.2, 50)), quality, "e", "untuned", distractors=99)
-    assert found is not None and "gets 2.0 times what equal shares" in found.text
-
-
-def test_features_are_chosen_on_the_validation_split_alone() -> None:
-    mean = dict(metric="mean_average_precision", k=None)
+def test_tuned_none_of_these_is_compared_with_untuned() -> None:
     rows = [
-        row(**mean, encoder="a", split="validation", value=0.5),
-        row(**mean, encoder="b", split="validation", value=0.3),
-        row(**mean, encoder="a", split="test", value=0.1),
-        row(**mean, encoder="b", split="test", value=0.9),
+        *none_rows(0.8, 0.75, 0.9, mapper="linear-style"),
+        *none_rows(0.8, 0.75, 0.9, kind="style", mapper="linear-style"),
+        *none_rows(0.53, 0.5, 0.6, kind="style"),
     ]
-    assert best_features.best_on_validation(
-        metrics_table.Metrics(tuple(rows), ("b", "a"), ("untuned",)), "object"
-    ) == (
-        "a",
-        "untuned",
-    )
-
-
-def test_features_that_read_the_prompt_alone_do_not_lead() -> None:
-    mean = dict(metric="mean_average_precision", k=None, split="validation")
-    rows = [
-        row(**mean, encoder="words", value=0.6),
-        row(**mean, encoder="words", value=0.6, condition="control"),
-        row(**mean, encoder="pixel", value=0.2),
-        row(**mean, encoder="pixel", value=0.1, condition="control"),
-    ]
-    assert (
-        best_features.best_on_validation(
-            metrics_table.Metrics(tuple(rows), ("words", "pixel"), ("untuned",)), "object"
-        )[0]
-        == "pixel"
-    )
-
-
-def test_the_mapper_of_a_kind_is_its_own_then_the_one_for_both() -> None:
-    mean = dict(metric="mean_average_precision", k=None)
-    names = ("untuned", "linear-both", "linear-object", "linear-style")
-    rows = tuple(
-        row(**mean, mapper=name, kind=kind, split=split, value=0.1 * place + 0.01 * (kind == "style"))
-        for place, name in enumerate(names)
-        for kind in ("object", "style")
-        for split in ("validation", "test")
-    )
-
-    def run(*mappers: str) -> metrics_table.Metrics:
-        return metrics_table.Metrics(rows, ("e",), mappers)
-
-    def value(known: metrics_table.Metrics, kind: str) -> float | None:
-        found = known.get("mean_average_precision", None, encoder="e", mapper="tuned", kind=kind)
-        return found and found["value"]
-
-    for mappers, heads in (
-        (names, ("linear-object", "linear-style")),
-        (names[:3], ("linear-object", "linear-both")),
-        (names[::2], ("linear-object", None)),
-        (names[:2], ("linear-both", "linear-both")),
-        (names[:1], (None, None)),
-    ):
-        known = run(*mappers)
-        assert (known.mapper_for("object"), known.mapper_for("style")) == heads
-        assert known.tuned == (("tuned",) if len(mappers) > 1 else ())
-        for kind, head in zip(("object", "style"), heads, strict=True):
-            expected = head and 0.1 * names.index(head) + 0.01 * (kind == "style")
-            assert value(known, kind) == expected
-            assert best_features.best_on_validation(known, kind) == ("e", "tuned" if head else "untuned")
-    assert feature_choice.calibrators(run(*names)) == [
-        ("e", "linear-object", ["object"]),
-        ("e", "linear-style", ["style"]),
-    ]
-    assert feature_choice.calibrators(run(*names[:2])) == [("e", "linear-both", ["object", "style"])]
-    assert feature_choice.calibrators(run(*names[::2])) == [
-        ("e", "linear-object", ["object"]),
-        ("e", "untuned", ["object", "style"]),
-    ]
-    assert feature_choice.kept(run(*names[:3]), {("e", "linear-both")}) == [("e", "style")]
-
-
-@pytest.mark.parametrize(
-    ("heads", "said"),
-    [
-        ((), ""),
-        (("linear-object", "linear-style"), "of a kind of sets are those of the mapper .* of that kind"),
-        (
-            ("linear-object", "linear-both"),
-            "object sets those .* object sets and for style sets .* both kinds",
-        ),
-        (("linear-style",), "none for object sets, which no mapper was trained on and for style sets those"),
-    ],
-)
-def test_what_tuned_means_is_one_sentence(heads: tuple[str, ...], said: str) -> None:
-    sentence = feature_choice.meaning(metrics(row(), row(kind="style"), mappers=("untuned", *heads)))
-    assert re.search(said, sentence) and sentence.count(".") == (1 if heads else 0)
-
-
-def test_each_mapper_is_shown_on_each_kind_where_there_are_several() -> None:
-    names = ("untuned", "linear-object", "linear-style")
-    rows = [
-        row(mapper=name, kind=kind, metric=metric, k=k, value=0.1 * place + 0.05 * (kind == "style"))
-        for place, name in enumerate(names)
-        for kind in ("object", "style")
-        for metric, k in (("recall_at_k", 10), ("mean_average_precision", None))
-    ]
-    lines = report_tables.across(metrics(*rows, mappers=names))
-    assert [line["mapper"] for line in lines] == list(names)
-    assert lines[1]["cells"]["recall_at_k style"].value == formatting.share(0.15)
-    assert lines[2]["cells"]["mean_average_precision object"].value == formatting.share(0.2)
-    assert report_tables.across(metrics(*rows, mappers=names[:2])) == []
-    assert [formatting.mapper(name) for name in (*names, "linear-both", "tuned")] == [
-        "untuned", "object mapper", "style mapper", "joint mapper", "tuned",
-    ]  # fmt: skip
-
-
-def test_calibrators_of_two_mappers_are_pooled_by_their_candidates() -> None:
-    one, other = (
-        bins((0.0, 0.02, 0.0, 30), (0.1, 0.2, 0.3, 10)),
-        bins((0.0, 0.06, 0.04, 10), (0.1, None, None, 0)),
-    )
-    first, second = panels.pooled([*one, *other])
-    assert first["mean_influence"] == pytest.approx((30 * 0.02 + 10 * 0.06) / 40)
-    assert first["exemplar_share"] == pytest.approx(0.01) and first["n_candidates"] == 40
-    assert (second["mean_influence"], second["exemplar_share"], second["n_candidates"]) == (0.2, 0.3, 10)
-    assert panels.pooled(one) == one
-
-
-def test_a_calibrator_for_one_kind_is_said_to_be_so() -> None:
-    rows = [dict(one, mapper="linear-style") for one in bins((0.1, 0.2, 0.2, 50))]
-    found = displayed_influence.claim(rows, [], "e", "linear-style", distractors=9, kinds=["style"])
-    assert found is not None and found.question.endswith("at its word for style sets?")
-
-
-@pytest.mark.parametrize(("models", "said"), [(5, True), (9, True), (10, False), (30, False)])
-def test_few_models_are_said_to_make_too_much_of_an_interval(models: int, said: bool) -> None:
-    known = metrics(
-        row(), row(condition="control", value=0.2), row(seen="seen"), row(seen="unseen"),
-        mappers=("untuned", "linear-object"),
-    )  # fmt: skip
-    pairs = [
-        pair(0.1, 0.3, n_models=models),
-        pair(0.1, 0.3, n_models=models, seen="unseen"),
-        pair(
-            0.1,
-            0.3,
-            n_models=models,
-            comparison="mapper",
-            mapper="linear-object",
-            metric=findings.MAP,
-            k=None,
-        ),
-    ]
-    for found in (
-        findings.trace(known, pairs, "object", "e"),
-        findings.tuning(known, pairs, "object", ()),
-        findings.unseen(known, pairs, [], "object", "e", "untuned"),
-    ):
-        assert found is not None and found.verdict == findings.SHOWN
-        assert (f"An interval bootstrapped over {models} models claims more" in found.text) == said
-
-
-def test_a_single_model_has_no_interval(tmp_path: Path) -> None:
-    tables.write(
-        tmp_path / "m.parquet", "metrics", [row(ci_low=float("nan"), ci_high=float("nan"), n_models=1)]
-    )
-    known = metrics_table.read_metrics(tmp_path / "m.parquet", ["e"], ["untuned"])
-    assert known.rows[0]["ci_low"] is None
-    drawing = figures.recall_dots(known, "object")
-    assert "Recall@10" in drawing and "nan" not in drawing
+    claim = table.none_of_these(rows, "e", "linear-style", ["style"])
+    assert claim is not None and claim.verdict == SHOWN and claim.question.endswith("for style sets?")
+    assert "(53.0\u202f% [50.0, 60.0] untuned)" in claim.sentence
+    assert table.none_of_these([], "e", "untuned") is None

@@ -7,12 +7,10 @@ import html.parser
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +18,6 @@ from attrib_core.attribution.metrics import best_features, metrics_table
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.synthesis import report_sample
 from attrib_core.report import build, formatting, run_results
-from attrib_core.report.plots import curves
 from attrib_core.report.sections import row_lookup
 from attrib_core.storage import tables
 from tests.report.report_fixtures import SAMPLES, inputs_of, jobs_of, write_images, write_run
@@ -167,24 +164,6 @@ def test_the_recall_curve_passes_through_the_measured_recall(run: Path, report: 
     assert checked >= 4 and tuned
 
 
-def test_distractor_shares_are_those_of_all_cosines(tmp_path: Path) -> None:
-    cosines = np.random.default_rng(5).uniform(-1, 1, (3, 400))
-    bins, rows = 200, []
-    for number, scores in enumerate(np.sort(cosines, axis=1)[:, ::-1]):
-        histogram, edges = np.histogram(scores[20:], bins, (-1, 1))
-        sums = np.histogram(scores[20:], edges, weights=scores[20:])[0]
-        rows.append(
-            dict(
-                encoder="e", mapper="untuned", query_id=f"q{number}", candidate_ids=[str(i) for i in range(20)],
-                similarities=scores[:20].tolist(), histogram=histogram.tolist(), histogram_sums=sums.tolist(),
-            )
-        )  # fmt: skip
-    tables.write(tmp_path / "candidates.parquet", "candidates", rows)
-    _, share = curves.distractor_shares(tmp_path / "candidates.parquet", ["q0", "q2"], bins=50)
-    expected = np.histogram(cosines[[0, 2]], 50, (-1, 1))[0] / 800
-    assert np.abs(share - expected).max() <= 1 / 800  # a float32 cosine may cross an edge
-
-
 @pytest.mark.slow
 def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
     write_run(tmp_path)
@@ -232,21 +211,6 @@ def test_the_choice_does_not_hang_on_order_or_on_others() -> None:
 def test_a_image_that_is_nowhere_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"part-0000\.parquet .*image_id 'nobody'"):
         row_lookup.rows_by_id(sorted(run.glob("pool/part-*")), "image_id", ["nobody"], ["caption"])
-
-
-def test_plots_are_whole_svg_files(report: build.Report) -> None:
-    assert set(report.plots) == {
-        "recall.svg",
-        "recall_curve.svg",
-        "reliability.svg",
-        "similarities.svg",
-        "mapper.svg",
-    }
-    for name, text in report.plots.items():
-        root = ElementTree.fromstring(text)
-        ids = [element.get("id") for element in root.iter() if element.get("id")]
-        assert len(ids) == len(set(ids)), name
-        assert "var(--" not in text
 
 
 def test_a_report_without_times_and_images(run: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from PIL import Image
 from attrib_core.attribution.metrics import metrics_table
 from attrib_core.common.errors import InputError
 from attrib_core.report import formatting
-from attrib_core.report.plots import figures, svg
 from attrib_core.report.sections import influence, row_lookup, thumbnails, timings
 
 
@@ -48,18 +45,6 @@ def test_small_images_keep_their_pixels_and_large_ones_shrink() -> None:
 
 def decoded(source: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"))
-
-
-def test_inline_svg_has_its_own_ids_and_the_colours_of_the_page() -> None:
-    with svg.axes(200, 100) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=svg.TUNED_COLOR)
-        document = svg.text(figure)
-    inline = svg.inline(document, name="one", label='a "line"')
-    ElementTree.fromstring(inline)
-    assert "var(--tuned)" in inline and svg.TUNED_COLOR not in inline
-    assert all(match.startswith("one-") for match in re.findall(r'\bid="([^"]+)"', inline))
-    assert set(re.findall(r"url\(#([^)]+)\)", inline)) <= set(re.findall(r'\bid="([^"]+)"', inline))
-    assert 'aria-label="a &quot;line&quot;"' in inline
 
 
 def test_times_are_summed_by_rule(tmp_path: Path) -> None:
@@ -166,19 +151,3 @@ def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> No
     assert influence.verdict([], known).startswith("The test split has no exemplar sets")
     rows[0] |= dict(value=7.0, ci_high=8.0)
     assert "in 0 of 1 lines" in influence.verdict(rows, known)
-
-
-def test_reliability_has_two_equal_axes_from_zero_to_one() -> None:
-    def bins(*values: float) -> list[dict[str, float]]:
-        return [dict(mean_influence=one, exemplar_share=one / 2, n_candidates=9) for one in values]
-
-    diagonals = []
-    for top in (0.01, 0.9):  # whatever the largest value is
-        text = figures.reliability({"untuned": bins(0.001, top)}, title="e\npublished")
-        found = re.search(r'd="M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) [^"]*"[^>]*stroke-dasharray', text)
-        assert found is not None
-        x, y, right, high = map(float, found.groups())
-        assert right - x == pytest.approx(y - high, rel=1e-3) and right - x > 180
-        assert text.count(">100<") == 2
-        diagonals.append(found.groups())
-    assert diagonals[0] == diagonals[1]

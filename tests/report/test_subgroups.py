@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from attrib_core.attribution.metrics import metrics_table
-from attrib_core.report.plots import figures
 from attrib_core.report.sections import subgroups
 
 
@@ -70,9 +67,3 @@ def test_strata_show_each_group_and_say_which_are_small() -> None:
     assert [line.cells["e untuned"].interval for line in birds.lines] == ["", "[10.0, 60.0]"]
     assert "1 of 2 groups have fewer than 10 models, 1 of them a single one" in birds.note
     assert [line.group for line in sizes.lines] == ["1", "2\u20134"] and "at least 10 models" in sizes.note
-
-
-def test_histograms_of_cosines_have_an_axis() -> None:
-    edges = np.linspace(-1, 1, 6)
-    drawn = figures.similarities({"distractors": (edges, np.full(5, 0.2))}, title="x")
-    assert ">percent of its peak<" in drawn and ">100<" in drawn

@@ -1,1 +1,1 @@
-"""Findings of the report: question, value, interval, p-value and verdict."""
+"""Claims of the report: a table of questions with value, interval, p-value and verdict."""

@@ -1,1 +1,1 @@
-"""Plots of the report, as SVG."""
+"""Plots of the report: drawn by matplotlib, shown as SVG."""

@@ -1,17 +1,20 @@
-"""All plots of the page: which panels there are, inline for the page and whole for files."""
+"""The panels of the page: which plots a run has, and their text for screen readers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from markupsafe import Markup
 
 from attrib_core.attribution.metrics.metrics_table import TUNED, Metrics, Row
 from attrib_core.common.constants import KINDS, UNTUNED
 from attrib_core.report import formatting
-from attrib_core.report.plots import figures, legend, svg
+from attrib_core.report.plots import figures, svg
 from attrib_core.report.plots.curves import Curves, Key
+from attrib_core.report.plots.style import LINES
+from attrib_core.report.plots.svg import Panel
 from attrib_core.report.sections.mapper_selection import Choice
 
 FILES = {
@@ -24,11 +27,15 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Panels and legends by figure; sheets of panels by file name; the numbers of the recall curves."""
+class Plots:
+    """All plots of a run.
+
+    By figure: panels as `<svg>` elements, and legends as (mark, label). By file name: SVG documents. And the numbers
+    of the recall curves.
+    """
 
     inline: dict[str, list[Markup]]
-    legends: dict[str, list[str]]
+    legends: dict[str, list[tuple[Markup, str]]]
     files: dict[str, str]
     recall_rows: list[Row]
 
@@ -38,106 +45,102 @@ def draw(
     measured: Mapping[Key, Curves],
     reliability: Mapping[str, Sequence[Row]],
     choices: Sequence[Choice],
-) -> Drawn:
-    """Draw everything that the run has numbers for; `reliability` is by name of the panel, as `influence.panels`."""
-    found: dict[str, list[tuple[str, str]]] = {
-        "dots": [],
-        "curves": [],
-        "reliability": [],
-        "similarities": [],
-    }
+) -> Plots:
+    """Draw everything that the run has numbers for; `reliability` is by panel, as `influence.panels` gives it."""
+    panels: dict[str, list[Panel]] = {name: [] for name in FILES}
     recall_rows: list[Row] = []
     for kind in metrics.values("kind", KINDS, split="test"):
         label = f"Recall and mAP of {kind} sets; the numbers are in the table below"
-        found["dots"].append((figures.recall_dots(metrics, kind), label))
+        dots = partial(figures.recall_dots, metrics=metrics, kind=kind)
+        panels["dots"].append(Panel(dots, label, figures.recall_dots_height(metrics)))
     for kind in metrics.kinds:
         for encoder in metrics.encoders:
-            if (encoder, UNTUNED, kind, "customized") not in measured:
-                continue
-            document, rows = _recall(metrics, measured, kind, encoder)
-            recall_rows += rows
-            found["curves"].append((document, f"Recall over K of {kind} sets, {encoder} features"))
-            document = _similarities(metrics, measured, kind, encoder)
-            found["similarities"].append((document, f"Cosines of {kind} sets, {encoder} features"))
+            if (encoder, UNTUNED, kind, "customized") in measured:
+                panel, rows = _recall(metrics, measured, kind, encoder)
+                panels["curves"].append(panel)
+                recall_rows += rows
+                panels["similarities"].append(_similarities(metrics, measured, kind, encoder))
     for encoder in metrics.encoders:
-        for judged, rows_of in reliability.items():
+        for judged, all_bins in reliability.items():
             bins = {
                 name: pooled(
-                    _reliability_of(rows_of, encoder, {metrics.resolve(mapper, k) for k in metrics.kinds})
+                    _test_bins(all_bins, encoder, {metrics.resolve(mapper, k) for k in metrics.kinds})
                 )
                 for name, _, mapper in figures.series(metrics)[1:]
             }
-            found["reliability"].append(
-                (
-                    figures.reliability(bins, title=f"{encoder}\n{judged}"),
-                    f"Reliability of influence, {encoder}, {judged}",
-                )
-            )
-    found["mapper"] = [
-        (
-            figures.mapper_curves(choice),
-            f"Validation over epochs, {choice.encoder}, {formatting.mapper(choice.mapper)}",
-        )
-        for choice in choices
-    ]
-    looks = [name for name, _, _ in figures.series(metrics)]
-    legends: dict[str, list[str]] = {
-        "mapper": ["tuned-line", "other-line", "chosen", "untuned-line"],
-        "dots": [*looks, "chance", "ceiling"],
-        "curves": [*looks, "chance-line", "ceiling-line"],
-        "reliability": ["diagonal", *looks[1:]],
-        "similarities": ["distractors", *_shown_similarities(metrics)],
+            plot = partial(figures.reliability, rows=bins, title=f"{encoder}\n{judged}")
+            label = f"Reliability of influence, {encoder}, {judged}"
+            panels["reliability"].append(Panel(plot, label, height=300, width=300))
+    for choice in choices:
+        label = f"Validation over epochs, {choice.encoder}, {formatting.mapper(choice.mapper)}"
+        panels["mapper"].append(Panel(partial(figures.mapper_curves, choice=choice), label, height=280))
+    series = [name for name, _, _ in figures.series(metrics)]
+    legends = {
+        "dots": [*series, "chance", "ceiling"],
+        "curves": [*series, "chance", "ceiling"],
+        "reliability": ["diagonal", *series[1:]],
+        "similarities": ["distractors", *_similarity_series(metrics)],
+        "mapper": ["chosen penalty", "other penalties", "chosen", "untuned mAP"],
     }
-    inline = {
-        name: [
-            Markup(svg.inline(document, name=f"{name}{number}", label=label))
-            for number, (document, label) in enumerate(documents)
-        ]
-        for name, documents in found.items()
-    }
-    files = {
-        FILES[name]: svg.sheet(
-            [document for document, _ in documents],
-            head=legend.row(legends[name]),
-            columns=len(reliability) if name == "reliability" else 2,
-        )
-        for name, documents in found.items()
-    }
-    return Drawn(inline, legends, files, recall_rows)
+    columns = {"reliability": len(reliability)}
+    return Plots(
+        inline={
+            figure: [svg.inline(panel, f"{figure}{number}") for number, panel in enumerate(own)]
+            for figure, own in panels.items()
+        },
+        legends={
+            figure: [
+                (svg.legend_mark(name, f"{figure}-legend{number}"), LINES[name]["label"])
+                for number, name in enumerate(names)
+            ]
+            for figure, names in legends.items()
+        },
+        files={
+            file: svg.sheet(panels[figure], legends[figure], columns=columns.get(figure, 2))
+            for figure, file in FILES.items()
+        },
+        recall_rows=recall_rows,
+    )
 
 
-def _shown_similarities(metrics: Metrics) -> list[str]:
-    """The looks that the panels of cosines have."""
-    heads = [metrics.mapper_for(kind) for kind in metrics.kinds]
-    return ["control", *([UNTUNED] if None in heads else []), *([TUNED] if any(heads) else [])]
+def _similarity_series(metrics: Metrics) -> list[str]:
+    """The series that the panels of similarities have."""
+    mappers = [metrics.mapper_for(kind) for kind in metrics.kinds]
+    return ["control", *([UNTUNED] if None in mappers else []), *([TUNED] if any(mappers) else [])]
 
 
 def _recall(
     metrics: Metrics, measured: Mapping[Key, Curves], kind: str, encoder: str
-) -> tuple[str, list[Row]]:
+) -> tuple[Panel, list[Row]]:
     first = measured[encoder, UNTUNED, kind, "customized"]
-    lines = {"chance": first.chance, "ceiling": first.ceiling}
-    marks = []
+    curves = {"chance": first.chance, "ceiling": first.ceiling}
+    points = []
     for name, condition, mapper in figures.series(metrics):
         curve = measured.get((encoder, metrics.resolve(mapper, kind) or "", kind, condition))
         if curve is not None:
-            lines[name] = curve.recall
+            curves[name] = curve.recall
         for k in metrics.values("k", metric="recall_at_k"):
             row = metrics.get(
                 "recall_at_k", k, encoder=encoder, mapper=mapper, kind=kind, condition=condition
             )
             if row and k <= first.ks[-1]:
-                marks.append((name, row))
+                points.append((name, row))
     rows: list[Row] = [
-        dict(kind=kind, encoder=encoder, k=int(k))
-        | {name: float(line[place]) for name, line in lines.items()}
-        for place, k in enumerate(first.ks)
+        dict(kind=kind, encoder=encoder, k=int(k)) | {name: float(curve[i]) for name, curve in curves.items()}
+        for i, k in enumerate(first.ks)
     ]
-    return figures.recall_curves(lines, first.ks, marks, title=f"{kind.capitalize()} sets, {encoder}"), rows
+    plot = partial(
+        figures.recall_curves,
+        curves=curves,
+        ks=first.ks,
+        points=points,
+        title=f"{kind.capitalize()} sets, {encoder}",
+    )
+    return Panel(plot, f"Recall over K of {kind} sets, {encoder} features", height=330), rows
 
 
 def pooled(rows: Iterable[Row]) -> list[Row]:
-    """Bins of reliability of several calibrators as one: means over the candidates of all."""
+    """Merge the bins of several calibrators: means over all candidates."""
     bins: dict[float, list[Row]] = {}
     for row in rows:
         bins.setdefault(row["bin_low"], []).append(row)
@@ -155,7 +158,7 @@ def _pool(rows: Sequence[Row]) -> Row:
     return found
 
 
-def _reliability_of(rows: Iterable[Row], encoder: str, mappers: Collection[str | None]) -> list[Row]:
+def _test_bins(rows: Iterable[Row], encoder: str, mappers: Collection[str | None]) -> list[Row]:
     return [
         row
         for row in rows
@@ -163,13 +166,16 @@ def _reliability_of(rows: Iterable[Row], encoder: str, mappers: Collection[str |
     ]
 
 
-def _similarities(metrics: Metrics, measured: Mapping[Key, Curves], kind: str, encoder: str) -> str:
-    """With the tuned features where the kind has any, else the untuned."""
-    head = metrics.mapper_for(kind)
-    name, mapper = (UNTUNED, UNTUNED) if head is None else (TUNED, head)
-    own = measured[encoder, mapper, kind, "customized"]
+def _similarities(metrics: Metrics, measured: Mapping[Key, Curves], kind: str, encoder: str) -> Panel:
+    """With the tuned features where the kind has any, otherwise the untuned."""
+    mapper = metrics.mapper_for(kind)
+    name = UNTUNED if mapper is None else TUNED
+    own = measured[encoder, mapper or UNTUNED, kind, "customized"]
     densities = {"distractors": own.distractors, name: own.exemplars}
-    control = measured.get((encoder, mapper, kind, "control"))
+    control = measured.get((encoder, mapper or UNTUNED, kind, "control"))
     if control is not None:
         densities["control"] = control.exemplars
-    return figures.similarities(densities, title=f"{kind.capitalize()} sets, {name} {encoder}")
+    plot = partial(
+        figures.similarities, densities=densities, title=f"{kind.capitalize()} sets, {name} {encoder}"
+    )
+    return Panel(plot, f"Cosine similarities of {kind} sets, {encoder} features", height=250)

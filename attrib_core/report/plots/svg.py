@@ -1,131 +1,95 @@
-"""From matplotlib to SVG text: one look, the same bytes each time, and colours that follow the page."""
+"""Render plots as SVG: inline in the page with its colours, or as files of several panels under a legend."""
 
 from __future__ import annotations
 
 import html
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-INK, MUTED, RULE, PAPER = "#1d2126", "#626a73", "#d5d9de", "#ffffff"
-CONTROL, UNTUNED_COLOR, TUNED_COLOR, EXEMPLAR = "#7b838c", "#2b6cb0", "#c2410c", "#0b7a75"
-VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    RULE: "rule",
-    PAPER: "paper",
-    CONTROL: "control",
-    UNTUNED_COLOR: "untuned",
-    TUNED_COLOR: "tuned",
-    EXEMPLAR: "exemplar",
-}
+from attrib_core.report.plots import style
+
 POINTS = 72  # SVG units an inch: one unit is one CSS pixel on the page
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "attrib",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that measures are the same everywhere
-    "font.size": 11.5,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 11.5,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9,
-    "axes.edgecolor": RULE,
-    "axes.linewidth": 1,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.8,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A plot with one set of axes: what draws on them, text for screen readers, and its size in CSS pixels."""
+
+    draw: Callable[[Axes], None]
+    label: str
+    height: int
+    width: int = 520
+
+
+def inline(panel: Panel, name: str) -> Markup:
+    """Return a panel as the `<svg>` element of a page; `name` is the prefix of its ids."""
+    with _figure(panel.width, panel.height) as figure:
+        panel.draw(figure.subplots())
+        return _element(figure, name, f'role="img" aria-label="{html.escape(panel.label, quote=True)}"')
+
+
+def legend_mark(series: str, name: str) -> Markup:
+    """Return the line and marker of a series as a small `<svg>` element of a page."""
+    with _figure(26, 14, constrained=False) as figure:
+        figure.add_artist(Line2D([0.04, 0.5, 0.96], [0.5, 0.5, 0.5], markevery=[1], **style.LINES[series]))
+        return _element(figure, name, 'aria-hidden="true"')
+
+
+def sheet(panels: Sequence[Panel], legend: Sequence[str], *, columns: int = 2) -> str:
+    """Return an SVG document of panels, row by row under a legend of these series."""
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    heights = [max(panel.height for panel in row) for row in rows]
+    width = columns * max((panel.width for panel in panels), default=520)
+    with _figure(width, 40 + sum(heights)) as figure:
+        if rows:
+            grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights).flat
+            for panel, axes in zip(panels, grid, strict=False):
+                panel.draw(axes)
+            for axes in list(grid)[len(panels) :]:
+                axes.remove()
+        lines = [Line2D([], [], **style.LINES[series]) for series in legend]
+        figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), frameon=False)
+        return _document(figure, style.PAPER)
 
 
 @contextmanager
-def axes(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure of so many CSS pixels with one set of axes, in the report's look."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width / POINTS, height / POINTS), layout="constrained")
+def _figure(width: int, height: int, constrained: bool = True) -> Iterator[Figure]:
+    """An empty figure of a size in CSS pixels, in the report's style."""
+    with matplotlib.rc_context(style.SETTINGS):
+        figure = Figure(
+            figsize=(width / POINTS, height / POINTS), layout="constrained" if constrained else None
+        )
         FigureCanvasSVG(figure)
-        yield figure, figure.subplots()
+        yield figure
 
 
-def text(figure: Figure) -> str:
-    """The figure as a whole SVG document, free of dates; equal figures give equal bytes."""
+def _document(figure: Figure, background: str = "none") -> str:
+    """Return an SVG document without dates: equal figures give equal text."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=dict(Date=None, Creator=None, Format=None, Type=None))
-    return stream.getvalue()
+    metadata = dict(Date=None, Creator=None, Format=None, Type=None)
+    figure.savefig(stream, format="svg", facecolor=background, metadata=metadata)
+    return re.sub(r"'DejaVu Sans'(?:, sans-serif)?", style.FONT, stream.getvalue())
 
 
-def inline(document: str, *, name: str, label: str) -> str:
-    """The `<svg>` element of a document, to stand in a page beside others.
-
-    Ids get `name` as prefix, since each may occur once a page; colours become
-    variables of the page; `label` is read out in place of the drawing.
-    """
-    body, width, height = _element(document, name)
-    for color, variable in VARIABLES.items():
-        body = body.replace(color, f"var(--{variable})")
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {width:g} {height:g}" '
-        f'width="{width:g}" height="{height:g}"'
-    )
-    return head + body
-
-
-def sheet(documents: Sequence[str], *, head: str, columns: int = 2, gap: int = 24) -> str:
-    """Panels on one white sheet, row by row under a head (the legend), as a document of its own."""
-    panels = [_element(document, f"panel{number}") for number, document in enumerate(documents)]
-    rows = [[_element(head, "head")]] + [
-        panels[start : start + columns] for start in range(0, len(panels), columns)
-    ]
-    wide = gap + max(sum(width + gap for _, width, _ in row) for row in rows)
-    high = gap + sum(max(height for _, _, height in row) + gap for row in rows)
-    parts, y = [], float(gap)
-    for row in rows:
-        x = float(gap)
-        for body, width, height in row:
-            place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
-            parts.append(f"<svg {place}{body}")
-            x += width + gap
-        y += max(height for _, _, height in row) + gap
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    start = f'<svg {names} viewBox="0 0 {wide:g} {high:g}" width="{wide:g}" height="{high:g}">'
-    return "\n".join([start, f'<rect width="100%" height="100%" fill="{PAPER}"/>', *parts, "</svg>", ""])
-
-
-def _element(document: str, name: str) -> tuple[str, float, float]:
-    """What follows the attributes of a document's `<svg`, with ids made unique; and its width and height."""
-    body = document[document.index("<svg") :]
+def _element(figure: Figure, name: str, attributes: str) -> Markup:
+    """Return the `<svg>` element: ids get a prefix, since each may occur once a page, and colours are the page's."""
+    document = _document(figure)
+    body = document[document.index("<svg") :].rstrip()
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r"url\(#", f"url(#{name}-", body)
-    body = re.sub(r'xlink:href="#', f'xlink:href="#{name}-', body)
-    body = re.sub(r"'DejaVu Sans'(?:, sans-serif)?", FONT.replace('"', "'"), body)
-    opening = body[: body.index(">")]
-    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)
-    if size is None:
-        raise ValueError("matplotlib's SVG has no viewBox")
-    return body[len(opening) :].rstrip(), float(size[1]), float(size[2])
+    body = re.sub(r'\bid="|url\(#|xlink:href="#', lambda match: f"{match[0]}{name}-", body)
+    for color, variable in style.CSS_VARIABLES.items():
+        body = body.replace(color, f"var(--{variable})")
+    body = re.sub(
+        r'(<svg [^>]*?) width="([\d.]+)pt" height="([\d.]+)pt"', r'\1 width="\2" height="\3"', body, count=1
+    )
+    return Markup(body.replace("<svg ", f"<svg {attributes} ", 1))

@@ -11,8 +11,6 @@ from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.sections.tables import Cell, breakdown_columns, cell
 
-LEVEL = 0.05
-"""A difference is shown where its p-value is below this."""
 FEW = 10
 """Models of a group below which the page says that its interval is too narrow.
 
@@ -76,13 +74,12 @@ def matches(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[
 
 
 def _match(row: Row) -> Match:
-    known = row["ci_low"] is not None
     return Match(
         formatting.share(row["value"]),
         formatting.share(row["against_value"]),
         formatting.points(row["difference"]),
-        f"[{formatting.points(row['ci_low'])}, {formatting.points(row['ci_high'])}]" if known else "",
-        formatting.NONE if row["p_value"] is None else f"{row['p_value']:.3f}",
+        formatting.points_interval(row["ci_low"], row["ci_high"]),
+        formatting.p_value(row["p_value"]),
     )
 
 
@@ -90,31 +87,6 @@ def one_match(rows: Sequence[Row], kind: str, encoder: str, mapper: str, k: int)
     """The matched Recall@k of customized test images for all prompts; `mapper` by its name in the run."""
     known = _index(rows, ("encoder", "mapper", "kind", "prompt_kind", "metric", "k"), "test")
     return known.get((encoder, mapper, kind, "all", "recall_at_k", k))
-
-
-def agreeing(pair: Row) -> str:
-    """ "in all 5 models alike, but so few cannot show", where all gain and no p of so few is below LEVEL.
-
-    Empty elsewhere.
-    """
-    least = 2.0 ** (1 - pair["n_models"])
-    if pair["difference"] <= 0 or pair["p_value"] is None or least < LEVEL or pair["p_value"] > 1.001 * least:
-        return ""
-    return f"in all {pair['n_models']} models alike, but so few cannot show"
-
-
-def few(pairs: Sequence[Row]) -> str:
-    """What an interval of few models is worth, and what p they can reach; nothing where there are enough.
-
-    Where nothing differs, the interval of five normal differences lies beside 0 in 15 % of samples and that of
-    eight in 10 %: resamples of few models vary too little. The p-value does not suffer from that (`metrics.signs`).
-    """
-    fewest = min((row["n_models"] for row in pairs), default=FEW)
-    if fewest >= FEW:
-        return ""
-    least = 2.0 ** (1 - fewest)
-    reached = f", and no p of so few can be below {least:.3g}" if least >= LEVEL else ""
-    return f" An interval bootstrapped over {formatting.plural(fewest, 'model')} claims more than is known{reached}."
 
 
 def match_notes(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[str]:
