@@ -1,4 +1,4 @@
-"""Another process that makes things of the store."""
+"""Another process that makes results of the store."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Holder:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self.says() == "held"
+        assert self.printed() == "held"
 
-    def says(self) -> str:
+    def printed(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def next(self) -> None:
-        """Let it go on: first release its first claim, then end."""
+        """Let it continue: first it releases its first claim, then it ends."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()

@@ -9,21 +9,17 @@ from typing import Any
 
 import pytest
 
-from attrib_core.storage import tables
 from attrib_core.storage.store import make_missing, pieces, references
 from attrib_core.storage.store.make_missing import StoredResults
 from tests.storage.claims_fixtures import Holder
+from tests.storage.pieces_fixtures import SCHEMA, rows
 
 KEYS = [f"{number * 0x1234567:020x}" for number in range(1, 4)]
 
 
 @pytest.fixture
-def wanted(tmp_path: Path) -> StoredResults:
-    return StoredResults(KEYS, tmp_path / "results" / "run", "synthesize_part/0000", "synthesized")
-
-
-def rows(key: str) -> list[dict[str, Any]]:
-    return [{"image_id": key, "reason": "x"}]
+def wanted(run: Path) -> StoredResults:
+    return StoredResults(KEYS, run, "synthesize_part/0000", "synthesized")
 
 
 def make(wanted: StoredResults, made: list[str], *, fail_at: str = "") -> dict[str, list[dict[str, Any]]]:
@@ -34,7 +30,7 @@ def make(wanted: StoredResults, made: list[str], *, fail_at: str = "") -> dict[s
             if key == fail_at:
                 raise KeyboardInterrupt
             made.append(key)
-            yield rows(key)
+            yield rows([key])
 
     pieces_made = make_missing.make_pieces(
         wanted, make_rows, "rejects", counted="images of %d of %d models", noun="sets of images"
@@ -45,12 +41,12 @@ def make(wanted: StoredResults, made: list[str], *, fail_at: str = "") -> dict[s
 def test_only_missing_pieces_are_made_and_all_are_read_in_order(
     wanted: StoredResults, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pieces.write(wanted.folder, KEYS[1], rows(KEYS[1]), tables.schema("rejects"))
+    pieces.write(wanted.folder, KEYS[1], rows([KEYS[1]]), SCHEMA)
     made: list[str] = []
     with caplog.at_level(logging.INFO):
         found = make(wanted, made)
     assert made == [KEYS[0], KEYS[2]]
-    assert list(found) == KEYS and all(found[key] == rows(key) for key in KEYS)
+    assert list(found) == KEYS and all(found[key] == rows([key]) for key in KEYS)
     assert caplog.messages == ["images of 1 of 3 models are there already"]
     assert make(wanted, made) == found and len(made) == 2
 
@@ -78,7 +74,7 @@ def test_a_key_that_is_wanted_twice_is_made_once(wanted: StoredResults) -> None:
 
 
 def test_too_few_or_too_many_rows_are_an_error(wanted: StoredResults) -> None:
-    for made in ([], [rows(KEYS[0])] * 4):
+    for made in ([], [rows([KEYS[0]])] * 4):
         with pytest.raises(ValueError, match="zip"):
             list(make_missing.make_pieces(wanted, lambda _, made=made: made, "rejects", counted="", noun="x"))
 
@@ -89,7 +85,7 @@ def test_all_claimed_waits_for_other_jobs_and_keeps_them_out(
     holder = Holder(wanted.folder, KEYS[1])
 
     def other_job_ends(_: float) -> None:
-        pieces.write(wanted.folder, KEYS[1], rows(KEYS[1]), tables.schema("rejects"))
+        pieces.write(wanted.folder, KEYS[1], rows([KEYS[1]]), SCHEMA)
         holder.end()
 
     monkeypatch.setattr(make_missing.claims.time, "sleep", other_job_ends)

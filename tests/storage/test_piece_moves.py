@@ -17,14 +17,14 @@ import pytest
 from attrib_core.storage import atomic, digests, tables
 from attrib_core.storage.store import claims, garbage_collection, layout, locks, parts, pieces, references
 from tests.storage.claims_fixtures import ROOT
+from tests.storage.pieces_fixtures import write_part, write_pieces
 
-SCHEMA = tables.schema("rejects")
 KIND = "synthesized"
-AT_WORK = """
+JOBS = """
 import sys
 from pathlib import Path
 from attrib_core.storage import tables
-from attrib_core.storage.store import claims, layout, locks, parts, pieces, references
+from attrib_core.storage.store import claims, layout, parts, pieces, references
 schema, run, size, made = tables.schema("rejects"), Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 keys, folder = [f"{number * 0x1234567:020x}" for number in range(12)], layout.folder(run, "synthesized")
 finished = lambda key: pieces.finished(folder, key) is not None
@@ -42,36 +42,14 @@ for start in [*range(0, 12, size)] * 20:
 """
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return tmp_path / "results" / "run"
+def consolidate(part: Path, folder: Path, *keys: str) -> None:
+    pieces.consolidate(part, folder, [(key, 1) for key in keys])
 
 
-@pytest.fixture
-def folder(run: Path) -> Path:
-    return layout.folder(run, KIND)
-
-
-def made(folder: Path, *given: str) -> None:
-    for key in given:
-        pieces.write(folder, key, [{"image_id": key, "reason": "x"}], SCHEMA)
-
-
-def part_of(path: Path, *given: str) -> Path:
-    with tables.writer(path, SCHEMA) as sink:
-        for key in given:
-            sink.write([{"image_id": key, "reason": "x"}])
-    return path
-
-
-def hold(part: Path, folder: Path, *given: str) -> None:
-    pieces.consolidate(part, folder, [(key, 1) for key in given])
-
-
-def test_runs_whose_jobs_run_again_all_the_time_lose_nothing(tmp_path: Path) -> None:
-    """Parts of several cuts take over each other's pieces; each is made once, and at the end all are sound."""
+def test_runs_whose_jobs_run_again_and_again_lose_nothing(tmp_path: Path) -> None:
+    """Parts of two sizes take over each other's pieces; each is made once, and at the end all are intact."""
     results = tmp_path / "results"
-    command = [sys.executable, "-c", AT_WORK]
+    command = [sys.executable, "-c", JOBS]
     jobs = [
         subprocess.Popen([*command, str(results / f"of {size}"), str(size), str(tmp_path / "made")], cwd=ROOT)
         for size in (12, 6)
@@ -86,7 +64,7 @@ def test_runs_whose_jobs_run_again_all_the_time_lose_nothing(tmp_path: Path) -> 
 def test_moves_drops_and_notes_happen_under_the_lock(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is looked at for a decision stays as it is until the decision is carried out."""
+    """What a decision is based on stays as it is until the decision is carried out."""
     locked: list[tuple[str, bool]] = []
 
     def watched(module: Any, name: str) -> None:
@@ -103,8 +81,8 @@ def test_moves_drops_and_notes_happen_under_the_lock(
 
         monkeypatch.setattr(module, name, work)
 
-    made(folder, "one")
-    part = part_of(run / "part.parquet", "one")
+    write_pieces(folder, one=["one"])
+    part = write_part(run / "part.parquet", ["one"])
     for module, name in (
         (pieces, "consolidate"),
         (pieces, "drop"),
@@ -118,37 +96,37 @@ def test_moves_drops_and_notes_happen_under_the_lock(
     names = ["write_json", "consolidate", "by_kind", "drop", "write_json"]
     assert locked == [(name, True) for name in names]
     with locks.moving(folder):
-        pass  # all have given it back
+        pass  # all have released it
 
 
 @pytest.mark.parametrize("number", claims.NO_LOCKS, ids=errno.errorcode.__getitem__)
-def test_without_locks_pieces_move_as_ever(
+def test_without_locks_pieces_move_all_the_same(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(number, "no locks here")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    made(folder, "one")
-    parts.consolidate(part_of(run / "part.parquet", "one"), KIND, [("one", 1)], run=run)
+    write_pieces(folder, one=["one"])
+    parts.consolidate(write_part(run / "part.parquet", ["one"]), KIND, [("one", 1)], run=run)
     assert pieces.read(folder, "one")["image_id"].to_pylist() == ["one"]
 
 
 def test_a_piece_that_is_moved_again_and_again_is_found(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at its record and that at its file, three times."""
-    made(folder, "one", "two")
+    """Between reading its record and reading its file, three times."""
+    write_pieces(folder, one=["one"], two=["two"])
     cuts = [("one",), ("two", "one"), ("one", "two")]
-    left, real = [part_of(run / f"{len(cut)}{cut[0]}.parquet", *cut) for cut in cuts], digests.read_once
+    left, real = [write_part(run / f"{len(cut)}{cut[0]}.parquet", cut) for cut in cuts], digests.read_once
 
     def late(path: Path) -> str:
         if left:
             with monkeypatch.context() as quiet:
                 quiet.setattr(digests, "read_once", real)
                 part = left.pop(0)
-                hold(part, folder, *cuts[-1 - len(left)])
-            part.unlink()  # as before the next job that has the piece
+                consolidate(part, folder, *cuts[-1 - len(left)])
+            part.unlink()  # as before the next job with that piece
         return real(path)
 
     monkeypatch.setattr(digests, "read_once", late)
@@ -156,8 +134,8 @@ def test_a_piece_that_is_moved_again_and_again_is_found(
     assert not left and piece is not None and piece.file.exists()
 
 
-def test_what_a_killed_drop_has_left_goes_with_the_next(run: Path, folder: Path) -> None:
-    made(folder, "one")
+def test_the_next_drop_removes_what_a_killed_one_left(run: Path, folder: Path) -> None:
+    write_pieces(folder, one=["one"])
     references.note(run, "synthesize_part/0000", KIND, ["one"])
     (folder / "one.json").unlink()  # the kill came between record and file
     parts.release(KIND, run=run, job="synthesize_part/0000")
@@ -174,11 +152,11 @@ def without_links(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_links")
-def test_a_copy_that_is_held_again_can_still_go(run: Path, folder: Path) -> None:
-    part = part_of(run / "part.parquet", "one", "two")
+def test_a_copy_that_holds_pieces_twice_can_be_removed(run: Path, folder: Path) -> None:
+    part = write_part(run / "part.parquet", ["one"], ["two"])
     folder.mkdir(parents=True)
-    hold(part, folder, "one", "two")
-    hold(part, folder, "one", "two")
+    consolidate(part, folder, "one", "two")
+    consolidate(part, folder, "one", "two")
     (copy,) = folder.glob("part-*.parquet")
     assert copy.with_suffix(pieces.KEYS_SUFFIX).exists()
     for key in ("one", "two"):
@@ -186,11 +164,11 @@ def test_a_copy_that_is_held_again_can_still_go(run: Path, folder: Path) -> None
     assert pieces.remove_unused(copy) and not list(folder.iterdir())
 
 
-def test_a_full_disk_leaves_no_half_of_a_record(
+def test_a_full_disk_leaves_no_incomplete_record(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made(folder, "one", "two")
-    part, real = part_of(run / "part.parquet", "one", "two"), atomic.flush
+    write_pieces(folder, one=["one"], two=["two"])
+    part, real = write_part(run / "part.parquet", ["one"], ["two"]), atomic.flush
 
     def full(path: Path) -> None:
         if path.name.startswith(".one.json"):
@@ -199,14 +177,14 @@ def test_a_full_disk_leaves_no_half_of_a_record(
 
     monkeypatch.setattr(atomic, "flush", full)
     with pytest.raises(OSError, match="No space"):
-        hold(part, folder, "one", "two")
+        consolidate(part, folder, "one", "two")
     assert not list(folder.glob(".*"))
     for key in ("one", "two"):
         assert pieces.read(folder, key)["image_id"].to_pylist() == [key]
 
 
-def test_a_file_of_just_now_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other bytes of the same length could have the same time while the file system's clock stands still."""
+def test_a_file_that_was_just_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other bytes of the same length could have the same time while the file system's clock does not advance."""
     second = 1_000_000_000
     path, now = tmp_path / "x", [0]
     monkeypatch.setattr(digests.time, "time_ns", lambda: now[0])
@@ -216,7 +194,7 @@ def test_a_file_of_just_now_is_read_again(tmp_path: Path, monkeypatch: pytest.Mo
         os.utime(path, ns=(modified, modified))
         return digests.read_once(path)
 
-    for modified, age, remembered in (
+    for modified, age, cached in (
         (7 * second + 1, 0, False),
         (8 * second + 1, digests.TICK, False),
         (9 * second + 1, digests.TICK + 1, True),
@@ -226,4 +204,4 @@ def test_a_file_of_just_now_is_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     ):
         now[0] = modified + age
         first = digest(b"first", modified)
-        assert (digest(b"other", modified) == first) is remembered, (modified, age)
+        assert (digest(b"other", modified) == first) is cached, (modified, age)

@@ -1,4 +1,4 @@
-"""Two jobs that lack the same thing make it once, however the first of them ends."""
+"""Claims: two jobs that lack the same result make it once, however the first of them ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from attrib_core.storage.store import claims
 folder, groups = Path(sys.argv[1]), [group.split(",") for group in sys.argv[2:]]
-for mine in claims.turns(folder, groups, lambda key: (folder / key).exists(), what="things"):
+for mine in claims.turns(folder, groups, lambda key: (folder / key).exists(), what="results"):
     for key in mine:
         with (folder / "made").open("a") as made:
             made.write(key + "\\n")
@@ -36,12 +36,12 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_claim_is_of_one_key_and_ends_with_its_process(folder: Path) -> None:
+def test_a_claim_is_for_one_key_and_ends_with_its_process(folder: Path) -> None:
     other = Holder(folder, ONE, TWO)
     with claims.opened(folder) as mine:
         assert [mine.take(key) for key in (ONE, TWO, THREE)] == [False, False, True]
         other.next()
-        assert other.says() == "released"
+        assert other.printed() == "released"
         assert [mine.take(key) for key in (ONE, TWO)] == [True, False]
         other.end()
         assert mine.take(TWO)
@@ -51,23 +51,23 @@ def test_a_claim_is_of_one_key_and_ends_with_its_process(folder: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_what_others_make_comes_last_and_is_made_only_if_they_did_not(
+def test_claimed_keys_come_last_and_are_made_only_if_still_missing(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    made = {THREE}  # since it was looked for
+    made = {THREE}  # by another job, since the groups were formed
     other = Holder(folder, ONE, TWO)
     turns = claims.turns(folder, [[ONE, THREE], [FOUR, TWO]], made.__contains__, what="models")
     assert next(turns) == [FOUR]
     made.add(FOUR)
-    made.add(ONE)  # the other finished one thing and was then killed
+    made.add(ONE)  # the other job finished one result and was then killed
     other.end()
     assert list(turns) == [[TWO]]
     assert "another job makes 2 models, which this one then uses" in caplog.text
 
 
-def test_nobody_waits_with_claims_in_hand(folder: Path) -> None:
-    """Many at once, each with the same things in another order: all end, and each thing is made once."""
+def test_jobs_that_wait_for_each_other_all_end(folder: Path) -> None:
+    """Several at once, each with the same keys in another order: all end, and each result is made once."""
     wanted = [hashing.content_key(number) for number in range(12)]
     orders = [wanted, wanted[::-1], wanted[6:] + wanted[:6], wanted[::2] + wanted[1::2]]
     processes = [
@@ -87,7 +87,7 @@ def test_nobody_waits_with_claims_in_hand(folder: Path) -> None:
     assert sorted((folder / "made").read_text().split()) == sorted(wanted)
 
 
-def test_all_are_waited_for_and_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_of_waits_for_every_key_and_logs_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     other = Holder(folder, ONE, TWO)
     waited: list[str] = []
@@ -115,18 +115,18 @@ def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_without_locks_everybody_makes_all(folder: Path) -> None:
+def test_without_locks_every_job_makes_everything(folder: Path) -> None:
     assert list(claims.turns(folder, [[ONE], [TWO]], lambda _: False, what="models")) == [[ONE], [TWO]]
     with claims.all_of(folder, [ONE, TWO], what="embeddings"):
         pass
 
 
-def test_places_of_keys_are_their_own(folder: Path) -> None:
+def test_keys_have_different_offsets(folder: Path) -> None:
     many = {claims._offset(hashing.content_key(number)) for number in range(10_000)}
     assert len(many) == 10_000 and max(many) < 2**63
 
 
-def test_an_error_of_who_makes_is_kept_and_ends_its_claims(folder: Path) -> None:
+def test_an_error_in_the_block_is_kept_and_releases_the_claims(folder: Path) -> None:
     with pytest.raises(ValueError, match="a bad image"):
         for _ in claims.turns(folder, [[ONE, TWO]], lambda _: False, what="models"):
             raise ValueError("a bad image")
