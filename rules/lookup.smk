@@ -142,3 +142,8 @@ def plot(name):
         category="Plots",
         labels={"plot": name},
     )
+
+
+def jobs_of(*rules, **wildcards):
+    """Return the names of the jobs of some rules, one for each combination of wildcard values."""
+    return [job for rule in rules for job in expand(run_layout.JOB_NAMES[rule], **wildcards)]

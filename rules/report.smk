@@ -3,11 +3,6 @@
 SHOWN = [name for name in CONFIG if name not in ("run", "seed", "parts")]
 
 
-def jobs_of(*rules, **wildcards):
-    """Return the names of the jobs of some rules, one for each combination of wildcard values."""
-    return [job for rule in rules for job in expand(run_layout.JOB_NAMES[rule], **wildcards)]
-
-
 # The jobs whose benchmark files the page sums; other files there are of an earlier config.
 JOBS = [
     *jobs_of("base_model", "exemplars", "prior", "measure"),

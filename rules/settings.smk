@@ -15,7 +15,7 @@ from attrib_core.storage import run_layout
 
 # Jobs import the same attrib_core whose fingerprints are computed here.
 PYTHONPATH_BEFORE = os.environ.get("PYTHONPATH")
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, PYTHONPATH_BEFORE]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [workflow.basedir, PYTHONPATH_BEFORE])))
 
 try:
     CONFIG = plain(load_config(config))

@@ -1,4 +1,4 @@
-"""Calls of the real `snakemake` on the real Snakefile, each in a folder of its own."""
+"""Calls of `snakemake` on the real Snakefile, each in its own working directory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny.yaml"
-ENVIRONMENT_KEPT_OUT = ("PYTHONPATH", "SNAKEMAKE_PROFILE", "ATTRIB_DEVICE")
+VARIABLES_REMOVED = ("PYTHONPATH", "SNAKEMAKE_PROFILE", "ATTRIB_DEVICE")
 
 
 def snakemake(
     folder: Path, config: Path, *arguments: str, cores: int = 2, root: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """One call, with `folder` as the working directory; `root` holds the Snakefile."""
-    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_KEPT_OUT}
+    """Call Snakemake with `folder` as the working directory; `root` contains the Snakefile."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES_REMOVED}
     where = ["--snakefile", str(root / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *where, "--cores", str(cores), *arguments],
@@ -35,7 +35,7 @@ def snakemake(
 
 
 def config_file(path: Path, base: Path = TINY, **changes: Any) -> Path:
-    """A config like `base` with some keys changed; sections are merged, `path` is written and returned."""
+    """Write a config like `base` with some keys changed, merging sections, to `path`; return the path."""
     values = yaml.safe_load(base.read_text("utf-8"))
     for name, change in changes.items():
         merged = isinstance(change, Mapping) and isinstance(values.get(name), Mapping)
@@ -45,7 +45,7 @@ def config_file(path: Path, base: Path = TINY, **changes: Any) -> Path:
 
 
 def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Jobs by rule, from the table that Snakemake prints before it starts; {} where it has none."""
+    """Return the number of jobs by rule, from the table that Snakemake prints first; {} if there is none."""
     lines = (result.stdout + result.stderr).splitlines()
     if "Job stats:" not in lines:
         return {}
@@ -60,12 +60,12 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 
 def tail(result: subprocess.CompletedProcess[str], lines: int = 60) -> str:
-    """The end of what was printed, for the message of a failed assertion."""
+    """Return the end of the output, for the message of a failed assertion."""
     return "\n".join((result.stdout + result.stderr).splitlines()[-lines:])
 
 
 def own_lines(result: subprocess.CompletedProcess[str]) -> Sequence[str]:
-    """What was printed beside Snakemake's notice that it reads a profile."""
+    """Return the lines of the output, without Snakemake's notice that it reads a profile."""
     printed = (result.stdout + result.stderr).splitlines()
     return [
         line for line in printed if line.strip() and not line.startswith("Using workflow specific profile")

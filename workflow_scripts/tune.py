@@ -6,15 +6,15 @@ with job(snakemake):
     from pathlib import Path
 
     from attrib_core.features.heads import heads
-    from attrib_core.features.mapper import pairs, tune, tuning_data
+    from attrib_core.features.mapper import exemplar_sets, tune, tuning_data
     from attrib_core.storage import tables
 
     inputs, outputs, params = snakemake.input, snakemake.output, snakemake.params
     settings = tune.Settings(**params.settings)
     data = tuning_data.gather(
-        exemplars=tables.read(Path(inputs.exemplars), "exemplars", pairs.EXEMPLAR_COLUMNS),
+        exemplars=tables.read(Path(inputs.exemplars), "exemplars", exemplar_sets.EXEMPLAR_COLUMNS),
         exemplar_embeddings=Path(inputs.exemplar_embeddings),
-        queries=tables.read_parts(map(Path, inputs.query_rows), "queries", pairs.QUERY_COLUMNS),
+        queries=tables.read_parts(map(Path, inputs.query_rows), "queries", exemplar_sets.QUERY_COLUMNS),
         query_embeddings=[Path(path) for path in inputs.queries],
         pool=[Path(path) for path in inputs.pool],
         kind=params.kind,

@@ -1,4 +1,4 @@
-"""A tiny run under fire: started in a process group of its own, watched by its logs, compared by its tables."""
+"""Start, watch, kill and compare runs of the tiny workflow, each in its own process group."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from attrib_core.runtime import snakemake_metadata
 from attrib_core.storage.schemas import generation
 from attrib_core.storage.store import pieces
-from tests.workflow_fixtures import ENVIRONMENT_KEPT_OUT, ROOT
+from tests.workflow_fixtures import ROOT, VARIABLES_REMOVED
 
 RESULTS = Path("results/tiny")
 OTHER_DISKS = """
@@ -30,7 +31,7 @@ from snakemake.cli import main
 run_lock.MOUNTS = Path({mounts!r})
 main()
 """
-MEASURED = generation.MEASURED  # columns and keys that no two runs have alike
+MEASURED = generation.MEASURED  # columns and keys of measurements, which differ between runs
 RULES = (
     "base_model exemplars prior customize_part synthesize_part sample_part pool_part embed_pool_part embed_queries_part"
     " embed_exemplars tune index rank calibrate measure report"
@@ -46,11 +47,11 @@ def start(
     mounts: Path | None = None,
     modules: Path | None = None,
 ) -> subprocess.Popen[str]:
-    """Snakemake as a person calls it, the leader of a process group; all that it prints goes to a file.
+    """Start Snakemake as the leader of a process group, with its output in a file.
 
-    `mounts` stands for the system's list of file systems; `modules` is a folder on the path of Snakemake and its jobs.
+    `mounts` replaces the system's list of file systems; `modules` is a folder on the path of Snakemake and its jobs.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_KEPT_OUT}
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES_REMOVED}
     if modules is not None:
         environment["PYTHONPATH"] = str(modules)
     where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
@@ -69,12 +70,12 @@ def start(
 
 
 def printed(folder: Path, out: str = "printed.txt") -> str:
-    """All that a call has printed so far."""
+    """Return the output of a call so far."""
     return (folder / out).read_text("utf-8", "replace")
 
 
 def finish(folder: Path, config: Path, *arguments: str) -> str:
-    """A plain call until it ends well; what it printed."""
+    """Call Snakemake until it succeeds; return its output."""
     process = start(folder, config, *arguments)
     try:
         status = process.wait(timeout=1500)
@@ -85,7 +86,7 @@ def finish(folder: Path, config: Path, *arguments: str) -> str:
 
 
 def kill_group(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
-    """A signal to Snakemake and all its jobs."""
+    """Send a signal to Snakemake and all its jobs."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
     if number == signal.SIGKILL:
@@ -93,19 +94,19 @@ def kill_group(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> 
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below a folder; those of folders that a job removes meanwhile are passed over, as rglob cannot."""
-    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    """Return all files below a folder; unlike rglob, this ignores folders that a job removes meanwhile."""
+    return [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """None for a file that Snakemake has removed meanwhile, as it does with logs before their job runs again."""
+    """Return the status of a file, None if Snakemake removed it meanwhile, like the log of a job that reruns."""
     with suppress(FileNotFoundError):
         return path.stat()
     return None
 
 
 def jobs_begun(folder: Path, since: int) -> list[str]:
-    """Rules of the jobs whose logs were begun after a time in nanoseconds."""
+    """Return the rules of the jobs whose logs were written after a time in nanoseconds."""
     logs = folder / RESULTS / "logs"
     return [
         path.relative_to(logs).parts[0].removesuffix(".log")
@@ -115,7 +116,7 @@ def jobs_begun(folder: Path, since: int) -> list[str]:
 
 
 def wait_for(process: subprocess.Popen[str], wanted: Callable[[], Any]) -> Any:
-    """What `wanted` finds first; None where Snakemake ends before."""
+    """Return the first true value of `wanted`; None if Snakemake ends before."""
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         ended = process.poll() is not None
@@ -128,9 +129,9 @@ def wait_for(process: subprocess.Popen[str], wanted: Callable[[], Any]) -> Any:
 
 
 def done(folder: Path) -> dict[str, tuple[int, int]]:
-    """What is finished for good, by path: inode and time of writing, which change if it is made again.
+    """Return inode and modification time of all finished files, which change if a file is written again.
 
-    Models and pieces whose record is there; tables of jobs that Snakemake has marked as complete.
+    These are models and stored results that have a record, and tables of jobs that Snakemake marked as complete.
     """
     results = folder / RESULTS
     kept = list((results.parent / "store/deltas").glob("*.json"))
@@ -140,8 +141,10 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
         if path.suffix in (".parquet", ".json", ".safetensors") and _complete(folder, path)
     ]
     statuses = {str(path): _stat(path) for path in kept}
-    found = {name: (one.st_ino, one.st_mtime_ns) for name, one in statuses.items() if one is not None}
-    # a piece moves from a file of its own to that of its part, but says when it was made
+    found = {
+        name: (status.st_ino, status.st_mtime_ns) for name, status in statuses.items() if status is not None
+    }
+    # a piece moves from its own file into that of its part, but records when it was written
     for record in (results.parent / "store").glob("*/*.json"):
         if record.parent.name != "deltas" and (piece := pieces.lookup(record.parent, record.stem)):
             found[str(record)] = (0, piece.written)
@@ -149,21 +152,19 @@ def done(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def keyed(finished: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Of what is finished, models and pieces: no rerun of a rule makes them anew while their key is the same."""
+    """Return the finished models and pieces: no rerun of a rule writes them again while their key is the same."""
     return {path: at for path, at in finished.items() if "/store/" in path}
 
 
 def _complete(folder: Path, path: Path) -> bool:
-    """Whether Snakemake has a record of the job that made a file, and no mark that it is unfinished."""
-    from base64 import urlsafe_b64encode
-
-    name = urlsafe_b64encode(str(path.relative_to(folder)).encode()).decode()
-    state = folder / ".snakemake"
-    return (state / "metadata" / name).exists() and not (state / "incomplete" / name).exists()
+    """Return whether Snakemake has metadata of the job that wrote a file, and does not mark it as incomplete."""
+    name = Path(*snakemake_metadata.file_parts(str(path.relative_to(folder))))
+    complete, incomplete = snakemake_metadata.METADATA / name, snakemake_metadata.INCOMPLETE / name
+    return (folder / complete).exists() and not (folder / incomplete).exists()
 
 
 def contents(folder: Path, results: Path = RESULTS) -> dict[str, Any]:
-    """All that a run says, by path, without what was measured on the way."""
+    """Return the content of all files of a run by path, without measurements of time and memory."""
     found: dict[str, Any] = {}
     deltas = (folder / results.parent / "store/deltas").iterdir()
     for path in sorted([*(folder / results).rglob("*"), *deltas]):
@@ -176,20 +177,20 @@ def contents(folder: Path, results: Path = RESULTS) -> dict[str, Any]:
             continue
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            found[name] = table.drop_columns([one for one in MEASURED if one in table.column_names])
+            found[name] = table.drop_columns([name for name in MEASURED if name in table.column_names])
         elif path.suffix == ".json":
             found[name] = {
                 key: value for key, value in json.loads(path.read_text()).items() if key not in MEASURED
             }
         elif path.suffix == ".html":
-            found[name] = path.read_text().rstrip().endswith("</html>")  # its table of times differs
+            found[name] = path.read_text().rstrip().endswith("</html>")  # its table of durations differs
         else:
             found[name] = path.read_bytes()
     return found
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Both runs have the same files, and the same in them; NaN equals NaN."""
+    """Assert that both runs have the same files with the same content; NaN equals NaN."""
     assert one.keys() == other.keys()
     for name, value in one.items():
         if name.endswith(".parquet"):
@@ -202,7 +203,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def seconds_of(folder: Path) -> dict[str, float]:
-    """Mean seconds of a job by rule, from the benchmark files of a run."""
+    """Return the mean seconds of a job by rule, from the benchmark files of a run."""
     found: dict[str, list[float]] = {}
     for path in (folder / RESULTS / "benchmarks").rglob("*.tsv"):
         rule = path.relative_to(folder / RESULTS / "benchmarks").parts[0].removesuffix(".tsv")
@@ -212,5 +213,5 @@ def seconds_of(folder: Path) -> dict[str, float]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Half-written files under temporary names."""
+    """Return unfinished files, which have temporary names."""
     return [path for path in (folder / RESULTS.parent).rglob(".*") if re.fullmatch(r"\..*\.tmp", path.name)]

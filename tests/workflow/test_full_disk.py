@@ -1,4 +1,4 @@
-"""A disk that is full where Snakemake writes, or where results go, is one line; what is finished is kept."""
+"""A full disk of Snakemake or of the results is one line, and finished work is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.workflow_fixtures import TINY, own_lines, snakemake, tail
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A disk of 32 MB, where the parameter says."""
+    """A disk of 32 MB, at the path of the parameter."""
     folder = tmp_path / request.param
     folder.mkdir(parents=True)
     mounted = subprocess.run(
@@ -30,7 +30,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 
 
 def fill(disk: Path) -> Path:
-    """A file that takes all that is left."""
+    """Write a file that takes all remaining space."""
     filler = disk / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as stream:
         while True:
@@ -40,7 +40,7 @@ def fill(disk: Path) -> Path:
 
 @contextmanager
 def kept_full(disk: Path) -> Iterator[None]:
-    """Whatever is given free is taken at once: the room that a job's script leaves would do for that of the next."""
+    """Take all space that becomes free: the space of a removed script would be enough for the next one."""
     ended = threading.Event()
 
     def take() -> None:
@@ -75,10 +75,8 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(small_disk: Path, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("small_disk", ["results/.metadata"], indirect=True)
-def test_a_disk_that_fills_where_snakemake_takes_notes_has_the_last_word(
-    small_disk: Path, tmp_path: Path
-) -> None:
-    """Snakemake ends with an error of its own then, of which no job knows."""
+def test_a_full_disk_of_snakemakes_metadata_is_the_last_line(small_disk: Path, tmp_path: Path) -> None:
+    """Snakemake then ends with an error of its own, which no job logs."""
     process = run.start(tmp_path, TINY, "base_model", cores=1)
     try:
         assert run.wait_for(process, lambda: any(tmp_path.glob("results/tiny/logs/*.log")))
@@ -96,12 +94,12 @@ def test_a_disk_that_fills_where_snakemake_takes_notes_has_the_last_word(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("small_disk", [".snakemake"], indirect=True)
-def test_a_disk_of_snakemake_that_fills_in_a_job_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_of_snakemake_that_fills_during_a_job_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
     target = "results/tiny/exemplars.parquet"
     process = run.start(tmp_path, TINY, target, cores=1)
     try:
         made = tmp_path / "results/tiny"
-        assert run.wait_for(process, lambda: any(made.rglob("*.tsv")))  # the first of four jobs is done
+        assert run.wait_for(process, lambda: any(made.rglob("*.tsv")))  # the first of four jobs is finished
         filler = fill(small_disk)
         with kept_full(small_disk):
             assert process.wait(timeout=600) == 1

@@ -1,4 +1,4 @@
-"""Nothing is lost, whatever ends a run: killed at random, told to stop, out of disk, started twice."""
+"""No finished work is lost, however a run ends: killed at random, SIGTERM, a full disk, started twice."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from tests.workflow_fixtures import config_file
 
 pytestmark = pytest.mark.slow
 KILLS_A_RULE = 2
+FROM_RANKING = ("ranks/*/*", "candidates/*/*", "calibration/*/*", "*s.parquet", "report/*")
 SEED = 20230613
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A finished run that nothing disturbed, and its config. Stacks of one set: each can be lost alone."""
+    """A finished, undisturbed run and its config, with stacks of one set, so that single sets can be lost."""
     folder = tmp_path_factory.mktemp("undisturbed")
     config = config_file(folder / "kill.yaml", customizer={"stack": 1}, mapper={"trained_on": ["both"]})
     run.finish(folder, config)
@@ -34,41 +35,41 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
     shutil.rmtree(folder)
 
 
-def copied(undisturbed: tuple[Path, Path], folder: Path, without: str) -> None:
-    """Fill a folder with the undisturbed run, but for some of its results and what is made of them."""
+def copy_without(undisturbed: tuple[Path, Path], folder: Path, *patterns: str) -> None:
+    """Copy the undisturbed run to a folder, without some of its results."""
     shutil.copytree(undisturbed[0], folder, dirs_exist_ok=True, symlinks=True)
-    for pattern in f"{without} ranks/*/* candidates/*/* calibration/*/* *s.parquet report/*".split():
+    for pattern in patterns:
         for path in (folder / run.RESULTS).glob(pattern):
             if path.name not in ("exemplars.parquet", "prompts.parquet"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def test_thirty_kills_lose_nothing(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
-    """Each rule is killed twice while it works, at random moments, always followed by a plain call.
+    """Each rule is killed twice while it runs, at random moments, always followed by a plain call.
 
-    Every third time Snakemake alone dies, and its jobs are left to themselves. What was finished at one
-    kill is the same file at the next: no model is trained twice but those of a stack in work, no
-    image drawn again but those of a set in work, no table made again but that of a job in work.
+    Every third time only Snakemake is killed, and its jobs are left alone. What was finished at one kill is the
+    same file at the next: no model is trained twice except those of an unfinished stack, no image is synthesized
+    again except those of an unfinished set, no table is written again except that of an unfinished job.
 
-    Rules whose turn came too late are forced to run once more; until a call has then ended well, tables
-    made of theirs are rightly made anew, and only models and images, which have keys, must stay.
+    Rules that were not killed in time are forced to run once more; until a call has then succeeded, the tables
+    that depend on them are rightly written again, and only models and images, which have keys, must remain.
     """
     quiet, config = undisturbed
-    usual = run.seconds_of(quiet)
-    quickest = min(usual.values())
+    seconds = run.seconds_of(quiet)
+    fastest = min(seconds.values())
     chance = random.Random(SEED)
     left = Counter(dict.fromkeys(run.RULES, KILLS_A_RULE))
     kills, finished, forced, anew = 0, {}, [], False
     while left.total():
         since = time.time_ns()
         process = run.start(tmp_path, config, *forced)
-        rule = run.wait_for(process, lambda since=since: _due(run.jobs_begun(tmp_path, since), left))
-        if rule is None:  # all ended before some rule's turn came; such rules are made to run once more
+        rule = run.wait_for(process, lambda since=since: _next_to_kill(run.jobs_begun(tmp_path, since), left))
+        if rule is None:  # it ended before every rule was killed; these rules are forced to run once more
             assert process.wait() == 0, run.printed(tmp_path)[-4000:]
             forced, finished, anew = ["--forcerun", list(+left)[-1]], {}, False
             continue
         anew = anew or bool(forced)
-        time.sleep(chance.uniform(0, 0.9 * (usual[rule] - quickest)))  # a log begins after the imports
+        time.sleep(chance.uniform(0, 0.9 * (seconds[rule] - fastest)))  # a log starts after the imports
         if kills % 3 == 2:
             process.kill()
             process.wait()
@@ -79,7 +80,7 @@ def test_thirty_kills_lose_nothing(undisturbed: tuple[Path, Path], tmp_path: Pat
         if anew:
             finished, now = run.keyed(finished), run.keyed(now)
         again = [path for path, written in finished.items() if now.get(path) != written]
-        assert not again, f"finished before, and made again until kill {kills} (of {rule}): {again}"
+        assert not again, f"finished before, and written again until kill {kills} (of {rule}): {again}"
         finished = now
     assert kills == KILLS_A_RULE * len(run.RULES) >= 30
     printed = run.finish(tmp_path, config)
@@ -89,12 +90,11 @@ def test_thirty_kills_lose_nothing(undisturbed: tuple[Path, Path], tmp_path: Pat
     run.same(run.contents(tmp_path), run.contents(quiet))
 
 
-def _due(begun: list[str], left: Counter[str]) -> str | None:
+def _next_to_kill(begun: list[str], left: Counter[str]) -> str | None:
     return next((rule for rule in begun if left[rule] > 0), None)
 
 
-# As `sitecustomize`, which Python imports by itself: training halts after its second set, until it is ended or
-# the test is.
+# As `sitecustomize`, which Python imports at startup: training halts after its second set, until it or the test ends.
 HALT = """
 import fcntl, pathlib
 real = pathlib.Path.replace
@@ -107,14 +107,11 @@ pathlib.Path.replace = replace
 """
 
 
-def test_sigterm_ends_cleanly_and_says_what_to_do(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
-    """To the whole group, as a scheduler sends it: status 1, nothing half-written, and a plain call goes on."""
+def test_sigterm_ends_cleanly_and_prints_what_to_do(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
+    """Sent to the process group, as by a scheduler: status 1, no unfinished files, and a plain call continues."""
     quiet, config = undisturbed
-    copied(
-        undisturbed,
-        tmp_path,
-        "models/* ../store/deltas/* synthesized/* embeddings/*/queries/* mappers/*/* indices/*/*",
-    )
+    customized = ("models/*", "../store/deltas/*", "synthesized/*", "embeddings/*/queries/*")
+    copy_without(undisturbed, tmp_path, *customized, "mappers/*/*", "indices/*/*", *FROM_RANKING)
     modules = tmp_path / "modules"
     modules.mkdir()
     (modules / "sitecustomize.py").write_text(HALT.format(lock=str(modules / "lock")))
@@ -146,7 +143,7 @@ def test_a_full_disk_is_named_and_loses_nothing(undisturbed: tuple[Path, Path], 
     if mounted.returncode:
         pytest.skip(f"no small disk could be mounted: {mounted.stderr.strip()}")
     try:
-        copied(undisturbed, tmp_path, "indices/*/*")
+        copy_without(undisturbed, tmp_path, "indices/*/*", *FROM_RANKING)
         filler = results / "filler"
         with filler.open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(results).free - 16 * 4096)
@@ -162,11 +159,9 @@ def test_a_full_disk_is_named_and_loses_nothing(undisturbed: tuple[Path, Path], 
         subprocess.run(["umount", "--lazy", str(results)], check=True)
 
 
-def test_of_two_at_once_one_works_and_the_other_says_so(
-    undisturbed: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_of_two_at_once_one_is_refused(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
     quiet, config = undisturbed
-    copied(undisturbed, tmp_path, "embeddings/*/pool/* mappers/*/* indices/*/*")
+    copy_without(undisturbed, tmp_path, "embeddings/*/pool/*", "mappers/*/*", "indices/*/*", *FROM_RANKING)
     both = [run.start(tmp_path, config, out=f"printed-{number}.txt") for number in range(2)]
     assert sorted(process.wait(timeout=600) for process in both) == [0, 1]
     refused = next(number for number, process in enumerate(both) if process.returncode)
@@ -178,26 +173,28 @@ def test_of_two_at_once_one_works_and_the_other_says_so(
     run.same(run.contents(tmp_path), run.contents(quiet))
 
 
-def test_a_dry_run_beside_a_run_and_a_late_second(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
-    """Looking on is free; who comes while the other works plans nothing of what that will have done."""
+def test_while_a_run_works_dry_runs_are_allowed_and_a_second_call_is_refused(
+    undisturbed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The second call is refused before it plans jobs, which would repeat what the first finishes."""
     _, config = undisturbed
-    copied(undisturbed, tmp_path, "")
+    copy_without(undisturbed, tmp_path, "report/*")
     with (tmp_path / ".snakemake/attrib_core/tiny.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        look = run.start(tmp_path, config, "--dry-run")
-        assert look.wait(timeout=600) == 0, run.printed(tmp_path)
+        dry_run = run.start(tmp_path, config, "--dry-run")
+        assert dry_run.wait(timeout=600) == 0, run.printed(tmp_path)
         late = run.start(tmp_path, config)
         assert late.wait(timeout=600) == 1
         assert "another Snakemake is at work on it" in run.printed(tmp_path).splitlines()[-1]
     run.finish(tmp_path, config)
 
 
-def test_where_locks_may_not_reach_all_machines_snakemakes_own_is_taken(
+def test_on_a_file_system_with_unreliable_locks_snakemakes_own_lock_is_used(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Loudly, and then a kill does need a person: nothing else could tell whether another machine is at work."""
+    """With a warning; after a kill a person must unlock: nothing else knows whether another machine works."""
     _, config = undisturbed
-    copied(undisturbed, tmp_path, "")
+    copy_without(undisturbed, tmp_path, "report/*")
     (tmp_path / "mounts").write_text("server / beegfs rw 0 0\n")
 
     def call(*arguments: str) -> subprocess.Popen[str]:
@@ -211,7 +208,7 @@ def test_where_locks_may_not_reach_all_machines_snakemakes_own_is_taken(
     assert "may keep locks from other machines. So Snakemake's own lock" in run.printed(tmp_path)
     assert call().wait(timeout=600) == 1
     assert "--unlock argument" in run.printed(tmp_path)
-    assert len(list(locks.iterdir())) == 2  # who is refused removes nothing
+    assert len(list(locks.iterdir())) == 2  # a refused call removes nothing
     assert call("--unlock").wait(timeout=600) == 0
     assert call().wait(timeout=600) == 0, run.printed(tmp_path)[-4000:]
     assert not locks.exists() or not list(locks.iterdir())

@@ -1,4 +1,4 @@
-"""The workflow on a real Slurm (tests/workflow/slurm/cluster.py): memory that grows, GPUs of one job each, kills."""
+"""The workflow on a real Slurm (tests/workflow/slurm/cluster.py): growing memory, one GPU per job, kills."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pytest
 from tests.runtime.device_fixtures import STAYING, begun, overlaps, sleepers, spans_of
 from tests.workflow import kill_fixtures as run
 from tests.workflow.slurm import cluster
-from tests.workflow_fixtures import ENVIRONMENT_KEPT_OUT, ROOT, config_file
+from tests.workflow_fixtures import ROOT, VARIABLES_REMOVED, config_file
 
 pytestmark = pytest.mark.slow
 PATIENCE = 600.0
-TOO_LITTLE, ENOUGH = 400, 4000  # MB: to import torch alone takes more than 400
-# After a look that found no job ended the plugin waits ten seconds longer each time. A test looks every second.
+TOO_LITTLE, ENOUGH = 400, 4000  # MB: importing torch takes more than 400
+# The plugin waits ten seconds longer after each check that found no finished job. A test checks every second.
 IMPATIENT = """
 from snakemake_executor_plugin_slurm import Executor
 Executor.next_seconds_between_status_checks = property(lambda self: 1, lambda self, seconds: None)
@@ -33,12 +33,12 @@ main()
 
 @pytest.fixture(scope="module", autouse=True)
 def slurm() -> Iterator[None]:
-    """A Slurm with four pretended GPUs, which ends with the tests even if these are killed."""
+    """A Slurm with four fake GPUs, which ends with the tests even if these are killed."""
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         pytest.skip("no snakemake-executor-plugin-slurm: pip install 'attrib-core[slurm]'")
     if (reason := cluster.unavailable()) is not None:
         pytest.skip(f"no Slurm: {reason}")
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # a short path: sockets stand in it
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # a short path, for sockets
         command = [sys.executable, cluster.__file__, f"{folder}/state"]
         keeper = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -54,8 +54,8 @@ def slurm() -> Iterator[None]:
 
 
 def start(folder: Path, *arguments: str, snakefile: Path) -> subprocess.Popen[str]:
-    """Snakemake with profiles/slurm, as `kill_fixtures.start`; what it prints is added to printed.txt."""
-    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_KEPT_OUT}
+    """Start Snakemake with profiles/slurm, like `kill_fixtures.start`; its output is appended to printed.txt."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES_REMOVED}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     where = [
         "--snakefile",
@@ -73,17 +73,17 @@ def start(folder: Path, *arguments: str, snakefile: Path) -> subprocess.Popen[st
 
 
 def squeue(states: str = "running") -> list[list[str]]:
-    """Jobs in such states: number, what the plugin calls them ("rule_tune_wildcards_pixel_..."), state, MB asked."""
+    """Return the jobs in some states: number, comment ("rule_tune_wildcards_pixel_..."), state, requested memory."""
     command = ["squeue", f"--states={states}", "--noheader", "--format=%i|%k|%T|%m"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    return [line.split("|") for line in said.splitlines()]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [line.split("|") for line in output.splitlines()]
 
 
-def test_the_tiny_workflow_survives_want_of_memory_and_kills(tmp_path: Path) -> None:
-    """End to end, and the results are those of a local run to the byte.
+def test_the_tiny_workflow_survives_lack_of_memory_and_kills(tmp_path: Path) -> None:
+    """The results are those of a local run to the byte.
 
-    Training gets too little memory at first; Slurm ends it and the second attempt has more. In the midst
-    Snakemake is killed. The same command goes on, one of its jobs is cancelled, and it ends well.
+    Training gets too little memory at first; Slurm ends it and the second attempt has more. Then Snakemake is
+    killed. The same command continues, one of its jobs is cancelled, and it succeeds.
     """
     folder, local = tmp_path / "slurm", tmp_path / "local"
     folder.mkdir()
@@ -109,7 +109,7 @@ def test_the_tiny_workflow_survives_want_of_memory_and_kills(tmp_path: Path) -> 
         process.kill()
         process.wait()
         trained = [
-            (state, asked) for _, job, state, asked in squeue("all") if job.startswith("rule_customize")
+            (state, memory) for _, job, state, memory in squeue("all") if job.startswith("rule_customize")
         ]
         assert sorted(trained) == [("COMPLETED", f"{ENOUGH}M"), ("FAILED", f"{TOO_LITTLE}M")]
         [log] = (folder / ".snakemake/slurm_logs/rule_customize_part").rglob("*.log")
@@ -132,12 +132,12 @@ def test_the_tiny_workflow_survives_want_of_memory_and_kills(tmp_path: Path) -> 
 
 
 def test_twelve_jobs_on_four_devices_never_share_one_even_when_some_are_killed(tmp_path: Path) -> None:
-    """Slurm hands the devices out, no job claims one. Two are cancelled, two are killed, and they are tried again."""
+    """Slurm assigns the devices, no job claims one. Two jobs are cancelled, two are killed, and all are retried."""
     killed = []
     with sleepers(tmp_path):
         process = start(tmp_path, snakefile=tmp_path / "Snakefile")
         try:
-            for name in STAYING:  # in the end they hold all four devices
+            for name in STAYING:  # finally they hold all four devices
                 found = run.wait_for(process, lambda name=name: begun(tmp_path, name))
                 assert found, run.printed(tmp_path)[-4000:]
             for name in STAYING:

@@ -1,4 +1,4 @@
-"""Two runs at work at the same time in one folder: what they have in common is made once, and all is as ever."""
+"""Two runs at the same time in one folder: common results are computed once, and all results are the same."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.workflow_fixtures import ROOT, config_file
 
 pytestmark = pytest.mark.slow
 UNTIL = ("--until", "embed_pool_part", "embed_exemplars", "embed_queries_part", "sample_part")
-"""The rules that use the store, and what they need."""
+"""The rules that use the store, and those that they depend on."""
 SMALL: dict[str, Any] = {
     "parts": {"pool_images": 120, "exemplar_sets": 8},
     "synthesis": {"image_format": "jpeg", "quality": 80},
 }
 SETS = 7
-# As `sitecustomize`, which Python imports by itself, in each job of a run: the two runs meet before they claim things
-# of a kind, and once more when each has its first models to make. So both lack all, and neither makes all models,
-# whichever is quicker. What each is given to make is written down.
+# As `sitecustomize`, which Python imports at startup, in each job of a run: the two runs wait for each other before
+# they claim keys of a kind, and again when each has claimed its first models. So both find nothing stored, and neither
+# trains all models, whichever is faster. The keys that each claims are written to files.
 MEETING = """
 import sys
 if {root!r} in sys.path:  # a job, not Snakemake itself
@@ -47,53 +47,53 @@ if {root!r} in sys.path:  # a job, not Snakemake itself
 """
 
 
-def test_two_runs_at_once_make_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One keeps a sample of its images, the other all; what is made hangs on no time."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # who waits for the other would keep a single GPU from it
-    quiet, folder = tmp_path / "quiet", tmp_path / "together"
-    quiet.mkdir()
-    run.finish(quiet, config_file(quiet / "quiet.yaml", run="quiet", **SMALL), *UNTIL)
-    expected = run.contents(quiet, Path("results/quiet"))
+def test_two_runs_at_once_compute_each_result_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run keeps a sample of its images, the other all; the results do not depend on timing."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a waiting run would hold a single GPU
+    alone, folder = tmp_path / "alone", tmp_path / "together"
+    alone.mkdir()
+    run.finish(alone, config_file(alone / "alone.yaml", run="alone", **SMALL), *UNTIL)
+    expected = run.contents(alone, Path("results/alone"))
 
-    keeps, place = {"whole": "all", "part": "sample"}, folder / "met"
-    place.mkdir(parents=True)
+    keeps, meeting = {"full": "all", "part": "sample"}, folder / "meeting"
+    meeting.mkdir(parents=True)
     processes = []
     try:
         for (own, keep), other in zip(keeps.items(), reversed(keeps), strict=True):
             modules = folder / f"modules of {own}"
             modules.mkdir()
             (modules / "sitecustomize.py").write_text(
-                MEETING.format(root=str(ROOT), place=str(place), own=own, other=other)
+                MEETING.format(root=str(ROOT), place=str(meeting), own=own, other=other)
             )
             changed = SMALL | {"synthesis": SMALL["synthesis"] | {"keep": keep}}
             config = config_file(folder / f"{own}.yaml", run=own, **changed)
             processes.append(run.start(folder, config, *UNTIL, cores=1, out=f"{own}.txt", modules=modules))
-        for process in processes:  # to its end, or until one has failed, for whom the other would wait
-            run.wait_for(process, lambda: any(one.poll() not in (None, 0) for one in processes))
+        for process in processes:  # until it ends, or until one fails, for which the other would wait
+            run.wait_for(process, lambda: any(other.poll() not in (None, 0) for other in processes))
     finally:
         for process in processes:
             run.kill_group(process)
-    said = "".join(run.printed(folder, f"{own}.txt") for own in keeps)
-    assert [process.returncode for process in processes] == [0, 0], said[-8000:]
+    output = "".join(run.printed(folder, f"{own}.txt") for own in keeps)
+    assert [process.returncode for process in processes] == [0, 0], output[-8000:]
 
     store = folder / "results/store"
     for kind, count in (("deltas", SETS), ("synthesized", SETS), ("prior", None)):
-        shares = [(place / f"{own} {kind}") for own in keeps]
+        shares = [(meeting / f"{own} {kind}") for own in keeps]
         made = Counter(key for share in shares if share.exists() for key in share.read_text().split())
-        assert set(made.values()) == {1}, f"{kind}: nothing is made twice"
+        assert set(made.values()) == {1}, f"{kind}: nothing is computed twice"
         assert made.keys() == {record.stem for record in (store / kind).glob("*.json")}
         assert count is None or len(made) == count
         assert kind != "deltas" or all(share.exists() for share in shares), "both have trained"
     logs = "".join(path.read_text() for path in folder.glob("results/*/logs/customize_part/*.log"))
     assert sum(map(int, re.findall(r"customized (\d+) sets", logs))) == SETS
 
-    run.same(expected, run.contents(folder, Path("results/whole")))
+    run.same(expected, run.contents(folder, Path("results/full")))
     ours = run.contents(folder, Path("results/part"))
     assert ours.pop("refers/synthesize_part/0000.json")["keys"] == []
     dropped = ("synthesized/part-0000.parquet", "refers/synthesize_part/0000.json")
     run.same({name: value for name, value in expected.items() if name not in dropped}, ours)
     assert main(["store", "verify", "--results", str(folder / "results")]) == 0
-    (part,) = (folder / "results/whole/synthesized").glob("part-*.parquet")
+    (part,) = (folder / "results/full/synthesized").glob("part-*.parquet")
     held = {pieces.lookup(path.parent, path.stem).file for path in (store / "synthesized").glob("*.json")}  # type: ignore[union-attr]
-    assert len(held) == 1 and held.pop().samefile(part), "bytes stand once"
+    assert len(held) == 1 and held.pop().samefile(part), "the images are stored once"
     assert not run.leftovers(folder)

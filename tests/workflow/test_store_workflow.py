@@ -1,4 +1,4 @@
-"""Two runs on one store, by the real workflow: what they share, what is kept, and what sets more cost."""
+"""Two runs of the workflow with one store: what they share, what is kept, and the cost of more sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MORE: dict[str, Any] = QUICK | {"exemplars": {"style_sets": 4}}
 
 
 def kept(results: Path) -> dict[str, int]:
-    """When each thing of the store was made, by kind and key; a delta by its file's time."""
+    """Return when each result in the store was written, by kind and key; for a delta the time of its file."""
     found = {}
     for record in (results / "store").glob("*/*.json"):
         piece = None if record.parent.name == "deltas" else pieces.lookup(record.parent, record.stem)
@@ -36,7 +36,7 @@ def kept(results: Path) -> dict[str, int]:
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """Tables and JSON of a run, but for its synthesized images and what says how it was run."""
+    """Return tables and JSON of a run, without synthesized images and records of how it was run."""
     found: dict[str, Any] = {}
     for path in sorted([*run.rglob("*.parquet"), *run.rglob("*.json")]):
         name = path.relative_to(run).as_posix()
@@ -55,23 +55,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def call(folder: Path, run: str, *arguments: str, **changes: Any) -> dict[str, int]:
-    """A call of Snakemake for a run that ends well; its jobs by rule."""
+    """Call Snakemake for a run, which must succeed; return the number of jobs by rule."""
     result = snakemake(folder, config_file(folder / f"{run}.yaml", run=run, **changes), *arguments)
     assert result.returncode == 0, tail(result)
     return planned(result)
 
 
-def test_what_is_kept_changes_no_result_and_a_second_run_makes_nothing_dear(folder: Path) -> None:
+def test_keeping_a_sample_changes_no_result_and_a_second_run_reuses_the_store(folder: Path) -> None:
     results = folder / "results"
     before = kept(results)
     call(folder, "sample", **SAMPLE)
-    assert kept(results) == before, "nothing was trained, drawn or encoded for the second run"
+    assert kept(results) == before, "nothing was trained, synthesized or embedded for the second run"
     own, other = contents(results / "all"), contents(results / "sample")
     assert own.keys() == other.keys()
     for name, value in own.items():
         if isinstance(value, dict) or value.equals(other[name]):
             assert value == other[name], name
-        else:  # NaN, as intervals of one model are, equals NaN to pandas alone
+        else:  # NaN, the interval of a single model, equals NaN only in pandas
             pd.testing.assert_frame_equal(value.to_pandas(), other[name].to_pandas(), check_exact=True)
     assert list(results.glob("all/synthesized/part-*")) and not list(
         results.glob("sample/synthesized/part-*")
@@ -79,21 +79,21 @@ def test_what_is_kept_changes_no_result_and_a_second_run_makes_nothing_dear(fold
     assert (results / "sample/report/gallery.csv").read_text() == (
         results / "all/report/gallery.csv"
     ).read_text()
-    assert call(folder, "sample", "--dry-run", **SAMPLE) == {}, "images that are gone are not missed"
+    assert call(folder, "sample", "--dry-run", **SAMPLE) == {}, "removed images are not missing"
     encoders = {"pixel": {"family": "pixel", "size": 8}, "coarse": {"family": "pixel", "size": 4}}
     assert call(folder, "sample", "--dry-run", **SAMPLE, encoders=encoders)["synthesize_part"] == 2
 
 
-def test_a_set_more_costs_a_set_more(folder: Path) -> None:
+def test_an_additional_set_costs_one_set(folder: Path) -> None:
     results = folder / "results"
     before = kept(results)
     call(folder, "all", **MORE)
     after = kept(results)
-    assert {name: after.get(name) for name in before} == before, "what was there is the same"
+    assert {name: after.get(name) for name in before} == before, "stored results are unchanged"
     new = sorted(name.partition("/")[0] for name in after.keys() - before.keys())
     assert new == ["deltas", "embeddings", "embeddings", "synthesized"]  # embeddings: queries and exemplars
     assert main(["store", "verify", "--results", str(results)]) == 0
-    # one file holds the images of a part, and is that part
+    # one file contains the images of a part, and is that part
     store = [path for path in (results / "store/synthesized").glob("*.parquet") if path.stat().st_nlink == 2]
     parts = {path.stat().st_ino for path in results.glob("all/synthesized/part-*.parquet")}
     assert {path.stat().st_ino for path in store} == parts
@@ -101,7 +101,7 @@ def test_a_set_more_costs_a_set_more(folder: Path) -> None:
 
 def test_nothing_that_a_run_needs_is_removed(folder: Path) -> None:
     results = folder / "results"
-    call(folder, "sample", **SAMPLE)  # there already, where the tests above have run
+    call(folder, "sample", **SAMPLE)  # finished already if the tests above ran
     call(folder, "all", **MORE)
     for name in ("all", "sample"):
         needed = garbage_collection.files_of_run(results / name)

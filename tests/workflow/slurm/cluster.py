@@ -1,17 +1,17 @@
-"""A Slurm of one machine with pretended GPUs, for tests: slurmctld, slurmd and munged in a folder of their own.
+"""A Slurm on one machine with fake GPUs, for tests: slurmctld, slurmd and munged in one folder.
 
     python tests/workflow/slurm/cluster.py FOLDER [--gpus 4] [--cpus 4] [--memory 20000]
 
-It says "ready", and lives until its standard input ends, so that it ends with whoever started it, however that
-ends; SIGTERM and Ctrl-C end it too. Jobs are then cancelled, the daemons stopped, FOLDER and
-/etc/slurm/slurm.conf removed. Should this process itself be killed, the kernel kills its daemons, and the next
-start takes the place of the configuration that was left.
+It prints "ready" and runs until its standard input ends, so that it ends with its parent process, however that
+ends; SIGTERM and Ctrl-C end it too. Jobs are then cancelled, the daemons stopped, and FOLDER and
+/etc/slurm/slurm.conf removed. If this process itself is killed, the kernel kills its daemons, and the next
+start replaces the configuration that was left.
 
 Needs root and the packages slurmctld, slurmd, slurm-client and munge of Debian or Ubuntu. Jobs find Slurm's
-configuration in /etc/slurm alone, since the executor plugin removes SLURM_CONF from their environment.
-Memory is enforced without control groups: once a second slurmd adds up what a job's processes hold, and ends
-the job where that is more than it asked for. The GPUs are links to /dev/null, which Slurm hands out as it does
-devices, to one job each, by CUDA_VISIBLE_DEVICES.
+configuration only in /etc/slurm, since the executor plugin removes SLURM_CONF from their environment.
+Memory is enforced without control groups: every second slurmd adds up the memory of a job's processes, and ends
+a job that uses more than it requested. The GPUs are links to /dev/null, which Slurm assigns like devices, each
+to one job, by CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 
 CONFIGURATION = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
-OURS = "# Made by tests/workflow/slurm/cluster.py; removed when that ends.\n"
+OURS = "# Written by tests/workflow/slurm/cluster.py; removed when that ends.\n"
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PROGRAMS = (*DAEMONS, "sbatch", "srun", "squeue", "scancel")
 PACKAGES = "slurmctld slurmd slurm-client munge"
@@ -40,7 +40,7 @@ PR_SET_PDEATHSIG = 1
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 SLURM = """
-ClusterName=pretended
+ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
@@ -79,11 +79,11 @@ GRES = "NodeName={host} Name=gpu File={folder}/gpu[0-{last}]\n"
 
 
 class Unavailable(Exception):
-    """Why no Slurm can be started here."""
+    """The reason why Slurm cannot be started here."""
 
 
 def unavailable() -> str | None:
-    """Why no Slurm can be started here, in words; None where one can be tried."""
+    """Return why Slurm cannot be started here; None if it may work."""
     missing = [name for name in PROGRAMS if _program(name) is None]
     if missing:
         return f"no {', '.join(missing)}: apt-get install {PACKAGES}"
@@ -102,7 +102,7 @@ def _program(name: str) -> str | None:
 
 
 def configure(folder: Path, *, gpus: int, cpus: int, memory: int) -> None:
-    """Write Slurm's configuration and make the pretended devices; `memory` in MB."""
+    """Write Slurm's configuration and create the fake devices; `memory` in MB."""
     values = {
         "folder": folder,
         "host": socket.gethostname().split(".")[0],
@@ -130,16 +130,16 @@ def configure(folder: Path, *, gpus: int, cpus: int, memory: int) -> None:
 def _free_ports(number: int) -> list[int]:
     sockets = [socket.socket() for _ in range(number)]
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for unbound in sockets:
+            unbound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]
     finally:
-        for one in sockets:
-            one.close()
+        for bound in sockets:
+            bound.close()
 
 
 def daemon(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A daemon in the foreground that the kernel kills when this process ends."""
+    """Start a daemon in the foreground that the kernel kills when this process ends."""
     libc = ctypes.CDLL(None)
     parent = os.getpid()
 
@@ -162,60 +162,60 @@ def daemon(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def start(folder: Path) -> list[subprocess.Popen[bytes]]:
-    """Start the three daemons, each when the one before answers. Raises Unavailable with what the last one said."""
+    """Start the three daemons, each when the one before answers. Raises Unavailable with the last lines of its log."""
     key = folder / "munge.key"
     key.touch(0o600)
     key.write_bytes(os.urandom(128))
     munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "log", "pid", "seed")]
     started = []
 
-    def begin(name: str, arguments: Sequence[str], answers: Callable[[], bool]) -> None:
+    def start_daemon(name: str, arguments: Sequence[str], answers: Callable[[], bool]) -> None:
         process = daemon(folder, name, *arguments)
         started.append(process)
         deadline = time.monotonic() + PATIENCE
         while not answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 stop(started)
-                raise Unavailable(f"{name} did not start: {_last_words(folder, name)}")
+                raise Unavailable(f"{name} did not start: {_last_lines(folder, name)}")
             time.sleep(0.1)
 
-    # --force: as root, and below a folder such as /tmp
-    begin(
+    # --force: as root, and in a folder such as /tmp
+    start_daemon(
         "munged",
         ["--foreground", "--force", f"--socket={folder}/munge.socket", *munge],
         lambda: (folder / "munge.socket").exists(),
     )
-    begin("slurmctld", ["-D"], lambda: _said("scontrol", "ping").endswith("is UP"))
-    begin("slurmd", ["-D"], lambda: _said("sinfo", "--noheader", "--format=%T") == "idle")
+    start_daemon("slurmctld", ["-D"], lambda: _output_of("scontrol", "ping").endswith("is UP"))
+    start_daemon("slurmd", ["-D"], lambda: _output_of("sinfo", "--noheader", "--format=%T") == "idle")
     return started
 
 
-def _said(*command: str) -> str:
-    """What a command of Slurm prints; nothing where it fails."""
+def _output_of(*command: str) -> str:
+    """Return the output of a command of Slurm; nothing if it fails."""
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
 
-def _last_words(folder: Path, name: str) -> str:
+def _last_lines(folder: Path, name: str) -> str:
     lines = [
         line
         for path in (folder / f"{name}.out", folder / f"{name}.log")
         if path.exists()
         for line in path.read_text("utf-8", "replace").splitlines()
     ]
-    return "; ".join(lines[-3:]) or "it said nothing"
+    return "; ".join(lines[-3:]) or "no output"
 
 
 def cancel() -> None:
     """Cancel all jobs and wait until their processes are gone."""
     with suppress(subprocess.TimeoutExpired, OSError):
-        _said("scancel", "--user=root")
+        _output_of("scancel", "--user=root")
         deadline = time.monotonic() + PATIENCE
-        while _said("squeue", "--noheader") and time.monotonic() < deadline:
+        while _output_of("squeue", "--noheader") and time.monotonic() < deadline:
             time.sleep(0.2)
 
 
 def stop(started: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Stop the daemons, the last first."""
+    """Stop the daemons, the last one first."""
     for process in reversed(started):
         process.terminate()
         try:
@@ -226,21 +226,21 @@ def stop(started: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what `configure` made."""
+    """Remove what `configure` wrote."""
     for name in FILES:
         (CONFIGURATION / name).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def ended(*_: object) -> None:
-    """For a signal: leave by way of `finally`, and let no second one cut that short."""
+    """Handle a signal: exit through `finally`, and ignore further signals."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     sys.exit(1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A Slurm of one machine with pretended GPUs, for tests.")
+    parser = argparse.ArgumentParser(description="A Slurm on one machine with fake GPUs, for tests.")
     parser.add_argument("folder", type=Path, help="a new folder for its state")
     parser.add_argument("--gpus", type=int, default=4)
     parser.add_argument("--cpus", type=int, default=4)
