@@ -1,4 +1,4 @@
-"""Files that are written anew."""
+"""Files that tests change."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SECOND = 10**9
 
 
 def rewrite(path: Path, content: bytes) -> None:
-    """Other bytes for a file, at a later time than before.
+    """Write other bytes to a file, with a later modification time.
 
-    A file system's clock stands still for some milliseconds, on some for seconds; so a test that writes twice may
-    leave one time twice, by which nobody can tell that the bytes changed.
+    The clock of a file system advances in steps of milliseconds, on some of seconds; a test that writes twice in one
+    step would leave the same time, by which nobody can tell that the bytes changed.
     """
     later = path.stat().st_mtime_ns + SECOND
     path.write_bytes(content)

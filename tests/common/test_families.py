@@ -27,48 +27,48 @@ def load(*, size: Annotated[int, Field(ge=8)], scale: float = 1.0, shape: tuple[
 
 @pytest.fixture
 def encoder(add_family):
-    add_family("encoders", "made_up", SOURCE)
+    add_family("encoders", "invented", SOURCE)
     add_family("encoders", "_helper", "raise RuntimeError('no family')")
 
 
 def test_names_are_the_files_without_underscore(encoder):
     found = families.names("encoders")
-    assert "made_up" in found
+    assert "invented" in found
     assert found == sorted(found)
     assert not any(name.startswith("_") for name in found)
 
 
-def test_unknown_kind_is_an_error_of_the_programmer():
+def test_unknown_kind_is_a_programming_error():
     with pytest.raises(KeyError, match="flavours.*encoders"):
         families.names("flavours")
 
 
-def test_load_passes_options_and_only_the_context_that_is_asked_for(encoder):
-    loaded = families.load("encoders", "made_up", {"size": 16}, device="cuda:1", seed=3)
+def test_load_passes_options_and_only_the_context_that_it_names(encoder):
+    loaded = families.load("encoders", "invented", {"size": 16}, device="cuda:1", seed=3)
     assert loaded == {"size": 16, "scale": 1.0, "shape": (1, 2), "note": None, "device": "cuda:1"}
 
 
-def test_options_win_over_context(encoder):
+def test_options_have_precedence_over_context(encoder):
     assert (
-        families.load("encoders", "made_up", {"size": 8, "device": "cpu"}, device="cuda")["device"] == "cpu"
+        families.load("encoders", "invented", {"size": 8, "device": "cpu"}, device="cuda")["device"] == "cpu"
     )
 
 
-def test_unknown_context_is_an_error_of_the_programmer(encoder):
+def test_unknown_context_is_a_programming_error(encoder):
     with pytest.raises(TypeError, match="colour"):
-        families.load("encoders", "made_up", {"size": 8}, colour="red")
+        families.load("encoders", "invented", {"size": 8}, colour="red")
 
 
 def test_check_fills_defaults_converts_and_does_not_call_load(encoder):
-    checked = families.check("encoders", "made_up", {"size": 8, "scale": "1e-5", "shape": [3, 4]})
+    checked = families.check("encoders", "invented", {"size": 8, "scale": "1e-5", "shape": [3, 4]})
     assert checked == {"size": 8, "scale": 1e-5, "shape": (3, 4), "note": None}
-    assert families.module("encoders", "made_up").CALLS == []
+    assert families.module("encoders", "invented").CALLS == []
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sise": 8}, ["encoders.mine.sise", "made_up", "did you mean 'size'"]),
+        ({"sise": 8}, ["encoders.mine.sise", "invented", "did you mean 'size'"]),
         ({}, ["encoders.mine.size", "missing"]),
         ({"size": 4}, ["encoders.mine.size", "4", "greater than or equal to 8"]),
         ({"size": "large"}, ["encoders.mine.size", "'large'", "integer"]),
@@ -77,44 +77,48 @@ def test_check_fills_defaults_converts_and_does_not_call_load(encoder):
         ({"size": 8, "shape": [1]}, ["encoders.mine.shape"]),
     ],
 )
-def test_wrong_options_are_told_in_one_line(encoder, options, words):
+def test_wrong_options_are_reported_in_one_line(encoder, options, words):
     with pytest.raises(InputError) as caught:
-        families.check("encoders", "made_up", options, "encoders.mine")
+        families.check("encoders", "invented", options, "encoders.mine")
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
         assert word in message
 
 
-def test_load_checks_before_it_calls(encoder):
+def test_load_checks_options_first(encoder):
     with pytest.raises(InputError, match="encoders.size: 1"):
-        families.load("encoders", "made_up", {"size": 1})
-    assert families.module("encoders", "made_up").CALLS == []
+        families.load("encoders", "invented", {"size": 1})
+    assert families.module("encoders", "invented").CALLS == []
 
 
 def test_unknown_family_gets_close_matches(encoder):
     with pytest.raises(
-        InputError, match=r"encoders.x.family: no family 'made_upp', did you mean 'made_up'\?"
+        InputError, match=r"encoders.x.family: no family 'inventedd', did you mean 'invented'\?"
     ):
-        families.check("encoders", "made_upp", {}, "encoders.x")
+        families.check("encoders", "inventedd", {}, "encoders.x")
 
 
-@pytest.mark.parametrize("place", ["top", "inside load"])
-def test_a_package_that_is_not_installed_is_told_in_one_line(add_family, place):
+@pytest.mark.parametrize("imported_at", ["top", "inside load"])
+def test_a_package_that_is_not_installed_is_reported_in_one_line(add_family, imported_at):
     inside = "    import no_such_package.part\n"
-    source = "import no_such_package.part\ndef load(): pass\n" if place == "top" else f"def load():\n{inside}"
+    source = (
+        "import no_such_package.part\ndef load(): pass\n"
+        if imported_at == "top"
+        else f"def load():\n{inside}"
+    )
     add_family("encoders", "needy", source)
     with pytest.raises(InputError, match="encoders.x.*'needy' needs the package 'no_such_package'"):
         families.load("encoders", "needy", {}, where="encoders.x")
 
 
-def test_a_missing_module_of_ours_is_no_input_error(add_family):
+def test_a_missing_module_of_the_package_is_no_input_error(add_family):
     add_family("encoders", "broken", "import attrib_core.no_such_module\ndef load(): pass\n")
     with pytest.raises(ModuleNotFoundError):
         families.load("encoders", "broken", {})
 
 
-def test_split_leaves_the_section_as_it_is():
+def test_split_does_not_change_the_section():
     section = {"family": "timm", "size": 3}
     assert families.split(section) == ("timm", {"size": 3})
     assert section == {"family": "timm", "size": 3}

@@ -1,4 +1,4 @@
-"""Keys and seeds depend on what is named, and on nothing else."""
+"""Content keys and seeds depend only on their parts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_digest_ignores_the_order_of_keys_but_not_of_parts():
     assert hashing.digest("1") != hashing.digest(1)
 
 
-def test_digest_refuses_what_json_cannot_hold(tmp_path):
+def test_digest_rejects_values_that_json_cannot_represent(tmp_path):
     with pytest.raises(TypeError):
         hashing.digest(tmp_path)
 
 
-def test_content_key_is_short_and_begins_the_digest():
+def test_content_key_is_the_beginning_of_the_digest():
     assert hashing.content_key("x") == hashing.digest("x")[:20]
 
 
@@ -37,13 +37,13 @@ def test_seed_is_stable_between_releases_and_in_range():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_seeds_are_spread_evenly():
+def test_seeds_are_uniform():
     top_bits = np.array([hashing.seed("spread", number) for number in range(4000)]) / 2**63
     counts, _ = np.histogram(top_bits, bins=8, range=(0, 1))
     assert abs(counts - 500).max() < 5 * np.sqrt(500)
 
 
-def test_generator_repeats_itself_and_not_others():
+def test_generators_repeat_and_differ():
     first, again, other = hashing.generator(1, "a"), hashing.generator(1, "a"), hashing.generator(1, "b")
     draws = first.random(5)
     assert np.array_equal(draws, again.random(5))
@@ -57,7 +57,7 @@ def test_file_digest_is_sha256_of_the_bytes(tmp_path):
     assert hashing.file_digest(path) == hashlib.sha256(content).hexdigest()
 
 
-def test_folder_digest_sees_names_and_bytes_only(tmp_path):
+def test_folder_digest_depends_on_names_and_bytes_only(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder / "deep").mkdir(parents=True)
     (tmp_path / "one" / "a").write_text("x")

@@ -1,4 +1,4 @@
-"""Models by name from the cache of huggingface_hub, which is made up here in its layout."""
+"""Models by name from the cache of huggingface_hub, of which a small one is written here."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two commits of one model: contents in blobs, links to them in snapshots, names of commits in refs."""
-    place = tmp_path / "cache" / f"models--{NAME.replace('/', '--')}"
+    model = tmp_path / "cache" / f"models--{NAME.replace('/', '--')}"
     for commit in (FIRST, SECOND):
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = path.relative_to(folder)
-            blob = place / "blobs" / name.as_posix().replace("/", "-")
+            blob = model / "blobs" / name.as_posix().replace("/", "-")
             blob.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, blob)
-            link = place / "snapshots" / commit / name
+            link = model / "snapshots" / commit / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(blob, link.parent))
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(SECOND)
-    (place / "refs" / "v1").write_text(FIRST)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(SECOND)
+    (model / "refs" / "v1").write_text(FIRST)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return place
+    return model
 
 
-def test_the_made_up_cache_is_one(cache: Path) -> None:
+def test_huggingface_hub_reads_the_cache_of_these_tests(cache: Path) -> None:
     (found,) = scan_cache_dir(cache.parent).repos
     assert found.repo_id == NAME and {one.commit_hash for one in found.revisions} == {FIRST, SECOND}
 
@@ -84,13 +84,13 @@ def test_the_commit_is_the_fingerprint_and_the_model_loads(
         ({"name": "a/b/c"}, "name: 'a/b/c' is no name of the hub, expected one like 'owner/model'"),
     ],
 )  # fmt: skip
-def test_what_is_not_there(cache: Path, options: dict[str, str], message: str) -> None:
+def test_missing_models_and_invalid_names(cache: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(InputError) as caught:
         families.load("base_models", "hub", options)
     assert message.format(cache=cache.parent) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_snapshot_that_is_not_whole(cache: Path) -> None:
+def test_an_incomplete_snapshot(cache: Path) -> None:
     vae = cache / "snapshots" / FIRST / "vae"
     for weights in vae.glob("*.safetensors"):
         weights.unlink()
@@ -108,7 +108,9 @@ def test_a_shard_that_is_missing(cache: Path) -> None:
         families.load("base_models", "hub", {"name": NAME})
 
 
-def test_check_says_what_to_fetch(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_what_to_download(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("base_model: {family: hub, name: somebody/other}\n")
     assert main(["check", "--config", str(config)]) == 2

@@ -1,4 +1,4 @@
-"""Files are whole or absent: errors, kills and full disks in the middle of writing."""
+"""Files are complete or absent: errors, kills and full disks in the middle of writing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), InputError("key: value"), KeyboardInterrupt()])
-def test_an_error_leaves_what_stood_there(tmp_path, error):
+def test_an_error_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(type(error)) as caught, atomic.writing(path) as temporary:
@@ -61,7 +61,7 @@ def test_a_full_disk_names_the_file_and_the_remedy(tmp_path, number, what):
     assert not os.listdir(tmp_path)
 
 
-def test_a_full_disk_is_known_by_words_alone_and_through_other_errors():
+def test_a_full_disk_is_recognised_by_the_message_and_through_other_errors():
     assert (
         disk_space.full(RuntimeError("Error in write_index: write error: No space left on device")) == "disk"
     )
@@ -87,10 +87,10 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_every_writer_says_that_there_is_no_room(tmp_path, writer):
-    """With the system's limit on the size of a file: the real error of the real library.
+def test_every_writer_reports_a_full_disk(tmp_path, writer):
+    """With the system's limit on the size of a file, so that the real library raises its real error.
 
-    No compiled modules are written (-B): they would end at the limit too, and be read by all others.
+    No compiled modules are written (-B): the limit would truncate them too, and other processes would read them.
     """
     (tmp_path / "out").write_text("old")
     program = (
@@ -127,7 +127,7 @@ def test_a_killed_writer_leaves_a_temporary_file_that_a_sweep_removes(tmp_path):
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == "half\n"
-    assert atomic.sweep(tmp_path) == 0  # it lives
+    assert atomic.sweep(tmp_path) == 0  # the writer is running
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     left = list((tmp_path / "deep").iterdir())
@@ -144,14 +144,14 @@ def test_a_killed_writer_leaves_a_temporary_file_that_a_sweep_removes(tmp_path):
     assert list((tmp_path / "deep").iterdir()) == [kept]
 
 
-def test_text_is_written_as_it_is(tmp_path):
+def test_text_is_written_unchanged(tmp_path):
     atomic.write_text(tmp_path / "a", "ö\n\r\n")
     assert (tmp_path / "a").read_bytes() == "ö\n\r\n".encode()
     tables.write_json(tmp_path / "b", {"z": 1, "a": "ö"})
     assert (tmp_path / "b").read_text("utf-8") == '{\n  "a": "ö",\n  "z": 1\n}\n'
 
 
-def test_room_is_looked_for_by_writing(tmp_path, monkeypatch):
+def test_check_room_writes_to_see_whether_there_is_room(tmp_path, monkeypatch):
     disk_space.check_room(tmp_path / "made")
     assert not list((tmp_path / "made").iterdir())
 
@@ -159,27 +159,27 @@ def test_room_is_looked_for_by_writing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    place = tmp_path / ".snakemake" / "attrib_core"
+    folder = tmp_path / ".snakemake" / "attrib_core"
     with pytest.raises(InputError) as caught:
-        disk_space.check_room(place)
+        disk_space.check_room(folder)
     assert str(caught.value).startswith(
-        f"{place}: no room left (disk); make room, or run in a folder on a larger"
+        f"{folder}: no room left (disk); make room, or run in a folder on a larger"
     )
 
     def not_allowed(self, content):
         raise PermissionError(errno.EACCES, "no", str(self))
 
     monkeypatch.setattr(Path, "write_bytes", not_allowed)
-    disk_space.check_room(place)  # who only looks on may not be allowed to write
+    disk_space.check_room(folder)  # a user without write access may still plan a run
 
 
 def test_a_disk_is_nearly_full_without_bytes_or_without_files(tmp_path, monkeypatch):
     assert not disk_space.nearly_full(tmp_path)
     room = {"f_bavail": 1 << 20, "f_frsize": 4096, "f_files": 100, "f_favail": 9}
-    for change, said in (({}, False), ({"f_bavail": 10}, True), ({"f_favail": 0}, True)):
+    for change, expected in (({}, False), ({"f_bavail": 10}, True), ({"f_favail": 0}, True)):
         monkeypatch.setattr(atomic.os, "statvfs", lambda path, now=room | change: SimpleNamespace(**now))
-        assert disk_space.nearly_full(tmp_path) == said
-    # file systems that count no files (btrfs) say 0 of 0
+        assert disk_space.nearly_full(tmp_path) == expected
+    # file systems that do not count files (btrfs) report 0 of 0
     monkeypatch.setattr(
         atomic.os, "statvfs", lambda path: SimpleNamespace(**room | {"f_files": 0, "f_favail": 0})
     )

@@ -1,4 +1,4 @@
-"""Tables are whole or absent, have the documented columns, and read back as they were written."""
+"""Tables are complete or absent, have the documented columns, and read back as they were written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def reject(number: int) -> dict[str, str]:
     return {"image_id": f"image-{number}", "reason": "broken"}
 
 
-def test_every_column_of_every_table_says_what_it_means():
+def test_every_column_of_every_table_has_a_meaning():
     for schema in [*tables.SCHEMAS.values(), tables.embedding_schema(3), abc_per_query_schema([5, 10])]:
         assert schema.names, schema
         assert len(set(schema.names)) == len(schema.names)
@@ -28,7 +28,7 @@ def test_every_column_of_every_table_says_what_it_means():
             assert field.metadata[b"meaning"].strip()
 
 
-def test_every_table_has_a_place_and_every_place_a_table():
+def test_every_table_has_documented_files():
     assert set(tables.FILES) == set(tables.SCHEMAS) | {"embeddings", "abc_per_query"}
 
 
@@ -86,13 +86,13 @@ def test_a_table_appears_only_when_it_is_complete(tmp_path):
         ({"image_id": None, "reason": "b"}, "'image_id' has 1 nulls"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(tmp_path, row, words):
+def test_rows_that_do_not_match_the_schema_are_rejected(tmp_path, row, words):
     with pytest.raises(InputError, match=words):
         tables.write(tmp_path / "t.parquet", "rejects", [row])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_conform_orders_columns_and_names_what_is_wrong():
+def test_conform_orders_columns_and_reports_mismatches():
     expected = tables.schema("rejects")
     swapped = pa.table({"reason": ["r"], "image_id": ["i"]})
     assert tables.conform(swapped, expected, "x.parquet").column_names == ["image_id", "reason"]
@@ -104,7 +104,7 @@ def test_conform_orders_columns_and_names_what_is_wrong():
         tables.conform(pa.table({"why": ["r"], "image_id": ["i"]}), expected, "x.parquet")
 
 
-def test_reading_what_is_not_there_or_broken_is_told_in_one_line(tmp_path):
+def test_missing_and_broken_files_are_reported_in_one_line(tmp_path):
     good, cut = tmp_path / "good.parquet", tmp_path / "cut.parquet"
     tables.write(good, "rejects", [reject(1)])
     cut.write_bytes(good.read_bytes()[:100])
@@ -119,7 +119,7 @@ def test_reading_what_is_not_there_or_broken_is_told_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_broken_pages_are_told(tmp_path):
+def test_broken_pages_are_reported(tmp_path):
     path = tmp_path / "t.parquet"
     tables.write(path, "rejects", [reject(number) for number in range(100)])
     content = bytearray(path.read_bytes())
@@ -154,13 +154,13 @@ def test_iterate_streams_all_rows_in_small_batches(tmp_path):
         list(tables.iterate([tmp_path / "nothing"], ["image_id"], 3))
 
 
-@pytest.mark.parametrize("places", [[], [0], [3, 4, 5, 11, 12], [7], [0, 29], list(range(30))])
-def test_rows_are_found_by_their_numbers(tmp_path, places):
+@pytest.mark.parametrize("numbers", [[], [0], [3, 4, 5, 11, 12], [7], [0, 29], list(range(30))])
+def test_rows_are_read_by_their_numbers(tmp_path, numbers):
     with tables.writer(tmp_path / "r.parquet", tables.schema("rejects")) as sink:
         for start in range(0, 30, 6):  # a row group each
             sink.write([reject(number) for number in range(start, start + 6)])
-    found = list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), places, batch_size=4))
-    assert found == [(place, {"image_id": f"image-{place}"}) for place in places]
+    found = list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), numbers, batch_size=4))
+    assert found == [(number, {"image_id": f"image-{number}"}) for number in numbers]
     with pytest.raises(InputError, match=r"r\.parquet: has no row 30, only 30 rows"):
         list(tables.rows_at(tmp_path / "r.parquet", ("image_id",), [30]))
 
@@ -203,7 +203,7 @@ def test_images_open_in_datasets(tmp_path):
     assert data[0]["image"].getpixel((0, 0)) == (10, 200, 30)
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
+def test_json_is_written_atomically(tmp_path):
     path = tmp_path / "deep" / "x.json"
     tables.write_json(path, {"b": 1, "a": "é"})
     assert path.read_text("utf-8") == '{\n  "a": "é",\n  "b": 1\n}\n'
@@ -213,7 +213,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_streaming_holds_a_row_group_and_not_the_file(tmp_path):
+def test_streaming_holds_a_row_group_in_memory_and_not_the_file(tmp_path):
     path = tmp_path / "pool.parquet"
     vectors = np.random.default_rng(0).standard_normal((8192, 64), dtype=np.float32)
     with tables.writer(path, tables.embedding_schema(64)) as sink:
