@@ -229,9 +229,9 @@ from attrib_core.runtime.job import job
 with job(snakemake):
     from attrib_core.common.errors import InputError
     if snakemake.params.fail:
-        raise InputError("fail: asked for")
+        raise InputError("fail: requested")
     with open(snakemake.output[0], "w") as stream:
-        stream.write("made")
+        stream.write("done")
 """
     )
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--nocolor"]
@@ -244,9 +244,9 @@ with job(snakemake):
 
     failed = run("--config", "fail=yes")
     assert failed.returncode == 1
-    assert "[make a] error: fail: asked for" in failed.stderr
+    assert "[make a] error: fail: requested" in failed.stderr
     assert "raise InputError" not in failed.stderr
-    assert "fail: asked for" in (tmp_path / "logs" / "a.log").read_text()
+    assert "fail: requested" in (tmp_path / "logs" / "a.log").read_text()
     worked = run()
     assert worked.returncode == 0, worked.stderr
-    assert (tmp_path / "a.txt").read_text() == "made"
+    assert (tmp_path / "a.txt").read_text() == "done"

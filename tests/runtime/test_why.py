@@ -93,8 +93,8 @@ def test_nothing_changed(finished: None) -> None:
 
 
 def test_another_value_of_a_key(finished: None) -> None:
-    asked = plan(settings={"top_k": 12, "bins": 64})
-    assert lines(asked) == ["changed since it ran", "ranking.top_k: 10 -> 12"]
+    changed_plan = plan(settings={"top_k": 12, "bins": 64})
+    assert lines(changed_plan) == ["changed since it ran", "ranking.top_k: 10 -> 12"]
 
 
 def test_other_code_data_and_packages(finished: None) -> None:
@@ -119,8 +119,8 @@ def test_other_code_data_and_packages(finished: None) -> None:
 def test_code_of_an_earlier_layout_of_the_package_is_one_line(finished: None) -> None:
     before = NOW | {"code": {"attrib_core.heads.load": "1", "attrib_core.ranking.rank": "1"}}
     tables.write_json(RUN / "records/fingerprints/now.json", before)
-    asked = plan(code="new")
-    assert lines(asked)[1:] == [
+    changed_plan = plan(code="new")
+    assert lines(changed_plan)[1:] == [
         "code: an earlier version of attrib_core ran it, whose modules have moved since"
     ]
 
@@ -131,8 +131,8 @@ def test_a_fingerprint_without_a_record(finished: None) -> None:
 
 
 def test_added_and_removed_params_are_named_but_not_untracked_ones(finished: None) -> None:
-    asked = plan(seed=1)
-    assert lines(asked)[1:] == ["param seed: new"]
+    changed_plan = plan(seed=1)
+    assert lines(changed_plan)[1:] == ["param seed: new"]
     gone = Plan(RUN, CONFIG, [Job(**{**vars(job), "untracked": []}) for job in jobs()], {"now": NOW})
     assert lines(gone)[1:] == ["param blocks: removed"]
 
@@ -151,9 +151,9 @@ def test_missing_files_newer_inputs_and_missing_records_are_named(finished: None
 def test_a_temporary_output_is_not_missing(finished: None) -> None:
     (RUN / "linear").unlink()
 
-    def temporary(asked: Plan) -> Plan:
-        found = [Job(**{**vars(job), "temporary": [f"{RUN}/linear"]}) for job in asked.jobs]
-        return Plan(asked.run, asked.config, found, asked.coverages)
+    def temporary(changed_plan: Plan) -> Plan:
+        found = [Job(**{**vars(job), "temporary": [f"{RUN}/linear"]}) for job in changed_plan.jobs]
+        return Plan(changed_plan.run, changed_plan.config, found, changed_plan.coverages)
 
     assert lines(temporary(plan())) == ["nothing changed since it ran"]
     changed = temporary(plan(settings={"top_k": 12, "bins": 64}))
@@ -161,9 +161,9 @@ def test_a_temporary_output_is_not_missing(finished: None) -> None:
 
 
 def test_a_change_upstream_is_named(finished: None) -> None:
-    asked = plan()
-    asked.jobs[0] = Job(**{**vars(asked.jobs[0]), "params": {"seed": 8}})
-    assert lines(asked)[-1] == "inputs will be recomputed, because of changes in: exemplars"
+    changed_plan = plan()
+    changed_plan.jobs[0] = Job(**{**vars(changed_plan.jobs[0]), "params": {"seed": 8}})
+    assert lines(changed_plan)[-1] == "inputs will be recomputed, because of changes in: exemplars"
 
 
 def test_an_unknown_rule_is_one_line_with_similar_names(finished: None) -> None:

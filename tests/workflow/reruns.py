@@ -120,7 +120,7 @@ class Project:
     def plan(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all jobs of a config, as `rules/list_jobs.py` lists them."""
         with unchanged_environment():
-            return self._list_jobs(self.config(values, "asked.yaml"), folder=self.work, root=self.root)
+            return self._list_jobs(self.config(values, "planned.yaml"), folder=self.work, root=self.root)
 
     @contextmanager
     def edited(self, name: str, text: str) -> Iterator[None]:

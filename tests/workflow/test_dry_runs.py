@@ -128,15 +128,15 @@ def test_the_linter_of_snakemake_finds_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_runs_without_metadata_of_snakemake_or_by_an_earlier_version_are_warnings(tmp_path: Path) -> None:
     """A finished job that is recorded but unknown to Snakemake, by code whose modules have moved."""
-    made = tmp_path / "results/tiny/base_model.json"
-    made.parent.mkdir(parents=True)
-    made.write_text("{}")
-    written = {"size": 2, "modified": made.stat().st_mtime_ns, "checksum": "x"}
+    description = tmp_path / "results/tiny/base_model.json"
+    description.parent.mkdir(parents=True)
+    description.write_text("{}")
+    written = {"size": 2, "modified": description.stat().st_mtime_ns, "checksum": "x"}
     record = {"rule": "base_model", "wildcards": {}, "params": {"code": "abc"}, "inputs": []}
-    path = job_records.record_path(made.parent, "base_model", {})
+    path = job_records.record_path(description.parent, "base_model", {})
     tables.write_json(path, record | {"outputs": {"results/tiny/base_model.json": written}})
     moved = {"code": {"attrib_core.base_models.bundled.load": "1"}, "files": {}, "packages": {}}
-    job_records.save_coverage(made.parent, "abc", moved)
+    job_records.save_coverage(description.parent, "abc", moved)
     result = snakemake(tmp_path, TINY, "base_model", "--dry-run", "--quiet", "rules")
     assert result.returncode == 0, tail(result)
     line, other = [line for line in own_lines(result) if line.startswith("Warning: ")]

@@ -98,8 +98,10 @@ def test_a_disk_of_snakemake_that_fills_during_a_job_loses_nothing(small_disk: P
     target = "results/tiny/exemplars.parquet"
     process = run.start(tmp_path, TINY, target, cores=1)
     try:
-        made = tmp_path / "results/tiny"
-        assert run.wait_for(process, lambda: any(made.rglob("*.tsv")))  # the first of four jobs is finished
+        results = tmp_path / "results/tiny"
+        assert run.wait_for(
+            process, lambda: any(results.rglob("*.tsv"))
+        )  # the first of four jobs is finished
         filler = fill(small_disk)
         with kept_full(small_disk):
             assert process.wait(timeout=600) == 1
@@ -109,9 +111,9 @@ def test_a_disk_of_snakemake_that_fills_during_a_job_loses_nothing(small_disk: P
     assert re.match(
         rf"\[\w+.*\] error: {re.escape(str(small_disk))}: no room left \(disk\); make room", words
     ), words
-    kept = {path: path.stat().st_mtime_ns for path in made.rglob("*.parquet")}
+    kept = {path: path.stat().st_mtime_ns for path in results.rglob("*.parquet")}
     filler.unlink()
     run.finish(tmp_path, TINY, target)
-    finished = {path: path.stat().st_mtime_ns for path in made.rglob("*.parquet")}
-    assert made.joinpath("exemplars.parquet") in finished
+    finished = {path: path.stat().st_mtime_ns for path in results.rglob("*.parquet")}
+    assert results.joinpath("exemplars.parquet") in finished
     assert kept.items() <= finished.items()

@@ -38,8 +38,8 @@ if {root!r} in sys.path:  # a job, not Snakemake itself
     def turns(folder, groups, finished, *, what):
         meet(f"begin {{what}}")
         for mine in real(folder, groups, finished, what=what):
-            with (place / f"{own} {{folder.name}}").open("a") as made:
-                made.write("".join(f"{{key}}\\n" for key in mine))
+            with (place / f"{own} {{folder.name}}").open("a") as claimed:
+                claimed.write("".join(f"{{key}}\\n" for key in mine))
             if what == "models":
                 meet("have models")
             yield mine
@@ -79,10 +79,10 @@ def test_two_runs_at_once_compute_each_result_once(tmp_path: Path, monkeypatch: 
     store = folder / "results/store"
     for kind, count in (("deltas", SETS), ("synthesized", SETS), ("prior", None)):
         shares = [(meeting / f"{own} {kind}") for own in keeps]
-        made = Counter(key for share in shares if share.exists() for key in share.read_text().split())
-        assert set(made.values()) == {1}, f"{kind}: nothing is computed twice"
-        assert made.keys() == {record.stem for record in (store / kind).glob("*.json")}
-        assert count is None or len(made) == count
+        claimed = Counter(key for share in shares if share.exists() for key in share.read_text().split())
+        assert set(claimed.values()) == {1}, f"{kind}: nothing is computed twice"
+        assert claimed.keys() == {record.stem for record in (store / kind).glob("*.json")}
+        assert count is None or len(claimed) == count
         assert kind != "deltas" or all(share.exists() for share in shares), "both have trained"
     logs = "".join(path.read_text() for path in folder.glob("results/*/logs/customize_part/*.log"))
     assert sum(map(int, re.findall(r"customized (\d+) sets", logs))) == SETS

@@ -30,8 +30,8 @@ def kept(results: Path) -> dict[str, int]:
     found = {}
     for record in (results / "store").glob("*/*.json"):
         piece = None if record.parent.name == "deltas" else pieces.lookup(record.parent, record.stem)
-        made = piece.written if piece else record.stat().st_mtime_ns
-        found[f"{record.parent.name}/{record.stem}"] = made
+        written = piece.written if piece else record.stat().st_mtime_ns
+        found[f"{record.parent.name}/{record.stem}"] = written
     return found
 
 

@@ -67,9 +67,9 @@ def _check_plan(results: Path) -> None:
     for name, folder in (("index", "indices"), ("embed pixel", "embeddings/pixel")):
         used = sum(path.stat().st_size for path in results.glob(f"{folder}/**/*") if path.suffix != ".json")
         assert 0 < used < 1.5 * sizes[name].bytes[1]
-    made = tables.read_parts(sorted(results.glob("models/part-*")), "models")
-    assert sum(made["steps"].to_pylist()) == found.counts.training_steps
-    assert made.num_rows == found.counts.models
+    models = tables.read_parts(sorted(results.glob("models/part-*")), "models")
+    assert sum(models["steps"].to_pylist()) == found.counts.training_steps
+    assert models.num_rows == found.counts.models
     drawn = tables.read_parts(sorted(results.glob("synthesized/part-*")), "synthesized", ["condition"])
     conditions = drawn["condition"].to_pylist()
     assert conditions.count("customized") == found.counts.customized
