@@ -9,8 +9,8 @@ import pyarrow as pa
 from attrib_core.storage.schemas.attribution import CALIBRATION, MATCHED, METRICS, RELIABILITY
 from attrib_core.storage.schemas.columns import FLOAT64, INT64, TEXT, column
 
-_TEST = column("test", TEXT, "file of test features, without folder and ending")
-_PROMPT_KIND = column("prompt_kind", TEXT, "prompt kind as the file names it: gpt, media, object")
+_TEST = column("test", TEXT, "file of test features, without folder and suffix")
+_PROMPT_KIND = column("prompt_kind", TEXT, "prompt kind, named as in the file: gpt, media, object")
 _MAPPER = column("mapper", TEXT, "file of the mapper, 'untuned' without one")
 
 
@@ -24,7 +24,7 @@ ABC_METRICS = pa.schema(
         _MAPPER,
         column("ties", TEXT, "where tied distractors count: 'half', 'above' or 'below' the exemplar"),
         _PROMPT_KIND,
-        column("group_by", TEXT, "'all', or what the models are grouped by: 'category', 'n_exemplars'"),
+        column("group_by", TEXT, "'all', or the property that groups the models: 'category', 'n_exemplars'"),
         column("group", TEXT, "'all', the category, or the range of numbers of exemplars"),
         *_fields(METRICS, "metric", "k"),
         column("value", FLOAT64, "mean over queries, as published; median_rank: the median"),
@@ -44,11 +44,15 @@ ABC_COMPARISONS = pa.schema(
         ),
         column("against_mapper", TEXT, "of the second's", null=True),
         _PROMPT_KIND,
-        column("matched_by", TEXT, "'model': the same models, paired; 'category': others, within categories"),
+        column(
+            "matched_by",
+            TEXT,
+            "'model': the same models, paired; 'category': different models, within categories",
+        ),
         *_fields(METRICS, "metric", "k"),
-        column("value", FLOAT64, "of the first system, over what both have"),
+        column("value", FLOAT64, "of the first system, over the models or categories that both have"),
         column("against_value", FLOAT64, "of the second"),
-        column("difference", FLOAT64, "first less second"),
+        column("difference", FLOAT64, "first minus second"),
         *_fields(MATCHED, "ci_low", "ci_high", "p_value"),
         column("n_models", INT64, "models of the first system that were compared"),
         column("n_against", INT64, "models of the second"),
@@ -64,7 +68,7 @@ _CALIBRATED = (
     column(
         "form",
         TEXT,
-        "'pool_aware', 'published' or 'published_whole_pool', or 'released': the published form from a checkpoint",
+        "'pool_aware', 'published', 'published_whole_pool', or 'released': the published one from a checkpoint",
     ),
 )
 

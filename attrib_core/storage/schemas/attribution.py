@@ -1,4 +1,4 @@
-"""Tables of what was found: tuning, ranks, metrics, calibrated influence."""
+"""Schemas of the tables of results: tuning, ranks, metrics, calibrated influence."""
 
 from __future__ import annotations
 
@@ -26,31 +26,36 @@ MAPPER_CURVE = pa.schema(
     [
         ENCODER,
         MAPPER,
-        column("start", TEXT, "where training began: 'identity', 'whitened' or 'within' features"),
-        column("shrinkage", FLOAT64, "of the covariance by which the start whitens", null=True),
+        column("start", TEXT, "starting point of training: 'identity', 'whitened' or 'within' features"),
+        column(
+            "shrinkage",
+            FLOAT64,
+            "shrinkage of the covariance that the starting point whitens with",
+            null=True,
+        ),
         column(
             "penalty",
             FLOAT64,
-            "weight of the penalty on leaving the orthogonal maps; null: the start as it is",
+            "weight of the penalty on non-orthogonal maps; null: the starting point without training",
             null=True,
         ),
-        column("epoch", INT32, "passes over the train split; 0 is the start"),
+        column("epoch", INT32, "passes over the train split; 0 is the starting point"),
         column("loss", FLOAT64, "mean contrastive loss of the epoch, without the penalty", null=True),
         column(
             "drift",
             FLOAT64,
-            "what the penalty weighs, of all heads: ||H^T H - I||^2; of an mlp what its units add",
+            "sum of the penalty over all heads, without its weight: ||H^T H - I||^2; for an mlp, of what its units add",
         ),
         column("train_mean_average_precision", FLOAT64, "mean over the sets of the train split"),
         column("validation_mean_average_precision", FLOAT64, "mean over the sets of the validation split"),
-        column("chosen", BOOL, "whether the heads of this row are those that were saved"),
+        column("chosen", BOOL, "whether the heads of this row were saved"),
     ]
 )
 
 INDEX_IDS = pa.schema(
     [
-        column("row", INT64, "number by which the index knows the image"),
-        column("image_id", TEXT, "its row in the pool"),
+        column("row", INT64, "number of the image in the index"),
+        column("image_id", TEXT, "its name in the pool"),
     ]
 )
 
@@ -63,12 +68,12 @@ RANKS = pa.schema(
         CONDITION,
         PROMPT_KIND,
         column("exemplar_id", TEXT, "exemplar of the query's own set"),
-        column("similarity", FLOAT32, "cosine of query and exemplar"),
+        column("similarity", FLOAT32, "cosine similarity of query and exemplar"),
         column("n_above", INT64, "distractors that are more similar to the query than this exemplar"),
         column("n_tied", INT64, "distractors that are equally similar: cosines apart by at most 2**-23"),
         column("n_siblings_above", INT32, "other exemplars of the set that are more similar"),
         column("n_siblings_tied", INT32, "other exemplars of the set that are equally similar"),
-        column("n_distractors", INT64, "size of the pool that was searched"),
+        column("n_distractors", INT64, "number of distractors that were searched"),
     ]
 )
 
@@ -78,13 +83,13 @@ CANDIDATES = pa.schema(
         MAPPER,
         QUERY,
         column("candidate_ids", pa.list_(TEXT), "the most similar distractors, best first"),
-        column("similarities", pa.list_(FLOAT32), "their cosines"),
+        column("similarities", pa.list_(FLOAT32), "their cosine similarities"),
         column(
             "histogram",
             pa.list_(INT64),
-            "count of all other distractors by cosine, equal bins over [-1, 1], lower edge inside",
+            "number of all other distractors by cosine similarity: equal bins over [-1, 1], lower edge included",
         ),
-        column("histogram_sums", pa.list_(FLOAT64), "sum of the cosines in each bin"),
+        column("histogram_sums", pa.list_(FLOAT64), "sum of the cosine similarities in each bin"),
     ]
 )
 
@@ -106,10 +111,10 @@ METRICS = pa.schema(
         column("value", FLOAT64, "mean over queries; median_rank: the median"),
         column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
         column("ci_high", FLOAT64, "upper end"),
-        column("ceiling", FLOAT64, "best value that any ranking could reach"),
+        column("ceiling", FLOAT64, "largest value that any ranking could reach"),
         column("chance", FLOAT64, "expected value of a random ranking"),
         column("n_queries", INT64, "queries averaged"),
-        column("n_models", INT64, "customized models behind them"),
+        column("n_models", INT64, "customized models of these queries"),
     ]
 )
 
@@ -121,7 +126,7 @@ STRATA = pa.schema(
         SPLIT,
         KIND,
         column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
-        column("group_by", TEXT, "what the models are grouped by: 'category', 'n_exemplars'"),
+        column("group_by", TEXT, "property that groups the models: 'category', 'n_exemplars'"),
         column("group", TEXT, "the category, or the range of numbers of exemplars"),
         *(METRICS.field(name) for name in METRICS.names[METRICS.names.index("metric") :]),
     ]
@@ -138,18 +143,20 @@ MATCHED = pa.schema(
         METRICS.field("metric"),
         METRICS.field("k"),
         column(
-            "value", FLOAT64, "of unseen categories: models of like categories averaged, by shared weights"
+            "value",
+            FLOAT64,
+            "of unseen categories: mean over groups of similar categories, with weights that both sides share",
         ),
-        column("against_value", FLOAT64, "of seen categories, by the same weights"),
-        column("difference", FLOAT64, "unseen less seen"),
+        column("against_value", FLOAT64, "of seen categories, with the same weights"),
+        column("difference", FLOAT64, "unseen minus seen"),
         column(
             "ci_low", FLOAT64, "95 % interval of the difference, bootstrap over models; NaN for one model"
         ),
         column("ci_high", FLOAT64, "upper end"),
-        column("p_value", FLOAT64, "two-sided, of no difference"),
+        column("p_value", FLOAT64, "two-sided, for no difference"),
         column("n_models", INT64, "models of unseen categories that have a match"),
         column("n_against", INT64, "models of seen categories that have a match"),
-        column("n_strata", INT64, "groups of like categories that hold both"),
+        column("n_strata", INT64, "groups of similar categories that have both"),
     ]
 )
 
@@ -171,7 +178,7 @@ COMPARISONS = pa.schema(
         column("k", INT32, "cut-off, null where the metric has none", null=True),
         column("value", FLOAT64, "metric of this side, over the models that both sides have"),
         column("against_value", FLOAT64, "metric of the other side"),
-        column("difference", FLOAT64, "value less against_value"),
+        column("difference", FLOAT64, "value minus against_value"),
         column(
             "ci_low",
             FLOAT64,
@@ -181,7 +188,7 @@ COMPARISONS = pa.schema(
         column(
             "p_value",
             FLOAT64,
-            "two-sided, of no difference, by flips of models' signs; NaN for one model",
+            "two-sided, for no difference, by a sign flip test over models; NaN for one model",
         ),
         column("n_models", INT64, "customized models that both sides have"),
     ]
@@ -199,23 +206,23 @@ SOFT_SCORES = pa.schema(
         column(
             "influence",
             FLOAT64,
-            "what is displayed: share x (1 - none); with its tail and `none` those of a query sum to 1",
+            "displayed influence: share x (1 - none); over a query, with the tail and `none`, it sums to 1",
         ),
-        column("none", FLOAT64, "mass of 'none of these', the same in all rows of a query"),
+        column("none", FLOAT64, "probability of 'none of these', the same in all rows of a query"),
     ]
 )
 
 FORM = column(
     "form",
     TEXT,
-    "form of the calibrator: 'pool_aware', 'published' or 'published_whole_pool'",
+    "kind of calibrator: 'pool_aware', 'published' or 'published_whole_pool'",
 )
 
 JUDGED = column(
     "judged",
     TEXT,
     "'shares': given that the sources are in the pool; 'displayed': influence as in soft_scores, share x (1 - none),"
-    " where the share absent_share of queries has its exemplars taken away",
+    " where a share absent_share of the queries has its exemplars removed from the pool",
 )
 
 CALIBRATION = pa.schema(
@@ -224,7 +231,7 @@ CALIBRATION = pa.schema(
         MAPPER,
         FORM,
         SPLIT,
-        column("pool_share", FLOAT64, "part of the distractors that was asked; 1: all, as in fitting"),
+        column("pool_share", FLOAT64, "fraction of the distractors that was searched; 1: all, as in fitting"),
         column("kind", TEXT, "'object', 'style', or 'all' sets"),
         column(
             "metric",
@@ -241,7 +248,7 @@ CALIBRATION = pa.schema(
         column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
         column("ci_high", FLOAT64, "upper end"),
         column("n_queries", INT64, "queries of these models"),
-        column("n_models", INT64, "customized models behind them"),
+        column("n_models", INT64, "customized models of these queries"),
     ]
 )
 
@@ -255,25 +262,25 @@ RELIABILITY = pa.schema(
         column("bin_low", FLOAT64, "lower edge of the influence bin"),
         column("bin_high", FLOAT64, "upper edge"),
         column("mean_influence", FLOAT64, "mean predicted influence in the bin", null=True),
-        column("exemplar_share", FLOAT64, "share of true exemplar mass in the bin", null=True),
+        column("exemplar_share", FLOAT64, "share of the true exemplar mass in the bin", null=True),
         column("n_candidates", INT64, "candidates in the bin"),
     ]
 )
 
 ATTRIBUTIONS = pa.schema(
     [
-        column("image", TEXT, "file of the image that was asked about, as it was given"),
-        column("kind", TEXT, "kind of sets whose features and calibrator judged: 'object' or 'style'"),
+        column("image", TEXT, "image file, as it was given"),
+        column("kind", TEXT, "kind of sets whose features and calibrator were used: 'object' or 'style'"),
         ENCODER,
         MAPPER,
-        column("rank", INT32, "position by similarity among all that was searched, 1 is best"),
+        column("rank", INT32, "position by similarity among all candidates, 1 is best"),
         column("image_id", TEXT, "candidate: row of the pool"),
         column("is_exemplar", BOOL, "whether a model of the run was customized on the candidate"),
         column("similarity", FLOAT32, "cosine"),
-        column("influence", FLOAT64, "share of the image x (1 - none), by the run's calibrator"),
-        column("none", FLOAT64, "mass of 'none of these', the same in all rows of an image and kind"),
+        column("influence", FLOAT64, "share x (1 - none), by the run's calibrator"),
+        column("none", FLOAT64, "probability of 'none of these', the same in all rows of an image and kind"),
         column("caption", TEXT, "of the candidate, from the pool", null=True),
-        column("attribution", TEXT, "whom the candidate is by, from the pool", null=True),
+        column("attribution", TEXT, "whom to credit for the candidate, from the pool", null=True),
         column("licence", TEXT, "of the candidate, from the pool", null=True),
     ]
 )

@@ -1,4 +1,4 @@
-"""Tables of images and of what made them: pool, exemplars, prompts, models, synthesized images."""
+"""Schemas of the tables of images and models: pool, exemplars, prompts, prior, models, synthesized images."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ POOL = pa.schema(
         column("height", INT32, "height of the image", unit="pixel"),
         column("perceptual_hash", INT64, "64-bit difference hash of the gray image"),
         column("licence", TEXT, "licence of the image, SPDX where there is one"),
-        column("attribution", TEXT, "whom to name when the image is shown"),
+        column("attribution", TEXT, "whom to credit when the image is shown"),
     ]
 )
 
 REJECTS = pa.schema(
     [
-        column("image_id", TEXT, "name of the row that was left out"),
+        column("image_id", TEXT, "name of the image that was left out"),
         column("reason", TEXT, "why"),
     ]
 )
@@ -49,7 +49,7 @@ EXEMPLARS = pa.schema(
         column("exemplar_id", TEXT, "name of the exemplar: set and position"),
         SET,
         column("image_id", TEXT, "its row in the pool"),
-        column("image", IMAGE, "the image itself, so that later stages need not search the pool"),
+        column("image", IMAGE, "the image itself, so that later stages need not look it up in the pool"),
         column("caption", TEXT, "what the image shows, in words, as in the pool"),
         KIND,
         column("category", TEXT, "coarse class noun that prompts use"),
@@ -72,7 +72,7 @@ PROMPTS = pa.schema(
 
 EXCLUDED = pa.schema(
     [
-        column("image_id", TEXT, "row of the pool that is no distractor"),
+        column("image_id", TEXT, "row of the pool that is not a distractor"),
         column("reason", TEXT, "exemplar, same_subject, same_style or near_duplicate"),
         column("exemplar_id", TEXT, "the exemplar that it would compete with"),
     ]
@@ -81,14 +81,14 @@ EXCLUDED = pa.schema(
 PRIOR = pa.schema(
     [
         KIND,
-        column("category", TEXT, "coarse class noun of the exemplar sets that it is for"),
+        column("category", TEXT, "coarse class noun of the exemplar sets whose models are trained with it"),
         column("prior_index", INT32, "position among the prior images of its class"),
-        column("prompt", TEXT, "the prompt that the image was made from, or its caption"),
-        column("seed", INT64, "seed of the noise; null for an image that was found", null=True),
+        column("prompt", TEXT, "the prompt of the image, or its caption"),
+        column("seed", INT64, "seed of the noise; null for an image that was not generated", null=True),
         column(
             "image",
             IMAGE,
-            "the encoded image; path: where it was found, a row of the pool or a file of a folder",
+            "the encoded image; path: its origin, a row of the pool or a file of a folder",
         ),
     ]
 )
@@ -109,17 +109,17 @@ MODELS = pa.schema(
         column(
             "peak_memory",
             INT64,
-            "largest memory while its stack was in work: of torch on a GPU, of the process on a CPU",
+            "peak memory while its stack was trained: of torch on a GPU, of the process on a CPU",
             unit="byte",
         ),
-        column("threads", INT32, "threads that computed on the CPU"),
-        column("device", TEXT, "device that trained it, as torch names it"),
-        column("device_name", TEXT, "what that device calls itself"),
+        column("threads", INT32, "number of CPU threads"),
+        column("device", TEXT, "device of the training, as torch names it"),
+        column("device_name", TEXT, "name of the device's model"),
     ]
 )
 
 MEASURED = ("seconds", "peak_memory", "threads", "device", "device_name")
-"""Columns of `models` that say what a row took to make; two runs of the same config differ in them alone."""
+"""Columns of `models` with the costs of training; two runs of the same config differ only in these."""
 
 QUERIES = pa.schema(
     [
@@ -129,7 +129,7 @@ QUERIES = pa.schema(
         CONDITION,
         PROMPT_KIND,
         column("prompt_index", INT32, "position in the list of its kind"),
-        column("sample_index", INT32, "which of the samples of this prompt"),
+        column("sample_index", INT32, "number of the sample of this prompt"),
         column("prompt", TEXT, "the prompt as given to the model"),
         column("seed", INT64, "seed of the noise"),
     ]
@@ -139,8 +139,6 @@ SYNTHESIZED = pa.schema(
     [
         *QUERIES,
         column("image", IMAGE, "the encoded image"),
-        column(
-            "image_format", TEXT, "how it is encoded: png, webp, or with its quality webp_lossy 90, jpeg 90"
-        ),
+        column("image_format", TEXT, "encoding: png, webp, or with the quality: webp_lossy 90, jpeg 90"),
     ]
 )
