@@ -27,13 +27,13 @@ def test_the_last_line_of_each_failed_job_and_of_no_other(tmp_path, fake_snakema
     log_of(tmp_path, "old", InputError("long ago"), fake_snakemake)
     os.utime(tmp_path / "rank/old.log", (1, 1))
     log_of(tmp_path, "fine", None, fake_snakemake)
-    log_of(tmp_path, "invalid", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
+    log_of(tmp_path, "bad", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
     log_of(tmp_path, "broken", KeyError("x"), fake_snakemake)
     capsys.readouterr()
     failure_summary.print_summary(tmp_path, since=2)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "[rank invalid] error: ranking.top_k: 0; choose 1 or more",
+        "[rank bad] error: ranking.top_k: 0; choose 1 or more",
         f"[rank broken] failed: KeyError: 'x'; the traceback is in {tmp_path}/rank/broken.log",
     ]
 
@@ -62,9 +62,9 @@ def test_a_full_disk_of_snakemake_itself_is_named(tmp_path, monkeypatch, fake_sn
     monkeypatch.setattr(failure_summary.disk_space, "nearly_full", lambda folder: folder == others[1])
     (line,) = failure_summary.summarize(tmp_path, 0, others)
     assert line.startswith(f"error: {others[1]}: no room left (disk); make room")
-    log_of(tmp_path, "invalid", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
+    log_of(tmp_path, "bad", InputError("ranking.top_k: 0; choose 1 or more"), fake_snakemake)
     assert failure_summary.summarize(tmp_path, 0, others) == [
-        "[rank invalid] error: ranking.top_k: 0; choose 1 or more"
+        "[rank bad] error: ranking.top_k: 0; choose 1 or more"
     ]
 
 
