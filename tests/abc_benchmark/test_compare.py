@@ -27,16 +27,16 @@ def evaluated(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "a", tmp_path / "b"
 
 
-def test_two_systems_are_compared_on_the_same_models(
+def test_two_evaluations_are_compared_on_the_same_models(
     evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     assert main(["abc", "compare", *map(str, evaluated), "--out", str(tmp_path / "c")]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(
+    output = capsys.readouterr().out
+    assert output.startswith(
         f"first: {evaluated[0]}, mapper untuned\nsecond: {evaluated[1]}, mapper {tmp_path / 'linear_tuned.pth'}\n"
     )
-    assert "\ntest_case, gpt: 6 models\n" in said and "against" not in said
+    assert "\ntest_case, gpt: 6 models\n" in output and "against" not in output
     rows = tables.read(tmp_path / "c" / "comparisons.parquet", "abc_comparisons").to_pylist()
     assert {(row["metric"], row["k"]) for row in rows} == {
         ("recall_at_k", 5), ("recall_at_k", 10), ("capped_recall_at_k", 5), ("capped_recall_at_k", 10),
@@ -57,7 +57,7 @@ def test_two_systems_are_compared_on_the_same_models(
     assert {(row["mapper"], row["against_mapper"]) for row in same} == {(None, None)}  # of tables alone
 
 
-def test_what_differs_by_how_it_was_made_is_not_compared(
+def test_evaluations_with_other_settings_or_exemplars_are_not_compared(
     evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "ties"
@@ -75,7 +75,7 @@ def test_what_differs_by_how_it_was_made_is_not_compared(
         list(compare.compare(a, wrong, resamples=5, seed=1))
 
 
-def test_evaluations_are_named_by_their_folders_and_by_their_mappers_where_known(
+def test_evaluations_are_named_by_their_folders_and_known_mappers(
     evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare = tmp_path / "bare"
@@ -84,9 +84,9 @@ def test_evaluations_are_named_by_their_folders_and_by_their_mappers_where_known
     table.to_parquet(bare / "per_query.parquet")
     capsys.readouterr()
     assert main(["abc", "compare", str(evaluated[0]), str(bare), "--match", "category"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[:2] == [f"first: {evaluated[0]}, mapper untuned", f"second: {bare}"]
-    assert said[2] == "test_case against other, gpt: 4 and 4 models"  # the others have no category
+    output = capsys.readouterr().out.splitlines()
+    assert output[:2] == [f"first: {evaluated[0]}, mapper untuned", f"second: {bare}"]
+    assert output[2] == "test_case against other, gpt: 4 and 4 models"  # the others have no category
 
 
 def test_other_models_are_compared_within_categories(evaluated: tuple[Path, Path]) -> None:

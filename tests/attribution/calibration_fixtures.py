@@ -1,4 +1,4 @@
-"""Similarities of generated benchmarks, and calibrators written out over whole pools."""
+"""Similarities of generated benchmarks, and the formulas of calibrators over whole pools."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Case(NamedTuple):
 
 def case_of(
     folder: Path,
-    made: World,
+    generated: World,
     *,
     splits: tuple[str, ...] = ("validation", "test"),
     top_k: int = 20,
     bins: int = 2048,
 ) -> Case:
-    """Ranks and candidates of a world; its sets fall in the splits in turn, those of several are styles."""
-    found = ranked(made.write(folder), top_k=top_k, bins=bins)
+    """Ranks and candidates of a world; sets are in the splits in turn, those of several exemplars are styles."""
+    found = ranked(generated.write(folder), top_k=top_k, bins=bins)
     tables.write(folder / "candidates.parquet", "candidates", found.candidates)
     exemplars = [
         {
@@ -47,9 +47,9 @@ def case_of(
             "kind": "style" if len(vectors) > 1 else "object",
             "split": splits[number % len(splits)],
         }
-        for number, (name, vectors) in enumerate(made.exemplars.items())
+        for number, (name, vectors) in enumerate(generated.exemplars.items())
     ]
-    return Case(made, found.ranks, folder / "candidates.parquet", pa.Table.from_pylist(exemplars))
+    return Case(generated, found.ranks, folder / "candidates.parquet", pa.Table.from_pylist(exemplars))
 
 
 def batches(case: Case, split: str = "validation") -> list[SimilarityBatch]:
@@ -57,7 +57,7 @@ def batches(case: Case, split: str = "validation") -> list[SimilarityBatch]:
 
 
 def dense(case: Case, query: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of one query in float64: its exemplars', and all distractors'."""
+    """Cosines of one query in float64: to its exemplars, and to all distractors."""
     name, number = query.rsplit("-q", 1)
     vector = case.world.queries[name][int(number)].astype(np.float64)
     excluded = set(case.world.excluded)
@@ -68,14 +68,14 @@ def dense(case: Case, query: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def published_shares(own: np.ndarray, others: np.ndarray, tau: float, bias: float) -> np.ndarray:
-    """The published form, written out over everything."""
+    """Shares of the published formula over all candidates."""
     similarity = np.concatenate([own, others])
     weight = np.maximum(np.exp((similarity - similarity.max()) / tau) + bias, 0)
     return weight / weight.sum()
 
 
 def condensed(own: np.ndarray, others: np.ndarray, *, top: int = 100, bins: int = 2048) -> SimilarityBatch:
-    """One query as ranking would keep it: its exemplars, the most similar distractors, bins of the rest."""
+    """A batch of one query from all its similarities: exemplars, top distractors, bins of the rest."""
     ranked = np.sort(others)[::-1]
     place = np.clip(((ranked[top:] + 1.0) / 2.0 * bins).astype(int), 0, bins - 1)
     counts, sums = np.bincount(place, minlength=bins), np.bincount(place, ranked[top:], bins)
@@ -101,7 +101,7 @@ def condensed(own: np.ndarray, others: np.ndarray, *, top: int = 100, bins: int 
 def pool_aware_shares(
     own: np.ndarray, others: np.ndarray, p: Parameters, absent: float
 ) -> tuple[np.ndarray, float]:
-    """Shares and mass of none, written out in float64 over every candidate."""
+    """Shares and mass of "none of these" of the pool-aware formula in float64 over all candidates."""
     s = np.concatenate([own, others])
     z = (s - s.mean()) / s.std() / p.tau
     none = expit(p.level + np.log(absent / (1 - absent)) - p.slope * (logsumexp(z) - np.log(len(z))))

@@ -50,7 +50,7 @@ class World:
         return pa.Table.from_pylist(rows)
 
     def write(self, folder: Path, *, pool_part: int = 10**9, query_part: int = 10**9) -> dict[str, Any]:
-        """Write the embeddings in parts of so many rows; the arguments of `ranking.rank` that name them."""
+        """Write the embeddings in parts of so many rows; returns the arguments of `rank.rank` that name them."""
         query_ids = self.query_rows().column("query_id").to_pylist()
         exemplar_ids = self.exemplar_rows().column("exemplar_id").to_pylist()
         return {
@@ -93,7 +93,7 @@ def world(
     duplicates: int = 0,
     signal: float = 0.7,
 ) -> World:
-    """Random unit vectors; queries lean to the exemplars of their set by `signal`.
+    """Random unit vectors; each query is a mix of an exemplar of its set, of weight `signal`, and noise.
 
     `duplicates` rows of the pool are copies of exemplars and of other rows of the pool.
     """
@@ -113,7 +113,7 @@ def world(
 
 
 def ranked(arguments: dict[str, Any], mapper_heads: heads.Heads | None = None, **options: Any) -> rank.Ranked:
-    """All groups of `ranking.rank` as one."""
+    """Rank, with all groups in one table."""
     groups = list(
         rank.rank(
             encoder="pixel", mapper="untuned", heads=mapper_heads or heads.load(None), **(arguments | options)

@@ -8,7 +8,7 @@ import pytest
 from attrib_core.attribution.metrics import bootstrap
 
 
-def test_the_bootstrap_is_that_of_a_plain_loop_over_models() -> None:
+def test_the_bootstrap_equals_a_loop_over_models() -> None:
     """Models of one to sixty-seven queries, equal values among them: every resample written out."""
     rng = np.random.default_rng(8)
     sizes = [1, 67, 5, 5, 12, 1]
@@ -48,7 +48,7 @@ def test_medians_of_resamples_equal_numpy() -> None:
         assert median == np.median(repeated) and mean == pytest.approx(repeated.mean())
 
 
-def test_the_interval_covers_the_truth_nineteen_times_in_twenty() -> None:
+def test_the_interval_covers_the_true_value_in_95_percent_of_samples() -> None:
     """Queries of one model share its ease, so an interval over queries would be far too narrow."""
     covered = 0
     for trial in range(100):
@@ -62,7 +62,7 @@ def test_the_interval_covers_the_truth_nineteen_times_in_twenty() -> None:
     assert 0.87 <= covered / 100 <= 1.0
 
 
-def test_p_values_of_no_difference_are_spread_evenly() -> None:
+def test_p_values_of_no_difference_are_uniform() -> None:
     values = []
     for trial in range(200):
         differences = np.random.default_rng(trial).standard_normal(30)

@@ -28,7 +28,7 @@ from tests.attribution.calibration_fixtures import (
 from tests.attribution.ranking_fixtures import ranked, world
 
 
-def test_soft_scores_are_the_full_ranking_cut_off(case: Case) -> None:
+def test_soft_scores_are_the_top_of_the_full_ranking(case: Case) -> None:
     done, rows = calibrated(case, shown=7)
     kept = [row for row in case.world.pool_ids if row not in set(case.world.excluded)]
     by_query: dict[str, list[dict[str, Any]]] = {}
@@ -53,7 +53,7 @@ def test_soft_scores_are_the_full_ranking_cut_off(case: Case) -> None:
             place = names.index(row["candidate_id"])
             assert row["similarity"] == pytest.approx(similarity[place], abs=1e-6)
             assert row["influence"] == pytest.approx(share[place], rel=1e-3)
-            if (np.abs(similarity - similarity[place]) < 1e-7).sum() == 1:  # the place of equal ones is open
+            if (np.abs(similarity - similarity[place]) < 1e-7).sum() == 1:  # the order of ties is open
                 assert row["rank"] == rank[row["candidate_id"]]
         tails.append(1 - sum(row["influence"] for row in own_rows))
     (tail,) = [
@@ -65,10 +65,12 @@ def test_soft_scores_are_the_full_ranking_cut_off(case: Case) -> None:
     assert tail == pytest.approx(np.mean(tails), abs=1e-9) and tail > 0
 
 
-def test_an_exemplar_that_ties_stands_in_the_middle(tmp_path: Path) -> None:
-    made = world(2, rows=30, dim=6, set_sizes=[1, 1], queries_each=1)
-    made.pool[:4] = made.exemplars["s01"][0]  # four copies of the exemplar: it stands third of five
-    _, rows = calibrated(case_of(tmp_path, made))
+def test_an_exemplar_ranks_in_the_middle_of_its_ties(tmp_path: Path) -> None:
+    generated = world(2, rows=30, dim=6, set_sizes=[1, 1], queries_each=1)
+    generated.pool[:4] = generated.exemplars["s01"][
+        0
+    ]  # four copies of the exemplar, so it ranks third of five
+    _, rows = calibrated(case_of(tmp_path, generated))
     first = sorted(rows, key=lambda row: row["rank"])[0]["rank"]
     best = [row for row in rows if row["similarity"] == max(r["similarity"] for r in rows)]
     assert [row["is_exemplar"] for row in sorted(best, key=lambda row: row["rank"])] == [
@@ -81,7 +83,7 @@ def test_an_exemplar_that_ties_stands_in_the_middle(tmp_path: Path) -> None:
     assert first == 1 and [row["rank"] for row in best] == [1, 2, 3, 4, 5]
 
 
-def test_metrics_equal_those_of_the_written_out_shares(case: Case) -> None:
+def test_metrics_equal_those_of_shares_over_the_whole_pool(case: Case) -> None:
     done, _ = calibrated(case, shown=7)
     tables.from_rows(done.calibration, tables.schema("calibration"))
     tables.from_rows(done.reliability, tables.schema("reliability"))
@@ -137,7 +139,7 @@ def test_metrics_equal_those_of_the_written_out_shares(case: Case) -> None:
         )
 
 
-def test_calibration_repeats_whatever_the_blocks_of_ranking(case: Case, tmp_path: Path) -> None:
+def test_calibration_does_not_depend_on_the_blocks_of_ranking(case: Case, tmp_path: Path) -> None:
     again = ranked(
         case.world.write(tmp_path, pool_part=700), top_k=20, pool_block=100, query_block=7, query_group=9
     )
@@ -163,7 +165,7 @@ def test_controls_are_not_calibrated_on(case: Case) -> None:
         calibrated(case._replace(ranks=control))
 
 
-def test_a_calibrator_for_one_kind_is_that_of_a_run_with_this_kind_alone(case: Case) -> None:
+def test_a_calibrator_for_one_kind_equals_that_of_a_run_with_only_this_kind(case: Case) -> None:
     about = {row["exemplar_set"]: row for row in case.exemplars.to_pylist()}
     styles = [name for name, row in about.items() if row["kind"] == "style"]
     assert {about[name]["split"] for name in styles} == {"validation", "test"}
@@ -181,7 +183,7 @@ def test_a_calibrator_for_one_kind_is_that_of_a_run_with_this_kind_alone(case: C
         calibrated(case._replace(exemplars=objects), kinds=("style",))
 
 
-def test_soft_scores_and_none_sum_to_one_and_every_metric_is_there(second_case: Case) -> None:
+def test_soft_scores_and_none_sum_to_at_most_one_and_intervals_contain_values(second_case: Case) -> None:
     done, rows = calibrated(second_case, shown=1500, form="pool_aware")
     by_query: dict[str, list[float]] = {}
     for row in rows:
@@ -198,7 +200,7 @@ def test_soft_scores_and_none_sum_to_one_and_every_metric_is_there(second_case: 
     assert found["none_mass", 1.0]["value"] == pytest.approx(np.mean(list(none.values())))
     assert found["none_mass_held_out", 1.0]["value"] > found["none_mass", 1.0]["value"]
     for row in done.calibration:
-        if row["n_models"] == 1:  # that have a candidate of so much influence
+        if row["n_models"] == 1:  # only one has a candidate above the level
             assert row["metric"].startswith("displayed_excess") and np.isnan(row["ci_low"])
         elif "expected_calibration_error" not in row["metric"]:
             assert row["ci_low"] <= row["value"] <= row["ci_high"]
@@ -228,7 +230,7 @@ def test_settings_out_of_range(second_case: Case, options: dict, words: str) -> 
         )
 
 
-def test_a_validation_split_without_queries_says_which_split_is_to_have_sets(second_case: Case) -> None:
+def test_a_validation_split_without_queries_is_an_error_that_names_the_split(second_case: Case) -> None:
     position = second_case.exemplars.column_names.index("split")
     none = second_case.exemplars.set_column(
         position, "split", pa.array(["test"] * len(second_case.exemplars))
@@ -238,9 +240,11 @@ def test_a_validation_split_without_queries_says_which_split_is_to_have_sets(sec
             calibrated(second_case._replace(exemplars=none), form=form)
 
 
-def test_one_model_is_warned_of_and_has_no_interval(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made = world(4, rows=200, dim=8, set_sizes=[1, 1], queries_each=3)
-    done, _ = calibrated(case_of(tmp_path, made), form="pool_aware")
+def test_a_single_model_gives_a_warning_and_no_interval(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    generated = world(4, rows=200, dim=8, set_sizes=[1, 1], queries_each=3)
+    done, _ = calibrated(case_of(tmp_path, generated), form="pool_aware")
     assert "a single model, s00" in caplog.text
     assert all(np.isnan(row["ci_low"]) and row["n_models"] == 1 for row in done.calibration)
 
@@ -248,8 +252,8 @@ def test_one_model_is_warned_of_and_has_no_interval(tmp_path: Path, caplog: pyte
 def test_a_kind_without_validation_sets_has_the_parameters_of_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = world(4, rows=200, dim=8, set_sizes=[1, 1, 1, 3], queries_each=3)
-    case = case_of(tmp_path, made)  # objects in both splits, the one style set in the test split
+    generated = world(4, rows=200, dim=8, set_sizes=[1, 1, 1, 3], queries_each=3)
+    case = case_of(tmp_path, generated)  # objects in both splits, the one style set in the test split
     assert {one for e in batches(case) for one in e.kinds} == {"object"}
     done, scores = calibrated(case, form="pool_aware")
     assert "no style set among those that calibrators were fitted on" in caplog.text

@@ -34,7 +34,7 @@ def rows_of(metrics: CalibrationMetrics, kind: str = "all") -> dict[str, dict]:
     return {row["metric"]: row for row in metrics.rows() if row["kind"] == kind}
 
 
-def test_the_displayed_numbers_are_judged_as_written_out_over_the_whole_pool() -> None:
+def test_metrics_of_displayed_influence_equal_sums_over_the_whole_pool() -> None:
     rng = np.random.default_rng(4)
     metrics = CalibrationMetrics(
         PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT, resamples=5
@@ -72,8 +72,7 @@ def test_the_displayed_numbers_are_judged_as_written_out_over_the_whole_pool() -
         )  # fmt: skip
 
 
-def test_the_excess_of_what_is_displayed_is_over_candidates_and_its_interval_over_models() -> None:
-    """Of several queries a model; written out over whole pools, and over models drawn one by one."""
+def test_the_excess_is_a_mean_over_candidates_with_an_interval_over_models() -> None:
     rng = np.random.default_rng(6)
     metrics = CalibrationMetrics(
         PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT, resamples=40, seed=3
@@ -81,7 +80,7 @@ def test_the_excess_of_what_is_displayed_is_over_candidates_and_its_interval_ove
     given: dict[str, list[np.ndarray]] = {}
     for number in range(18):
         name = f"model-{number % 6}"
-        own = rng.normal(0.1 if number % 6 == 5 else 0.5, 0.05, 2)  # the exemplars of one never stand out
+        own = rng.normal(0.1 if number % 6 == 5 else 0.5, 0.05, 2)  # those of one model are like distractors
         others = rng.normal(0.1, 0.1, 300)
         metrics.add(replace(condensed(own, others, top=80, bins=200_000), sets=[name]))
         for weight, exemplars in ((1 - ABSENT, own), (ABSENT, own[:0])):
@@ -97,25 +96,25 @@ def test_the_excess_of_what_is_displayed_is_over_candidates_and_its_interval_ove
     for level in LEVELS:
         row, means = found[f"displayed_excess_at_{level:g}"], []
         for drawn in [np.ones(6, int), *draws]:
-            weight, stated, true = np.hstack(
+            weight, displayed, true = np.hstack(
                 [np.tile(sets[n], int(k)) for n, k in zip(names, drawn, strict=True)]
             )
-            high = stated >= level
+            high = displayed >= level
             if high.any():
-                means.append(np.average((stated - true)[high], weights=weight[high]))
+                means.append(np.average((displayed - true)[high], weights=weight[high]))
         models = sum(bool((sets[name][1] >= level).any()) for name in names)
         assert (row["n_models"], row["n_queries"]) == (models, 3 * models)
         assert row["value"] == pytest.approx(means[0], abs=1e-4)
-        low, high_end = (
+        low, high_quantile = (
             np.quantile(means[1:], q, method=how) for q, how in ((0.025, "lower"), (0.975, "higher"))
         )
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high_end), abs=1e-4)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high_quantile), abs=1e-4)
         assert row["ci_low"] < row["value"] < row["ci_high"]
 
 
-def test_an_excess_of_one_model_has_no_interval_and_one_of_none_no_row() -> None:
-    form = PoolAware({"object": PARAMETERS}, ABSENT)
-    metrics = CalibrationMetrics(form, shown=5, absent_share=ABSENT, resamples=5)
+def test_an_excess_of_one_model_has_no_interval_and_of_no_model_no_row() -> None:
+    calibrator = PoolAware({"object": PARAMETERS}, ABSENT)
+    metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT, resamples=5)
     rng = np.random.default_rng(0)
     others = rng.uniform(-0.1, 0.1, 5000)
     metrics.add(replace(condensed(np.array([0.9]), others), sets=["clear"]))
@@ -123,26 +122,26 @@ def test_an_excess_of_one_model_has_no_interval_and_one_of_none_no_row() -> None
     found = rows_of(metrics)
     assert found["displayed_excess_at_0.1"]["n_models"] == 1
     assert np.isnan(found["displayed_excess_at_0.1"]["ci_low"])
-    metrics = CalibrationMetrics(form, shown=5, absent_share=ABSENT, resamples=5)
+    metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT, resamples=5)
     metrics.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
     assert "displayed_excess_at_0.1" not in rows_of(metrics)
 
 
-def test_what_soft_scores_show_is_what_reliability_calls_displayed(case: Case) -> None:
-    form = PoolAware(dict.fromkeys(("object", "style"), PARAMETERS), 0.5)
-    metrics = CalibrationMetrics(form, shown=1500, absent_share=1e-12, resamples=5)
+def test_reliability_of_displayed_influence_is_that_of_soft_scores(case: Case) -> None:
+    calibrator = PoolAware(dict.fromkeys(("object", "style"), PARAMETERS), 0.5)
+    metrics = CalibrationMetrics(calibrator, shown=1500, absent_share=1e-12, resamples=5)
     rows = []
     for one in batches(case, "test"):
         metrics.add(one)
-        rows += soft_scores(one, form, shown=1500, encoder="e", mapper="m").to_pylist()
+        rows += soft_scores(one, calibrator, shown=1500, encoder="e", mapper="m").to_pylist()
     shown = np.array([row["influence"] for row in rows])
     exemplars = {query: len(dense(case, query)[0]) for query in {row["query_id"] for row in rows}}
     truth = np.array([row["is_exemplar"] / exemplars[row["query_id"]] for row in rows])
-    assert min(row["none"] for row in rows) > 0.01  # the two are told apart
+    assert min(row["none"] for row in rows) > 0.01  # displayed influence differs from shares
     bins = [row for row in metrics.reliability_rows() if row["judged"] == "displayed"]
     place = np.digitize(shown, EDGES[1:-1])
     assert (place >= 4).sum() > 20
-    for number in range(4, 14):  # of the tail, which soft_scores do not list, nothing has 1 %
+    for number in range(4, 14):  # no candidate outside of soft_scores has 1 %
         own = place == number
         assert bins[number]["n_candidates"] == np.count_nonzero(own)
         if own.any():
@@ -150,16 +149,16 @@ def test_what_soft_scores_show_is_what_reliability_calls_displayed(case: Case) -
             assert bins[number]["exemplar_share"] == pytest.approx(truth[own].mean(), rel=1e-6)
 
 
-def test_a_form_without_none_is_charged_for_the_queries_without_sources() -> None:
+def test_a_calibrator_without_none_is_penalized_for_queries_without_sources() -> None:
     metrics = CalibrationMetrics(PublishedCalibrator(0.05, 0.0), shown=2, absent_share=0.5, resamples=5)
-    metrics.add(condensed(np.array([0.99]), np.array([0.2, 0.1])))  # right where the exemplar is there
+    metrics.add(condensed(np.array([0.99]), np.array([0.2, 0.1])))  # right with the exemplar in the pool
     found = rows_of(metrics)
     assert found["expected_calibration_error"]["value"] < 1e-3
     assert found["mixture_expected_calibration_error"]["value"] == pytest.approx(0.5, abs=1e-3)
     assert found["none_auc"]["value"] == 0.5
 
 
-def test_none_auc_is_that_of_scikit_learn_in_every_resample() -> None:
+def test_auc_equals_scikit_learn_in_every_resample() -> None:
     rng = np.random.default_rng(2)
     sets = np.sort(rng.integers(0, 7, 90))
     lower, upper = np.round(rng.normal(0, 1, 90), 1), np.round(rng.normal(0.6, 1, 90), 1)  # with ties
@@ -174,7 +173,7 @@ def test_none_auc_is_that_of_scikit_learn_in_every_resample() -> None:
         assert found == pytest.approx(roc_auc_score(truth, value, sample_weight=weight), abs=1e-12)
 
 
-def test_none_auc_of_a_calibrator_counts_pairs_of_its_masses() -> None:
+def test_none_auc_counts_pairs_of_masses() -> None:
     rng = np.random.default_rng(3)
     metrics = CalibrationMetrics(
         PoolAware({"object": PARAMETERS}, 0.5), shown=5, absent_share=0.5, resamples=5

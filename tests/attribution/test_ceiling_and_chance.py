@@ -26,7 +26,7 @@ def test_chance_equals_simulated_random_rankings(n: int, distractors: int) -> No
     assert np.mean(values["median_rank", None] < ceiling_and_chance.median_rank(ns, candidates)) <= 0.5 + 0.08
 
 
-def test_chance_is_exact_where_every_ranking_can_be_listed() -> None:
+def test_chance_equals_the_mean_over_all_rankings() -> None:
 
     n, candidates = 3, 7
     places = [np.array(chosen) + 1 for chosen in combinations(range(candidates), n)]

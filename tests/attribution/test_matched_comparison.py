@@ -45,7 +45,7 @@ def test_strata_average_their_own_queries() -> None:
         )
 
 
-def test_numbers_of_exemplars_fall_into_one_group_each() -> None:
+def test_each_number_of_exemplars_is_in_one_group() -> None:
     found = size_groups(np.array([1, 2, 4, 5, 8, 9, 16, 17, 32, 33, 67, 1000]))
     assert found.tolist() == [
         "1",
@@ -85,7 +85,7 @@ def test_a_matched_difference_is_the_weighted_mean_over_strata() -> None:
     assert one is not None and np.isnan(one.ci_low) and np.isnan(one.p_value)
 
 
-def test_matching_takes_away_a_difference_of_composition() -> None:
+def test_matching_removes_a_difference_of_composition() -> None:
     """Unseen models are mostly of an easy category: alike within it, they look better over all."""
     covered, apparent = 0, 0
     for trial in range(60):
@@ -102,7 +102,7 @@ def test_matching_takes_away_a_difference_of_composition() -> None:
     assert apparent == 60 and covered >= 52
 
 
-def test_seen_and_unseen_are_matched_within_like_categories() -> None:
+def test_seen_and_unseen_are_matched_within_groups_of_categories() -> None:
     measured = systems()
     rows = list(measure.matched(measured, resamples=30, seed=1))
     tables.from_rows(rows, tables.schema("matched"))

@@ -47,7 +47,7 @@ def test_rows_average_the_queries_of_their_group() -> None:
     assert len(found) == len(groups) * 8
 
 
-def test_measuring_repeats_and_hangs_on_the_seed() -> None:
+def test_measuring_is_deterministic_and_intervals_depend_on_the_seed() -> None:
     first, again, other = (
         list(measure.measure(measured(0.1), resamples=40, seed=seed)) for seed in (1, 1, 2)
     )
@@ -101,7 +101,7 @@ def test_one_model_has_no_interval() -> None:
     assert rows and all(np.isnan(row["ci_low"]) and np.isnan(row["ci_high"]) for row in rows)
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_errors_name_what_does_not_fit() -> None:
     named, exemplars = world_of_systems(0.1)
     table = named[0][1]
     cases: list[tuple[Any, list[str]]] = [

@@ -10,8 +10,8 @@ from attrib_core.attribution.metrics import per_query
 from tests.attribution.metrics_fixtures import KS, random_cases, ranks_of
 
 
-def sorted_out(scores: np.ndarray, own: np.ndarray, ties: str) -> np.ndarray:
-    """The full ranking, written out: True where an exemplar stands; tied distractors below or above."""
+def explicit_ranking(scores: np.ndarray, own: np.ndarray, ties: str) -> np.ndarray:
+    """Return the full ranking, True for an exemplar, with tied distractors above or below it."""
     everything = np.concatenate([scores, own])
     exemplar = np.arange(len(everything)) >= len(scores)
     return exemplar[np.lexsort((exemplar if ties == "above" else ~exemplar, -everything))]
@@ -19,11 +19,11 @@ def sorted_out(scores: np.ndarray, own: np.ndarray, ties: str) -> np.ndarray:
 
 @pytest.mark.parametrize("levels", [None, 7, 40, 1])
 @pytest.mark.parametrize("ties", ["above", "below"])
-def test_every_metric_equals_that_of_the_written_out_ranking(levels: int | None, ties: str) -> None:
+def test_every_metric_equals_that_of_the_explicit_ranking(levels: int | None, ties: str) -> None:
     cases = random_cases(1, levels=levels)
     found = per_query.per_query(per_query.positions(ranks_of(cases), ties), KS)
     for number, (scores, own) in enumerate(cases):
-        hits = sorted_out(scores, own, ties)
+        hits = explicit_ranking(scores, own, ties)
         places = np.flatnonzero(hits) + 1
         n = len(own)
         for k in KS:
@@ -36,7 +36,7 @@ def test_every_metric_equals_that_of_the_written_out_ranking(levels: int | None,
         assert found["median_rank", None][number] == places[0]
 
 
-def test_average_precision_equals_scikit_learn_where_nothing_is_tied() -> None:
+def test_average_precision_equals_scikit_learn_without_ties() -> None:
     cases = random_cases(2, levels=None)
     found = per_query.per_query(per_query.positions(ranks_of(cases)), KS)["mean_average_precision", None]
     for value, (scores, own) in zip(found, cases, strict=True):
@@ -48,7 +48,7 @@ def test_average_precision_equals_scikit_learn_where_nothing_is_tied() -> None:
 
 def test_a_tie_counts_as_half() -> None:
     ranking = per_query.positions(ranks_of([(np.array([0.9, 0.5, 0.5, 0.1]), np.array([0.5]))]))
-    assert ranking.position.tolist() == [3.0]  # above it one and half of two
+    assert ranking.position.tolist() == [3.0]  # one above it, and half of two ties
     cases = random_cases(3, levels=9)
     best, half, worst = (
         per_query.positions(ranks_of(cases), ties).position for ties in ("below", "half", "above")
@@ -57,7 +57,7 @@ def test_a_tie_counts_as_half() -> None:
     assert (worst > best).sum() > 50
 
 
-def test_positions_follow_the_rows_whatever_their_order() -> None:
+def test_positions_do_not_depend_on_the_order_of_rows() -> None:
     table = ranks_of(random_cases(4, levels=9))
     order = np.random.default_rng(0).permutation(len(table))
     straight, mixed = per_query.positions(table), per_query.positions(table.take(order))

@@ -54,7 +54,7 @@ def all_of(second_case: Case) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]
     )
 
 
-def test_the_shares_are_the_optimum_that_scipy_finds_on_the_full_pool(second_case: Case) -> None:
+def test_tau_and_floor_are_the_optimum_that_scipy_finds_on_the_whole_pool(second_case: Case) -> None:
     pieces, models = all_of(second_case)
     standard = [((s - s.mean()) / s.std(), len(own)) for own, o in pieces for s in [np.concatenate([own, o])]]
 
@@ -72,7 +72,7 @@ def test_the_shares_are_the_optimum_that_scipy_finds_on_the_full_pool(second_cas
     assert np.log(tau) == pytest.approx(best.x[0], abs=0.02)
 
 
-def test_none_is_the_logistic_regression_that_scipy_finds(second_case: Case) -> None:
+def test_level_and_slope_are_the_logistic_regression_that_scipy_finds(second_case: Case) -> None:
     parts = batches(second_case)
     pieces, models = all_of(second_case)
     tau = 0.5
@@ -96,7 +96,7 @@ def test_none_is_the_logistic_regression_that_scipy_finds(second_case: Case) -> 
     np.testing.assert_allclose([level, slope], best.x, atol=2e-3)
 
 
-def test_a_larger_pool_of_the_same_kind_leaves_tau_and_reference_where_they_are() -> None:
+def test_a_larger_pool_changes_neither_deviation_nor_floor() -> None:
     rng = np.random.default_rng(5)
     others = rng.normal(0.1, 0.08, 400_000)
     small, large = condensed(np.array([0.5]), others[:4000]), condensed(np.array([0.5]), others)
@@ -109,7 +109,7 @@ def test_a_larger_pool_of_the_same_kind_leaves_tau_and_reference_where_they_are(
         assert one.total(one.count * floor)[0] == pytest.approx(0.1)
 
 
-def test_none_rises_where_exemplars_are_taken_away_and_with_the_assumed_share() -> None:
+def test_none_rises_without_exemplars_and_with_the_assumed_share() -> None:
     rng = np.random.default_rng(6)
     one = condensed(np.array([0.6]), rng.normal(0.1, 0.08, 5000))
     without = hold_out_exemplars(one)
@@ -122,7 +122,7 @@ def test_none_rises_where_exemplars_are_taken_away_and_with_the_assumed_share() 
     assert masses[0] < masses[1] and masses[2] < masses[3] and masses[0] < masses[2]
 
 
-def test_queries_in_pieces_give_the_same_fit(second_case: Case) -> None:
+def test_the_fit_does_not_depend_on_batches(second_case: Case) -> None:
     (one,) = batches(second_case)
     halves = [select_queries(one, np.arange(len(one.queries)) % 2 == side) for side in (0, 1)]
     whole, parts = (pool_aware_fit.fit(given, 0.5) for given in ([one], halves))
@@ -131,7 +131,7 @@ def test_queries_in_pieces_give_the_same_fit(second_case: Case) -> None:
     assert whole.together == pytest.approx(parts.together)
 
 
-def test_kinds_have_their_own_temperature_where_left_out_models_want_it() -> None:
+def test_kinds_have_separate_parameters_where_left_out_models_are_predicted_better() -> None:
     rng = np.random.default_rng(8)
 
     def some(kind: str, name: str, shift: float) -> list[SimilarityBatch]:
@@ -163,7 +163,7 @@ def test_kinds_have_their_own_temperature_where_left_out_models_want_it() -> Non
     )
 
 
-def test_log_softmax_is_what_the_shares_are_without_a_floor() -> None:
+def test_shares_without_a_floor_are_a_softmax() -> None:
     rng = np.random.default_rng(9)
     own, others = rng.normal(0.3, 0.1, 2), rng.normal(0.1, 0.1, 50)
     one = condensed(own, others)

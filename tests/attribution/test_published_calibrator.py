@@ -36,7 +36,7 @@ FORMULAS = [
 
 
 @pytest.mark.parametrize("calibrator", FORMULAS)
-def test_likelihood_equals_a_float64_sum_over_the_full_pool(
+def test_likelihood_equals_a_float64_sum_over_the_whole_pool(
     case: Case, calibrator: PublishedCalibrator
 ) -> None:
     for one in batches(case):
@@ -53,7 +53,7 @@ def test_shares_sum_to_one(case: Case, calibrator: PublishedCalibrator) -> None:
         np.testing.assert_allclose(one.total(one.count * calibrator.shares(one)), 1.0)
 
 
-def test_a_negative_bias_cuts_off_and_makes_a_missed_exemplar_impossible(case: Case) -> None:
+def test_a_negative_bias_gives_some_exemplars_no_influence_and_infinite_loss(case: Case) -> None:
     calibrator = PublishedCalibrator(0.05, -0.3)
     (one,) = batches(case)
     share = calibrator.shares(one)
@@ -63,7 +63,7 @@ def test_a_negative_bias_cuts_off_and_makes_a_missed_exemplar_impossible(case: C
     assert lost.any() and np.array_equal(np.isinf(negative_log_likelihood(one, calibrator.shares(one))), lost)
 
 
-def test_the_fit_is_the_minimum_that_scipy_finds_on_the_full_pool(case: Case) -> None:
+def test_the_fit_is_the_minimum_that_scipy_finds_on_the_whole_pool(case: Case) -> None:
     pieces = [
         (own, others)
         for one in batches(case)
@@ -87,7 +87,7 @@ def test_the_fit_is_the_minimum_that_scipy_finds_on_the_full_pool(case: Case) ->
 
 
 @pytest.mark.parametrize(("tau", "bias"), [(0.05, 1e-3), (0.15, 0.02), (0.03, 1e-4)])
-def test_the_fit_finds_the_values_that_the_data_were_drawn_from(tau: float, bias: float) -> None:
+def test_the_fit_recovers_the_parameters_that_generated_the_data(tau: float, bias: float) -> None:
     rng = np.random.default_rng(9)
     queries, candidates = 600, 500
     similarity = np.sort(rng.normal(0.2, 0.15, (queries, candidates)))[:, ::-1]
@@ -121,7 +121,7 @@ def test_the_fit_finds_the_values_that_the_data_were_drawn_from(tau: float, bias
     assert np.log10(fitted.calibrator.bias) == pytest.approx(np.log10(bias), abs=0.3)
 
 
-def test_coarse_bins_cost_little_and_no_top_costs_little(case: Case, tmp_path: Path) -> None:
+def test_a_small_top_k_changes_the_likelihood_little(case: Case, tmp_path: Path) -> None:
     few = case_of(tmp_path, case.world, top_k=1)
     for calibrator in FORMULAS:
         for fine, coarse in zip(batches(case), batches(few), strict=True):
@@ -132,7 +132,7 @@ def test_coarse_bins_cost_little_and_no_top_costs_little(case: Case, tmp_path: P
             )
 
 
-def test_the_published_training_is_its_loss_at_its_lowest(second_case: Case) -> None:
+def test_the_published_fit_minimizes_the_published_loss(second_case: Case) -> None:
     parts = batches(second_case)
     trained = published_fit.fit(parts)
 
@@ -155,7 +155,7 @@ def test_the_published_training_is_its_loss_at_its_lowest(second_case: Case) -> 
     assert found <= best.fun + 1e-3
 
 
-def test_the_published_form_never_says_none_and_its_relu_makes_exemplars_impossible() -> None:
+def test_the_published_calibrator_has_no_none_and_its_relu_makes_exemplars_impossible() -> None:
     form = PublishedCalibrator(0.02, -0.2)
     one = condensed(np.array([0.3]), np.array([0.9, 0.1]))
     metrics = CalibrationMetrics(form, shown=2, absent_share=0.5, resamples=20)

@@ -1,4 +1,4 @@
-"""rank, measure and calibrate as jobs, one after the other on the same generated files."""
+"""The scripts rank, measure and calibrate, one after the other on the same generated files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.attribution.ranking_fixtures import World, world, write_parts
 IMAGE = {"bytes": b"", "path": None}
 
 
-def write_run(folder: Path, made: World) -> dict[str, Any]:
-    """Everything that the three jobs read, as the stages before would leave it."""
+def write_run(folder: Path, generated: World) -> dict[str, Any]:
+    """Write all inputs of the three scripts."""
     tables.write(
         folder / "exemplars.parquet",
         "exemplars",
@@ -38,17 +38,17 @@ def write_run(folder: Path, made: World) -> dict[str, Any]:
                 "split": "validation" if number % 2 else "test",
                 "seen": number % 3 == 0,
             }
-            for number, (name, vectors) in enumerate(made.exemplars.items())
+            for number, (name, vectors) in enumerate(generated.exemplars.items())
             for i in range(len(vectors))
         ],
     )
     tables.write(
         folder / "excluded.parquet",
         "excluded",
-        [{"image_id": row, "reason": "exemplar", "exemplar_id": "s00-e0"} for row in made.pool_ids[:3]],
+        [{"image_id": row, "reason": "exemplar", "exemplar_id": "s00-e0"} for row in generated.pool_ids[:3]],
     )
     rows = []
-    for number, row in enumerate(made.query_rows().to_pylist()):
+    for number, row in enumerate(generated.query_rows().to_pylist()):
         condition = "control" if number % 4 == 3 else "customized"
         rest = {
             "model_key": "m",
@@ -60,19 +60,19 @@ def write_run(folder: Path, made: World) -> dict[str, Any]:
         rows.append({**row, "condition": condition, **rest})
     tables.write(folder / "synthesized" / "queries-0000.parquet", "queries", rows[:9])
     tables.write(folder / "synthesized" / "queries-0001.parquet", "queries", rows[9:])
-    dim = made.pool.shape[1]
+    dim = generated.pool.shape[1]
     head = heads.Linear(np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
     heads.save(folder / "linear.safetensors", heads.Heads(head, head), {})
-    exemplars = np.concatenate(list(made.exemplars.values()))
-    queries = np.concatenate(list(made.queries.values()))
+    exemplars = np.concatenate(list(generated.exemplars.values()))
+    queries = np.concatenate(list(generated.queries.values()))
     return {
-        "pool": [str(path) for path in write_parts(folder / "pool", made.pool_ids, made.pool, 70)],
+        "pool": [str(path) for path in write_parts(folder / "pool", generated.pool_ids, generated.pool, 70)],
         "queries": [
             str(path) for path in write_parts(folder / "queries", [r["query_id"] for r in rows], queries, 9)
         ],
         "exemplar_embeddings": str(
             write_parts(
-                folder / "own", made.exemplar_rows().column("exemplar_id").to_pylist(), exemplars, 999
+                folder / "own", generated.exemplar_rows().column("exemplar_id").to_pylist(), exemplars, 999
             )[0]
         ),
         "query_rows": [str(folder / "synthesized" / f"queries-{part:04d}.parquet") for part in range(2)],
@@ -144,10 +144,12 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
 def test_a_failed_job_leaves_no_table(
     run_script: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = world(1, rows=20, dim=4, set_sizes=[1])
-    given = write_run(tmp_path, made)
-    made.pool[13] = np.nan
-    given["pool"] = [str(path) for path in write_parts(tmp_path / "bad", made.pool_ids, made.pool, 10)]
+    generated = world(1, rows=20, dim=4, set_sizes=[1])
+    given = write_run(tmp_path, generated)
+    generated.pool[13] = np.nan
+    given["pool"] = [
+        str(path) for path in write_parts(tmp_path / "bad", generated.pool_ids, generated.pool, 10)
+    ]
     outputs = {name: str(tmp_path / "out" / f"{name}.parquet") for name in ("ranks", "candidates")}
     with pytest.raises(SystemExit):
         run_script(

@@ -1,4 +1,4 @@
-"""Exact ranks: against a plain integer count, whatever the sizes of blocks and parts."""
+"""Exact ranks against integer arithmetic, for all sizes of blocks and parts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def integers(vectors: np.ndarray) -> np.ndarray:
     return np.rint(vectors.astype(np.float64) * 2**26).astype(np.int64)
 
 
-def plain(case: World, top_k: int, bins: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The oracle: per query a full list of integer similarities, sorted, counted and binned one by one."""
+def sorted_list(case: World, top_k: int, bins: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of ranks and candidates from a list of all integer similarities of each query, sorted and counted."""
     kept = [i for i, name in enumerate(case.pool_ids) if name not in set(case.excluded)]
     ids, pool = [case.pool_ids[i] for i in kept], integers(case.pool[kept])
     ranks, candidates = [], []
@@ -69,11 +69,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
-def test_counts_top_and_histogram_equal_a_plain_count(number: int, tmp_path: Path) -> None:
+def test_counts_top_and_histogram_equal_those_of_a_sorted_list(number: int, tmp_path: Path) -> None:
     case = world(number, **CASES[number])
     case.excluded = case.pool_ids[1::7]
     found = ranked(case.write(tmp_path, pool_part=100), top_k=20, bins=50, query_block=4, pool_block=33)
-    ranks, candidates = plain(case, 20, 50)
+    ranks, candidates = sorted_list(case, 20, 50)
     columns = list(ranks[0])
     assert found.ranks.select(columns).to_pylist() == ranks
     assert set(found.ranks.column("n_distractors").to_pylist()) == {len(case.pool) - len(case.excluded)}
@@ -83,7 +83,7 @@ def test_counts_top_and_histogram_equal_a_plain_count(number: int, tmp_path: Pat
         np.testing.assert_allclose(row["histogram_sums"], expected["histogram_sums"], atol=1e-7)
 
 
-def test_the_duplicates_of_these_cases_are_ties(tmp_path: Path) -> None:
+def test_the_cases_have_ties(tmp_path: Path) -> None:
     found = ranked(world(1, **CASES[1]).write(tmp_path))
     assert np.count_nonzero(found.ranks.column("n_tied").to_numpy()) > 50
 
@@ -128,7 +128,7 @@ def test_nothing_depends_on_the_order_of_the_pool(tmp_path: Path) -> None:
 
 
 def test_agrees_with_a_full_float64_sort(tmp_path: Path) -> None:
-    """Of the unrounded vectors, where no two similarities are within the rounding."""
+    """With the unrounded vectors, of which no two similarities are within the rounding."""
     case = world(3, rows=500, dim=128, set_sizes=[4, 1])
     found = ranked(case.write(tmp_path))
     ranks = {(row["query_id"], row["exemplar_id"]): row for row in found.ranks.to_pylist()}
@@ -166,14 +166,14 @@ def test_rounding_moves_a_similarity_by_less_than_a_tie() -> None:
         assert np.abs(found - a.astype(np.float64) @ b.astype(np.float64).T).max() < 6e-8
 
 
-def test_similarities_past_one_fall_in_the_last_bin() -> None:
+def test_similarities_above_one_are_in_the_last_bin() -> None:
     place, _ = fixed_point.histogram_bins(
         np.array([-1.000001, -1.0, 0.0, 1.0, 1.000001]) * fixed_point.ONE, 8
     )
     assert place.tolist() == [0, 0, 4, 7, 7]
 
 
-def test_top_of_equal_candidates_goes_by_name(tmp_path: Path) -> None:
+def test_ties_at_the_border_of_the_top_are_settled_by_name(tmp_path: Path) -> None:
     case = world(4, rows=40, dim=8, set_sizes=[1])
     case.pool[:] = case.pool[0]
     row = ranked(case.write(tmp_path), top_k=6, pool_block=7).candidates.to_pylist()[0]
@@ -182,7 +182,7 @@ def test_top_of_equal_candidates_goes_by_name(tmp_path: Path) -> None:
 
 
 def test_a_tie_is_a_difference_of_at_most_two_to_the_minus_23() -> None:
-    for exemplars in ([0.5], [0.5, 0.25, 0.125]):  # one or two are counted on all candidates, more on some
+    for exemplars in ([0.5], [0.5, 0.25, 0.125]):  # more than two are counted on a part of the candidates
         accumulator = RankAccumulator([np.array(exemplars) * fixed_point.ONE], top_k=2, bins=4)
         steps = np.array([-TIE - 1, -TIE, 0, TIE, TIE + 1, 2 * TIE])
         accumulator.add(
@@ -223,7 +223,7 @@ def test_regroup_keeps_rows_and_order() -> None:
         ("exemplars", 0.0, ["exemplars/part-0000.parquet", "'s00-e0'", "zeros"]),
     ],
 )
-def test_bad_vectors_are_named(where: str, value: float, words: list[str], tmp_path: Path) -> None:
+def test_errors_name_bad_vectors(where: str, value: float, words: list[str], tmp_path: Path) -> None:
     case = world(5, rows=20, dim=4, set_sizes=[1])
     if where == "pool":
         case.pool[12] = value
@@ -237,7 +237,7 @@ def test_bad_vectors_are_named(where: str, value: float, words: list[str], tmp_p
 
 
 def broken(case: World, written: dict[str, Any], what: str, folder: Path) -> dict[str, Any]:
-    """The arguments with one thing wrong."""
+    """The arguments of `rank` with one error."""
     if what == "excluded":
         return written | {"excluded": pa.table({"image_id": ["p99999"]})}
     if what == "all excluded":
@@ -278,7 +278,7 @@ def broken(case: World, written: dict[str, Any], what: str, folder: Path) -> dic
         ("pool_block", ["ranking.pool_block: 0"]),
     ],
 )
-def test_what_does_not_fit_is_named(what: str, words: list[str], tmp_path: Path) -> None:
+def test_errors_name_what_does_not_fit(what: str, words: list[str], tmp_path: Path) -> None:
     case = world(6, rows=20, dim=4, set_sizes=[1])
     arguments = broken(case, case.write(tmp_path), what, tmp_path / "broken")
     with pytest.raises(InputError) as error:
@@ -286,7 +286,7 @@ def test_what_does_not_fit_is_named(what: str, words: list[str], tmp_path: Path)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
 
 
-def test_groups_come_one_by_one(tmp_path: Path) -> None:
+def test_groups_are_yielded_one_by_one(tmp_path: Path) -> None:
     case = world(7, rows=30, dim=4, set_sizes=[1, 2])
     groups = rank.rank(encoder="e", mapper="m", heads=heads.load(None), query_group=2, **case.write(tmp_path))
     assert next(groups).candidates.column("query_id").to_pylist() == ["s00-q0", "s00-q1"]

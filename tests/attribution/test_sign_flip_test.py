@@ -1,4 +1,4 @@
-"""P-values of paired differences by flips of signs."""
+"""P-values of the sign-flip test against a loop, SciPy and simulations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def names(models: int) -> list[str]:
 
 
 @pytest.mark.parametrize("models", [1, 2, 5, 9, sign_flip_test.EXACT])
-def test_all_signs_are_those_of_a_plain_loop_and_of_scipy(models: int) -> None:
+def test_exact_p_values_equal_a_loop_and_scipy(models: int) -> None:
     differences = np.random.default_rng(models).normal(0.4, 1.0, models)
     seen = abs(differences.sum())
     sums = [
@@ -33,15 +33,15 @@ def test_all_signs_are_those_of_a_plain_loop_and_of_scipy(models: int) -> None:
         assert found == pytest.approx(known.pvalue)
 
 
-def test_models_that_agree_reach_the_least_p_and_ties_count() -> None:
+def test_models_that_agree_reach_the_smallest_p_and_equal_sums_count() -> None:
     for models in (2, 5, 6):
         assert sign_flip_test.p_value(np.full(models, 0.1), names(models), times=1, seed=1) == 2 / 2**models
     assert sign_flip_test.p_value(np.zeros(5), names(5), times=1, seed=1) == 1.0
 
 
 @pytest.mark.parametrize("models", [5, 8, 14, 40])
-def test_it_is_right_for_few_models_too(models: int) -> None:
-    """Where nothing differs, p is below 0.05 in 5 % of samples at most, but for chance."""
+def test_the_level_is_kept_for_few_models(models: int) -> None:
+    """Without a difference, p is below 0.05 in at most 5 % of samples, up to chance."""
     generator = np.random.default_rng(3)
     found = [
         sign_flip_test.p_value(generator.normal(size=models), names(models), times=400, seed=1)
@@ -52,7 +52,7 @@ def test_it_is_right_for_few_models_too(models: int) -> None:
         assert np.mean(np.array(found) < 0.05) >= 0.02
 
 
-def test_random_signs_come_near_all_and_hang_on_names_and_seed() -> None:
+def test_random_signs_approximate_all_signs_and_depend_on_the_seed() -> None:
     models = sign_flip_test.EXACT + 3
     differences = np.random.default_rng(5).normal(0.3, 1.0, models)
     sums = np.abs(sign_flip_test._all_signs(models) @ differences)
@@ -64,7 +64,7 @@ def test_random_signs_come_near_all_and_hang_on_names_and_seed() -> None:
     assert found[0] == pytest.approx(exact, abs=0.02)
 
 
-def test_contributions_sum_to_the_difference_of_means_and_medians_are_each_models_own() -> None:
+def test_contributions_sum_to_the_difference_of_means() -> None:
     generator = np.random.default_rng(7)
     our_sets, their_sets = np.repeat(np.arange(4), [1, 5, 2, 3]), np.repeat(np.arange(4), 2)
     ours, theirs = generator.random(11), generator.random(8)

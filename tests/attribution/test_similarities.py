@@ -37,7 +37,7 @@ def test_candidates_alone_give_the_bits_of_a_batch_with_exemplars_held_out(case:
             assert one == other, field.name
 
 
-def test_what_does_not_fit_is_named(case: Case, tmp_path: Path) -> None:
+def test_errors_name_what_does_not_fit(case: Case, tmp_path: Path) -> None:
     few = tmp_path / "few.parquet"
     whole = tables.read(case.candidates, "candidates")
     tables.write(few, "candidates", whole.slice(3))
@@ -61,7 +61,9 @@ def test_what_does_not_fit_is_named(case: Case, tmp_path: Path) -> None:
         calibrated(case, shown=-1)
 
 
-def test_a_thinner_pool_is_the_pool_of_the_kept_names_in_expectation(second_case: Case) -> None:
+def test_a_subsampled_pool_has_the_share_of_candidates_and_smaller_ones_are_subsets(
+    second_case: Case,
+) -> None:
     (one,) = batches(second_case)
     half, quarter = (subsample_pool(one, share, 7) for share in (0.5, 0.25))
     singles = [set(piece.ids[piece.exemplars :]) for piece in (one, half, quarter)]

@@ -1,4 +1,4 @@
-"""Attribution of single images by a finished run: against plain NumPy, against the run's own soft scores."""
+"""Attribution of single images by a finished run against NumPy and the soft scores of the run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.report.report_fixtures import write_run
 SECTION = {"family": "pixel", "size": 4}
 SETTINGS = {"top_k": 100, "bins": 64}
 MAPPERS = ("untuned", "linear-object")
-TOP = 100  # all that there is: nothing is in a histogram
-Made = tuple[Path, str, Path]
+TOP = 100  # all candidates: nothing is in a histogram
+FinishedRun = tuple[Path, str, Path]
 
 
 def record(run: Path, rule: str, wildcards: dict[str, str], params: dict[str, Any]) -> None:
@@ -35,8 +35,8 @@ def record(run: Path, rule: str, wildcards: dict[str, str], params: dict[str, An
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A finished run of real pixel embeddings, a query of its test split, and the image of that."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A finished run with pixel embeddings, a query of its test split, and the image of the query."""
     run = tmp_path_factory.mktemp("attribution") / "made"
     write_run(run, pool=40, object_sets=7, style_sets=4, prompts_each=1, samples_each=1, encoders=("pixel",))
     encoder = pixel.load(size=4)
@@ -63,8 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for part in sorted(run.glob("synthesized/part-*")):
         for row in tables.read(part, "synthesized").to_pylist():
             if row["query_id"] == query:
-                (run / "asked.png").write_bytes(row["image"]["bytes"])
-    return run, query, run / "asked.png"
+                (run / "query.png").write_bytes(row["image"]["bytes"])
+    return run, query, run / "query.png"
 
 
 def _rank_and_calibrate(run: Path, mapper: str, own: heads.Heads) -> None:
@@ -105,8 +105,8 @@ def _rank_and_calibrate(run: Path, mapper: str, own: heads.Heads) -> None:
     record(run, "calibrate", wildcards, {"settings": {"forms": ["pool_aware"]}})
 
 
-def test_candidates_are_those_of_plain_cosines(made: Made) -> None:
-    folder, _, image = made
+def test_candidates_are_those_of_plain_cosines(finished: FinishedRun) -> None:
+    folder, _, image = finished
     run = runs.open_run(folder)
     features = runs.Features("object", "pixel", "linear-object")
     vectors = attribute.embed([image], run.encoder("pixel"))
@@ -131,8 +131,8 @@ def test_candidates_are_those_of_plain_cosines(made: Made) -> None:
 
 
 @pytest.mark.parametrize("mapper", MAPPERS)
-def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, mapper: str) -> None:
-    folder, query, image = made
+def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(finished: FinishedRun, mapper: str) -> None:
+    folder, query, image = finished
     run = runs.open_run(folder)
     features = runs.Features("object", "pixel", mapper)
     soft = tables.read(run.calibration(features, run_layout.SOFT_SCORES), "soft_scores").to_pylist()
@@ -141,8 +141,8 @@ def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, ma
     row_of = {row["exemplar_id"]: row["image_id"] for row in exemplars}
     own = {row_of[row["candidate_id"]] for row in soft if row["is_exemplar"]}
     vectors = attribute.embed([image], run.encoder("pixel"))
-    without = run.excluded_rows() - own  # what this query was ranked against: its own exemplars alone
-    found = list(attribute.candidates(run, features, vectors, names=["asked"], without=without))
+    without = run.excluded_rows() - own  # the candidates of this query have its own exemplars only
+    found = list(attribute.candidates(run, features, vectors, names=["query"], without=without))
     rows = attribute.shares(run, features, found[0], top=TOP).to_pylist()
     expected = {row_of.get(row["candidate_id"], row["candidate_id"]): row for row in soft}
     assert {row["candidate_id"] for row in rows} == set(expected) and own
@@ -153,8 +153,8 @@ def test_a_query_of_the_run_gets_the_influence_of_its_soft_scores(made: Made, ma
         assert row["none"] == pytest.approx(of_run["none"], rel=1e-9)
 
 
-def test_company_and_blocks_change_nothing(made: Made) -> None:
-    folder, _, image = made
+def test_other_images_and_blocks_change_nothing(finished: FinishedRun) -> None:
+    folder, _, image = finished
     run = runs.open_run(folder)
     features = runs.Features("style", "pixel", "untuned")
     vectors = np.repeat(attribute.embed([image], run.encoder("pixel")), 3, axis=0)
@@ -170,9 +170,9 @@ def test_company_and_blocks_change_nothing(made: Made) -> None:
 
 
 def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
-    made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    finished: FinishedRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    folder, _, image = made
+    folder, _, image = finished
     call = [
         "attribute",
         str(image),
@@ -201,7 +201,7 @@ def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--encoder", "pixle"], "--encoder: 'pixle' is none of"),
         (["--encoder", "pixle"], "did you mean 'pixel'?"),
@@ -216,9 +216,13 @@ def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
     ],
 )
 def test_mistakes_are_one_line(
-    made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], said: str
+    finished: FinishedRun,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: list[str],
+    message: str,
 ) -> None:
-    folder, _, image = made
+    folder, _, image = finished
     broken, empty = tmp_path / "broken.png", tmp_path / "empty"
     broken.write_bytes(b"nothing")
     empty.mkdir()
@@ -227,19 +231,21 @@ def test_mistakes_are_one_line(
     options = given if given[0].startswith("--") else []
     assert main(["attribute", *images, "--run", str(folder), "--mapper", "untuned", *options]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
-def test_an_encoder_that_differs_from_the_stored_one_is_refused(made: Made, tmp_path: Path) -> None:
+def test_an_encoder_that_differs_from_the_stored_one_is_refused(
+    finished: FinishedRun, tmp_path: Path
+) -> None:
     folder = tmp_path / "made"
-    shutil.copytree(made[0], folder)
+    shutil.copytree(finished[0], folder)
     params = {"encoder": {**SECTION, "size": 5}}
     record(folder, "embed_pool_part", {"encoder": "pixel", "part": "0000"}, params)
     with pytest.raises(ValueError, match=r"identity\.dim 48 in the file, 75 here"):
         runs.open_run(folder).encoder("pixel")
 
 
-def test_words_are_asked_for_and_lose_the_token(made: Made) -> None:
+def test_an_encoder_of_text_needs_a_prompt_and_reads_it_without_the_token(finished: FinishedRun) -> None:
     class Lengths:
         reads = "text"
         dim = 1
@@ -249,5 +255,5 @@ def test_words_are_asked_for_and_lose_the_token(made: Made) -> None:
             return np.array([[len(words)] for words in inputs], np.float32)
 
     with pytest.raises(ValueError, match="--prompt: the encoder reads text alone"):
-        attribute.embed([made[2]], Lengths())
-    assert attribute.embed([made[2]], Lengths(), prompt="a <new1> cat").tolist() == [[len("a cat")]]
+        attribute.embed([finished[2]], Lengths())
+    assert attribute.embed([finished[2]], Lengths(), prompt="a <new1> cat").tolist() == [[len("a cat")]]

@@ -40,13 +40,7 @@ class CalibrationMetrics:
     """Metrics of a calibrator, accumulated over the batches of one split."""
 
     def __init__(
-        self,
-        calibrator: Calibrator,
-        *,
-        shown: int,
-        absent_share: float,
-        resamples: int = 1000,
-        seed: int = 0,
+        self, calibrator: Calibrator, *, shown: int, absent_share: float, resamples: int = 1000, seed: int = 0
     ) -> None:
         self._calibrator, self._shown, self._absent_share = calibrator, shown, absent_share
         self._resamples, self._seed = resamples, seed
@@ -140,19 +134,20 @@ class CalibrationMetrics:
                 values, kinds, sets = self._all(name)
                 chosen = (kinds == kind) | (kind == ALL)
                 if chosen.any():
-                    rows.append(self._mean(name, kind, values[chosen], sets[chosen], labels))
-            rows.append(self._calibration_error("", self._bins, kind, labels))
-            rows.append(self._calibration_error("mixture_", self._displayed, kind, labels))
-            rows += self._excesses(kind, labels)
-            rows.append(self._none_auc(kind, labels))
-        return rows
+                    rows.append(self._mean(name, kind, values[chosen], sets[chosen]))
+            rows.append(self._calibration_error("", self._bins, kind))
+            rows.append(self._calibration_error("mixture_", self._displayed, kind))
+            rows += self._excesses(kind)
+            rows.append(self._none_auc(kind))
+        return [{**labels, **row} for row in rows]
 
     def reliability_rows(self, **labels: Any) -> list[dict[str, Any]]:
         """Return the rows of the table `reliability` of shares and displayed influence, all kinds together."""
         bins = len(EDGES) - 1
         shares = sum(self._bins.values(), np.zeros((3, bins)))
         displayed = sum(self._displayed.values(), np.zeros((3, 2 * bins)))[:, :bins]
-        return [*_reliability("shares", shares, labels), *_reliability("displayed", displayed, labels)]
+        rows = [*_reliability("shares", shares), *_reliability("displayed", displayed)]
+        return [{**labels, **row} for row in rows]
 
     def _append(self, values: dict[str, np.ndarray], batch: SimilarityBatch) -> None:
         for name, value in values.items():
@@ -163,9 +158,7 @@ class CalibrationMetrics:
         values, kinds, sets = (np.concatenate([part[i] for part in self._values[name]]) for i in range(3))
         return values, kinds, sets
 
-    def _mean(
-        self, name: str, kind: str, values: np.ndarray, sets: np.ndarray, labels: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _mean(self, name: str, kind: str, values: np.ndarray, sets: np.ndarray) -> dict[str, Any]:
         names, index = np.unique(sets, return_inverse=True)
         counts = np.bincount(index)
         finite = np.isfinite(values)
@@ -173,14 +166,10 @@ class CalibrationMetrics:
         infinite = np.bincount(index, weights=~finite)
         draws = self._draws(names.tolist())
         means = np.where(draws @ infinite > 0, np.inf, (draws @ sums) / (draws @ counts))
-        return self._row(name, kind, float(values.mean()), means, len(values), len(names), labels)
+        return self._row(name, kind, float(values.mean()), means, len(values), len(names))
 
     def _calibration_error(
-        self,
-        prefix: str,
-        sums: dict[tuple[str, str], np.ndarray],
-        kind: str,
-        labels: dict[str, Any],
+        self, prefix: str, sums: dict[tuple[str, str], np.ndarray], kind: str
     ) -> dict[str, Any]:
         by_set = {name: bins for (of, name), bins in sums.items() if kind in (of, ALL)}
         names = sorted(by_set)
@@ -191,9 +180,9 @@ class CalibrationMetrics:
         errors = np.abs(draws @ difference).sum(axis=1) / 2.0 / (draws @ queries)
         value = float(np.abs(difference.sum(axis=0)).sum() / 2.0 / queries.sum())
         name = f"{prefix}expected_calibration_error"
-        return self._row(name, kind, value, errors, round(queries.sum()), len(names), labels)
+        return self._row(name, kind, value, errors, round(queries.sum()), len(names))
 
-    def _excesses(self, kind: str, labels: dict[str, Any]) -> list[dict[str, Any]]:
+    def _excesses(self, kind: str) -> list[dict[str, Any]]:
         """Return the excess at each level, over models and resamples with candidates that reach it."""
         by_set = {name: bins for (of, name), bins in self._displayed.items() if kind in (of, ALL)}
         names, rows = sorted(by_set), []
@@ -209,10 +198,10 @@ class CalibrationMetrics:
             value = float((predicted - true).sum() / counts.sum())
             queries = int(np.isin(sets, np.array(names)[high]).sum())
             name = f"displayed_excess_at_{level:g}"
-            rows.append(self._row(name, kind, value, resampled, queries, int(high.sum()), labels))
+            rows.append(self._row(name, kind, value, resampled, queries, int(high.sum())))
         return rows
 
-    def _none_auc(self, kind: str, labels: dict[str, Any]) -> dict[str, Any]:
+    def _none_auc(self, kind: str) -> dict[str, Any]:
         none, kinds, sets = self._all("none_mass")
         none_held_out, _, _ = self._all("none_mass_held_out")
         chosen = (kinds == kind) | (kind == ALL)
@@ -221,7 +210,7 @@ class CalibrationMetrics:
         pairs = auc.mann_whitney(none[chosen], none_held_out[chosen], index, len(names))
         value = float(auc.auc(pairs, counts, np.ones((1, len(names))))[0])
         resampled = auc.auc(pairs, counts, self._draws(names.tolist()))
-        return self._row("none_auc", kind, value, resampled, len(index), len(names), labels)
+        return self._row("none_auc", kind, value, resampled, len(index), len(names))
 
     def _draws(self, names: list[str]) -> np.ndarray:
         """Draw how often each exemplar set is in each resample, (resamples, sets)."""
@@ -229,31 +218,23 @@ class CalibrationMetrics:
         return generator.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=self._resamples)
 
     def _row(
-        self,
-        name: str,
-        kind: str,
-        value: float,
-        resampled: np.ndarray,
-        queries: int,
-        models: int,
-        labels: dict[str, Any],
+        self, name: str, kind: str, value: float, resampled: np.ndarray, queries: int, models: int
     ) -> dict[str, Any]:
         low = high = float("nan")
         if models > 1 and len(resampled):  # no interpolation, since resamples may be infinite
             low = float(np.quantile(resampled, 0.025, method="lower"))
             high = float(np.quantile(resampled, 0.975, method="higher"))
         return {
-            **labels, "kind": kind, "metric": name, "value": value, "ci_low": low, "ci_high": high,
+            "kind": kind, "metric": name, "value": value, "ci_low": low, "ci_high": high,
             "n_queries": queries, "n_models": models,
         }  # fmt: skip
 
 
-def _reliability(judged: str, sums: np.ndarray, labels: dict[str, Any]) -> list[dict[str, Any]]:
+def _reliability(judged: str, sums: np.ndarray) -> list[dict[str, Any]]:
     """Return rows of the table `reliability` from (candidates, influence, truth) x bins."""
     counts, predicted, true = sums
     return [
         {
-            **labels,
             "judged": judged,
             "bin_low": float(EDGES[i]),
             "bin_high": float(EDGES[i + 1]),

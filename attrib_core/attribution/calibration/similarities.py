@@ -119,12 +119,7 @@ class _RankedExemplars:
     """
 
     def __init__(
-        self,
-        ranks: pa.Table,
-        exemplars: pa.Table,
-        split: str,
-        kinds: Collection[str] | None,
-        condition: str,
+        self, ranks: pa.Table, exemplars: pa.Table, split: str, kinds: Collection[str] | None, condition: str
     ) -> None:
         by_set = {row["exemplar_set"]: row for row in exemplars.select(EXEMPLAR_COLUMNS).to_pylist()}
         unknown = set(ranks.column("exemplar_set").unique().to_pylist()) - set(by_set)

@@ -105,23 +105,17 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
         a, b = one.values[key][mine], other.values[key][others]
         low, high, p = np.nan, np.nan, np.nan
         if len(common) > 1:
-            differences = average_resamples(key[0], a, my_sets, draws) - average_resamples(
-                key[0], b, other_sets, draws
-            )
-            low, high = bootstrap.interval(differences)
+            resampled = [average_resamples(key[0], *side, draws) for side in ((a, my_sets), (b, other_sets))]
+            low, high = bootstrap.interval(resampled[0] - resampled[1])
             by_model = sign_flip_test.model_differences(key[0], a, my_sets, b, other_sets, len(common))
             p = sign_flip_test.p_value(by_model, common.tolist(), times=resamples, seed=seed)
         yield {
             "encoder": one.encoder,
             "comparison": comparison,
             "mapper": one.mapper,
-            "condition": group.condition,
             "against_mapper": other.mapper,
             "against_condition": against.condition,
-            "split": group.split,
-            "kind": group.kind,
-            "seen": group.seen,
-            "prompt_kind": group.prompt_kind,
+            **group._asdict(),
             "metric": key[0],
             "k": key[1],
             "value": average(key[0], a),

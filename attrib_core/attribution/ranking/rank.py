@@ -233,11 +233,7 @@ def _exemplar_sets(path: Path, heads: Heads, rows: pa.Table) -> dict[str, Exempl
 
 
 def _own_sets(
-    ids: list[str],
-    labels: Labels,
-    sets: dict[str, ExemplarSet],
-    unranked: set[str],
-    files: Sequence[Path],
+    ids: list[str], labels: Labels, sets: dict[str, ExemplarSet], unranked: set[str], files: Sequence[Path]
 ) -> list[ExemplarSet]:
     """Return the exemplar set of each query, and remove the queries from `unranked`."""
     own = []
