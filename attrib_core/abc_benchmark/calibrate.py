@@ -19,7 +19,7 @@ from attrib_core.abc_benchmark.evaluate import check_dimensions
 from attrib_core.abc_benchmark.feature_files import Matrix
 from attrib_core.abc_benchmark.mapper_files import Mapper
 from attrib_core.abc_benchmark.test_cases import Queries, TestCase, categories, exemplar_digest
-from attrib_core.abc_benchmark.unit_vectors import Vectors, prepare, read_all, read_rows, rows_at_once
+from attrib_core.abc_benchmark.unit_vectors import UnitVectors, prepare, read_rows, rows_at_once
 from attrib_core.attribution.calibration import calibrate
 from attrib_core.attribution.calibration.calibrators import Fitted
 from attrib_core.attribution.calibration.evaluate import Evaluation, evaluate
@@ -82,7 +82,7 @@ def check_disjoint(fit_tests: Sequence[TestCase], tests: Sequence[TestCase]) -> 
 
 def _digests(test: TestCase) -> Iterator[tuple[str, str]]:
     blocks = test.exemplars.blocks(rows_at_once(test.exemplars.dim))
-    vectors = np.concatenate([block.vectors.astype(np.float32) for block in blocks])
+    vectors = np.concatenate([block.vectors for block in blocks])
     for model, (start, stop) in enumerate(test.chunks.tolist()):
         yield _set_name(test, model), exemplar_digest(vectors[start:stop])
 
@@ -152,7 +152,7 @@ def rank(
                 if not len(rows):
                     continue
                 vectors = read_rows(
-                    queries.features, mapper.synth, _prepare_option(bad_rows), start, stop, REMEDY
+                    queries.features, mapper.synth, _prepare_option(bad_rows), start, stop, remedy=REMEDY
                 )
                 models = queries.models[start:stop]
                 kept = rows[vectors.good[rows] & has_exemplars[models[rows]]]
@@ -163,7 +163,7 @@ def rank(
                 ids = [f"{test.path.stem}/{queries.prompt_kind}/{start + row}" for row in kept]
                 what = f"blocks of the pool ({test.path.stem} {queries.prompt_kind}, queries {start + 1} to {stop})"
                 found = ranking.rank_group(
-                    embedding_stream.EmbeddingBlock(ids, _good_rows(vectors, vectors.side.unit, kept)),
+                    embedding_stream.EmbeddingBlock(ids, _good_rows(vectors, vectors.vectors.unit, kept)),
                     [own[name] for name in sets],
                     _blocks(pool, mapper, pool_block, what, bad_rows),
                     labels=_labels(labels, ids, sets, queries.prompt_kind),
@@ -238,8 +238,8 @@ def _exemplar_sets(
     test: TestCase, mapper: Mapper, names: Sequence[str], bad_rows: str
 ) -> dict[str, ranking.ExemplarSet]:
     """Return the exemplars with a direction of each model that has any."""
-    found = read_all(test.exemplars, mapper.real, _prepare_option(bad_rows), REMEDY)
-    points = fixed_point.fixed_point(found.side.unit)
+    found = read_rows(test.exemplars, mapper.real, _prepare_option(bad_rows), remedy=REMEDY)
+    points = fixed_point.fixed_point(found.vectors.unit)
     if len(points) < test.exemplars.rows:
         LOGGER.info(
             "%d of %d exemplars of %s have no direction and are left out",
@@ -256,8 +256,8 @@ def _exemplar_sets(
     return sets
 
 
-def _good_rows(vectors: Vectors, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the values of some rows of a matrix; `values` has the good rows only."""
+def _good_rows(vectors: UnitVectors, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the values of some good rows, numbered as in their matrix; `values` has the good rows only."""
     return values[(np.cumsum(vectors.good) - 1)[rows]]
 
 
@@ -289,7 +289,7 @@ def _blocks(
     for block in progress(pool.blocks(rows), total=-(-pool.rows // rows), what=what):
         names = block.names or [f"row {block.start + row:09d}" for row in range(len(block.vectors))]
         found = prepare(block, mapper.real, pool.where, _prepare_option(bad_rows), REMEDY)
-        if len(found.side.unit):
+        if len(found.vectors.unit):
             yield embedding_stream.EmbeddingBlock(
-                [names[row] for row in np.flatnonzero(found.good).tolist()], found.side.unit
+                [names[row] for row in np.flatnonzero(found.good).tolist()], found.vectors.unit
             )

@@ -18,9 +18,8 @@ from attrib_core.abc_benchmark.mapper_files import UNTUNED, Mapper
 from attrib_core.abc_benchmark.test_cases import Queries, TestCase
 from attrib_core.abc_benchmark.unit_vectors import (
     BAD_ROWS,
-    Vectors,
+    UnitVectors,
     prepare,
-    read_all,
     read_rows,
     rows_at_once,
 )
@@ -73,27 +72,25 @@ def count(
     device                   where matrix products are computed: 'cpu' or 'cuda'
     bad_rows                 'refuse' or 'last', see `prepare`; with 'last' a bad distractor ranks below
                              all good candidates, bad exemplars tie with it, and the exemplars of a bad
-                             query rank below the whole pool
+                             query rank below all of the pool
 
     Raises InputError where pool, test and mapper differ in dimension, and for bad rows.
     """
     if bad_rows not in BAD_ROWS:
         raise InputError(f"--bad-rows: {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}")
     check_dimensions(pool, test, mapper)
-    exemplars = read_all(test.exemplars, mapper.real, bad_rows)
+    exemplars = read_rows(test.exemplars, mapper.real, bad_rows)
     group = query_group or rows_at_once(pool.dim)
+    step = pool_block or rows_at_once(pool.dim)
+    total = queries.features.rows
     parts = []
-    groups = range(0, queries.features.rows, group)
-    for start in groups:
-        stop = min(start + group, queries.features.rows)
-        asked = read_rows(queries.features, mapper.synth, bad_rows, start, stop)
-        blocks = -(-pool.rows // (pool_block or rows_at_once(pool.dim)))
-        what = f"blocks of the pool ({queries.prompt_kind}, queries {start + 1} to {stop} of {queries.features.rows})"
-        passing = progress(pool.blocks(pool_block or rows_at_once(pool.dim)), total=blocks, what=what)
-        vectors = (prepare(block, mapper.real, pool.where, bad_rows) for block in passing)
+    for start in range(0, total, group):
+        stop = min(start + group, total)
+        what = f"blocks of the pool ({queries.prompt_kind}, queries {start + 1} to {stop} of {total})"
+        blocks = progress(pool.blocks(step), total=-(-pool.rows // step), what=what)
         part = _count_group(
-            vectors,
-            asked,
+            (prepare(block, mapper.real, pool.where, bad_rows) for block in blocks),
+            read_rows(queries.features, mapper.synth, bad_rows, start, stop),
             queries.models[start:stop],
             test,
             exemplars,
@@ -117,11 +114,11 @@ def check_dimensions(pool: Matrix, test: TestCase, mapper: Mapper) -> None:
 
 
 def _count_group(
-    pool: Iterator[Vectors],
-    queries: Vectors,
+    pool: Iterator[UnitVectors],
+    queries: UnitVectors,
     models: np.ndarray,
     test: TestCase,
-    exemplars: Vectors,
+    exemplars: UnitVectors,
     query_block: int,
     product: matmul.Product,
 ) -> Counts:
@@ -133,12 +130,12 @@ def _count_group(
     similarity[rankable] = _similarities(queries, query[rankable], exemplars, exemplar[rankable])
     starts = np.searchsorted(query[rankable], np.flatnonzero(queries.good))
     thresholds = np.split(similarity[rankable], starts[1:]) if len(starts) else []
-    counter = Counter(thresholds, queries.side.unit.shape[1], product=product)
+    counter = Counter(thresholds, queries.vectors.unit.shape[1], product=product)
     rows = bad = 0
     for block in pool:
         rows += len(block.good)
-        bad += len(block.good) - len(block.side.unit)
-        counter.add(queries.side, block.side, query_block=query_block)
+        bad += len(block.good) - len(block.vectors.unit)
+        counter.add(queries.vectors, block.vectors, query_block=query_block)
     above = np.where(queries.good[query], rows - bad, rows)
     tied = np.where(queries.good[query], bad, 0)
     above[rankable], tied[rankable] = counter.above, counter.tied
@@ -146,15 +143,15 @@ def _count_group(
 
 
 def _similarities(
-    queries: Vectors, query: np.ndarray, exemplars: Vectors, exemplar: np.ndarray, pairs: int = 4096
+    queries: UnitVectors, query: np.ndarray, exemplars: UnitVectors, exemplar: np.ndarray, pairs: int = 4096
 ) -> np.ndarray:
     """Compute the exact similarities of pairs of good rows, numbered as in their matrix, (pairs,) float64."""
     found = np.empty(len(query))
     query_place, place = np.cumsum(queries.good) - 1, np.cumsum(exemplars.good) - 1
     for start in range(0, len(query), pairs):
         some = slice(start, start + pairs)
-        left = queries.side.points(query_place[query[some]])
-        right = exemplars.side.points(place[exemplar[some]])
+        left = queries.vectors.points(query_place[query[some]])
+        right = exemplars.vectors.points(place[exemplar[some]])
         found[some] = np.einsum("ij,ij->i", left, right)
     return found
 

@@ -19,13 +19,13 @@ from attrib_core.abc_benchmark.unit_vectors import rows_at_once
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.features.mapper import tuning_data
-from attrib_core.features.mapper.pairs import Sets
-from attrib_core.features.mapper.tuning_data import Material
+from attrib_core.features.mapper.exemplar_sets import ExemplarSets
+from attrib_core.features.mapper.tuning_data import TuningData
 
 LOGGER = logging.getLogger(__name__)
 
 
-def gather(
+def read_tuning_data(
     pool: Matrix,
     train: Sequence[TestCase],
     validation: Sequence[TestCase],
@@ -33,7 +33,7 @@ def gather(
     validation_distractors: int,
     distractors: int,
     seed: int,
-) -> Material:
+) -> TuningData:
     """Read both splits, and sample the pool: distractors for validation, negatives for training.
 
     The result depends neither on the order of the files nor on the blocks in which they are read. Raises
@@ -52,15 +52,17 @@ def gather(
             " or more"
         )
     _check_splits(train_sets, validation_sets)
-    count = tuning_data.drawn(validation_distractors, distractors)
+    count = tuning_data.pool_sample_size(validation_distractors, distractors)
     drawn = sample(pool, count=count, key=(seed, "mapper pool"))
     LOGGER.info(
         "%d models to train on (%d images), %d to validate on (%d images), %d of %d distractors",
         len(train_sets.names), len(train_sets.synth), len(validation_sets.names), len(validation_sets.synth),
         len(drawn), pool.rows,
     )  # fmt: skip
-    return Material(
-        train_sets, validation_sets, *tuning_data.divided(drawn, validation_distractors, distractors)
+    return TuningData(
+        train_sets,
+        validation_sets,
+        *tuning_data.split_pool_sample(drawn, validation_distractors, distractors),
     )
 
 
@@ -78,7 +80,7 @@ def sample(pool: Matrix, *, count: int, key: Sequence[object], block: int | None
     return values
 
 
-def _sets(tests: Sequence[TestCase]) -> Sets:
+def _sets(tests: Sequence[TestCase]) -> ExemplarSets:
     names: list[str] = []
     groups: dict[str, list[np.ndarray]] = {"real": [], "real_set": [], "synth": [], "synth_set": []}
     for test in tests:
@@ -92,7 +94,7 @@ def _sets(tests: Sequence[TestCase]) -> Sets:
         groups["real_set"].append(np.repeat(number[kept], [len(one) for one in rows]))
         groups["synth"] += [_read(queries.features) for queries in test.queries]
         groups["synth_set"].append(number[models])
-    return Sets(tuple(names), **{name: np.concatenate(parts) for name, parts in groups.items()})
+    return ExemplarSets(tuple(names), **{name: np.concatenate(parts) for name, parts in groups.items()})
 
 
 def _read(matrix: Matrix) -> np.ndarray:
@@ -112,7 +114,7 @@ def _check(vectors: np.ndarray, where: str, rows: np.ndarray) -> None:
         )
 
 
-def _check_splits(train: Sets, validation: Sets) -> None:
+def _check_splits(train: ExemplarSets, validation: ExemplarSets) -> None:
     """Raise InputError where a model is in both splits; log how many single exemplars are."""
     reason = "the choice is made on training data"
     check_disjoint(_models(train), _models(validation), option="--validation", of="--train", reason=reason)
@@ -121,7 +123,7 @@ def _check_splits(train: Sets, validation: Sets) -> None:
         LOGGER.info("note: %d exemplars are in both splits, in different models", common)
 
 
-def _models(sets: Sets) -> Iterator[tuple[str, str]]:
+def _models(sets: ExemplarSets) -> Iterator[tuple[str, str]]:
     """Yield each model and the digest of its exemplars."""
     for number, name in enumerate(sets.names):
         yield name, exemplar_digest(sets.real[sets.real_set == number])

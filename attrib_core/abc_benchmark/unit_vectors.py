@@ -14,22 +14,22 @@ from attrib_core.attribution.ranking.float32_counts import MixedPrecision
 from attrib_core.common.errors import InputError
 
 BAD_ROWS = ("refuse", "last")
-ROWS = 2048
+FLOAT64_ROWS = 2048
 """Rows computed in float64 at once; bounds the memory of the copies."""
 SHORTEST, LONGEST = 2.0**-60, 2.0**60
 """Lengths between which scaling in float32 neither overflows nor loses digits."""
 BLOCK_BYTES = 1 << 26
 
 
-class Vectors(NamedTuple):
+class UnitVectors(NamedTuple):
     """Mapped unit vectors of some rows of a matrix.
 
-    good   (rows,) bool, whether a row has a direction: finite and not zero, also after the mapper
-    side   the good rows only, in order
+    good     (rows,) bool, whether a row has a direction: finite and not zero, also after the mapper
+    vectors  those of the good rows only, in order
     """
 
     good: np.ndarray
-    side: MixedPrecision
+    vectors: MixedPrecision
 
 
 def rows_at_once(dim: int) -> int:
@@ -40,7 +40,7 @@ def rows_at_once(dim: int) -> int:
 REMEDY = "; with --bad-rows last such rows are ranked last"
 
 
-def prepare(block: Block, head: Head, where: str, bad_rows: str, remedy: str = REMEDY) -> Vectors:
+def prepare(block: Block, head: Head, where: str, bad_rows: str, remedy: str = REMEDY) -> UnitVectors:
     """Map the rows of a block and normalise them to unit length.
 
     bad_rows  'refuse': InputError, naming the first row that is not finite or has no length;
@@ -51,20 +51,20 @@ def prepare(block: Block, head: Head, where: str, bad_rows: str, remedy: str = R
     lengths = np.empty(len(raw))
     mapped = np.empty((len(raw), head.layers[-1].weight.shape[0]), np.float32) if head.layers else None
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for start in range(0, len(raw), ROWS):
-            some = head(raw[start : start + ROWS])
+        for start in range(0, len(raw), FLOAT64_ROWS):
+            some = head(raw[start : start + FLOAT64_ROWS])
             length = np.sqrt(np.einsum("ij,ij->i", some, some))
-            lengths[start : start + ROWS] = length
+            lengths[start : start + FLOAT64_ROWS] = length
             if mapped is not None:
-                mapped[start : start + ROWS] = some / length[:, None]
+                mapped[start : start + FLOAT64_ROWS] = some / length[:, None]
     good = np.isfinite(lengths) & (lengths > 0)
     if not good.all():
         if bad_rows == "refuse":
-            raise InputError(_complaint(block, int(np.argmin(good)), lengths, where) + remedy)
+            raise InputError(_describe_bad_row(block, int(np.argmin(good)), lengths, where) + remedy)
         raw, lengths = raw[good], lengths[good]
         mapped = None if mapped is None else mapped[good]
     unit = _scaled(raw, lengths) if mapped is None else mapped
-    return Vectors(good, MixedPrecision(unit, _points(raw, head)))
+    return UnitVectors(good, MixedPrecision(unit, _points(raw, head)))
 
 
 def _scaled(raw: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -86,18 +86,19 @@ def _points(raw: np.ndarray, head: Head) -> Callable[[np.ndarray], np.ndarray]:
     return points
 
 
-def read_all(matrix: Matrix, head: Head, bad_rows: str, remedy: str = REMEDY) -> Vectors:
-    """Prepare all rows of a matrix, which must fit in memory."""
-    return read_rows(matrix, head, bad_rows, 0, matrix.rows, remedy)
-
-
 def read_rows(
-    matrix: Matrix, head: Head, bad_rows: str, start: int, stop: int, remedy: str = REMEDY
-) -> Vectors:
-    """Prepare rows start to stop - 1 of a matrix, read through its blocks."""
-    step = rows_at_once(matrix.dim)
+    matrix: Matrix,
+    head: Head,
+    bad_rows: str,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    remedy: str = REMEDY,
+) -> UnitVectors:
+    """Read rows start to stop - 1 of a matrix, by default all, into memory and prepare them."""
+    stop = matrix.rows if stop is None else stop
     kept, names = [], []
-    for block in matrix.blocks(step):
+    for block in matrix.blocks(rows_at_once(matrix.dim)):
         first, last = max(start - block.start, 0), min(stop - block.start, len(block.vectors))
         if first < last:
             kept.append(block.vectors[first:last])
@@ -106,7 +107,7 @@ def read_rows(
     return prepare(Block(start, vectors, names or None), head, matrix.where, bad_rows, remedy)
 
 
-def _complaint(block: Block, row: int, lengths: np.ndarray, where: str) -> str:
+def _describe_bad_row(block: Block, row: int, lengths: np.ndarray, where: str) -> str:
     name = f" ({block.names[row]!r})" if block.names is not None else ""
     raw = block.vectors[row]
     if not np.isfinite(raw).all():

@@ -76,15 +76,32 @@ def _keywords(name: str, field: FieldInfo) -> dict[str, Any]:
 
 def tune(arguments: argparse.Namespace) -> int:
     """Read the features, train, choose, write, and print the choice."""
+    from dataclasses import fields
+
     from attrib_core.abc_benchmark import feature_files
+    from attrib_core.abc_benchmark.tuning_data import read_tuning_data
+    from attrib_core.features.heads import heads
+    from attrib_core.features.mapper import tune as tuning
 
     try:
         values = _settings(arguments)
         check_pth(arguments.out)
         with log_to_stderr("abc tune"):
-            pool = feature_files.open_pool(arguments.pool)
-            train, validation = (_tests(split, arguments) for split in SPLITS)
-            found = _tuned(pool, train, validation, values, arguments.seed)
+            data = read_tuning_data(
+                feature_files.open_pool(arguments.pool),
+                *(_tests(split, arguments) for split in SPLITS),
+                validation_distractors=values["validation_distractors"],
+                distractors=values["distractors"],
+                seed=arguments.seed,
+            )
+            found = tuning.tune(
+                data,
+                tuning.Settings(**{field.name: values[field.name] for field in fields(tuning.Settings)}),
+                encoder="released",
+                mapper=heads.mapper_name(values["head"], shared=values["shared"], kind="released"),
+                **{name: values[name] for name in ("penalties", "starts", "shrinkages")},
+                seed=arguments.seed,
+            )
     except InputError as error:
         raise InputError(re.sub(r"\bmapper\.([a-z_]+)", lambda key: _option(key[1]), str(error))) from None
     for path in _write(found, values, arguments):
@@ -130,31 +147,6 @@ def _tests(split: str, arguments: argparse.Namespace) -> list[TestCase]:
     for test, path in zip(tests, cases or [], strict=False):
         test_cases.categories(test, path)
     return tests
-
-
-def _tuned(pool: Any, train: Any, validation: Any, values: dict[str, Any], seed: int) -> Tuning:
-    from dataclasses import fields
-
-    from attrib_core.abc_benchmark import tuning_data as gathering
-    from attrib_core.features.heads import heads
-    from attrib_core.features.mapper import tune as tuning
-
-    material = gathering.gather(
-        pool,
-        train,
-        validation,
-        validation_distractors=values["validation_distractors"],
-        distractors=values["distractors"],
-        seed=seed,
-    )
-    return tuning.tune(
-        material,
-        tuning.Settings(**{field.name: values[field.name] for field in fields(tuning.Settings)}),
-        encoder="released",
-        mapper=heads.mapper_name(values["head"], shared=values["shared"], kind="released"),
-        **{name: values[name] for name in ("penalties", "starts", "shrinkages")},
-        seed=seed,
-    )
 
 
 def _write(found: Tuning, values: dict[str, Any], arguments: argparse.Namespace) -> list[Path]:
