@@ -15,7 +15,7 @@ from attrib_core.common.errors import InputError
 from attrib_core.storage import torch_files
 from tests.abc_benchmark.abc_fixtures import Channel, unit
 from tests.abc_benchmark.tune_fixtures import HEADS
-from tests.features.mapper_fixtures import DIM, material, tuned
+from tests.features.mapper_fixtures import DIM, tuned, tuning_data
 
 
 def test_an_mlp_of_three_layers_computes_what_torch_does(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_an_exported_checkpoint_computes_what_the_heads_do(
         "shared": shared,
         "hidden": 7,
     }
-    made = tuned(material(), **options).heads
+    made = tuned(tuning_data(), **options).heads
     torch_files.save(mapper_export.checkpoint(made), tmp_path / "m.pth")
-    read, rows = read_mapper(tmp_path / "m.pth"), material().distractors
+    read, rows = read_mapper(tmp_path / "m.pth"), tuning_data().distractors
     state = torch.load(tmp_path / "m.pth", weights_only=True)
     for side, one, name in ((made.real, read.real, "real_mapper"), (made.synth, read.synth, "synth_mapper")):
         again = one(rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 from attrib_core.cli.main import main
 from tests.abc_benchmark.abc_fixtures import AbcCase
-from tests.features.mapper_fixtures import DIM, made_up
+from tests.features.mapper_fixtures import DIM, random_sets
 
 HEADS = [(head, shared) for head in ("linear", "mlp", "channel") for shared in (False, True)]
 """Every form of head, and whether both sides share it."""
@@ -19,7 +19,7 @@ NOISE_DIMS = 4
 
 def tunable_case(count: int, seed: int, *, noise: float = 4.0) -> AbcCase:
     """Return models whose synthesized images resemble their exemplars once tuning has suppressed the noise."""
-    sets, random = made_up(count, seed=seed, bend=0.0), np.random.default_rng(seed + 1000)
+    sets, random = random_sets(count, seed=seed, bend=0.0), np.random.default_rng(seed + 1000)
 
     def add_noise(rows: np.ndarray) -> np.ndarray:
         return (rows + noise * random.normal(size=rows.shape) * (np.arange(DIM) < NOISE_DIMS)).astype(

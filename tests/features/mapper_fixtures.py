@@ -1,4 +1,4 @@
-"""Made-up material for mappers: sets whose queries are their exemplars, turned, moved and blurred."""
+"""Synthetic tuning data for mappers: queries are their exemplars, rotated, shifted and with noise."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from attrib_core.features.mapper import pairs, tune
-from attrib_core.features.mapper.tuning_data import Material
+from attrib_core.features.mapper import exemplar_sets, tune
+from attrib_core.features.mapper.tuning_data import TuningData
 
 DIM = 12
 SETTINGS = tune.Settings(
@@ -43,17 +43,17 @@ def plain_loss(
     return float(total / len(real) / 2)
 
 
-def made_up(
+def random_sets(
     count: int, *, seed: int, queries: int = 6, noise: float = 0.3, bend: float = 1.0, dim: int = DIM
-) -> pairs.Sets:
-    """Sets whose queries are their exemplars turned by one fixed rotation, moved and blurred.
+) -> exemplar_sets.ExemplarSets:
+    """Sets whose queries are their exemplars, rotated by one fixed rotation, shifted and with noise.
 
     Every third set is a style: 3 exemplars around a centre.
     """
     fixed = np.random.default_rng(99)
-    turn = np.linalg.qr(np.eye(dim) + bend * fixed.normal(size=(dim, dim)) / np.sqrt(dim))[0]
-    turn *= np.sign(np.diag(turn))
-    move = bend * fixed.normal(size=dim)
+    rotation = np.linalg.qr(np.eye(dim) + bend * fixed.normal(size=(dim, dim)) / np.sqrt(dim))[0]
+    rotation *= np.sign(np.diag(rotation))
+    shift = bend * fixed.normal(size=dim)
     random = np.random.default_rng(seed)
     real, real_set, synth, synth_set = [], [], [], []
     for number in range(count):
@@ -62,27 +62,29 @@ def made_up(
             real.append(center + 0.1 * random.normal(size=dim))
             real_set.append(number)
         for _ in range(queries):
-            synth.append(turn @ (center + noise * random.normal(size=dim)) + move)
+            synth.append(rotation @ (center + noise * random.normal(size=dim)) + shift)
             synth_set.append(number)
-    as_float = [np.array(rows, dtype=np.float32) for rows in (real, synth)]
+    in_float32 = [np.array(rows, dtype=np.float32) for rows in (real, synth)]
     names = tuple(f"set-{number}" for number in range(count))
-    return pairs.Sets(names, as_float[0], np.array(real_set), as_float[1], np.array(synth_set))
+    return exemplar_sets.ExemplarSets(
+        names, in_float32[0], np.array(real_set), in_float32[1], np.array(synth_set)
+    )
 
 
-def material(bend: float = 1.0, noise: float = 0.3, negatives: int = 0) -> Material:
+def tuning_data(bend: float = 1.0, noise: float = 0.3, negatives: int = 0) -> TuningData:
     pool = np.random.default_rng(5).normal(size=(60 + negatives, DIM)).astype(np.float32)
     train, validation = (
-        made_up(count, seed=seed, bend=bend, noise=noise) for count, seed in ((12, 1), (6, 2))
+        random_sets(count, seed=seed, bend=bend, noise=noise) for count, seed in ((12, 1), (6, 2))
     )
-    return Material(train, validation, pool[:60], pool[60:])
+    return TuningData(train, validation, pool[:60], pool[60:])
 
 
-def tuned(given: Material, penalties: tuple[float, ...] = (0.1, 1.0), **changes: Any) -> tune.Tuning:
+def tuned(data: TuningData, penalties: tuple[float, ...] = (0.1, 1.0), **changes: Any) -> tune.Tuning:
     starts = changes.pop("starts", ("identity",))
     shrinkages = changes.pop("shrinkages", (0.05,))
     settings = replace(SETTINGS, **changes)
     return tune.tune(
-        given,
+        data,
         settings,
         encoder="e",
         mapper="linear-both",

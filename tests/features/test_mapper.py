@@ -1,4 +1,4 @@
-"""Heads: loss and gradient by plain lines, the form that is published, the choice by validation alone."""
+"""The stage `tune`: loss, batches and scores, selection by the validation split, and reading its data."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from sklearn.metrics import average_precision_score
 
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads import heads
-from attrib_core.features.mapper import contrastive_training, pairs
-from attrib_core.features.mapper import tuning_data as gathering
-from attrib_core.features.mapper.tuning_data import Material
+from attrib_core.features.mapper import average_precision, contrastive_training, exemplar_sets
+from attrib_core.features.mapper.tuning_data import TuningData, gather
 from attrib_core.storage import tables
 from tests.features.embedding_fixtures import write_embeddings, write_parts
-from tests.features.mapper_fixtures import DIM, SETTINGS, made_up, material, plain_loss, tuned, unit
+from tests.features.mapper_fixtures import DIM, SETTINGS, plain_loss, random_sets, tuned, tuning_data, unit
 
 # --- the loss
 
 
 @pytest.mark.parametrize("negatives", [0, 3])
-def test_loss_against_plain_lines(negatives):
+def test_loss_against_a_plain_computation(negatives):
     random = np.random.default_rng(0)
     real, synth = (unit(random.normal(size=(7, 5))) for _ in range(2))
     others = unit(random.normal(size=(negatives, 5)))
@@ -39,27 +38,27 @@ def test_loss_against_plain_lines(negatives):
     assert got.item() == pytest.approx(plain_loss(real, synth, groups, 0.2, others), rel=1e-12)
 
 
-# --- the heads in training
+# --- directions and batches
 
 
-def test_directions_are_orthonormal_and_every_set_weighs_the_same():
-    given = made_up(9, seed=0)
-    basis = contrastive_training.directions(given, 7)
+def test_directions_are_orthonormal_and_all_sets_have_the_same_weight():
+    given = random_sets(9, seed=0)
+    basis = contrastive_training.leading_directions(given, 7)
     assert basis.shape == (DIM, 7)
     assert np.allclose(basis.T @ basis, np.eye(7), atol=1e-12)
     assert (basis[np.abs(basis).argmax(axis=0), np.arange(7)] > 0).all()
     rows = np.r_[np.arange(len(given.real)), np.repeat(np.flatnonzero(given.real_set == 2), 4)]
     heavier = replace(given, real=given.real[rows], real_set=given.real_set[rows])
-    assert np.allclose(contrastive_training.directions(heavier, 7), basis, atol=1e-6)
+    assert np.allclose(contrastive_training.leading_directions(heavier, 7), basis, atol=1e-6)
 
 
 def test_directions_are_no_more_than_the_training_embeddings_span():
-    given = made_up(2, seed=0, queries=1)  # two exemplars, two queries
-    assert contrastive_training.directions(given, DIM).shape == (DIM, 4)
+    given = random_sets(2, seed=0, queries=1)  # two exemplars, two queries
+    assert contrastive_training.leading_directions(given, DIM).shape == (DIM, 4)
 
 
-def test_batches_visit_every_set_as_often_and_pair_within_sets():
-    given = made_up(9, seed=0, queries=7)
+def test_batches_use_all_sets_equally_often_and_pair_within_sets():
+    given = random_sets(9, seed=0, queries=7)
     steps = list(
         contrastive_training.batches(
             given, batch_sets=4, images_each=2, negatives=3, pool=10, key=(1,), epoch=1
@@ -91,20 +90,20 @@ def test_batches_visit_every_set_as_often_and_pair_within_sets():
 
 
 def test_a_set_with_fewer_queries_gives_fewer_pairs():
-    given = made_up(3, seed=0, queries=1)
+    given = random_sets(3, seed=0, queries=1)
     for batch in contrastive_training.batches(
         given, batch_sets=3, images_each=5, negatives=0, pool=0, key=(1,), epoch=1
     ):
         assert len(batch.groups) == 3 and len(batch.negatives) == 0
 
 
-# --- the score of validation
+# --- the validation score
 
 
 def test_average_precision_against_scikit_learn():
     random = np.random.default_rng(0)
     similar, own = random.normal(size=(20, 30)), random.normal(size=(20, 4)) + 1
-    got = pairs.average_precisions(similar, own)
+    got = average_precision.average_precisions(similar, own)
     truth = [0] * 30 + [1] * 4
     expected = [
         average_precision_score(truth, np.r_[rest, mine]) for rest, mine in zip(similar, own, strict=True)
@@ -114,17 +113,17 @@ def test_average_precision_against_scikit_learn():
 
 def test_a_tie_counts_as_half_a_place():
     similar = np.array([[0.5, 0.5, 0.1]])
-    assert pairs.average_precisions(similar, np.array([[0.5]]))[0] == pytest.approx(
+    assert average_precision.average_precisions(similar, np.array([[0.5]]))[0] == pytest.approx(
         1 / 2
     )  # between 1st and 3rd
-    assert pairs.average_precisions(similar[:, 2:], np.array([[0.5, 0.5]]))[0] == pytest.approx(1)
+    assert average_precision.average_precisions(similar[:, 2:], np.array([[0.5, 0.5]]))[0] == pytest.approx(1)
 
 
 def test_each_query_competes_with_its_own_exemplars_and_the_distractors_alone():
-    given = made_up(5, seed=0)
+    given = random_sets(5, seed=0)
     pool = unit(np.random.default_rng(1).normal(size=(8, DIM)))
     real, synth = unit(given.real), unit(given.synth)
-    got = pairs.mean_average_precisions(given, real, synth, pool)
+    got = average_precision.mean_average_precisions(given, real, synth, pool)
     for number in range(5):
         mine = real[given.real_set == number]
         scores = [
@@ -134,31 +133,31 @@ def test_each_query_competes_with_its_own_exemplars_and_the_distractors_alone():
         assert got[number] == pytest.approx(np.mean(scores))
 
 
-# --- the choice
+# --- selection
 
 
-def test_tuning_learns_the_turn_between_real_and_synthesized():
-    result = tuned(material())
+def test_tuning_learns_the_rotation_between_real_and_synthesized():
+    result = tuned(tuning_data())
     choice = result.choice
     assert choice["gain"] > 0.2 and choice["gain_low"] > 0
     assert not choice["identity_is_best"] and choice["epoch"] > 0 and choice["penalty"] in (0.1, 1.0)
     assert choice["validation_mean_average_precision"] == pytest.approx(
         choice["untuned_validation_mean_average_precision"] + choice["gain"]
     )
-    test, pool = made_up(9, seed=77), np.random.default_rng(8).normal(size=(80, DIM)).astype(np.float32)
+    test, pool = random_sets(9, seed=77), np.random.default_rng(8).normal(size=(80, DIM)).astype(np.float32)
     untuned = heads.load(None)
     scores = [
-        pairs.mean_average_precisions(
+        average_precision.mean_average_precisions(
             test, both.real(test.real), both.synth(test.synth), both.real(pool)
         ).mean()
         for both in (untuned, result.heads)
     ]
-    assert scores[1] > scores[0] + 0.1  # on sets that neither training nor choice has seen
+    assert scores[1] > scores[0] + 0.1  # on sets used neither for training nor for selection
 
 
 def test_of_one_validation_set_the_gain_has_no_interval():
-    given = material()
-    one = pairs.Sets(
+    given = tuning_data()
+    one = exemplar_sets.ExemplarSets(
         given.validation.names[:1],
         given.validation.real[given.validation.real_set == 0],
         given.validation.real_set[given.validation.real_set == 0],
@@ -170,11 +169,11 @@ def test_of_one_validation_set_the_gain_has_no_interval():
     assert choice["gain_low"] is None and choice["gain_high"] is None
 
 
-def test_the_saved_heads_have_the_score_that_the_choice_states():
-    given = material()
+def test_the_selected_heads_have_the_reported_score():
+    given = tuning_data()
     result = tuned(given)
     both, validation = result.heads, given.validation
-    scores = pairs.mean_average_precisions(
+    scores = average_precision.mean_average_precisions(
         validation, both.real(validation.real), both.synth(validation.synth), both.real(given.distractors)
     )
     assert scores.mean() == pytest.approx(result.choice["validation_mean_average_precision"], abs=1e-6)
@@ -187,8 +186,8 @@ def test_the_saved_heads_have_the_score_that_the_choice_states():
     assert {row["epoch"] for row in result.curve if row["loss"] is None} == {0}
 
 
-def test_where_training_cannot_help_the_identity_is_kept_and_said_so():
-    result = tuned(material(bend=0.0, noise=0.01))  # queries are their exemplars: untuned is perfect
+def test_where_training_cannot_help_the_identity_is_kept():
+    result = tuned(tuning_data(bend=0.0, noise=0.01))  # queries are their exemplars: untuned is perfect
     assert result.choice["identity_is_best"] and result.choice["gain"] == 0.0
     assert result.choice["penalty"] is None and result.choice["epoch"] == 0
     assert "the identity is kept" in result.choice["verdict"]
@@ -196,13 +195,16 @@ def test_where_training_cannot_help_the_identity_is_kept_and_said_so():
     assert np.array_equal(result.heads.real_head.weight, np.eye(DIM, dtype=np.float32))
 
 
-def test_a_large_penalty_keeps_angles():
-    ends = {penalty: tuned(material(), penalties=(penalty,)).curve[-1]["drift"] for penalty in (0.0, 10.0)}
+def test_a_large_penalty_preserves_angles():
+    ends = {penalty: tuned(tuning_data(), penalties=(penalty,)).curve[-1]["drift"] for penalty in (0.0, 10.0)}
     assert ends[10.0] < 0.05 * ends[0.0]
 
 
 def test_tuning_gives_the_same_bits_again_whatever_the_order_of_the_penalties():
-    first, second = tuned(material(), penalties=(0.1, 1.0)), tuned(material(), penalties=(1.0, 0.1, 1.0))
+    first, second = (
+        tuned(tuning_data(), penalties=(0.1, 1.0)),
+        tuned(tuning_data(), penalties=(1.0, 0.1, 1.0)),
+    )
     assert first.choice == second.choice and first.curve == second.curve
     for one, other in zip(
         (first.heads.real_head, first.heads.synth_head),
@@ -213,13 +215,13 @@ def test_tuning_gives_the_same_bits_again_whatever_the_order_of_the_penalties():
         assert np.array_equal(one.weight, other.weight) and np.array_equal(one.bias, other.bias)
 
 
-def test_training_stops_when_patience_ends():
-    result = tuned(material(bend=0.0, noise=0.01), penalties=(1.0,), patience=3)
+def test_training_stops_after_patience_epochs_without_gain():
+    result = tuned(tuning_data(bend=0.0, noise=0.01), penalties=(1.0,), patience=3)
     assert [row["epoch"] for row in result.curve if row["penalty"]] == [0, 1, 2, 3]
 
 
 def test_distractors_as_negatives_change_the_training():
-    with_negatives, without = (tuned(material(negatives=40), distractors=count) for count in (20, 0))
+    with_negatives, without = (tuned(tuning_data(negatives=40), distractors=count) for count in (20, 0))
     assert with_negatives.choice["gain"] > 0
     losses = [
         next(row["loss"] for row in one.curve if row["epoch"] == 1) for one in (with_negatives, without)
@@ -229,12 +231,12 @@ def test_distractors_as_negatives_change_the_training():
 
 def test_training_that_diverges_is_an_error():
     with pytest.raises(InputError, match="mapper.learning_rate: training diverged at 1e[+]30"):
-        tuned(material(), learning_rate=1e30)
+        tuned(tuning_data(), learning_rate=1e30)
 
 
-def test_one_set_cannot_be_contrasted():
+def test_a_single_train_set_is_an_error():
     with pytest.raises(InputError, match="exemplars.splits.train: it gives 1 exemplar set"):
-        tuned(replace(material(), train=made_up(1, seed=0)))
+        tuned(replace(tuning_data(), train=random_sets(1, seed=0)))
 
 
 # --- reading tables
@@ -284,7 +286,7 @@ class Run:
             "pool": write_parts(folder / "pool", self.pool_ids, self.pool_vectors, size),
         }
 
-    def gather(self, size: int = 7, **changes: Any) -> Material:
+    def gather(self, size: int = 7, **changes: Any) -> TuningData:
         options: dict[str, Any] = {
             "excluded": ["pool-3"],
             "kind": None,
@@ -292,10 +294,10 @@ class Run:
             "distractors": 1,
             "seed": 4,
         }
-        return gathering.gather(**(self.write(size) | options | changes))
+        return gather(**(self.write(size) | options | changes))
 
 
-def same(first: Material, second: Material) -> bool:
+def same(first: TuningData, second: TuningData) -> bool:
     arrays = [
         (one.train.real, one.train.synth, one.train.real_set, one.train.synth_set, one.validation.real,
          one.validation.synth, one.distractors, one.negatives)
@@ -304,7 +306,7 @@ def same(first: Material, second: Material) -> bool:
     return all(np.array_equal(left, right) for left, right in zip(*arrays, strict=True))
 
 
-def test_material_is_that_of_its_split_by_customized_models(tmp_path):
+def test_gathered_data_is_of_its_split_and_of_customized_models(tmp_path):
     run = Run(tmp_path)
     got = run.gather()
     assert got.train.names == ("set-0", "set-1", "set-4", "set-5", "set-6", "set-9")
@@ -327,11 +329,11 @@ def test_a_mapper_for_one_kind_sees_sets_of_that_kind_alone(tmp_path):
     assert np.array_equal(got.distractors, both.distractors)
     for row, name in enumerate(run.exemplar_ids):
         if int(name[4]) % 2 == 0:
-            run.exemplar_vectors[row] = np.nan  # objects: never looked at
+            run.exemplar_vectors[row] = np.nan  # objects: never used
     assert same(run.gather(kind="style"), got)
 
 
-def test_material_does_not_depend_on_parts_or_order(tmp_path):
+def test_gathered_data_does_not_depend_on_parts_or_order(tmp_path):
     run = Run(tmp_path)
     expected = run.gather(7)
     assert same(run.gather(100), expected)
@@ -341,7 +343,7 @@ def test_material_does_not_depend_on_parts_or_order(tmp_path):
     assert same(run.gather(5), expected)
 
 
-def test_the_test_split_and_the_control_are_never_looked_at(tmp_path):
+def test_the_test_split_and_the_controls_are_never_used(tmp_path):
     run = Run(tmp_path)
     expected = run.gather()
     for row, name in enumerate(run.exemplar_ids):
@@ -353,7 +355,7 @@ def test_the_test_split_and_the_control_are_never_looked_at(tmp_path):
     assert same(run.gather(), expected)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_sets_queries_and_embeddings_are_named(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(
         InputError, match="mapper.distractors: 3 negatives .* lower mapper.validation_distractors"
@@ -368,17 +370,17 @@ def test_what_is_missing_is_named(tmp_path):
         match=r"mapper.trained_on: no style set has the split 'validation'.* exemplars.style_sets, or take 'style'",
     ):
         run.gather(**{"exemplars": no_style, "kind": "style"})
-    silent = run.queries.filter(pa.compute.not_equal(run.queries["exemplar_set"], "set-2"))
+    without_queries = run.queries.filter(pa.compute.not_equal(run.queries["exemplar_set"], "set-2"))
     with pytest.raises(
         InputError, match="1 sets of split 'validation' have no customized queries, such as 'set-2'"
     ):
-        run.gather(**{"queries": silent})
+        run.gather(**{"queries": without_queries})
     run.query_ids = [name.replace("set-4", "other") for name in run.query_ids]
     with pytest.raises(InputError, match="3 images have none, such as query 'set-4.customized.0'"):
         run.gather()
 
 
-def test_an_embedding_without_direction_is_named(tmp_path):
+def test_a_zero_embedding_is_named(tmp_path):
     run = Run(tmp_path)
     run.exemplar_vectors[0] = 0
     with pytest.raises(InputError, match="exemplar 'set-0.0' is zero or not finite"):
@@ -392,7 +394,7 @@ def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
     image = {"bytes": b"", "path": ""}
     rows = [row | defaults | {"image_id": "p", "image": image} for row in run.exemplars.to_pylist()]
     tables.write(tmp_path / "exemplars.parquet", "exemplars", rows)
-    asked = {
+    query_columns = {
         "model_key": "m",
         "prompt_kind": "scene",
         "prompt_index": 0,
@@ -400,7 +402,7 @@ def test_the_script_writes_heads_curve_and_choice(run_script, tmp_path):
         "prompt": "",
         "seed": 1,
     }
-    rows = [row | asked for row in run.queries.to_pylist()]
+    rows = [row | query_columns for row in run.queries.to_pylist()]
     tables.write(tmp_path / "queries.parquet", "queries", rows)
     tables.write(
         tmp_path / "excluded.parquet",

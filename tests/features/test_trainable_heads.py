@@ -1,4 +1,4 @@
-"""Every form of head, shared or not: objective and gradient by plain lines, the start, the file, the choice."""
+"""Every type of head, shared or not: objective and gradient, the start, the saved file, the selection."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ import torch
 
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads import head_types, heads
-from attrib_core.features.mapper import contrastive_training, pairs, trainable_heads
-from attrib_core.features.mapper.initialization import begin
-from attrib_core.features.mapper.tuning_data import Material
+from attrib_core.features.mapper import (
+    average_precision,
+    contrastive_training,
+    exemplar_sets,
+    trainable_heads,
+)
+from attrib_core.features.mapper.initialization import candidate_starts
+from attrib_core.features.mapper.tuning_data import TuningData
 from attrib_core.report import formatting
-from tests.features.mapper_fixtures import DIM, material, plain_loss, tuned, unit
+from tests.features.mapper_fixtures import DIM, plain_loss, tuned, tuning_data, unit
 
 HEADS = ("linear", "mlp", "channel")
 ALL = list(itertools.product(HEADS, (False, True)))
@@ -28,7 +33,7 @@ WHITENS = ("identity", "whitened", "within")
 
 
 def of_head(head: str, shared: bool, **changes: Any) -> dict[str, Any]:
-    """Keywords of `tuned`."""
+    """Keyword arguments of `tuned`."""
     return {"head": head, "shared": shared, "hidden": HIDDEN, **changes}
 
 
@@ -36,14 +41,14 @@ def starts_of(head: str) -> tuple[str, ...]:
     return ("identity",) if head == "channel" else WHITENS
 
 
-def scores(both: heads.Heads, given: Material) -> np.ndarray:
+def scores(both: heads.Heads, given: TuningData) -> np.ndarray:
     own = given.validation
-    return pairs.mean_average_precisions(
+    return average_precision.mean_average_precisions(
         own, both.real(own.real), both.synth(own.synth), both.real(given.distractors)
     )
 
 
-# --- objective and gradient, by plain lines
+# --- objective and gradient
 
 
 def plain_map(head: str, values: Sequence[np.ndarray], basis: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -67,35 +72,35 @@ def plain_drift(head: str, values: Sequence[np.ndarray], basis: np.ndarray) -> f
     return float(np.linalg.norm(matrix.T @ matrix - np.eye(dim)) ** 2)
 
 
-def in_double(form: trainable_heads.Form, random: np.random.Generator) -> None:
-    """Its parameters moved at random, in float64."""
-    for name, value in list(vars(form).items()):
+def in_double(head: trainable_heads.TrainableHead, random: np.random.Generator) -> None:
+    """Convert a head to float64 and change its parameters at random."""
+    for name, value in list(vars(head).items()):
         if isinstance(value, torch.Tensor):
             moved = value.detach().double()
             if value.requires_grad:
                 moved = (moved + 0.3 * torch.from_numpy(random.normal(size=moved.shape))).requires_grad_()
-                place = next(at for at, one in enumerate(form.parameters) if one is value)
-                form.parameters[place] = moved
-            setattr(form, name, moved)
+                place = next(at for at, one in enumerate(head.parameters) if one is value)
+                head.parameters[place] = moved
+            setattr(head, name, moved)
 
 
 @every_head
 @pytest.mark.parametrize("negatives", [0, 2])
-def test_objective_and_gradient_against_plain_lines(head: str, shared: bool, negatives: int) -> None:
+def test_objective_and_gradient_against_plain_computations(head: str, shared: bool, negatives: int) -> None:
     random = np.random.default_rng(1)
     dim, rank, penalty = 6, 4, 0.3
     basis = np.linalg.qr(random.normal(size=(dim, rank)))[0]
     real, synth, others = (random.normal(size=(rows, dim)) for rows in (5, 5, negatives))
     groups = np.array([0, 1, 1, 2, 3])
     ones, numbers = np.ones((4, dim), np.float32), np.arange(4)
-    train = pairs.Sets(tuple("abcd"), ones, numbers, ones, numbers)
+    train = exemplar_sets.ExemplarSets(tuple("abcd"), ones, numbers, ones, numbers)
     two = [
-        trainable_heads.start(head, train, basis, hidden=5, key=("x", side))
+        trainable_heads.create(head, train, basis, hidden=5, key=("x", side))
         for side in range(1 if shared else 2)
     ]
     for one in two:
         in_double(one, random)
-        one.__dict__.update(_across=torch.from_numpy(basis))  # without its rounding to float32
+        one.__dict__.update(_basis_tensor=torch.from_numpy(basis))  # without its rounding to float32
     point = [[value.detach().numpy().copy() for value in one.parameters] for one in two]
 
     def plain(values: list[list[np.ndarray]]) -> float:
@@ -139,8 +144,8 @@ def test_objective_and_gradient_against_plain_lines(head: str, shared: bool, neg
 
 @every_head
 def test_the_start_gives_untuned_ranks(head: str, shared: bool) -> None:
-    """Counts of distractors above each exemplar are those of features as they are, every one."""
-    given = material(bend=0.6)
+    """Each exemplar has as many distractors ranked above it as without a head."""
+    given = tuning_data(bend=0.6)
     result = tuned(given, starts=("identity",), **of_head(head, shared, epochs=1, learning_rate=1e-12))
     untuned = heads.load(None)
     own = given.validation
@@ -163,7 +168,7 @@ def test_the_start_gives_untuned_ranks(head: str, shared: bool) -> None:
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("start", ["whitened", "within"])
 def test_an_mlp_starts_from_whitened_features_where_a_linear_head_does(start: str, shared: bool) -> None:
-    given = material(negatives=30)
+    given = tuning_data(negatives=30)
     options = {"starts": (start,), "epochs": 1, "learning_rate": 1e-12}
     by_head = {head: tuned(given, **of_head(head, shared, **options)) for head in ("linear", "mlp")}
     for one in by_head.values():
@@ -175,14 +180,16 @@ def test_an_mlp_starts_from_whitened_features_where_a_linear_head_does(start: st
 
 
 def test_a_shared_start_centres_both_kinds_of_images_alike() -> None:
-    given = material()
-    for start in begin(given, WHITENS, (0.2,), shared=True):
-        if start.white is not None:
-            assert np.array_equal(start.white.real(given.distractors), start.white.synth(given.distractors))
-    apart = [start.white for start in begin(given, WHITENS, (0.2,))]
+    given = tuning_data()
+    for start in candidate_starts(given, WHITENS, (0.2,), shared=True):
+        if start.whitening is not None:
+            assert np.array_equal(
+                start.whitening.real(given.distractors), start.whitening.synth(given.distractors)
+            )
+    apart = [start.whitening for start in candidate_starts(given, WHITENS, (0.2,))]
     assert apart[1] is not None
     middle = (apart[1].real_mean + apart[1].synth_mean) / 2
-    shared = [start.white for start in begin(given, WHITENS, (0.2,), shared=True)]
+    shared = [start.whitening for start in candidate_starts(given, WHITENS, (0.2,), shared=True)]
     assert shared[1] is not None and np.allclose(shared[1].real_mean, middle)
 
 
@@ -190,21 +197,21 @@ def test_a_channel_head_cannot_start_from_whitened_features() -> None:
     with pytest.raises(
         InputError, match=r"mapper.starts: identity, within, but a channel head .* identity alone"
     ):
-        tuned(material(), starts=("identity", "within"), head="channel")
+        tuned(tuning_data(), starts=("identity", "within"), head="channel")
 
 
 def test_an_unknown_head_is_named() -> None:
     with pytest.raises(InputError, match="mapper.head: 'cubic', expected one of linear, channel, mlp"):
-        tuned(material(), head="cubic")
+        tuned(tuning_data(), head="cubic")
 
 
 # --- the contract of a trained head
 
 
 @every_head
-def test_what_is_saved_is_what_was_chosen(head: str, shared: bool, tmp_path: Path) -> None:
-    """The score of the choice is that of the file, read back, and the file is the same bytes again."""
-    given = material(negatives=30)
+def test_the_saved_heads_are_the_selected_ones(head: str, shared: bool, tmp_path: Path) -> None:
+    """The heads read back have the score of the selection, and a second tuning writes the same bytes."""
+    given = tuning_data(negatives=30)
     options = of_head(head, shared, starts=starts_of(head), distractors=10, epochs=3)
     result = tuned(given, **options)
     heads.save(tmp_path / "one", result.heads, result.choice)
@@ -225,7 +232,7 @@ def test_what_is_saved_is_what_was_chosen(head: str, shared: bool, tmp_path: Pat
 
 @every_head
 def test_a_shared_head_maps_both_sides_alike_and_two_differ(head: str, shared: bool) -> None:
-    given = material()
+    given = tuning_data()
     result = tuned(given, starts=("identity",), **of_head(head, shared, epochs=3, learning_rate=0.01))
     assert result.choice["epoch"] > 0
     same = np.array_equal(result.heads.real(given.distractors), result.heads.synth(given.distractors))
@@ -236,15 +243,15 @@ def test_a_shared_head_maps_both_sides_alike_and_two_differ(head: str, shared: b
 def test_a_large_penalty_keeps_the_start(head: str, shared: bool) -> None:
     options = of_head(head, shared, starts=("identity",), learning_rate=0.02)
     ends = {
-        penalty: tuned(material(), penalties=(penalty,), **options).curve[-1]["drift"]
+        penalty: tuned(tuning_data(), penalties=(penalty,), **options).curve[-1]["drift"]
         for penalty in (0.0, 30.0)
     }
     assert ends[30.0] < 0.1 * ends[0.0]
 
 
 @every_head
-def test_bits_of_a_row_hang_on_no_other_row(head: str, shared: bool) -> None:
-    both = tuned(material(), starts=("identity",), **of_head(head, shared, epochs=3)).heads
+def test_bits_of_a_row_do_not_depend_on_other_rows(head: str, shared: bool) -> None:
+    both = tuned(tuning_data(), starts=("identity",), **of_head(head, shared, epochs=3)).heads
     rows = np.random.default_rng(3).normal(size=(2 * heads.BLOCK_ROWS + 5, DIM)).astype(np.float32)
     together = both.synth(rows)
     order = np.random.default_rng(2).permutation(len(rows))
@@ -281,11 +288,13 @@ def test_an_mlp_against_plain_arithmetic_and_torch(whitened: bool) -> None:
 def test_products_stay_finite_for_rows_and_weights_of_zeros() -> None:
     rows = np.zeros((2, 3))
     found = head_types.exact_product(rows, np.zeros(2), np.ones((4, 3), np.float32))
-    assert not found.any() and not head_types.exact_product(np.ones((2, 3)), np.ones(2), np.zeros((4, 3))).any()
+    assert (
+        not found.any() and not head_types.exact_product(np.ones((2, 3)), np.ones(2), np.zeros((4, 3))).any()
+    )
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"inner.bias": np.zeros(3, np.float32)}, "inner has weight"),
         (
@@ -294,11 +303,11 @@ def test_products_stay_finite_for_rows_and_weights_of_zeros() -> None:
         ),
         ({"skip.weight": np.zeros((5, 6), np.float32)}, "has shapes"),
         ({"outer.weight": None}, "expected for real_mapper weight, bias .linear. or weights"),
-        ({"outer.bias": np.full(6, np.inf, np.float32)}, "not finite"),
+        ({"outer.bias": np.full(6, np.inf, np.float32)}, "non-finite"),
     ],
 )
 def test_a_file_of_mlps_that_does_not_fit_is_refused(
-    change: dict[str, np.ndarray | None], said: str, tmp_path: Path
+    change: dict[str, np.ndarray | None], message: str, tmp_path: Path
 ) -> None:
     from safetensors.numpy import save_file
 
@@ -311,7 +320,7 @@ def test_a_file_of_mlps_that_does_not_fit_is_refused(
     }
     content |= {f"real_mapper.{name}": value for name, value in change.items()}
     save_file({name: value for name, value in content.items() if value is not None}, tmp_path / "m")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         heads.load(tmp_path / "m")
 
 
@@ -322,30 +331,30 @@ def test_two_heads_of_different_types_are_refused(tmp_path: Path) -> None:
         heads.load(tmp_path / "m")
 
 
-# --- gain, and no harm
+# --- gain where there is something to gain, and no harm elsewhere
 
 
-def bent(head: str) -> Material:
-    """Data that the form of head can mend, with real and synthesized images in the same space."""
-    given = material(bend=0.0, noise=0.25)
+def noisy_data() -> TuningData:
+    """Data on which every type of head can improve, with real and synthesized images in the same space."""
+    given = tuning_data(bend=0.0, noise=0.25)
     random = np.random.default_rng(11)
     loud = np.where(np.arange(DIM) < 3, 6.0, 1.0)
 
-    def spoilt(rows: np.ndarray) -> np.ndarray:
+    def with_noise(rows: np.ndarray) -> np.ndarray:
         noise = random.normal(size=rows.shape) * (loud > 1)
         return (rows + 3 * noise).astype(np.float32)
 
     groups = [
-        replace(one, real=spoilt(one.real), synth=spoilt(one.synth))
+        replace(one, real=with_noise(one.real), synth=with_noise(one.synth))
         for one in (given.train, given.validation)
     ]
-    return Material(*groups, spoilt(given.distractors), given.negatives)
+    return TuningData(*groups, with_noise(given.distractors), given.negatives)
 
 
 @every_head
 def test_tuning_gains_where_there_is_something_to_gain(head: str, shared: bool) -> None:
-    """Three loud directions say nothing of the set: each form can turn them down, with one head or two."""
-    given = bent(head)
+    """Three directions are noise of large variance: every type of head can reduce their weight."""
+    given = noisy_data()
     options = of_head(head, shared, epochs=20, patience=20, learning_rate=0.04)
     result = tuned(given, penalties=(0.0,), starts=("identity",), **options)
     assert result.choice["gain"] > 0.05, result.choice["verdict"]
@@ -355,7 +364,7 @@ def test_tuning_gains_where_there_is_something_to_gain(head: str, shared: bool) 
 
 @every_head
 def test_tuning_does_no_harm_where_there_is_nothing_to_gain(head: str, shared: bool) -> None:
-    given = material(bend=0.0, noise=0.01)
+    given = tuning_data(bend=0.0, noise=0.01)
     result = tuned(given, starts=("identity",), **of_head(head, shared, learning_rate=0.05))
     assert result.choice["identity_is_best"]
     assert np.array_equal(scores(result.heads, given), scores(heads.load(None), given))

@@ -1,4 +1,4 @@
-"""The points that training passes through, and what is said of the one that was chosen."""
+"""The checkpoints of training, and a description of the selected one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 from attrib_core.common import hashing
 from attrib_core.features.heads.heads import Heads
 from attrib_core.features.mapper.initialization import Start
-from attrib_core.features.mapper.tuning_data import Material
+from attrib_core.features.mapper.tuning_data import TuningData
 
 RESAMPLES = 2000
+"""Bootstrap resamples of the interval of the gain."""
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
-    """One epoch at one penalty; the two scores are mean average precisions by set."""
+class Checkpoint:
+    """The heads after one epoch at one penalty; train and validation hold the mean average precision of each set."""
 
     penalty: float | None
     epoch: int
@@ -30,47 +31,47 @@ class Point:
     heads: Callable[[], Heads]
 
     @property
-    def value(self) -> float:
+    def score(self) -> float:
+        """Return the mean average precision on the validation split, by which heads are selected."""
         return float(self.validation.mean())
 
 
-def describe(chosen: Point, untuned: Point, material: Material, *, seed: int) -> dict[str, Any]:
-    """What was chosen and what it gained over the identity, with a bootstrap interval over the sets.
+def describe(chosen: Checkpoint, untuned: Checkpoint, data: TuningData, *, seed: int) -> dict[str, Any]:
+    """Describe the selected checkpoint and its gain over the identity, with a bootstrap interval over the sets.
 
-    The interval does not know that the best of many was taken, so it flatters; the test split
-    tells the truth. Its ends are None where there is one validation set alone, of which every resample is the same.
+    The interval ignores that the best of many was selected, so it is optimistic; the test split gives an unbiased
+    estimate. Its ends are None if there is one validation set only, all of whose resamples are equal.
     """
     gains = chosen.validation - untuned.validation
-    low, high = _interval(gains, seed)
-    scores = f"validation mean average precision {chosen.value:.4f}, untuned {untuned.value:.4f}"
-    identity = chosen is untuned
-    if identity:
+    low, high = _bootstrap_interval(gains, seed)
+    scores = f"validation mean average precision {chosen.score:.4f}, untuned {untuned.score:.4f}"
+    if chosen is untuned:
         verdict = f"nothing helped on the validation split, the identity is kept: {scores}"
     else:
-        verdict = f"from {chosen.start}, {_trained(chosen)}: {scores}"
+        verdict = f"from {chosen.start}, {_training(chosen)}: {scores}"
     return {
         "verdict": verdict,
-        "identity_is_best": identity,
+        "identity_is_best": chosen is untuned,
         "start": chosen.start.name,
         "shrinkage": chosen.start.shrinkage,
         "penalty": chosen.penalty,
         "epoch": chosen.epoch,
-        "validation_mean_average_precision": chosen.value,
-        "untuned_validation_mean_average_precision": untuned.value,
+        "validation_mean_average_precision": chosen.score,
+        "untuned_validation_mean_average_precision": untuned.score,
         "gain": float(gains.mean()),
         "gain_low": low,
         "gain_high": high,
         "train_mean_average_precision": float(chosen.train.mean()),
         "untuned_train_mean_average_precision": float(untuned.train.mean()),
-        "train_sets": len(material.train.names),
-        "validation_sets": len(material.validation.names),
-        "train_queries": len(material.train.synth),
-        "validation_queries": len(material.validation.synth),
-        "validation_distractors": len(material.distractors),
+        "train_sets": len(data.train.names),
+        "validation_sets": len(data.validation.names),
+        "train_queries": len(data.train.synth),
+        "validation_queries": len(data.validation.synth),
+        "validation_distractors": len(data.distractors),
     }
 
 
-def _interval(gains: np.ndarray, seed: int) -> tuple[float, float] | tuple[None, None]:
+def _bootstrap_interval(gains: np.ndarray, seed: int) -> tuple[float, float] | tuple[None, None]:
     if len(gains) < 2:
         return None, None
     draws = hashing.generator(seed, "mapper gain").integers(0, len(gains), (RESAMPLES, len(gains)))
@@ -78,20 +79,22 @@ def _interval(gains: np.ndarray, seed: int) -> tuple[float, float] | tuple[None,
     return float(low), float(high)
 
 
-def _trained(point: Point) -> str:
-    return "as it is" if point.penalty is None else f"penalty {point.penalty:g}, epoch {point.epoch}"
+def _training(checkpoint: Checkpoint) -> str:
+    if checkpoint.penalty is None:
+        return "as it is"
+    return f"penalty {checkpoint.penalty:g}, epoch {checkpoint.epoch}"
 
 
-def row(point: Point, *, chosen: bool) -> dict[str, Any]:
-    """A row of the table `mapper_curve`, without its names."""
+def curve_row(checkpoint: Checkpoint, *, chosen: bool) -> dict[str, Any]:
+    """Return a row of the table `mapper_curve`, without the columns `encoder` and `mapper`."""
     return {
-        "start": point.start.name,
-        "shrinkage": point.start.shrinkage,
-        "penalty": point.penalty,
-        "epoch": point.epoch,
-        "loss": point.loss,
-        "drift": point.drift,
-        "train_mean_average_precision": float(point.train.mean()),
-        "validation_mean_average_precision": point.value,
+        "start": checkpoint.start.name,
+        "shrinkage": checkpoint.start.shrinkage,
+        "penalty": checkpoint.penalty,
+        "epoch": checkpoint.epoch,
+        "loss": checkpoint.loss,
+        "drift": checkpoint.drift,
+        "train_mean_average_precision": float(checkpoint.train.mean()),
+        "validation_mean_average_precision": checkpoint.score,
         "chosen": chosen,
     }

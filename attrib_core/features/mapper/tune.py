@@ -1,4 +1,4 @@
-"""Which head: training at each penalty, and the choice by the validation split alone."""
+"""Train heads at several penalties and select one by its score on the validation split."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ import torch
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads.heads import Heads, check_starts
 from attrib_core.features.mapper import contrastive_training, trainable_heads
-from attrib_core.features.mapper.initialization import Start, begin
-from attrib_core.features.mapper.pairs import Sets, mean_average_precisions
-from attrib_core.features.mapper.selection import Point, describe, row
-from attrib_core.features.mapper.tuning_data import Material
+from attrib_core.features.mapper.average_precision import mean_average_precisions
+from attrib_core.features.mapper.exemplar_sets import ExemplarSets
+from attrib_core.features.mapper.initialization import Start, candidate_starts
+from attrib_core.features.mapper.selection import Checkpoint, curve_row, describe
+from attrib_core.features.mapper.trainable_heads import State, TrainableHead
+from attrib_core.features.mapper.tuning_data import TuningData
 from attrib_core.runtime.progress import progress
 
 LOGGER = logging.getLogger(__name__)
-BETAS = (0.9, 0.99)
+ADAM_BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """The heads that were chosen, the rows of the table `mapper_curve`, and the choice as plain values."""
+    """The selected heads, the rows of the table `mapper_curve`, and a description of the selection."""
 
     heads: Heads
     curve: list[dict[str, Any]]
@@ -36,9 +38,9 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Settings:
-    """How heads are trained at one penalty; the config's keys of the same names.
+    """The settings of training at one penalty, by the config keys of the same names.
 
-    `rank` counts for linear heads and mlps, `hidden` for mlps.
+    `rank` applies to linear heads and mlps, `hidden` to mlps.
     """
 
     temperature: float
@@ -55,7 +57,7 @@ class Settings:
 
 
 def tune(
-    material: Material,
+    data: TuningData,
     settings: Settings,
     *,
     encoder: str,
@@ -65,148 +67,151 @@ def tune(
     shrinkages: Sequence[float],
     seed: int,
 ) -> Tuning:
-    """Train heads on the train sets and choose start, penalty and epoch by the validation sets.
+    """Train heads on the train sets and select start, penalty and epoch by the validation sets.
 
-    What counts is mean average precision over the sets of the validation split. First the
-    starts are compared as they are (epoch 0): the identity, which is always a candidate, and
-    features whitened in the ways of `whitening`, at each shrinkage. From the best of `starts`
-    training (Adam) runs at each penalty for `epochs`, or until `patience` epochs brought
-    nothing. Where nothing helps, the identity is what is returned, with a gain of 0. Of equals
-    the identity, the larger shrinkage, the larger penalty and the earlier epoch win, so the
-    order of starts, shrinkages and penalties does not matter.
+    The score is the mean average precision over the validation sets. First the starts are compared without training
+    (epoch 0): the identity, which is always a candidate, and the whitened starts at each shrinkage. From the best of
+    `starts`, Adam runs at each penalty for `epochs`, or until `patience` epochs brought no improvement. If nothing
+    improves the score, the identity is returned, with a gain of 0. Of equal scores the identity, the larger shrinkage,
+    the larger penalty and the earlier epoch win, so the order of starts, shrinkages and penalties does not matter.
 
-    `encoder` and `mapper` are the names that the rows bear. Raises InputError for fewer than
-    two train sets, for starts that the form of head cannot hold, and for training that diverges.
+    `encoder` and `mapper` are names for the rows of the curve. Raises InputError for fewer than two train sets, for
+    starts that the type of head cannot represent, and for training that diverges.
     """
     check_starts(settings.head, starts)
-    count = len(material.train.names)
+    count = len(data.train.names)
     if count < 2:
         raise InputError(
             f"exemplars.splits.train: it gives {count} exemplar set, but contrastive training needs 2 or more"
         )
-    untuned, *others = [
-        (start, _untrained(start, material, settings))
-        for start in begin(material, starts, shrinkages, shared=settings.shared)
+    untrained = [
+        _untrained(start, data, settings)
+        for start in candidate_starts(data, starts, shrinkages, shared=settings.shared)
     ]
-    candidates = [one for one in (untuned, *others) if one[0].name in starts]
-    start, _ = max(candidates, key=lambda one: one[1].value)
-    points = [point for _, point in (untuned, *others)]
-    given = start.material(material)
-    basis = _directions(given.train, settings)
+    untuned = untrained[0]
+    start = max((one for one in untrained if one.start.name in starts), key=lambda one: one.score).start
+    checkpoints = list(untrained)
+    training_data = start.transform(data)
+    dim = training_data.train.real.shape[1]
+    if settings.head == "channel":
+        basis = np.zeros((dim, 0))
+    else:
+        basis = contrastive_training.leading_directions(training_data.train, settings.rank)
     for penalty in sorted(set(penalties), reverse=True):
-        points += _until_patience(
-            _run(given, settings, basis, start, penalty=penalty, key=(seed, "mapper", encoder, mapper)),
+        key = (seed, "mapper", encoder, mapper)
+        checkpoints += _until_patience(
+            _train(training_data, settings, basis, start, penalty=penalty, key=key),
             settings,
             what=f"epochs from {start}, penalty {penalty:g}",
         )
-    point = max(points, key=lambda one: one.value)  # the first of equals
+    best = max(checkpoints, key=lambda one: one.score)  # the first of equals
     names = {"encoder": encoder, "mapper": mapper}
-    choice = names | describe(point, untuned[1], material, seed=seed)
+    choice = names | describe(best, untuned, data, seed=seed)
     choice |= {
-        "rank": None if point.penalty is None or settings.head == "channel" else basis.shape[1],
+        "rank": None if best.penalty is None or settings.head == "channel" else basis.shape[1],
         "temperature": settings.temperature,
         "learning_rate": settings.learning_rate,
-        "epochs_run": sum(one.epoch > 0 for one in points),
+        "epochs_run": sum(one.epoch > 0 for one in checkpoints),
     }
     LOGGER.info("%s", choice["verdict"])
-    rows = [names | row(one, chosen=one is point) for one in points]
-    ordered = sorted(
-        rows, key=lambda one: (one["start"], one["shrinkage"] or 0, one["penalty"] or 0, one["epoch"])
-    )
-    return Tuning(point.heads(), ordered, choice)
+    curve = [names | curve_row(one, chosen=one is best) for one in checkpoints]
+    curve.sort(key=lambda row: (row["start"], row["shrinkage"] or 0, row["penalty"] or 0, row["epoch"]))
+    return Tuning(best.heads(), curve, choice)
 
 
-def _untrained(start: Start, material: Material, settings: Settings) -> Point:
-    """The start itself as a candidate: epoch 0, with no penalty to speak of."""
-    given = start.material(material)
-    basis = np.zeros((given.train.real.shape[1], 0))
-    return next(_run(given, settings, basis, start, penalty=None, key=()))
+def _untrained(start: Start, data: TuningData, settings: Settings) -> Checkpoint:
+    """Return the start itself as a candidate: epoch 0, without a penalty."""
+    transformed = start.transform(data)
+    basis = np.zeros((transformed.train.real.shape[1], 0))
+    return next(_train(transformed, settings, basis, start, penalty=None, key=()))
 
 
-def _until_patience(run: Iterator[Point], settings: Settings, *, what: str) -> Iterator[Point]:
-    """The epochs of a run, until `patience` epochs were no better than the best."""
-    best, waited = -1.0, -1
-    for point in progress(itertools.islice(run, settings.epochs + 1), total=settings.epochs + 1, what=what):
-        yield point
-        waited = 0 if point.value > best else waited + 1
-        best = max(best, point.value)
-        if waited == settings.patience:
+def _until_patience(run: Iterator[Checkpoint], settings: Settings, *, what: str) -> Iterator[Checkpoint]:
+    """Yield the epochs of a run until `patience` epochs in a row were no better than the best."""
+    best, without_gain = -1.0, -1
+    count = settings.epochs + 1
+    for checkpoint in progress(itertools.islice(run, count), total=count, what=what):
+        yield checkpoint
+        without_gain = 0 if checkpoint.score > best else without_gain + 1
+        best = max(best, checkpoint.score)
+        if without_gain == settings.patience:
             return
 
 
-def _directions(train: Sets, settings: Settings) -> np.ndarray:
-    """V, (dim, rank); no column where the form of head has no such directions."""
-    if settings.head == "channel":
-        return np.zeros((train.real.shape[1], 0))
-    return contrastive_training.directions(train, settings.rank)
-
-
-def _heads(
-    train: Sets, settings: Settings, basis: np.ndarray, key: tuple[Any, ...]
-) -> tuple[trainable_heads.Form, trainable_heads.Form]:
-    """The head for real and the one for synthesized images at the identity; where it is shared, one twice."""
-    made = [
-        trainable_heads.start(settings.head, train, basis, hidden=settings.hidden, key=(*key, "hidden", side))
+def _create_heads(
+    train: ExemplarSets, settings: Settings, basis: np.ndarray, key: tuple[Any, ...]
+) -> tuple[TrainableHead, TrainableHead]:
+    """Create the heads for real and for synthesized images at the identity; a shared head is returned twice."""
+    created = [
+        trainable_heads.create(
+            settings.head, train, basis, hidden=settings.hidden, key=(*key, "hidden", side)
+        )
         for side in (("both",) if settings.shared else ("real", "synth"))
     ]
-    return made[0], made[-1]
+    return created[0], created[-1]
 
 
-def _finish(
-    real: trainable_heads.Form,
-    synth: trainable_heads.Form,
-    states: Sequence[trainable_heads.State],
-    start: Start,
-) -> Heads:
-    """Both heads at some states, for embeddings as the encoder gives them."""
-    made = real.finished(states[0]), synth.finished(states[-1])
-    if start.white is not None:
-        made = (
-            start.white.before(made[0], start.white.real_mean),
-            start.white.before(made[1], start.white.synth_mean),
-        )
-    return Heads(*made)
+def _export(real: TrainableHead, synth: TrainableHead, states: Sequence[State], start: Start) -> Heads:
+    """Return both heads with some parameters, for embeddings as the encoder gives them."""
+    real_head, synth_head = real.export(states[0]), synth.export(states[-1])
+    if (whitening := start.whitening) is None:
+        return Heads(real_head, synth_head)
+    return Heads(
+        whitening.compose(real_head, whitening.real_mean), whitening.compose(synth_head, whitening.synth_mean)
+    )
 
 
-def _run(
-    material: Material,
+def _train(
+    data: TuningData,
     settings: Settings,
     basis: np.ndarray,
     start: Start,
     *,
     penalty: float | None,
     key: tuple[Any, ...],
-) -> Iterator[Point]:
-    """The heads after each epoch at one penalty, from epoch 0, the start, on.
+) -> Iterator[Checkpoint]:
+    """Yield the heads at the start (epoch 0) and after each epoch at one penalty.
 
-    `material` is as the start has made it. All penalties see the same pairs in the same order:
-    they differ by the penalty alone. With no penalty given, only the start is to be had.
+    `data` is transformed by the start. All penalties are trained on the same pairs in the same order. Without a
+    penalty only epoch 0 is meaningful.
     """
-    train, validation = material.train, material.validation
-    real, synth = _heads(train, settings, basis, key)
+    train, validation = data.train, data.validation
+    real, synth = _create_heads(train, settings, basis, key)
     trained = [real] if synth is real else [real, synth]
-    parameters = [value for one in trained for value in one.parameters]
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, betas=BETAS)
-    exemplars, queries = real.take(train.real), synth.take(train.synth)
-    sought, seeking = real.take(validation.real), synth.take(validation.synth)
-    others, negatives = real.take(material.distractors), real.take(material.negatives)
+    parameters = [value for head in trained for value in head.parameters]
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, betas=ADAM_BETAS)
+    exemplars, queries = real.prepare(train.real), synth.prepare(train.synth)
+    validation_exemplars, validation_queries = real.prepare(validation.real), synth.prepare(validation.synth)
+    distractors, negatives = real.prepare(data.distractors), real.prepare(data.negatives)
 
-    def moved() -> torch.Tensor:
-        return functools.reduce(torch.add, [one.drift() for one in trained])
+    def total_drift() -> torch.Tensor:
+        return functools.reduce(torch.add, [head.drift() for head in trained])
 
-    def point(epoch: int, loss: float | None) -> Point:
+    def checkpoint(epoch: int, loss: float | None) -> Checkpoint:
         with torch.no_grad():
-            pool = real.map(others).numpy()
-            found, wanted = (
-                mean_average_precisions(sets, real.map(mine).numpy(), synth.map(asking).numpy(), pool)
-                for sets, mine, asking in ((train, exemplars, queries), (validation, sought, seeking))
+            pool = real.map(distractors).numpy()
+            train_scores, validation_scores = (
+                mean_average_precisions(
+                    sets, real.map(of_exemplars).numpy(), synth.map(of_queries).numpy(), pool
+                )
+                for sets, of_exemplars, of_queries in (
+                    (train, exemplars, queries),
+                    (validation, validation_exemplars, validation_queries),
+                )
             )
-            made = functools.partial(
-                _finish, real, synth, [trainable_heads.state(one) for one in trained], start
+            states = [trainable_heads.copy_state(head) for head in trained]
+            return Checkpoint(
+                penalty=penalty,
+                epoch=epoch,
+                loss=loss,
+                drift=total_drift().item(),
+                train=train_scores,
+                validation=validation_scores,
+                start=start,
+                heads=functools.partial(_export, real, synth, states, start),
             )
-            return Point(penalty, epoch, loss, moved().item(), found, wanted, start, made)
 
-    yield point(0, None)
+    yield checkpoint(0, None)
     for epoch in range(1, settings.epochs + 1):
         losses = []
         for batch in contrastive_training.batches(
@@ -214,7 +219,7 @@ def _run(
             batch_sets=settings.batch_sets,
             images_each=settings.images_each,
             negatives=settings.distractors,
-            pool=len(material.negatives),
+            pool=len(data.negatives),
             key=key,
             epoch=epoch,
         ):
@@ -226,7 +231,7 @@ def _run(
                 negatives=real.map(negatives, batch.negatives) if len(batch.negatives) else None,
             )
             optimizer.zero_grad()
-            (loss + (penalty or 0) * moved()).backward()
+            (loss + (penalty or 0) * total_drift()).backward()
             optimizer.step()
             losses.append(loss.item())
         if not (np.isfinite(losses).all() and all(bool(value.isfinite().all()) for value in parameters)):
@@ -234,4 +239,4 @@ def _run(
                 f"mapper.learning_rate: training diverged at {settings.learning_rate:g}"
                 f" (penalty {penalty:g}, epoch {epoch}); choose a smaller one"
             )
-        yield point(epoch, float(np.mean(losses)))
+        yield checkpoint(epoch, float(np.mean(losses)))

@@ -1,4 +1,4 @@
-"""What heads are tuned on, read from the tables and embeddings of a run."""
+"""The data on which heads are tuned, read from the tables and embeddings of a run."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import pyarrow as pa
 
 from attrib_core.common.errors import InputError
 from attrib_core.features.embedding import embedding_tables
-from attrib_core.features.mapper.pairs import Sets, select
+from attrib_core.features.mapper.exemplar_sets import ExemplarSets, read_split
 from attrib_core.features.mapper.whitening import Whitening
 
 NEGATIVE_STEPS = 16
-"""Further negatives are drawn from a sample of the pool that would serve so many steps."""
+"""Negatives are drawn from a sample of the pool that is large enough for this number of steps."""
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """What heads are fitted on: sets of two splits, distractors for validation, negatives for training."""
+class TuningData:
+    """Train and validation sets, distractors for validation, (n, dim), and negatives for training, (m, dim)."""
 
-    train: Sets
-    validation: Sets
+    train: ExemplarSets
+    validation: ExemplarSets
     distractors: np.ndarray
     negatives: np.ndarray
 
-    def whitened(self, white: Whitening) -> Material:
-        """The same with whitened embeddings."""
-        return Material(
-            white.sets(self.train),
-            white.sets(self.validation),
-            white.real(self.distractors),
-            white.real(self.negatives),
+    def whitened(self, whitening: Whitening) -> TuningData:
+        """Return the same data with whitened embeddings."""
+        return TuningData(
+            whitening.sets(self.train),
+            whitening.sets(self.validation),
+            whitening.real(self.distractors),
+            whitening.real(self.negatives),
         )
 
 
@@ -49,15 +49,13 @@ def gather(
     validation_distractors: int,
     distractors: int,
     seed: int,
-) -> Material:
-    """Read what tuning needs: never a vector of the test split. Tables and `kind` as in
-    `sets.select`.
+) -> TuningData:
+    """Read the data for tuning, which has no vector of the test split; tables and `kind` as in `read_split`.
 
-    Distractors for validation and negatives for training are drawn from the pool, without the
-    excluded rows and without a row in common.
+    Distractors and negatives are disjoint samples of the pool without the excluded rows.
     """
     train, validation = (
-        select(
+        read_split(
             split,
             exemplars=exemplars,
             exemplar_embeddings=[exemplar_embeddings],
@@ -67,22 +65,22 @@ def gather(
         )
         for split in ("train", "validation")
     )
-    count = drawn(validation_distractors, distractors)
+    count = pool_sample_size(validation_distractors, distractors)
     _, vectors = embedding_tables.sample(pool, count=count, key=(seed, "mapper pool"), excluded=excluded)
-    return Material(train, validation, *divided(vectors, validation_distractors, distractors))
+    return TuningData(train, validation, *split_pool_sample(vectors, validation_distractors, distractors))
 
 
-def drawn(validation_distractors: int, distractors: int) -> int:
-    """How many rows of the pool tuning takes, where there are so many."""
+def pool_sample_size(validation_distractors: int, distractors: int) -> int:
+    """Return how many rows of the pool tuning uses at most."""
     return validation_distractors + NEGATIVE_STEPS * distractors
 
 
-def divided(
+def split_pool_sample(
     vectors: np.ndarray, validation_distractors: int, distractors: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows drawn from the pool as distractors for validation and negatives for training.
+    """Split a sample of the pool into distractors for validation and negatives for training.
 
-    Raises InputError where `distractors` negatives a step are asked for and none are left.
+    Raises InputError if training needs negatives (`distractors` a step) and none are left.
     """
     if distractors and len(vectors) <= validation_distractors:
         raise InputError(

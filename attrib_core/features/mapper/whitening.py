@@ -1,19 +1,19 @@
-"""Starts for the heads: features centred and whitened, before anything is learned by gradients.
+"""Whitening of embeddings, a start for heads that needs no gradients.
 
-Encoders put most of their variance into what all images share, a background or the
-look of synthesis, and a cosine is then decided by that. Whitening, x -> A^(-1/2) (x - m),
-weighs all directions alike that A finds large. Two choices of A:
+Encoders put most of their variance into what all images share, such as a background or the look of synthesized images,
+which then dominates a cosine. Whitening, x -> A^(-1/2) (x - m), gives equal weight to all directions in which A has
+variance. Two choices of A:
 
 - `whitened`: the covariance C of the pool;
-- `within`: (1 - share) C + share W, where W is the mean square of what separates a query from
-  an exemplar of its own set, each less its own mean, over the train sets and scaled to the
-  trace of C. What varies within a set, a scene or a medium, is thus weighed down: the
-  within-class covariance normalization of Hatch, Kajarekar and Stolcke (2006).
+- `within`: (1 - share) C + share W, where W is the mean square of the difference between a query and an exemplar of its
+  own set, each minus its mean, over the train sets and scaled to the trace of C. This reduces the weight of directions
+  that vary within a set, such as scene or medium: the within-class covariance normalization of Hatch, Kajarekar and
+  Stolcke (2006).
 
-A is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), since few images say
-little of small directions. Real and synthesized images have a mean m each and share A; one head for
-both has the middle of both means. The map is linear with a bias, so a linear head that starts from it
-has the published form, and a channel head cannot.
+A is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), since a few images do not determine its small
+eigenvalues. Real and synthesized images have separate means m and share A; a head shared by both uses the midpoint of
+the means. The map is linear with a bias, so a linear head trained after it has the published form; a channel head
+cannot represent it.
 """
 
 from __future__ import annotations
@@ -23,99 +23,99 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from attrib_core.features.heads.heads import Head, Linear, Mlp
-from attrib_core.features.mapper.pairs import Sets
+from attrib_core.features.mapper.exemplar_sets import ExemplarSets
 
 WITHIN_SHARE = 0.9
-"""Of W in A. Flat around this: 0.6 to 0.99 stay within some points of Recall@10 in cross-validation."""
+"""Share of W in A. From 0.6 to 0.99, Recall@10 in cross-validation differs by a few points only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """matrix (dim, dim), symmetric; means (dim,) of real and of synthesized images; float64."""
+    """A whitening map: matrix (dim, dim), symmetric, and the means (dim,) of real and synthesized images; float64."""
 
     matrix: np.ndarray
     real_mean: np.ndarray
     synth_mean: np.ndarray
 
     def real(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings of real images, (n, dim), whitened; float32."""
+        """Whiten embeddings of real images, (n, dim); float32."""
         return ((embeddings - self.real_mean) @ self.matrix).astype(np.float32)
 
     def synth(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings of synthesized images, (n, dim), whitened; float32."""
+        """Whiten embeddings of synthesized images, (n, dim); float32."""
         return ((embeddings - self.synth_mean) @ self.matrix).astype(np.float32)
 
-    def sets(self, sets: Sets) -> Sets:
-        """The same sets with whitened embeddings."""
+    def sets(self, sets: ExemplarSets) -> ExemplarSets:
+        """Whiten the embeddings of exemplar sets."""
         return replace(sets, real=self.real(sets.real), synth=self.synth(sets.synth))
 
-    def before(self, head: Head, mean: np.ndarray) -> Head:
-        """One head that whitens around `mean` and then does what `head` does; no channel head can."""
+    def compose(self, head: Head, mean: np.ndarray) -> Head:
+        """Return one head that whitens around `mean` and then applies a linear head or an mlp without skip matrix."""
         if isinstance(head, Linear):
-            return self._linear(head, mean)
+            return self._compose_linear(head, mean)
         if not isinstance(head, Mlp) or head.skip is not None:
-            raise TypeError(f"{type(head).__name__} with whitening before it is of no form of head")
-        straight = self._linear(Linear(np.eye(len(mean)), head.outer.bias), mean)
-        outer = Linear(head.outer.weight, straight.bias)
-        return Mlp(self._linear(head.inner, mean), outer, straight.weight)
+            raise TypeError(f"whitening followed by {type(head).__name__} is not a type of head")
+        skip = self._compose_linear(Linear(np.eye(len(mean)), head.outer.bias), mean)
+        outer = Linear(head.outer.weight, skip.bias)
+        return Mlp(self._compose_linear(head.inner, mean), outer, skip.weight)
 
-    def _linear(self, layer: Linear, mean: np.ndarray) -> Linear:
+    def _compose_linear(self, layer: Linear, mean: np.ndarray) -> Linear:
         weight = layer.weight.astype(np.float64) @ self.matrix
         bias = layer.bias.astype(np.float64) - weight @ mean
         return Linear(weight.astype(np.float32), bias.astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
-    """A before it is shrunk, by eigenvalues (dim,) and eigenvectors (dim, dim), with both means; float64."""
+class Covariance:
+    """A before shrinkage, by eigenvalues (dim,) and eigenvectors (dim, dim), with both means; float64."""
 
     values: np.ndarray
     vectors: np.ndarray
     real_mean: np.ndarray
     synth_mean: np.ndarray
 
-    def with_one_mean(self) -> Spread:
-        """The same with the middle of both means in place of each, for one head for both."""
-        middle = (self.real_mean + self.synth_mean) / 2
-        return replace(self, real_mean=middle, synth_mean=middle)
+    def with_shared_mean(self) -> Covariance:
+        """Return the same with the midpoint of both means for each, for a shared head."""
+        midpoint = (self.real_mean + self.synth_mean) / 2
+        return replace(self, real_mean=midpoint, synth_mean=midpoint)
 
     def whitening(self, shrinkage: float) -> Whitening:
-        """Whitening by (1 - shrinkage) A + shrinkage tr(A)/dim I; shrinkage in (0, 1].
+        """Return the whitening by (1 - shrinkage) A + shrinkage tr(A)/dim I; shrinkage in (0, 1].
 
-        1 leaves centring alone.
+        With shrinkage 1 it only centres.
         """
         level = float(self.values.mean())
         values = (1 - shrinkage) * self.values.clip(min=0) + shrinkage * level
-        # relative to the mean variance, so that lengths stay of the encoder's order
+        # relative to the mean variance, so that norms keep the encoder's order of magnitude
         matrix = (self.vectors * np.sqrt(level / values)) @ self.vectors.T
         return Whitening(matrix, self.real_mean, self.synth_mean)
 
 
-def spread(pool: np.ndarray, train: Sets, *, within: bool) -> Spread:
-    """A of the pool's vectors, (n, dim), and, for `within`, of the train sets.
+def estimate_covariance(pool: np.ndarray, train: ExemplarSets, *, within: bool) -> Covariance:
+    """Estimate A from vectors of the pool, (n, dim), and with `within` also from the train sets.
 
-    The mean of real images is the pool's, that of synthesized ones the train queries', each
-    set with the same weight.
+    The mean of real images is that of the pool, the mean of synthesized images that of the train queries, each set
+    with the same weight.
     """
     points = pool.astype(np.float64)
-    mean = points.mean(axis=0)
-    covariance = np.cov(points - mean, rowvar=False, bias=True).reshape(2 * (len(mean),))
+    real_mean = points.mean(axis=0)
+    covariance = np.cov(points - real_mean, rowvar=False, bias=True).reshape(2 * (len(real_mean),))
     weights = 1 / np.bincount(train.synth_set)[train.synth_set]
-    asked = np.average(train.synth.astype(np.float64), axis=0, weights=weights)
+    synth_mean = np.average(train.synth.astype(np.float64), axis=0, weights=weights)
     if within:
-        inside = _within(train.real - mean, train.synth - asked, train)
-        if (trace := float(np.trace(inside))) > 0:
-            inside *= np.trace(covariance) / trace
-            covariance = (1 - WITHIN_SHARE) * covariance + WITHIN_SHARE * inside
+        scatter = _within_scatter(train.real - real_mean, train.synth - synth_mean, train)
+        if (trace := float(np.trace(scatter))) > 0:
+            scatter *= np.trace(covariance) / trace
+            covariance = (1 - WITHIN_SHARE) * covariance + WITHIN_SHARE * scatter
     values, vectors = np.linalg.eigh(covariance)
-    return Spread(values, vectors, mean, asked)
+    return Covariance(values, vectors, real_mean, synth_mean)
 
 
-def _within(real: np.ndarray, synth: np.ndarray, sets: Sets) -> np.ndarray:
-    """Mean over sets of the mean of (s - r)(s - r)^T over a set's queries s and exemplars r, (dim, dim)."""
+def _within_scatter(real: np.ndarray, synth: np.ndarray, sets: ExemplarSets) -> np.ndarray:
+    """Average (s - r)(s - r)^T over the queries s and exemplars r of each set, then over sets; (dim, dim)."""
     total = np.zeros((real.shape[1],) * 2)
     for number in range(len(sets.names)):
         exemplars, queries = real[sets.real_set == number], synth[sets.synth_set == number]
-        apart = (queries[:, None] - exemplars[None]).reshape(-1, real.shape[1])
-        total += apart.T @ apart / len(apart)
+        differences = (queries[:, None] - exemplars[None]).reshape(-1, real.shape[1])
+        total += differences.T @ differences / len(differences)
     return total / len(sets.names)
