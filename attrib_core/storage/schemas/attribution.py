@@ -22,29 +22,30 @@ from attrib_core.storage.schemas.columns import (
     column,
 )
 
+SEEN_CATEGORIES = column("seen", TEXT, "'all', 'seen' or 'unseen' categories")
+PROMPT_KINDS = column("prompt_kind", TEXT, "list that the prompts came from, or 'all'")
+METRIC = column(
+    "metric", TEXT, "recall_at_k, capped_recall_at_k, success_at_k, mean_average_precision, median_rank"
+)
+K = column("k", INT32, "cut-off, null where the metric has none", null=True)
+INTERVAL = (
+    column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
+    column("ci_high", FLOAT64, "upper end"),
+)
+
 MAPPER_CURVE = pa.schema(
     [
         ENCODER,
         MAPPER,
         column("start", TEXT, "starting point of training: 'identity', 'whitened' or 'within' features"),
+        column("shrinkage", FLOAT64, "of the covariance that the starting point whitens with", null=True),
         column(
-            "shrinkage",
-            FLOAT64,
-            "shrinkage of the covariance that the starting point whitens with",
-            null=True,
-        ),
-        column(
-            "penalty",
-            FLOAT64,
-            "weight of the penalty on non-orthogonal maps; null: the starting point without training",
-            null=True,
+            "penalty", FLOAT64, "weight of the penalty on non-orthogonal maps; null: not trained", null=True
         ),
         column("epoch", INT32, "passes over the train split; 0 is the starting point"),
         column("loss", FLOAT64, "mean contrastive loss of the epoch, without the penalty", null=True),
         column(
-            "drift",
-            FLOAT64,
-            "sum of the penalty over all heads, without its weight: ||H^T H - I||^2; for an mlp, of what its units add",
+            "drift", FLOAT64, "unweighted penalty, summed over heads: ||H^T H - I||^2, or of an mlp's units"
         ),
         column("train_mean_average_precision", FLOAT64, "mean over the sets of the train split"),
         column("validation_mean_average_precision", FLOAT64, "mean over the sets of the validation split"),
@@ -61,12 +62,7 @@ INDEX_IDS = pa.schema(
 
 RANKS = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        QUERY,
-        SET,
-        CONDITION,
-        PROMPT_KIND,
+        *(ENCODER, MAPPER, QUERY, SET, CONDITION, PROMPT_KIND),
         column("exemplar_id", TEXT, "exemplar of the query's own set"),
         column("similarity", FLOAT32, "cosine similarity of query and exemplar"),
         column("n_above", INT64, "distractors that are more similar to the query than this exemplar"),
@@ -79,38 +75,22 @@ RANKS = pa.schema(
 
 CANDIDATES = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        QUERY,
+        *(ENCODER, MAPPER, QUERY),
         column("candidate_ids", pa.list_(TEXT), "the most similar distractors, best first"),
         column("similarities", pa.list_(FLOAT32), "their cosine similarities"),
         column(
-            "histogram",
-            pa.list_(INT64),
-            "number of all other distractors by cosine similarity: equal bins over [-1, 1], lower edge included",
+            "histogram", pa.list_(INT64), "number of other distractors by cosine, equal bins over [-1, 1]"
         ),
-        column("histogram_sums", pa.list_(FLOAT64), "sum of the cosine similarities in each bin"),
+        column("histogram_sums", pa.list_(FLOAT64), "sum of their cosine similarities in each bin"),
     ]
 )
 
 METRICS = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        CONDITION,
-        SPLIT,
-        KIND,
-        column("seen", TEXT, "'all', 'seen' or 'unseen' categories"),
-        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
-        column(
-            "metric",
-            TEXT,
-            "recall_at_k, capped_recall_at_k, success_at_k, mean_average_precision, median_rank",
-        ),
-        column("k", INT32, "cut-off, null where the metric has none", null=True),
+        *(ENCODER, MAPPER, CONDITION, SPLIT, KIND),
+        *(SEEN_CATEGORIES, PROMPT_KINDS, METRIC, K),
         column("value", FLOAT64, "mean over queries; median_rank: the median"),
-        column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
-        column("ci_high", FLOAT64, "upper end"),
+        *INTERVAL,
         column("ceiling", FLOAT64, "largest value that any ranking could reach"),
         column("chance", FLOAT64, "expected value of a random ranking"),
         column("n_queries", INT64, "queries averaged"),
@@ -120,12 +100,8 @@ METRICS = pa.schema(
 
 STRATA = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        CONDITION,
-        SPLIT,
-        KIND,
-        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
+        *(ENCODER, MAPPER, CONDITION, SPLIT, KIND),
+        PROMPT_KINDS,
         column("group_by", TEXT, "property that groups the models: 'category', 'n_exemplars'"),
         column("group", TEXT, "the category, or the range of numbers of exemplars"),
         *(METRICS.field(name) for name in METRICS.names[METRICS.names.index("metric") :]),
@@ -134,24 +110,12 @@ STRATA = pa.schema(
 
 MATCHED = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        CONDITION,
-        SPLIT,
-        KIND,
-        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
-        METRICS.field("metric"),
-        METRICS.field("k"),
-        column(
-            "value",
-            FLOAT64,
-            "of unseen categories: mean over groups of similar categories, with weights that both sides share",
-        ),
+        *(ENCODER, MAPPER, CONDITION, SPLIT, KIND),
+        *(PROMPT_KINDS, METRIC, K),
+        column("value", FLOAT64, "of unseen categories: weighted mean over groups of similar categories"),
         column("against_value", FLOAT64, "of seen categories, with the same weights"),
         column("difference", FLOAT64, "unseen minus seen"),
-        column(
-            "ci_low", FLOAT64, "95 % interval of the difference, bootstrap over models; NaN for one model"
-        ),
+        column("ci_low", FLOAT64, "95 % interval of the difference, bootstrap over models; NaN for one"),
         column("ci_high", FLOAT64, "upper end"),
         column("p_value", FLOAT64, "two-sided, for no difference"),
         column("n_models", INT64, "models of unseen categories that have a match"),
@@ -172,51 +136,34 @@ COMPARISONS = pa.schema(
         column("against_condition", TEXT, "condition of the other side"),
         SPLIT,
         KIND,
-        column("seen", TEXT, "'all', 'seen' or 'unseen' categories"),
-        column("prompt_kind", TEXT, "list that the prompts came from, or 'all'"),
-        column("metric", TEXT, "as in metrics"),
-        column("k", INT32, "cut-off, null where the metric has none", null=True),
+        *(SEEN_CATEGORIES, PROMPT_KINDS, METRIC, K),
         column("value", FLOAT64, "metric of this side, over the models that both sides have"),
         column("against_value", FLOAT64, "metric of the other side"),
         column("difference", FLOAT64, "value minus against_value"),
         column(
-            "ci_low",
-            FLOAT64,
-            "95 % interval of the difference, paired bootstrap over models; NaN for one model",
+            "ci_low", FLOAT64, "95 % interval of the difference, paired bootstrap over models; NaN for one"
         ),
         column("ci_high", FLOAT64, "upper end"),
-        column(
-            "p_value",
-            FLOAT64,
-            "two-sided, for no difference, by a sign flip test over models; NaN for one model",
-        ),
+        column("p_value", FLOAT64, "two-sided, for no difference: sign flips of models; NaN for one model"),
         column("n_models", INT64, "customized models that both sides have"),
     ]
 )
 
 SOFT_SCORES = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        QUERY,
+        *(ENCODER, MAPPER, QUERY),
         column("candidate_id", TEXT, "exemplar_id or image_id"),
         column("is_exemplar", BOOL, "whether the candidate is an exemplar of the query's set"),
         column("rank", INT32, "position by similarity, 1 is best"),
         column("similarity", FLOAT32, "cosine"),
         column(
-            "influence",
-            FLOAT64,
-            "displayed influence: share x (1 - none); over a query, with the tail and `none`, it sums to 1",
+            "influence", FLOAT64, "share x (1 - none); over a query, with its tail and `none`, it sums to 1"
         ),
         column("none", FLOAT64, "probability of 'none of these', the same in all rows of a query"),
     ]
 )
 
-FORM = column(
-    "form",
-    TEXT,
-    "kind of calibrator: 'pool_aware', 'published' or 'published_whole_pool'",
-)
+FORM = column("form", TEXT, "kind of calibrator: 'pool_aware', 'published' or 'published_whole_pool'")
 
 JUDGED = column(
     "judged",
@@ -227,10 +174,7 @@ JUDGED = column(
 
 CALIBRATION = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        FORM,
-        SPLIT,
+        *(ENCODER, MAPPER, FORM, SPLIT),
         column("pool_share", FLOAT64, "fraction of the distractors that was searched; 1: all, as in fitting"),
         column("kind", TEXT, "'object', 'style', or 'all' sets"),
         column(
@@ -245,8 +189,7 @@ CALIBRATION = pa.schema(
             " without its exemplars has more mass of none than one with them",
         ),
         column("value", FLOAT64, "mean over queries; infinite where the likelihood of one is 0"),
-        column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
-        column("ci_high", FLOAT64, "upper end"),
+        *INTERVAL,
         column("n_queries", INT64, "queries of these models"),
         column("n_models", INT64, "customized models of these queries"),
     ]
@@ -254,11 +197,7 @@ CALIBRATION = pa.schema(
 
 RELIABILITY = pa.schema(
     [
-        ENCODER,
-        MAPPER,
-        FORM,
-        SPLIT,
-        JUDGED,
+        *(ENCODER, MAPPER, FORM, SPLIT, JUDGED),
         column("bin_low", FLOAT64, "lower edge of the influence bin"),
         column("bin_high", FLOAT64, "upper edge"),
         column("mean_influence", FLOAT64, "mean predicted influence in the bin", null=True),

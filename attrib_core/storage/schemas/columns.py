@@ -32,6 +32,6 @@ ENCODER = column("encoder", TEXT, "name of the encoder in the config")
 MAPPER = column(
     "mapper",
     TEXT,
-    "'untuned', or the kind of its heads, whether exemplars and queries share one, and the kind of sets that it was"
-    " trained on: 'linear-object', 'mlp-shared-both'",
+    "'untuned', or kind of heads, whether exemplars and queries share one, and the kind of sets that trained it:"
+    " 'linear-object', 'mlp-shared-both'",
 )

@@ -38,10 +38,7 @@ POOL = pa.schema(
 )
 
 REJECTS = pa.schema(
-    [
-        column("image_id", TEXT, "name of the image that was left out"),
-        column("reason", TEXT, "why"),
-    ]
+    [column("image_id", TEXT, "name of the image that was left out"), column("reason", TEXT, "why")]
 )
 
 EXEMPLARS = pa.schema(
@@ -86,9 +83,7 @@ PRIOR = pa.schema(
         column("prompt", TEXT, "the prompt of the image, or its caption"),
         column("seed", INT64, "seed of the noise; null for an image that was not generated", null=True),
         column(
-            "image",
-            IMAGE,
-            "the encoded image; path: its origin, a row of the pool or a file of a folder",
+            "image", IMAGE, "the encoded image; path: its origin, a row of the pool or a file of a folder"
         ),
     ]
 )
@@ -106,12 +101,7 @@ MODELS = pa.schema(
         column("steps", INT32, "optimizer steps"),
         column("loss", FLOAT32, "mean training loss over the last tenth of the steps"),
         column("seconds", FLOAT64, "wall time of the stack, divided by its sets", unit="second"),
-        column(
-            "peak_memory",
-            INT64,
-            "peak memory while its stack was trained: of torch on a GPU, of the process on a CPU",
-            unit="byte",
-        ),
+        column("peak_memory", INT64, "peak during the training of its stack", unit="byte"),
         column("threads", INT32, "number of CPU threads"),
         column("device", TEXT, "device of the training, as torch names it"),
         column("device_name", TEXT, "name of the device's model"),

@@ -67,14 +67,8 @@ FILES: dict[str, str] = {
     "calibration": documented(run_layout.CALIBRATION),
     "reliability": documented(run_layout.RELIABILITY),
     "attributions": "FILE of attribute IMAGE --out FILE, as Parquet or CSV",
-    "embeddings": ", ".join(
-        documented(template)
-        for template in (
-            run_layout.POOL_EMBEDDINGS,
-            run_layout.QUERY_EMBEDDINGS,
-            run_layout.EXEMPLAR_EMBEDDINGS,
-        )
-    ),
+    "embeddings": f"{documented(run_layout.POOL_EMBEDDINGS)}, {documented(run_layout.QUERY_EMBEDDINGS)}, "
+    f"{documented(run_layout.EXEMPLAR_EMBEDDINGS)}",
     "abc_metrics": "DIR/metrics.parquet of abc evaluate --out DIR",
     "abc_comparisons": "DIR/comparisons.parquet of abc compare --out DIR",
     "abc_calibration": "DIR/calibration.parquet of abc calibrate --out DIR",
