@@ -47,10 +47,13 @@ def job(snakemake: Any) -> Iterator[None]:
         before = _on_terminate(_terminated)
         try:
             run_lock.register_job()
-            if _resource(snakemake, "gpu"):
+            if getattr(snakemake, "resources", {}).get("gpu", 0):
                 devices.claim()
             yield
-            _record(snakemake)
+            # not at the top: it imports numpy, which reads the number of threads at import
+            from attrib_core.runtime import job_records
+
+            job_records.save(snakemake)
         except InputError as error:
             LOGGER.error("error: %s", error)
             raise SystemExit(1) from None
@@ -92,13 +95,6 @@ def _file(error: Exception) -> Path | None:
     return None if name is None else Path(str(name))
 
 
-def _record(snakemake: Any) -> None:
-    # not at the top: it imports numpy, which reads the number of threads at import
-    from attrib_core.runtime import job_records
-
-    job_records.save(snakemake)
-
-
 def job_name(snakemake: Any) -> str:
     """Return the rule and its wildcards: "rank pixel linear"."""
     return " ".join([str(snakemake.rule), *(str(value) for value in getattr(snakemake, "wildcards", ()))])
@@ -106,11 +102,6 @@ def job_name(snakemake: Any) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0]
-
-
-def _resource(snakemake: Any, name: str) -> int:
-    resources = getattr(snakemake, "resources", {})
-    return int(resources.get(name, 0) or 0)
 
 
 def _thread_settings(threads: int) -> dict[str, str]:

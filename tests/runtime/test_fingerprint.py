@@ -122,7 +122,7 @@ class Project:
             )
 
     def print(self, **options: object) -> str:
-        return fp.fingerprint(self.root / "script.py", root=self.root, **options)  # type: ignore[arg-type]
+        return fp.cover(self.root / "script.py", root=self.root, **options).digest  # type: ignore[arg-type]
 
     def changes(self, name: str, old: str, new: str, **options: object) -> bool:
         """Whether replacing `old` by `new` in a file changes the fingerprint."""
@@ -389,7 +389,7 @@ def test_the_location_of_the_project_does_not_count(project, tmp_path):
 
 def test_a_missing_script_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"gone\.py: no such script"):
-        fp.fingerprint(tmp_path / "gone.py")
+        fp.cover(tmp_path / "gone.py")
 
 
 def _module_parts(path: Path) -> tuple[str, ...]:
@@ -439,7 +439,7 @@ def test_what_really_runs_was_foreseen(tmp_path):
     exec(compile(script.read_text(), str(script), "exec"), scope)
     executed = run_and_watch(lambda: scope["main"](tmp_path))
     assert len(executed) > 15
-    assert executed - set(fp.reached(script)) == set()
+    assert executed - set(fp.cover(script).code) == set()
 
 
 def test_all_scripts_together_parse_each_file_once(monkeypatch):
@@ -452,7 +452,7 @@ def test_all_scripts_together_parse_each_file_once(monkeypatch):
 
     monkeypatch.setattr(definitions.ast, "parse", counted)
     definitions._parse.cache_clear()
-    prints = {fp.fingerprint(script) for script in scripts}
+    prints = {fp.cover(script).digest for script in scripts}
     assert len(prints) == len(scripts) > 10
     # once more where a module is looked into by itself
     assert len(parsed) > 100 and sum(parsed.values()) < 1.1 * len(parsed) and max(parsed.values()) <= 2
@@ -485,7 +485,7 @@ def test_copying_the_library_keeps_the_fingerprint(tmp_path):
         tmp_path / "attrib_core",
         ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
     )
-    assert fp.fingerprint(script, root=tmp_path) == fp.fingerprint(script)
+    assert fp.cover(script, root=tmp_path).digest == fp.cover(script).digest
 
 
 def test_a_module_that_asks_itself_for_a_missing_one_ends(project):

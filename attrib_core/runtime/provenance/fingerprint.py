@@ -63,11 +63,6 @@ class Coverage:
         return asdict(self)
 
 
-def fingerprint(script: Path, **given: Any) -> str:
-    """Return the digest of `cover`."""
-    return cover(script, **given).digest
-
-
 def cover(
     script: Path,
     *,
@@ -85,34 +80,23 @@ def cover(
     `packages` are distributions that count though no import leads to them. Raises InputError for what does not
     exist.
     """
-    walk = _walk(script, families, modules, root)
-    versions = {name: _version(name) for name in sorted({*packages, *_distributions(walk.external)})}
-    # files of the same name in several folders are told apart by their position
-    named = {
-        path.name if number == _first(data, path) else f"{path.name} ({number})": path
-        for number, path in enumerate(data)
-    }
-    return Coverage(
-        _digests(walk), {name: digests.of_file_or_folder(path) for name, path in named.items()}, versions
-    )
-
-
-def reached(script: Path, *, families: Sequence[str] = (), root: Path = ROOT) -> dict[str, str]:
-    """Return digests of all code that counts, by name: "attrib_core.attribution.ranking.rank.count"."""
-    return _digests(_walk(script, families, (), root))
-
-
-def _walk(script: Path, families: Sequence[str], modules: Sequence[str], root: Path) -> Walk:
     walk = Walk(root)
     walk.script(script)
-    named = {family: _family_module(family) for family in families} | {name: name for name in modules}
+    named = {name: _family_module(name) for name in families} | {name: name for name in modules}
     for name, module in named.items():
         if walk.module(module) is None:
             raise InputError(f"{name}: no such module; expected a file {module.replace('.', '/')}.py")
         walk.reach_module(module)
     walk.follow_all()
     walk.literal_entries()
-    return walk
+    code = {name: hashing.content_key(*texts) for name, texts in sorted(walk.found.items())}
+    versions = {name: _version(name) for name in sorted({*packages, *_distributions(walk.external)})}
+    files: dict[str, str] = {}
+    for number, path in enumerate(data):
+        # files of the same name in several folders are told apart by their position
+        label = f"{path.name} ({number})" if path.name in files else path.name
+        files[label] = digests.of_file_or_folder(path)
+    return Coverage(code, files, versions)
 
 
 def _family_module(family: str) -> str:
@@ -123,19 +107,11 @@ def _family_module(family: str) -> str:
     return f"{KINDS[kind]}.{name.replace('/', '.')}"
 
 
-def _digests(walk: Walk) -> dict[str, str]:
-    return {name: hashing.content_key(*texts) for name, texts in sorted(walk.found.items())}
-
-
 def _distributions(modules: Iterable[str]) -> Iterable[str]:
     """Yield the distributions of these imports, without the standard library and CARRIERS."""
     for name in modules:
         if name not in CARRIERS and name not in sys.stdlib_module_names and name != PACKAGE:
             yield from DISTRIBUTIONS.get(name, (name,))
-
-
-def _first(data: Sequence[Path], path: Path) -> int:
-    return next(number for number, other in enumerate(data) if other.name == path.name)
 
 
 @functools.cache
