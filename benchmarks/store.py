@@ -50,7 +50,7 @@ from attrib_core.features.embedding import embed as embedding_part
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
 from attrib_core.runtime import job_records
 from attrib_core.storage import atomic, tables
-from attrib_core.storage.store import claims, make_missing, parts, pieces, references
+from attrib_core.storage.store import claims, layout, make_missing, parts, pieces, references
 from benchmarks.clocks import CLOCKS, now
 
 TOKEN, CATEGORY, SEED = "<new1>", "bird", 0
@@ -250,7 +250,7 @@ def _stages(
                             sink.write(table)
                     parts.consolidate(
                         output,
-                        embedding_part.EMBEDDINGS,
+                        layout.EMBEDDINGS,
                         [(piece.key, len(piece.names)) for piece in wanted],
                         run=run,
                     )

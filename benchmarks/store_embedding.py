@@ -115,7 +115,7 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
     from attrib_core.features.embedding import embed, embedding_tables, encode, encoder_protocol
     from attrib_core.runtime import job_records
     from attrib_core.storage import tables
-    from attrib_core.storage.store import make_missing, parts
+    from attrib_core.storage.store import layout, make_missing, parts
 
     (kind,), (name,), (size,) = options.parts, options.encoders, options.rows
     encoder = encoder_protocol.load(ENCODERS[name], name, device="cpu")
@@ -136,7 +136,7 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
         with make_missing.all_claimed(stored, "embeddings"):
             written(output, embed.embed(images, wanted, stored, **read))
             spans = [(piece.key, len(piece.names)) for piece in wanted]
-            parts.consolidate(output, embed.EMBEDDINGS, spans, run=run)
+            parts.consolidate(output, layout.EMBEDDINGS, spans, run=run)
         given: dict[str, Any] = {"rule": "embed", "log": [str(run / "logs/x.log")], "input": [], "params": {}}
         job_records.save(SimpleNamespace(**given, output=[str(output)], wildcards={}))
 

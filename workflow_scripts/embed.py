@@ -7,7 +7,7 @@ with job(snakemake):
 
     from attrib_core.features.embedding import embed, embedding_tables, encode
     from attrib_core.storage import tables
-    from attrib_core.storage.store import locks, make_missing, parts
+    from attrib_core.storage.store import layout, locks, make_missing, parts
 
     images, output = Path(snakemake.input.images), Path(snakemake.output.embeddings)
     params, run = snakemake.params, Path(snakemake.params.run)
@@ -29,5 +29,5 @@ with job(snakemake):
                 for table in embedded:
                     sink.write(table)
             parts.consolidate(
-                output, embed.EMBEDDINGS, [(piece.key, len(piece.names)) for piece in wanted], run=run
+                output, layout.EMBEDDINGS, [(piece.key, len(piece.names)) for piece in wanted], run=run
             )

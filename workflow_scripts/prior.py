@@ -8,7 +8,7 @@ with job(snakemake):
     from attrib_core.diffusion.customization import prior_images
     from attrib_core.diffusion.customization.inputs import read_classes, read_prior_inputs
     from attrib_core.runtime import devices
-    from attrib_core.storage.store import locks, parts
+    from attrib_core.storage.store import layout, locks, parts
 
     run = Path(snakemake.params.run)
     with locks.shared(run):
@@ -22,4 +22,4 @@ with job(snakemake):
             device=devices.choose(),
         )
         images = Path(snakemake.output.images)
-        parts.consolidate(images, "prior", parts.write(images, "prior", prior), run=run)
+        parts.consolidate(images, layout.PRIOR, parts.write(images, "prior", prior), run=run)

@@ -7,7 +7,7 @@ with job(snakemake):
 
     from attrib_core.diffusion.synthesis import report_sample
     from attrib_core.storage import tables
-    from attrib_core.storage.store import locks, parts
+    from attrib_core.storage.store import layout, locks, parts
 
     images, params = Path(snakemake.input.images), snakemake.params
     run = Path(params.run)
@@ -16,4 +16,4 @@ with job(snakemake):
             for table in report_sample.sample_tables(images, **params.shown, seed=params.seed):
                 sink.write(table)
         if params.keep == "sample":
-            parts.release("synthesized", run=run, job=f"synthesize_part/{snakemake.wildcards.part}")
+            parts.release(layout.SYNTHESIZED, run=run, job=f"synthesize_part/{snakemake.wildcards.part}")

@@ -9,7 +9,7 @@ with job(snakemake):
     from attrib_core.diffusion.synthesis.synthesize import synthesize
     from attrib_core.runtime import devices
     from attrib_core.storage import tables
-    from attrib_core.storage.store import locks, parts
+    from attrib_core.storage.store import layout, locks, parts
 
     images, run = Path(snakemake.output.images), Path(snakemake.params.run)
     with locks.shared(run):
@@ -30,4 +30,4 @@ with job(snakemake):
         rows = tables.read(images, "synthesized", tables.schema("queries").names)
         tables.write(Path(snakemake.output.queries), "queries", rows)
         if snakemake.params.keep == "all":  # else sample_part removes the images from the store
-            parts.consolidate(images, "synthesized", spans, run=run)
+            parts.consolidate(images, layout.SYNTHESIZED, spans, run=run)

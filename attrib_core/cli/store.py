@@ -52,7 +52,7 @@ def _store(results: Path) -> Path:
 def list_store(arguments: argparse.Namespace) -> int:
     """Print the number of entries and bytes by kind, and bytes by run."""
     store = _store(arguments.results)
-    for kind in garbage_collection.RESULT_KINDS:
+    for kind in layout.KINDS:
         records = list((store / kind).glob("*.json"))
         size = garbage_collection.disk_usage(path for path in (store / kind).glob("*") if path.is_file())
         print(f"{kind}: {_count(len(records), 'entry', 'entries')}, {_bytes(size)}")
@@ -72,7 +72,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def _remedy(kind: str) -> str:
-    if kind == garbage_collection.DELTAS:
+    if kind == layout.DELTAS:
         return "run a workflow that needs them with --forcerun customize_part to restore them"
     return "the next job that needs them restores them"
 

@@ -25,7 +25,6 @@ from attrib_core.storage.store import layout, make_missing
 from attrib_core.storage.store.make_missing import StoredResults
 
 LOGGER = logging.getLogger(__name__)
-DELTAS = "deltas"
 
 
 def customize(
@@ -57,7 +56,7 @@ def customize(
     conditions = {"settings": dict(settings), "token": modifier_token, "seed": seed, "code": code}
     model_keys = {one.name: model_key(one, base.fingerprint, conditions, prior_digests) for one in sets}
     by_key = {model_keys[one.name]: one for one in sets}
-    wanted = StoredResults(list(by_key), run, job, DELTAS, train_stack.finished)
+    wanted = StoredResults(list(by_key), run, job, layout.DELTAS, train_stack.finished)
     missing = {key: by_key[key] for key in make_missing.find_missing(wanted, "%d of %d models")}
     groups = [
         [model_keys[one.name] for one in stack] for stack in _stacks(list(missing.values()), method.stack)
@@ -131,7 +130,7 @@ def _prior_digests(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], s
 def _row(
     one: ExemplarSet, key: str, record: Mapping[str, Any], family: str, base: BaseModel, token: str
 ) -> dict[str, Any]:
-    delta_path, token_path = delta_files.paths(layout.relative(DELTAS), key)
+    delta_path, token_path = delta_files.paths(layout.relative(layout.DELTAS), key)
     return {
         "model_key": key,
         "exemplar_set": one.name,

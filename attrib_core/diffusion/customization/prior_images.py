@@ -16,10 +16,8 @@ import pyarrow as pa
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization.prior_protocol import PriorClass, PriorInputs, PriorSet, PriorSource
-from attrib_core.storage.store import make_missing
+from attrib_core.storage.store import layout, make_missing
 from attrib_core.storage.store.make_missing import StoredResults
-
-PRIOR = "prior"
 
 
 def images(
@@ -57,7 +55,7 @@ def images(
             next(images, None)  # logs how long all of them took
 
         yield from make_missing.make_pieces(
-            StoredResults(list(planned), run, job, PRIOR),
+            StoredResults(list(planned), run, job, layout.PRIOR),
             make_rows,
             "prior",
             counted="prior images of %d of %d classes",

@@ -20,10 +20,8 @@ from attrib_core.common.errors import InputError
 from attrib_core.diffusion.pipeline.description import BaseModel
 from attrib_core.diffusion.synthesis import generate, image_formats
 from attrib_core.diffusion.synthesis.requests import Request, model_requests
-from attrib_core.storage.store import make_missing
+from attrib_core.storage.store import layout, make_missing
 from attrib_core.storage.store.make_missing import StoredResults
-
-SYNTHESIZED = "synthesized"
 
 
 def synthesize(
@@ -97,7 +95,7 @@ def synthesize(
         next(images, None)  # logs how long all of them took
 
     yield from make_missing.make_pieces(
-        StoredResults(list(requests_by_key), run, job, SYNTHESIZED),
+        StoredResults(list(requests_by_key), run, job, layout.SYNTHESIZED),
         generate_rows,
         "synthesized",
         counted="images of %d of %d models",

@@ -23,11 +23,10 @@ from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.features.embedding.encoder_protocol import Encoder
 from attrib_core.features.embedding.image_rows import ImageRow, open_table, read_rows
 from attrib_core.storage import tables
-from attrib_core.storage.store import pieces
+from attrib_core.storage.store import layout, pieces
 from attrib_core.storage.store.make_missing import StoredResults
 
 LOGGER = logging.getLogger(__name__)
-EMBEDDINGS = "embeddings"
 MAX_HELD_BYTES = 1 << 27
 """Bytes of images that a job holds at most between computing their keys and encoding them."""
 GROUP = 1024
@@ -84,7 +83,7 @@ def find_pieces(
                 held += len(row.image or b"")
                 if held <= MAX_HELD_BYTES:
                     kept.append(row)
-            key = hashing.content_key(EMBEDDINGS, dict(conditions), digests)
+            key = hashing.content_key("embeddings", dict(conditions), digests)
             found.append(ImagePiece(key, names, kept if held <= MAX_HELD_BYTES else None))
     return found
 
@@ -94,7 +93,7 @@ def stored_results(wanted: Sequence[ImagePiece], *, run: Path, job: str = "embed
 
     `run` is the folder of the run, next to which the store is; `job` is the name under which their keys are noted.
     """
-    return StoredResults([piece.key for piece in wanted], run, job, EMBEDDINGS)
+    return StoredResults([piece.key for piece in wanted], run, job, layout.EMBEDDINGS)
 
 
 def embed(

@@ -16,9 +16,6 @@ from pathlib import Path
 
 from attrib_core.storage.store import layout, pieces, references
 
-DELTAS = "deltas"
-RESULT_KINDS = (DELTAS, "prior", "synthesized", "embeddings")
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -43,7 +40,7 @@ def files_of(store: Path, kind: str, key: str) -> list[Path]:
     """Return the files of a key that exist: its record first, without which the others do not count."""
     folder = store / kind
     files = [folder / f"{key}.json"]
-    if kind == DELTAS:
+    if kind == layout.DELTAS:
         files += [folder / f"{key}.safetensors", folder / f"{key}.token.safetensors"]
     elif (piece := pieces.lookup(folder, key)) is not None:
         files += [piece.file, piece.file.with_suffix(pieces.KEYS_SUFFIX)]
@@ -63,7 +60,7 @@ def find_garbage(results: Path, *, run: str | None = None) -> tuple[list[Entry],
             if references.note_path(folder, job) not in stale:
                 needed.update(path for key in keys for path in files_of(store, kind, key))
     files: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for kind in RESULT_KINDS:
+    for kind in layout.KINDS:
         for path in sorted((store / kind).iterdir()) if (store / kind).is_dir() else []:
             if path.is_file() and path not in needed:
                 files[kind, path.name.lstrip(".").partition(".")[0]].append(path)
@@ -89,9 +86,9 @@ def remove(entries: Iterable[Entry], stale: Iterable[Path]) -> None:
 
 def find_damaged(store: Path) -> Iterator[Path]:
     """Yield records whose files are missing or changed; a job that needs such a result makes it again."""
-    for kind in RESULT_KINDS:
+    for kind in layout.KINDS:
         for record in sorted((store / kind).glob("*.json")):
-            if kind == DELTAS:
+            if kind == layout.DELTAS:
                 intact = _is_intact_delta(store, record)
             else:
                 intact = pieces.finished(record.parent, record.stem) is not None
@@ -103,7 +100,7 @@ def _is_intact_delta(store: Path, record: Path) -> bool:
     try:
         expected = json.loads(record.read_text("utf-8"))["checksum"]
         digest = hashlib.sha256()
-        for path in files_of(store, DELTAS, record.stem)[1:]:
+        for path in files_of(store, layout.DELTAS, record.stem)[1:]:
             digest.update(path.read_bytes())
         return bool(digest.hexdigest() == expected)
     except (OSError, ValueError, KeyError, TypeError):

@@ -10,6 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 STORE = "store"
+DELTAS, PRIOR, SYNTHESIZED, EMBEDDINGS = "deltas", "prior", "synthesized", "embeddings"
+KINDS = (DELTAS, PRIOR, SYNTHESIZED, EMBEDDINGS)
+"""Kinds of results, each in a folder of its own."""
 
 
 def root(run: Path) -> Path:
