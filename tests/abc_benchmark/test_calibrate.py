@@ -23,7 +23,7 @@ from attrib_core.cli import abc_calibrate
 from attrib_core.storage import tables
 from tests.abc_benchmark.abc_fixtures import KINDS, AbcCase, abc_case, mappers, unit
 from tests.abc_benchmark.calibrate_fixtures import DIM, ROWS, SIZES, run_calibrate, write_cases
-from tests.attribution.calibration_fixtures import condensed, pool_aware_shares, published_shares
+from tests.attribution.calibration_fixtures import pool_aware_shares, published_shares, single_query_batch
 
 
 def cosines(case: AbcCase, kind: str, heads: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -73,7 +73,7 @@ def test_the_fit_agrees_with_one_on_plain_cosines(tmp_path: Path) -> None:
     fitted, _, files = write_cases(tmp_path)
     assert run_calibrate(files, tmp_path / "out", "--bins", "65536") == 0
     batches = [
-        replace(condensed(own, others, bins=65536), sets=[f"{model}"], kinds=["style"])
+        replace(single_query_batch(own, others, bins=65536), sets=[f"{model}"], kinds=["style"])
         for kind in KINDS
         for (own, others), model in zip(cosines(fitted, kind, [None, None]), fitted.models[kind], strict=True)
     ]

@@ -9,14 +9,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit, logsumexp, softmax
 
-from attrib_core.attribution.calibration import (
-    calibrate,
-)
+from attrib_core.attribution.calibration import calibrate
 from attrib_core.attribution.calibration.pool_aware import Parameters
-from attrib_core.attribution.calibration.similarities import (
-    SimilarityBatch,
-    read_similarities,
-)
+from attrib_core.attribution.calibration.similarities import SimilarityBatch, read_similarities
 from attrib_core.storage import tables
 from tests.attribution.ranking_fixtures import World, ranked
 
@@ -56,7 +51,7 @@ def batches(case: Case, split: str = "validation") -> list[SimilarityBatch]:
     return list(read_similarities(case.ranks, case.candidates, case.exemplars, split))
 
 
-def dense(case: Case, query: str) -> tuple[np.ndarray, np.ndarray]:
+def all_cosines(case: Case, query: str) -> tuple[np.ndarray, np.ndarray]:
     """Cosines of one query in float64: to its exemplars, and to all distractors."""
     name, number = query.rsplit("-q", 1)
     vector = case.world.queries[name][int(number)].astype(np.float64)
@@ -74,7 +69,9 @@ def published_shares(own: np.ndarray, others: np.ndarray, tau: float, bias: floa
     return weight / weight.sum()
 
 
-def condensed(own: np.ndarray, others: np.ndarray, *, top: int = 100, bins: int = 2048) -> SimilarityBatch:
+def single_query_batch(
+    own: np.ndarray, others: np.ndarray, *, top: int = 100, bins: int = 2048
+) -> SimilarityBatch:
     """A batch of one query from all its similarities: exemplars, top distractors, bins of the rest."""
     ranked = np.sort(others)[::-1]
     place = np.clip(((ranked[top:] + 1.0) / 2.0 * bins).astype(int), 0, bins - 1)
@@ -126,6 +123,6 @@ def calibrated(
     return done, pa.concat_tables(saved).to_pylist()
 
 
-def fitted_on(done: calibrate.Calibrated) -> tuple[float, float]:
+def fitted_parameters(done: calibrate.Calibrated) -> tuple[float, float]:
     found = done.calibrator["forms"][WHOLE_POOL]
     return found["tau"], found["bias"]

@@ -9,27 +9,32 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from attrib_core.attribution.calibration import (
-    calibrate,
-)
+from attrib_core.attribution.calibration import calibrate
 from attrib_core.attribution.calibration.calibrators import CALIBRATORS
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
 from tests.attribution.calibration_fixtures import (
     WHOLE_POOL,
     Case,
+    all_cosines,
     batches,
     calibrated,
     case_of,
-    dense,
-    fitted_on,
+    fitted_parameters,
     published_shares,
 )
 from tests.attribution.ranking_fixtures import ranked, world
 
+Done = tuple[calibrate.Calibrated, list[dict[str, Any]]]
 
-def test_soft_scores_are_the_top_of_the_full_ranking(case: Case) -> None:
-    done, rows = calibrated(case, shown=7)
+
+@pytest.fixture(scope="module")
+def done_and_rows(case: Case) -> Done:
+    return calibrated(case, shown=7)
+
+
+def test_soft_scores_are_the_top_of_the_full_ranking(case: Case, done_and_rows: Done) -> None:
+    done, rows = done_and_rows
     kept = [row for row in case.world.pool_ids if row not in set(case.world.excluded)]
     by_query: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -38,11 +43,11 @@ def test_soft_scores_are_the_top_of_the_full_ranking(case: Case) -> None:
     assert {query.split("-")[0] for query in by_query} == test_sets
     tails = []
     for query, own_rows in by_query.items():
-        own, others = dense(case, query)
+        own, others = all_cosines(case, query)
         n = len(own)
         names = [f"{query.split('-')[0]}-e{i}" for i in range(n)] + kept
         similarity = np.concatenate([own, others])
-        share = published_shares(own, others, *fitted_on(done))
+        share = published_shares(own, others, *fitted_parameters(done))
         assert len(own_rows) == n + 7 and sum(row["is_exemplar"] for row in own_rows) == n
         assert [row["rank"] for row in own_rows] == sorted({row["rank"] for row in own_rows})
         rank = {
@@ -83,8 +88,8 @@ def test_an_exemplar_ranks_in_the_middle_of_its_ties(tmp_path: Path) -> None:
     assert first == 1 and [row["rank"] for row in best] == [1, 2, 3, 4, 5]
 
 
-def test_metrics_equal_those_of_shares_over_the_whole_pool(case: Case) -> None:
-    done, _ = calibrated(case, shown=7)
+def test_metrics_equal_those_of_shares_over_the_whole_pool(case: Case, done_and_rows: Done) -> None:
+    done, _ = done_and_rows
     tables.from_rows(done.calibration, tables.schema("calibration"))
     tables.from_rows(done.reliability, tables.schema("reliability"))
     edges = [0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -98,8 +103,8 @@ def test_metrics_equal_those_of_shares_over_the_whole_pool(case: Case) -> None:
             briers, masses, shares, truths = [], [], [], []
             for name in sets:
                 for number in range(5):
-                    own, others = dense(case, f"{name}-q{number}")
-                    share = published_shares(own, others, *fitted_on(done))
+                    own, others = all_cosines(case, f"{name}-q{number}")
+                    share = published_shares(own, others, *fitted_parameters(done))
                     truth = np.repeat([1 / len(own), 0], [len(own), len(others)])
                     briers.append(((share - truth) ** 2).sum())
                     masses.append(share[: len(own)].sum())
@@ -139,17 +144,19 @@ def test_metrics_equal_those_of_shares_over_the_whole_pool(case: Case) -> None:
         )
 
 
-def test_calibration_does_not_depend_on_the_blocks_of_ranking(case: Case, tmp_path: Path) -> None:
+def test_calibration_does_not_depend_on_the_blocks_of_ranking(
+    case: Case, tmp_path: Path, done_and_rows: Done
+) -> None:
     again = ranked(
         case.world.write(tmp_path, pool_part=700), top_k=20, pool_block=100, query_block=7, query_group=9
     )
     tables.write(tmp_path / "candidates.parquet", "candidates", again.candidates)
     other = case._replace(ranks=again.ranks, candidates=tmp_path / "candidates.parquet")
-    assert str(calibrated(other)) == str(calibrated(case))  # NaN: intervals of one model
+    assert str(calibrated(other, shown=7)) == str(done_and_rows)  # NaN: intervals of one model
 
 
-def test_the_calibrator_says_what_it_was_fitted_on(case: Case) -> None:
-    done, _ = calibrated(case)
+def test_the_calibrator_says_what_it_was_fitted_on(case: Case, done_and_rows: Done) -> None:
+    done, _ = done_and_rows
     pool = len(case.world.pool) - len(case.world.excluded)
     assert done.calibrator["fitted_on"] == {
         "split": "validation", "condition": "customized", "kinds": ["object", "style"],
@@ -165,7 +172,9 @@ def test_controls_are_not_calibrated_on(case: Case) -> None:
         calibrated(case._replace(ranks=control))
 
 
-def test_a_calibrator_for_one_kind_equals_that_of_a_run_with_only_this_kind(case: Case) -> None:
+def test_a_calibrator_for_one_kind_equals_that_of_a_run_with_only_this_kind(
+    case: Case, done_and_rows: Done
+) -> None:
     about = {row["exemplar_set"]: row for row in case.exemplars.to_pylist()}
     styles = [name for name, row in about.items() if row["kind"] == "style"]
     assert {about[name]["split"] for name in styles} == {"validation", "test"}
@@ -177,7 +186,7 @@ def test_a_calibrator_for_one_kind_equals_that_of_a_run_with_only_this_kind(case
     assert done.calibrator["fitted_on"]["kinds"] == ["style"]
     assert {row["kind"] for row in done.calibration} == {"style", "all"}
     assert {row["query_id"].split("-")[0] for row in scores} <= set(styles)
-    assert str(calibrated(case, kinds=("object", "style"))) == str(calibrated(case))
+    assert str(calibrated(case, shown=7, kinds=("object", "style"))) == str(done_and_rows)
     objects = pa.Table.from_pylist([row | {"kind": "object"} for row in about.values()])
     with pytest.raises(InputError, match=r"no customized query of style sets .* exemplars.splits.validation"):
         calibrated(case._replace(exemplars=objects), kinds=("style",))

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from attrib_core.attribution.calibration import (
-    auc,
-)
+from attrib_core.attribution.calibration import auc
 from attrib_core.attribution.calibration.calibration_metrics import LEVELS, CalibrationMetrics
 from attrib_core.attribution.calibration.pool_aware import Parameters, PoolAware
 from attrib_core.attribution.calibration.published_form import PublishedCalibrator
@@ -18,10 +16,10 @@ from attrib_core.attribution.calibration.scoring_rules import EDGES
 from attrib_core.attribution.calibration.soft_scores import soft_scores
 from tests.attribution.calibration_fixtures import (
     Case,
+    all_cosines,
     batches,
-    condensed,
-    dense,
     pool_aware_shares,
+    single_query_batch,
 )
 
 ABSENT = 0.3
@@ -43,7 +41,7 @@ def test_metrics_of_displayed_influence_equal_sums_over_the_whole_pool() -> None
     candidates = np.zeros(14)
     for number in range(12):
         own, others = rng.normal(0.4, 0.1, 1 + number % 3), rng.normal(0.1, 0.1, 600)
-        metrics.add(condensed(own, others, top=50, bins=200_000))
+        metrics.add(single_query_batch(own, others, top=50, bins=200_000))
         for weight, exemplars in ((1 - ABSENT, own), (ABSENT, own[:0])):
             share, none = pool_aware_shares(exemplars, others, PARAMETERS, ABSENT)
             displayed = share * (1 - none)
@@ -82,7 +80,7 @@ def test_the_excess_is_a_mean_over_candidates_with_an_interval_over_models() -> 
         name = f"model-{number % 6}"
         own = rng.normal(0.1 if number % 6 == 5 else 0.5, 0.05, 2)  # those of one model are like distractors
         others = rng.normal(0.1, 0.1, 300)
-        metrics.add(replace(condensed(own, others, top=80, bins=200_000), sets=[name]))
+        metrics.add(replace(single_query_batch(own, others, top=80, bins=200_000), sets=[name]))
         for weight, exemplars in ((1 - ABSENT, own), (ABSENT, own[:0])):
             share, none = pool_aware_shares(exemplars, others, PARAMETERS, ABSENT)
             truth = np.r_[np.full(len(exemplars), 0.5), np.zeros(300)]
@@ -117,13 +115,13 @@ def test_an_excess_of_one_model_has_no_interval_and_of_no_model_no_row() -> None
     metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT, resamples=5)
     rng = np.random.default_rng(0)
     others = rng.uniform(-0.1, 0.1, 5000)
-    metrics.add(replace(condensed(np.array([0.9]), others), sets=["clear"]))
-    metrics.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
+    metrics.add(replace(single_query_batch(np.array([0.9]), others), sets=["clear"]))
+    metrics.add(replace(single_query_batch(np.array([0.0]), others), sets=["lost"]))
     found = rows_of(metrics)
     assert found["displayed_excess_at_0.1"]["n_models"] == 1
     assert np.isnan(found["displayed_excess_at_0.1"]["ci_low"])
     metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT, resamples=5)
-    metrics.add(replace(condensed(np.array([0.0]), others), sets=["lost"]))
+    metrics.add(replace(single_query_batch(np.array([0.0]), others), sets=["lost"]))
     assert "displayed_excess_at_0.1" not in rows_of(metrics)
 
 
@@ -135,7 +133,7 @@ def test_reliability_of_displayed_influence_is_that_of_soft_scores(case: Case) -
         metrics.add(one)
         rows += soft_scores(one, calibrator, shown=1500, encoder="e", mapper="m").to_pylist()
     shown = np.array([row["influence"] for row in rows])
-    exemplars = {query: len(dense(case, query)[0]) for query in {row["query_id"] for row in rows}}
+    exemplars = {query: len(all_cosines(case, query)[0]) for query in {row["query_id"] for row in rows}}
     truth = np.array([row["is_exemplar"] / exemplars[row["query_id"]] for row in rows])
     assert min(row["none"] for row in rows) > 0.01  # displayed influence differs from shares
     bins = [row for row in metrics.reliability_rows() if row["judged"] == "displayed"]
@@ -151,7 +149,9 @@ def test_reliability_of_displayed_influence_is_that_of_soft_scores(case: Case) -
 
 def test_a_calibrator_without_none_is_penalized_for_queries_without_sources() -> None:
     metrics = CalibrationMetrics(PublishedCalibrator(0.05, 0.0), shown=2, absent_share=0.5, resamples=5)
-    metrics.add(condensed(np.array([0.99]), np.array([0.2, 0.1])))  # right with the exemplar in the pool
+    metrics.add(
+        single_query_batch(np.array([0.99]), np.array([0.2, 0.1]))
+    )  # right with the exemplar in the pool
     found = rows_of(metrics)
     assert found["expected_calibration_error"]["value"] < 1e-3
     assert found["mixture_expected_calibration_error"]["value"] == pytest.approx(0.5, abs=1e-3)
@@ -181,7 +181,7 @@ def test_none_auc_counts_pairs_of_masses() -> None:
     present, absent = [], []
     for _ in range(25):
         own, others = rng.normal(0.25, 0.1, 2), rng.normal(0.1, 0.1, 300)
-        metrics.add(condensed(own, others, bins=100_000))
+        metrics.add(single_query_batch(own, others, bins=100_000))
         present.append(pool_aware_shares(own, others, PARAMETERS, 0.5)[1])
         absent.append(pool_aware_shares(own[:0], others, PARAMETERS, 0.5)[1])
     wins = np.mean([float(a < b) + 0.5 * (a == b) for a in present for b in absent])

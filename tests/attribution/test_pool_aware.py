@@ -7,23 +7,18 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
-from attrib_core.attribution.calibration import (
-    pool_aware,
-    pool_aware_fit,
-)
+from attrib_core.attribution.calibration import pool_aware, pool_aware_fit
 from attrib_core.attribution.calibration.pool_aware import Parameters, PoolAware, log_mean_exp
 from attrib_core.attribution.calibration.published_form import PublishedCalibrator
 from attrib_core.attribution.calibration.scoring_rules import negative_log_likelihood
-from attrib_core.attribution.calibration.similarities import (
-    SimilarityBatch,
-)
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
 from attrib_core.attribution.calibration.subsampling import hold_out_exemplars, select_queries
 from tests.attribution.calibration_fixtures import (
     Case,
+    all_cosines,
     batches,
-    condensed,
-    dense,
     pool_aware_shares,
+    single_query_batch,
 )
 
 SETTINGS = [Parameters(0.3, 0.05, 1.0, 0.8), Parameters(0.8, 0.3, 3.0, 1.2)]
@@ -34,7 +29,7 @@ SETTINGS = [Parameters(0.3, 0.05, 1.0, 0.8), Parameters(0.8, 0.3, 3.0, 1.2)]
 def test_likelihood_equals_a_float64_sum_over_pools_of_any_size(size: int, parameters: Parameters) -> None:
     rng = np.random.default_rng(size)
     own, others = rng.normal(0.35, 0.1, 4), rng.normal(0.1, 0.08, size)
-    one, form = condensed(own, others), PoolAware({"object": parameters}, 0.3)
+    one, form = single_query_batch(own, others), PoolAware({"object": parameters}, 0.3)
     share, none = pool_aware_shares(own, others, parameters, 0.3)
     found = negative_log_likelihood(one, form.shares(one))[0]
     assert found == pytest.approx(-np.log(share[:4]).mean(), abs=1e-4)
@@ -49,7 +44,7 @@ def test_likelihood_equals_a_float64_sum_over_pools_of_any_size(size: int, param
 
 def all_of(second_case: Case) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
     parts = batches(second_case)
-    return [dense(second_case, name) for one in parts for name in one.queries], len(
+    return [all_cosines(second_case, name) for one in parts for name in one.queries], len(
         {n for p in parts for n in p.sets}
     )
 
@@ -99,7 +94,10 @@ def test_level_and_slope_are_the_logistic_regression_that_scipy_finds(second_cas
 def test_a_larger_pool_changes_neither_deviation_nor_floor() -> None:
     rng = np.random.default_rng(5)
     others = rng.normal(0.1, 0.08, 400_000)
-    small, large = condensed(np.array([0.5]), others[:4000]), condensed(np.array([0.5]), others)
+    small, large = (
+        single_query_batch(np.array([0.5]), others[:4000]),
+        single_query_batch(np.array([0.5]), others),
+    )
     assert pool_aware.standard_deviations(small) == pytest.approx(
         pool_aware.standard_deviations(large), rel=0.03
     )
@@ -111,7 +109,7 @@ def test_a_larger_pool_changes_neither_deviation_nor_floor() -> None:
 
 def test_none_rises_without_exemplars_and_with_the_assumed_share() -> None:
     rng = np.random.default_rng(6)
-    one = condensed(np.array([0.6]), rng.normal(0.1, 0.08, 5000))
+    one = single_query_batch(np.array([0.6]), rng.normal(0.1, 0.08, 5000))
     without = hold_out_exemplars(one)
     assert without.exemplars == 0 and without.total(without.count)[0] == 5000 and without.gap.max() == 0
     masses = [
@@ -138,7 +136,7 @@ def test_kinds_have_separate_parameters_where_left_out_models_are_predicted_bett
         found = []
         for _ in range(3):
             others = rng.normal(0, 0.1, 100)
-            one = condensed(rng.normal(shift, 0.03, 1), others)
+            one = single_query_batch(rng.normal(shift, 0.03, 1), others)
             found.append(
                 SimilarityBatch(
                     **{**one.__dict__, "kinds": [kind], "sets": [name], "queries": [f"{name}{len(found)}"]}
@@ -166,7 +164,7 @@ def test_kinds_have_separate_parameters_where_left_out_models_are_predicted_bett
 def test_shares_without_a_floor_are_a_softmax() -> None:
     rng = np.random.default_rng(9)
     own, others = rng.normal(0.3, 0.1, 2), rng.normal(0.1, 0.1, 50)
-    one = condensed(own, others)
+    one = single_query_batch(own, others)
     s = np.concatenate([own, others])
     share = PoolAware({"object": Parameters(0.7, 0.0, 0.0, 1.0)}, 0.5).shares(one)[:2]
     np.testing.assert_allclose(np.log(share), log_softmax((s - s.mean()) / s.std() / 0.7)[:2])

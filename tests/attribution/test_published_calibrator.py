@@ -8,23 +8,18 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from attrib_core.attribution.calibration import (
-    published_fit,
-    whole_pool_fit,
-)
+from attrib_core.attribution.calibration import published_fit, whole_pool_fit
 from attrib_core.attribution.calibration.calibration_metrics import CalibrationMetrics
 from attrib_core.attribution.calibration.published_form import PublishedCalibrator
 from attrib_core.attribution.calibration.scoring_rules import negative_log_likelihood
-from attrib_core.attribution.calibration.similarities import (
-    SimilarityBatch,
-)
+from attrib_core.attribution.calibration.similarities import SimilarityBatch
 from tests.attribution.calibration_fixtures import (
     Case,
+    all_cosines,
     batches,
     case_of,
-    condensed,
-    dense,
     published_shares,
+    single_query_batch,
 )
 
 FORMULAS = [
@@ -42,7 +37,7 @@ def test_likelihood_equals_a_float64_sum_over_the_whole_pool(
     for one in batches(case):
         found = negative_log_likelihood(one, calibrator.shares(one))
         for query, value in zip(one.queries, found, strict=True):
-            own, others = dense(case, query)
+            own, others = all_cosines(case, query)
             expected = -np.log(published_shares(own, others, *calibrator)[: len(own)]).mean()
             assert value == pytest.approx(expected, abs=1e-4)
 
@@ -67,7 +62,7 @@ def test_the_fit_is_the_minimum_that_scipy_finds_on_the_whole_pool(case: Case) -
     pieces = [
         (own, others)
         for one in batches(case)
-        for own, others in [dense(case, query) for query in one.queries]
+        for own, others in [all_cosines(case, query) for query in one.queries]
     ]
 
     def loss(x: np.ndarray) -> float:
@@ -157,7 +152,7 @@ def test_the_published_fit_minimizes_the_published_loss(second_case: Case) -> No
 
 def test_the_published_calibrator_has_no_none_and_its_relu_makes_exemplars_impossible() -> None:
     form = PublishedCalibrator(0.02, -0.2)
-    one = condensed(np.array([0.3]), np.array([0.9, 0.1]))
+    one = single_query_batch(np.array([0.3]), np.array([0.9, 0.1]))
     metrics = CalibrationMetrics(form, shown=2, absent_share=0.5, resamples=20)
     metrics.add(one)
     found = {row["metric"]: row["value"] for row in metrics.rows() if row["kind"] == "all"}

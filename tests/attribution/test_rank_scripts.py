@@ -50,13 +50,7 @@ def write_run(folder: Path, generated: World) -> dict[str, Any]:
     rows = []
     for number, row in enumerate(generated.query_rows().to_pylist()):
         condition = "control" if number % 4 == 3 else "customized"
-        rest = {
-            "model_key": "m",
-            "prompt_index": 0,
-            "sample_index": number,
-            "prompt": "",
-            "seed": 1,
-        }
+        rest = {"model_key": "m", "prompt_index": 0, "sample_index": number, "prompt": "", "seed": 1}
         rows.append({**row, "condition": condition, **rest})
     tables.write(folder / "synthesized" / "queries-0000.parquet", "queries", rows[:9])
     tables.write(folder / "synthesized" / "queries-0001.parquet", "queries", rows[9:])

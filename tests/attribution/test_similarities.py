@@ -9,17 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from attrib_core.attribution.calibration.similarities import (
-    from_candidates,
-)
+from attrib_core.attribution.calibration.similarities import from_candidates
 from attrib_core.attribution.calibration.subsampling import hold_out_exemplars, select_queries, subsample_pool
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
-from tests.attribution.calibration_fixtures import (
-    Case,
-    batches,
-    calibrated,
-)
+from tests.attribution.calibration_fixtures import Case, batches, calibrated
 
 
 def test_candidates_alone_give_the_bits_of_a_batch_with_exemplars_held_out(case: Case) -> None:

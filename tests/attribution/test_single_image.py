@@ -173,17 +173,7 @@ def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
     finished: FinishedRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder, _, image = finished
-    call = [
-        "attribute",
-        str(image),
-        str(image),
-        "--run",
-        str(folder),
-        "--mapper",
-        "untuned",
-        "--top",
-        "3",
-    ]
+    call = ["attribute", str(image), str(image), "--run", str(folder), "--mapper", "untuned", "--top", "3"]
     assert main([*call, "--out", str(tmp_path / "a.parquet")]) == 0
     out = capsys.readouterr().out
     rows = tables.read(tmp_path / "a.parquet", "attributions").to_pylist()
