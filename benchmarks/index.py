@@ -1,16 +1,15 @@
-"""FAISS indices against exact search: time to build, size, time a query, agreement.
+"""Compare FAISS indices with exact search: build time, size, time per query, recall.
 
     OMP_NUM_THREADS=2 python benchmarks/index.py --pools 20000 200000 1000000 --dim 512
 
-For each pool size the factory strings that `--factories` gives, or what `index.factory: auto` takes for it,
-and Flat. An index is built from parts, and searched in a process of its own that maps its file: "own MB" is
-what that process holds of it in memory of its own, "mapped MB" what of the file is in memory after the
-queries and may be dropped by the system at any time. "build MB" is the largest memory of a process that
-builds it, libraries included. Vectors are random directions around random centres, one centre a hundred
-rows, so that neighbours mean something; all
-kinds of index find more in them than in isotropic noise, and other than in features of images. One
-thread unless OMP_NUM_THREADS says otherwise. Agreement is the share of the true 10 nearest that the
-index returns, as the workflow measures it. Nothing is written outside a temporary folder.
+For each pool size, the factory strings of `--factories`, or by default that of `index.factory: auto` and Flat.
+An index is built from parts, and searched in a separate process that maps its file: "own MB" is private memory
+of that process, "mapped MB" the part of the file in memory after the queries, which the system may drop at any
+time. "build MB" is the peak memory of a process that builds it, libraries included. Vectors are random directions
+around random centres, one centre per hundred rows, so that there are real neighbours; all kinds of index have a
+higher recall on them than on isotropic noise, and another than on features of images. One thread unless
+OMP_NUM_THREADS is set. The last column is the share of the true 10 nearest that the index returns, as measured in
+the workflow. Nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ path, queries, k, probes = sys.argv[1], numpy.load(sys.argv[2]), int(sys.argv[3]
 faiss.omp_set_num_threads(int(sys.argv[5]))
 numpy.zeros((512, 512), numpy.float32) @ numpy.zeros((512, 512), numpy.float32)
 before = resident()
-opened = build.opened(path)
+opened = build.open_index(path)
 if probes is not None:
     faiss.extract_index_ivf(opened).nprobe = probes
 opened.search(queries, k)
@@ -123,14 +122,14 @@ def _measure(
     factory: str, parts: list[Path], queries: list[Path], folder: Path, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     plain, threads = heads.load(None), int(os.environ["OMP_NUM_THREADS"])
-    path, asked = folder / "index.faiss", folder / "queries.npy"
-    asked_rows = [tables.vectors(table.column("embedding")) for table in map(pq.read_table, queries)]
-    np.save(asked, np.concatenate(asked_rows))
+    path, queries_path = folder / "index.faiss", folder / "queries.npy"
+    query_rows = [tables.vectors(table.column("embedding")) for table in map(pq.read_table, queries)]
+    np.save(queries_path, np.concatenate(query_rows))
     made = _apart(
         BUILD, json.dumps([[*map(str, parts)], str(path), factory, TRAIN_ROWS, options.seed, threads])
     )
     names = _names(parts)
-    built = build.Built(build.opened(path), names, factory, path)
+    built = build.PoolIndex(build.open_index(path), names, factory, path)
     lists = faiss.try_extract_index_ivf(built.index)
     probes = (
         factory_string.for_rows(len(names)).probes
@@ -138,7 +137,9 @@ def _measure(
         else None
     )
     for number in (options.probes or [probes or lists.nprobe]) if lists is not None else [None]:
-        searched = _apart(SEARCH, str(path), str(asked), str(options.k), json.dumps(number), str(threads))
+        searched = _apart(
+            SEARCH, str(path), str(queries_path), str(options.k), json.dumps(number), str(threads)
+        )
         if number is not None:
             lists.nprobe = number
         found = build.recall_against_exact(

@@ -1,4 +1,4 @@
-"""Indices hold the mapped distractors in order, the same whatever the parts, and say how well they find."""
+"""Indices hold the mapped distractors in order, do not depend on part sizes, and report their recall."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attrib_core.common.errors import InputError
 from attrib_core.config.schema import Index
 from attrib_core.features.heads import heads
 from attrib_core.features.index import build as index
-from attrib_core.features.index import factory_string as choice
+from attrib_core.features.index import factory_string
 from attrib_core.storage import tables
 from tests.features.embedding_fixtures import write_embeddings, write_parts
 
@@ -39,12 +39,12 @@ def ids(rows: int = ROWS) -> list[str]:
     return [f"p{number}" for number in range(rows)]
 
 
-def build(pool: list[Path], path: Path | None = None, **changes: Any) -> index.Built:
+def build(pool: list[Path], path: Path | None = None, **changes: Any) -> index.PoolIndex:
     return index.build(pool, path or pool[0].parent / "built.faiss", **(OPTIONS | changes))
 
 
 def recall(
-    built: index.Built, pool: list[Path], queries: list[Path], k: int = 10, **changes: Any
+    built: index.PoolIndex, pool: list[Path], queries: list[Path], k: int = 10, **changes: Any
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"heads": UNTUNED, "excluded": [], "count": 50, "seed": 1}
     return index.recall_against_exact(built, pool, queries, k=k, **(options | changes))
@@ -84,7 +84,7 @@ def test_a_flat_index_holds_the_mapped_rows_without_the_excluded_in_order(pool, 
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "IVF8,SQ8", "HNSW8,Flat", "PCA4,IVF4,Flat"])
-def test_bytes_do_not_depend_on_the_cut_of_the_parts(tmp_path, monkeypatch, factory):
+def test_bytes_do_not_depend_on_part_sizes(tmp_path, monkeypatch, factory):
     monkeypatch.setattr(index, "BLOCK", 64)
     files = []
     for size in (400, 33, 150):
@@ -107,9 +107,9 @@ def test_recall_of_an_approximate_index_against_a_plain_search(pool, queries, mo
     built = build(pool, factory="IVF16,Flat", probes=2, heads=both, excluded=out)
     got = recall(built, pool, queries, heads=both, excluded=out, count=80)
     kept = [row for row, name in enumerate(ids()) if name not in out]
-    asked = both.synth(vectors(80, seed=7))
-    exact = np.argsort(-(asked @ both.real(vectors()[kept]).T), axis=1)[:, :10]
-    found = built.index.search(asked, 10)[1]
+    mapped_queries = both.synth(vectors(80, seed=7))
+    exact = np.argsort(-(mapped_queries @ both.real(vectors()[kept]).T), axis=1)[:, :10]
+    found = built.index.search(mapped_queries, 10)[1]
     expected = np.mean([len(set(one) & set(other)) / 10 for one, other in zip(found, exact, strict=True)])
     assert got["recall_at_k"] == pytest.approx(expected)
     assert 0.1 < got["recall_at_k"] < 0.95
@@ -117,15 +117,17 @@ def test_recall_of_an_approximate_index_against_a_plain_search(pool, queries, mo
     assert more["recall_at_k"] == 1.0
 
 
-def test_recall_does_not_depend_on_the_cut_of_the_parts(tmp_path, pool, queries):
+def test_recall_does_not_depend_on_part_sizes(tmp_path, pool, queries):
     parts = write_parts(tmp_path / "other", ids(), vectors(), 17)
-    asked = write_parts(tmp_path / "asked", [f"q{number}" for number in range(80)], vectors(80, seed=7), 80)
+    other_queries = write_parts(
+        tmp_path / "other-queries", [f"q{number}" for number in range(80)], vectors(80, seed=7), 80
+    )
     assert recall(build(pool, factory="IVF16,SQ8"), pool, queries) == recall(
-        build(parts, factory="IVF16,SQ8"), parts, asked
+        build(parts, factory="IVF16,SQ8"), parts, other_queries
     )
 
 
-def test_equal_images_may_stand_for_each_other(tmp_path, queries):
+def test_equal_images_may_replace_each_other(tmp_path, queries):
     doubled = np.repeat(vectors(20), 10, axis=0)
     parts = write_parts(tmp_path / "pool", ids(200), doubled, 64)
     assert recall(build(parts), parts, queries, k=5)["recall_at_k"] == 1.0
@@ -136,7 +138,7 @@ def test_more_neighbours_than_rows(tmp_path, queries):
     assert recall(build(parts), parts, queries)["k"] == 4
 
 
-def test_lists_searched_are_written_into_the_index(pool, tmp_path):
+def test_probes_are_written_into_the_index(pool, tmp_path):
     for probes, expected in ((None, 2), (5, 5), (500, 64)):
         built = build(pool, tmp_path / "x.faiss", factory="IVF64,Flat", probes=probes)
         read = faiss.read_index(str(tmp_path / "x.faiss"))
@@ -156,56 +158,56 @@ def test_description(pool):
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8"])
-def test_a_search_maps_the_file(pool, factory):
-    """Rows that change in the file change in the index: they were not read into memory."""
+def test_the_file_is_memory_mapped_for_search(pool, factory):
+    """Rows that change in the file change in the index, so they were not read into memory."""
     built = build(pool, factory=factory, probes=8 if factory != "Flat" else None)
-    asked = vectors(5, seed=9)
-    before = built.index.search(asked, 3)[0]
+    query_vectors = vectors(5, seed=9)
+    before = built.index.search(query_vectors, 3)[0]
     with built.path.open("r+b") as stream:
         stream.seek(-8 * ROWS, 2)  # a half of all codes and numbers, or a quarter of the vectors
         stream.write(bytes(8 * ROWS))
-    assert not np.array_equal(built.index.search(asked, 3)[0], before)
+    assert not np.array_equal(built.index.search(query_vectors, 3)[0], before)
 
 
-def test_auto_goes_by_the_rows_of_the_pool(pool, monkeypatch):
+def test_auto_depends_on_the_rows_of_the_pool(pool, monkeypatch):
     assert index.describe(build(pool, factory="auto"))["factory"] == "Flat"
-    table = ((ROWS - 1, choice.Choice("Flat", None)), (None, choice.Choice("IVF16,SQ8", 5)))
-    monkeypatch.setattr(choice, "BY_SIZE", table)
+    table = ((ROWS - 1, factory_string.Choice("Flat", None)), (None, factory_string.Choice("IVF16,SQ8", 5)))
+    monkeypatch.setattr(factory_string, "BY_SIZE", table)
     described = index.describe(build(pool, factory="auto"))
     assert (described["factory"], described["probes"]) == ("IVF16,SQ8", 5)
     assert index.describe(build(pool, factory="auto", probes=2))["probes"] == 2
     assert index.describe(build(pool, factory="Flat"))["factory"] == "Flat"
 
 
-def test_the_table_of_sizes_rises_and_is_told_in_the_config() -> None:
-    limits = [most for most, _ in choice.BY_SIZE]
+def test_the_table_of_sizes_is_sorted_and_described_in_the_config() -> None:
+    limits = [limit for limit, _ in factory_string.BY_SIZE]
     assert limits[:-1] == sorted(limits[:-1]) and limits[-1] is None
     described = Index.model_fields["factory"].description or ""
-    for most, (factory, probes) in choice.BY_SIZE:
+    for limit, (factory, probes) in factory_string.BY_SIZE:
         faiss.index_factory(7, factory, faiss.METRIC_INNER_PRODUCT)
-        assert f"`{factory}`" in described and (most is None or f"{most:,}" in described)
+        assert f"`{factory}`" in described and (limit is None or f"{limit:,}" in described)
         assert probes is None or str(probes) in described
-        assert index.for_rows(most or 10**9).factory == factory
+        assert index.for_rows(limit or 10**9).factory == factory
 
 
 def test_training_rows_are_bounded(pool, monkeypatch):
-    asked = []
+    sampled = []
     sample = index.embedding_tables.sample
 
     def counted(paths: Any, **options: Any) -> Any:
         names, values = sample(paths, **options)
-        asked.append(names)
+        sampled.append(names)
         return names, values
 
     monkeypatch.setattr(index.embedding_tables, "sample", counted)
     build(pool, factory="IVF4,Flat", train_rows=100, excluded=["p1"])
-    assert len(asked[0]) == 100 and "p1" not in asked[0]
+    assert len(sampled[0]) == 100 and "p1" not in sampled[0]
     build(pool, factory="Flat", train_rows=100)
-    assert len(asked) == 1  # nothing to train
+    assert len(sampled) == 1  # nothing to train
 
 
 def test_a_gpu_trains_the_lists_only_where_faiss_has_one(pool, monkeypatch):
-    """The CPU wheel has no GPU code: the move to the GPU is played by a plain index that counts."""
+    """The CPU wheel has no GPU code, so the move to the GPU is replaced by a function that records it."""
     moved = []
 
     def move(flat: Any) -> Any:
@@ -218,25 +220,25 @@ def test_a_gpu_trains_the_lists_only_where_faiss_has_one(pool, monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     built = build(pool, factory="IVF8,Flat")
     assert len(moved) == 1 and faiss.extract_index_ivf(built.index).clustering_index is None
-    asked = vectors(5, seed=9)
-    assert np.array_equal(built.index.search(asked, 3)[1], expected.index.search(asked, 3)[1])
+    query_vectors = vectors(5, seed=9)
+    assert np.array_equal(built.index.search(query_vectors, 3)[1], expected.index.search(query_vectors, 3)[1])
     build(pool, factory="Flat")
     assert len(moved) == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
-        ({"factory": "Nope"}, "index.factory: FAISS cannot make 'Nope' for 8 dimensions .*could not parse"),
-        ({"factory": "PQ3"}, r"index.factory: FAISS cannot make 'PQ3' for 8 dimensions \(The dimension"),
+        ({"factory": "Nope"}, "index.factory: FAISS cannot build 'Nope' for 8 dimensions .*could not parse"),
+        ({"factory": "PQ3"}, r"index.factory: FAISS cannot build 'PQ3' for 8 dimensions \(The dimension"),
         ({"factory": "IVF500,Flat"}, "'IVF500,Flat' has 500 lists, but there are 400 rows"),
         ({"factory": "PQ4", "train_rows": 20}, "index.factory: 'PQ4' cannot be trained on 20 rows"),
         ({"probes": 3}, "index.probes: 3, but index 'Flat' has no inverted lists"),
         ({"excluded": ids()}, r"index: no rows in 5 parts of the pool \(400 are excluded\)"),
     ],
 )
-def test_what_cannot_be_built_is_named(pool, changes, words):
-    with pytest.raises(InputError, match=words):
+def test_an_index_that_cannot_be_built_is_an_error_of_the_config(pool, changes, message):
+    with pytest.raises(InputError, match=message):
         build(pool, **changes)
 
 

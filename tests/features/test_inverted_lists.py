@@ -1,4 +1,4 @@
-"""Indices that outgrow memory: shards on disk end in the file of the whole, and leave nothing behind."""
+"""Indices that exceed memory: joined shards give the file of an index in memory, and no other file is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def vectors() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("factory", "splits"),
+    ("factory", "can_shard"),
     [
         ("IVF8,Flat", True), ("IVF8,SQ8", True), ("IVF200,SQ8", True), ("IVF4,PQ4x4", True),
         ("PCA4,IVF4,Flat", True), ("OPQ2_4,IVF4,PQ2x4", True), ("IVF8_HNSW8,SQ8", True),
@@ -31,12 +31,10 @@ def vectors() -> np.ndarray:
         ("IVF8,SQ8,RFlat", False),
     ],
 )  # fmt: skip
-def test_shards_end_in_the_file_that_faiss_writes_of_the_whole(
-    tmp_path: Path, factory: str, splits: bool
-) -> None:
-    """For shards of all sizes, lists without rows among them, held against an index that is held in memory."""
+def test_joined_shards_are_the_file_that_faiss_writes(tmp_path: Path, factory: str, can_shard: bool) -> None:
+    """For shards of all sizes, with empty lists among them, compared with an index in memory."""
     rows = vectors()
-    rows[:, 0] += 5  # one side, so that many lists stay empty
+    rows[:, 0] += 5  # on one side, so that many lists stay empty
     whole = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
     whole.train(rows)
     empty = faiss.serialize_index(whole)
@@ -50,34 +48,34 @@ def test_shards_end_in_the_file_that_faiss_writes_of_the_whole(
         for size in (1, 60, 200, 10**6):
             folder = tmp_path / f"{number}-{size}"
             folder.mkdir()
-            growing = inverted_lists.Growing(faiss.deserialize_index(empty), folder, rows=size)
+            sharded = inverted_lists.ShardedIndex(faiss.deserialize_index(empty), folder, shard_rows=size)
             for block in blocks:
-                growing.add(block)
-            assert len(list(folder.iterdir())) == (len(blocks) // -(-size // 50) if splits else 0)
-            growing.write(tmp_path / "joined")
+                sharded.add(block)
+            assert len(list(folder.iterdir())) == (len(blocks) // -(-size // 50) if can_shard else 0)
+            sharded.write(tmp_path / "joined")
             assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
     assert np.array_equal(
-        build.opened(tmp_path / "joined").search(rows[:5], 3)[1], whole.search(rows[:5], 3)[1]
+        build.open_index(tmp_path / "joined").search(rows[:5], 3)[1], whole.search(rows[:5], 3)[1]
     )
 
 
-def test_only_a_shard_is_in_memory_and_nothing_stays_beside_the_file(
+def test_only_a_shard_is_in_memory_and_only_the_index_file_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = write_parts(tmp_path / "pool", [f"p{number}" for number in range(ROWS)], vectors(), 90)
     options: dict[str, Any] = {
         "heads": heads.load(None), "excluded": [], "probes": None, "train_rows": 1000, "seed": 1,
     }  # fmt: skip
-    monkeypatch.setattr(inverted_lists, "SHARD", 100)
+    monkeypatch.setattr(inverted_lists, "SHARD_ROWS", 100)
     monkeypatch.setattr(build, "BLOCK", 50)
     held = []
-    add = inverted_lists.Growing.add
+    add = inverted_lists.ShardedIndex.add
 
-    def watched(growing: Any, rows: np.ndarray) -> None:
-        add(growing, rows)
-        held.append(growing._index.ntotal)
+    def watched(sharded: Any, rows: np.ndarray) -> None:
+        add(sharded, rows)
+        held.append(sharded._index.ntotal)
 
-    monkeypatch.setattr(inverted_lists.Growing, "add", watched)
+    monkeypatch.setattr(inverted_lists.ShardedIndex, "add", watched)
     built = build.build(pool, tmp_path / "x" / "a.faiss", factory="IVF8,SQ8", **options)
     assert max(held) < 100 and built.index.ntotal == ROWS
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.faiss"]

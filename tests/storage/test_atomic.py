@@ -80,9 +80,9 @@ WRITERS = {
     " 'reason': 'exemplar', 'exemplar_id': 'e'} for n in range(40_000)])",
     "JSON": "tables.write_json(Path('out'), list(range(40_000)))",
     "an index": "import faiss, numpy; from attrib_core.storage import atomic\n"
-    "from attrib_core.features.index.inverted_lists import Growing\n"
+    "from attrib_core.features.index.inverted_lists import ShardedIndex\n"
     "index = faiss.IndexFlatIP(64); index.add(numpy.ones((4000, 64), 'float32'))\n"
-    "with atomic.writing(Path('out')) as temporary: Growing(index, Path('.')).write(temporary)",
+    "with atomic.writing(Path('out')) as temporary: ShardedIndex(index, Path('.')).write(temporary)",
 }
 
 

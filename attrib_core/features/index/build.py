@@ -1,9 +1,8 @@
-"""A FAISS index of the pool for retrieval, held against exact search.
+"""Build a FAISS index of the pool for retrieval, and measure its recall against exact search.
 
-Headline metrics never use it: a neighbour that an index misses would make recall look
-better than it is. Built in streams: memory is a block of embeddings, a bounded sample for
-training, a shard of the index (`lists`) and the names of the rows. Searched from the file,
-which is mapped into memory and not read.
+Headline metrics never use it: a neighbour that the index misses would make recall look better than it is. The index is
+built from a stream: memory is that of a block of embeddings, a bounded training sample, a shard of the index (see
+`inverted_lists`) and the names of the rows. It is searched from the file, which is memory-mapped.
 """
 
 from __future__ import annotations
@@ -24,25 +23,26 @@ from attrib_core.common.errors import InputError
 from attrib_core.features.embedding import embedding_tables
 from attrib_core.features.heads.heads import Heads
 from attrib_core.features.index.factory_string import AUTO, BY_SIZE, Choice, for_rows, resolve
-from attrib_core.features.index.inverted_lists import Growing
+from attrib_core.features.index.inverted_lists import ShardedIndex
 from attrib_core.runtime.progress import progress
 from attrib_core.storage import atomic, tables
 
 __all__ = [
-    "AUTO", "BY_SIZE", "Built", "Choice", "build", "describe", "for_rows", "opened", "recall_against_exact",
-    "save_ids",
+    "AUTO", "BY_SIZE", "Choice", "PoolIndex", "build", "describe", "for_rows", "open_index",
+    "recall_against_exact", "save_ids",
 ]  # fmt: skip
 
-NEAR = 1e-6
-"""Similarities closer than this count as equal: about what float32 sums of unit vectors resolve."""
+TOLERANCE = 1e-6
+"""Similarities that differ by less count as equal: about the precision of float32 sums of unit vectors."""
 LISTS_PER_PROBE = 32
+"""Inverted lists for each one that a query visits, by default."""
 BLOCK = 8192
 """Rows added at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Built:
-    """An index of unit vectors by inner product, mapped from its file, and the image_id of each of its rows."""
+class PoolIndex:
+    """An inner-product index of unit vectors, memory-mapped from its file, and the image_id of each row."""
 
     index: Any
     ids: list[str]
@@ -60,22 +60,21 @@ def build(
     probes: int | None,
     train_rows: int,
     seed: int,
-) -> Built:
-    """Index the mapped pool, without the excluded rows, in the order of the parts, in a file.
+) -> PoolIndex:
+    """Index the mapped pool without the excluded rows, in the order of its parts, and write the index to a file.
 
-    The file is written for `faiss.read_index`, whole or not at all. `factory` is a FAISS factory
-    string, or 'auto': by the rows of the pool's parts, see `choice`. Where the index must be trained,
-    it is trained on at most `train_rows` rows of a sample that does not depend on the cut of the
-    parts. `probes` is how many inverted lists a query visits, by default one in 32. Deterministic on
-    one machine with one thread; where FAISS has a GPU, it trains there, and the lists of such an
-    index may differ in some rows.
+    The file is written atomically, for `faiss.read_index`. `factory` is a FAISS factory string, or 'auto', which
+    depends on the number of rows, see `factory_string`. An index that needs training is trained on a sample of at most
+    `train_rows` rows, which does not depend on part sizes. `probes` is the number of inverted lists that a query
+    visits, by default one in 32. Deterministic on one machine with one thread; if FAISS has a GPU, it trains there, and
+    some rows may be in other lists.
 
-    Raises InputError for a factory string that FAISS does not know or that does not fit the
-    dimension, too few rows to train on, and an empty pool.
+    Raises InputError for a factory string that FAISS does not know or that does not fit the dimension, too few rows to
+    train on, and an empty pool.
     """
     left_out = frozenset(excluded)
     factory, probes = resolve(factory, probes, sum(pq.read_metadata(part).num_rows for part in pool))
-    growing: Growing | None = None
+    sharded: ShardedIndex | None = None
     ids: list[str] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -85,24 +84,24 @@ def build(
         ) as folder,
     ):
         for names, mapped in _mapped(pool, heads, left_out):
-            if growing is None:
-                index = _empty(factory, mapped.shape[1])
+            if sharded is None:
+                index = _create_index(factory, mapped.shape[1])
                 if not index.is_trained:
                     _train(index, pool, heads, left_out, factory=factory, rows=train_rows, seed=seed)
                 _set_probes(index, factory, probes)
-                growing = Growing(index, Path(folder))
-            growing.add(mapped)
+                sharded = ShardedIndex(index, Path(folder))
+            sharded.add(mapped)
             ids += names
-        if growing is None:
+        if sharded is None:
             raise InputError(
                 f"index: no rows in {len(pool)} parts of the pool ({len(left_out)} are excluded)"
             )
-        growing.write(temporary)
-    return Built(opened(path), ids, factory, path)
+        sharded.write(temporary)
+    return PoolIndex(open_index(path), ids, factory, path)
 
 
-def opened(path: Path) -> Any:
-    """An index in a file, for search: rows are mapped and paged in as they are looked at."""
+def open_index(path: Path) -> Any:
+    """Open an index file for search; it is memory-mapped, and rows are paged in as they are read."""
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
@@ -119,8 +118,10 @@ def _set_probes(index: Any, factory: str, probes: int | None) -> None:
 def _mapped(
     pool: Sequence[Path], heads: Heads, excluded: frozenset[str]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Names and mapped vectors of the pool's distractors, in blocks that do not follow the cut of the
-    parts: some kinds of index are built differently from other blocks."""
+    """Yield names and mapped vectors of the pool in blocks of one size, whatever the part sizes.
+
+    Some index types come out differently if they are built from other blocks.
+    """
     names: list[str] = []
     vectors: list[np.ndarray] = []
     for found, values in embedding_tables.stream(pool):
@@ -135,12 +136,12 @@ def _mapped(
         yield names, heads.real(np.concatenate(vectors), ids=names)
 
 
-def _empty(factory: str, dim: int) -> Any:
+def _create_index(factory: str, dim: int) -> Any:
     try:
         return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise InputError(
-            f"index.factory: FAISS cannot make {factory!r} for {dim} dimensions ({_reason(error)});"
+            f"index.factory: FAISS cannot build {factory!r} for {dim} dimensions ({_reason(error)});"
             " try 'Flat', 'IVF256,Flat' or 'IVF4096,SQ8'"
         ) from None
 
@@ -157,7 +158,7 @@ def _train(
 ) -> None:
     ids, vectors = embedding_tables.sample(pool, count=rows, key=(seed, "index training"), excluded=excluded)
     mapped = heads.real(vectors, ids=ids)
-    del vectors  # FAISS makes copies of its own
+    del vectors  # FAISS copies what it needs
     lists = _lists(index)
     if lists is not None and len(ids) < lists.nlist:
         raise InputError(
@@ -165,7 +166,9 @@ def _train(
             " choose fewer lists, 'Flat', or a larger index.train_rows"
         )
     if lists is not None and faiss.get_num_gpus() > 0:
-        assigner = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(lists.d))  # the name must outlive training
+        assigner = faiss.index_cpu_to_all_gpus(
+            faiss.IndexFlatIP(lists.d)
+        )  # a Python reference must outlive training
         lists.clustering_index = assigner
     try:
         index.train(mapped)
@@ -179,17 +182,17 @@ def _train(
 
 
 def _reason(error: RuntimeError) -> str:
-    """FAISS's own words, without the place in its source."""
+    """Return the message of FAISS without the position in its source."""
     return str(error).strip().splitlines()[-1].rpartition(": ")[2].rpartition("failed: ")[2]
 
 
 def _lists(index: Any) -> Any:
-    """The part of an index that has inverted lists, None where there is none."""
+    """Return the part of an index that has inverted lists, or None."""
     return faiss.try_extract_index_ivf(index)
 
 
-def describe(built: Built) -> dict[str, Any]:
-    """What the index is, as plain values."""
+def describe(built: PoolIndex) -> dict[str, Any]:
+    """Describe the index as plain values."""
     lists = _lists(built.index)
     return {
         "factory": built.factory,
@@ -202,7 +205,7 @@ def describe(built: Built) -> dict[str, Any]:
 
 
 def recall_against_exact(
-    built: Built,
+    built: PoolIndex,
     pool: Sequence[Path],
     queries: Sequence[Path],
     *,
@@ -212,35 +215,34 @@ def recall_against_exact(
     k: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Share of the true k nearest rows that the index finds, over a sample of the queries.
+    """Compute the share of the true k nearest rows that the index finds, over a random sample of the queries.
 
-    `queries` are parts of embeddings of synthesized images; a seeded sample of `count` is
-    asked. The pool is read once more and every similarity computed; a row that the index
-    returns is right if it is as similar as the true k-th (within 1e-6, so that equal images
-    may stand for each other). Fewer than k rows in the pool: all of them.
+    `queries` are parts of embeddings of synthesized images, of which `count` are sampled. The pool is read once more
+    and every similarity computed. A returned row is correct if it is as similar as the true k-th within TOLERANCE, so
+    equal images may replace each other. If the pool has fewer than k rows, k is their number.
     """
     names, vectors = embedding_tables.sample(queries, count=count, key=(seed, "index queries"))
-    asked = heads.synth(vectors, ids=names)
+    mapped_queries = heads.synth(vectors, ids=names)
     k = min(k, len(built.ids))
-    _, found = built.index.search(asked, k)
-    best = np.full((len(asked), k), -np.inf, dtype=np.float32)
-    returned = np.full(found.shape, -np.inf, dtype=np.float32)  # -1, nothing found, stays -inf
+    _, found = built.index.search(mapped_queries, k)
+    best = np.full((len(mapped_queries), k), -np.inf, dtype=np.float32)
+    returned = np.full(found.shape, -np.inf, dtype=np.float32)  # a result of -1 (none) keeps -inf
     start = 0
     blocks = -(-len(built.ids) // BLOCK)
     for ids, mapped in progress(
         _mapped(pool, heads, frozenset(excluded)), total=blocks, what="blocks of the pool"
     ):
-        similar = asked @ mapped.T
-        query, place = np.nonzero((found >= start) & (found < start + len(ids)))
-        returned[query, place] = similar[query, found[query, place] - start]
-        best = -np.partition(-np.concatenate([best, similar], axis=1), k - 1, axis=1)[:, :k]
+        similarities = mapped_queries @ mapped.T
+        query, rank = np.nonzero((found >= start) & (found < start + len(ids)))
+        returned[query, rank] = similarities[query, found[query, rank] - start]
+        best = -np.partition(-np.concatenate([best, similarities], axis=1), k - 1, axis=1)[:, :k]
         start += len(ids)
-    right = returned >= best.min(axis=1, keepdims=True) - NEAR
-    return {"queries": len(asked), "k": k, "recall_at_k": float(right.mean())}
+    correct = returned >= best.min(axis=1, keepdims=True) - TOLERANCE
+    return {"queries": len(mapped_queries), "k": k, "recall_at_k": float(correct.mean())}
 
 
-def save_ids(built: Built, path: Path) -> None:
-    """Write the table `index_ids`: which image each row of the index is."""
+def save_ids(built: PoolIndex, path: Path) -> None:
+    """Write the table `index_ids`: the image_id of each row of the index."""
     rows = pa.array(np.arange(len(built.ids)), pa.int64())
     table = pa.Table.from_arrays([rows, pa.array(built.ids, pa.string())], names=["row", "image_id"])
     tables.write(path, "index_ids", table)

@@ -1,4 +1,4 @@
-"""Which index for how many rows: what `index.factory: auto` means."""
+"""Choose the FAISS factory string by the number of rows, for `index.factory: auto`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ AUTO = "auto"
 
 
 class Choice(NamedTuple):
-    """A FAISS factory string, and the inverted lists that a query visits (None where there are none)."""
+    """A FAISS factory string, and how many inverted lists a query visits (None: there are none)."""
 
     factory: str
     probes: int | None
@@ -19,23 +19,23 @@ BY_SIZE = (
     (4_000_000, Choice("IVF4096,SQ8", 128)),
     (None, Choice("IVF16384,SQ8", 256)),
 )
-"""Most rows (None: any number), and the index for them.
+"""The maximum number of rows (None: any), and the index for them.
 
-Exact search as long as it takes milliseconds. Then inverted lists, of some two hundred rows or more each, and
-a byte a component: a quarter of the size, and components are off by 1/510 of their range at most, so that
-neighbours are lost to lists that are not visited and hardly to rounding. The first two lines are measured by
+Exact search as long as it takes milliseconds. Then inverted lists of two hundred rows or more each, with one byte a
+component: a quarter of the size, with an error of at most 1/510 of the range of a component, so that neighbours are
+missed because their list is not visited and hardly ever because of rounding. The first two lines are measured by
 `benchmarks/index.py` (docs/benchmarks.md), the last one is not.
 """
 
 
 def for_rows(rows: int) -> Choice:
-    """The index for a pool of so many rows."""
-    return next(choice for most, choice in BY_SIZE if most is None or rows <= most)
+    """Return the index for a pool of this number of rows."""
+    return next(choice for limit, choice in BY_SIZE if limit is None or rows <= limit)
 
 
 def resolve(factory: str, probes: int | None, rows: int) -> Choice:
-    """The factory string and probes of a config: 'auto' is replaced, `probes` of a config go first."""
+    """Resolve 'auto' by the number of rows; `probes` takes precedence if it is given."""
     if factory != AUTO:
         return Choice(factory, probes)
-    found = for_rows(rows)
-    return found._replace(probes=found.probes if probes is None else probes)
+    choice = for_rows(rows)
+    return choice if probes is None else choice._replace(probes=probes)
