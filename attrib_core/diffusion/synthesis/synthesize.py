@@ -106,6 +106,6 @@ def synthesize(
 def _check_base(model: Mapping[str, Any], base: BaseModel) -> None:
     if model["base_model"] != base.fingerprint:
         raise InputError(
-            f"model of {model['exemplar_set']!r}: made of base model {model['base_model'][:12]}, but base_model.json"
+            f"model of {model['exemplar_set']!r}: trained on base model {model['base_model'][:12]}, but base_model.json"
             f" is {base.fingerprint[:12]}; run the rule customize_part again"
         )
