@@ -1,24 +1,24 @@
-"""Soft influence: the published form against the pool-aware one, on a run and on data with known truth.
+"""Compare the published calibrator with the pool-aware one, on a run and on data with known truth.
 
     python benchmarks/calibration.py --run results/demo --pools 1000 10000 100000 1000000
 
-Synthetic: the cosines of a query are drawn; those to distractors from N(m, 0.08^2), that to its one exemplar
-from N(m + 0.42, 0.10^2), or, one time in ten, from the distractors' distribution (customization that took
-nothing). m differs from query to query (deviation 0.05). So the posterior of every candidate and of "none"
-is known: the best value that any calibrator can reach. All forms are fitted at `--fitted` distractors and
-judged on other queries at every size. A run: each encoder's and mapper's own validation and test split, the
-pool thinned by the names of its images.
+Synthetic data: the cosines of a query are drawn; those to distractors from N(m, 0.08^2), that to its one exemplar
+from N(m + 0.42, 0.10^2), or, one time in ten, from the distractors' distribution (customization without effect). m
+varies between queries (standard deviation 0.05). So the posterior of every candidate and of "none" is known: the best
+value that any calibrator can reach. All calibrators are fitted with `--fitted` distractors and evaluated on other
+queries at every size. A run: the validation and test split of each encoder and mapper, the pool subsampled by the
+names of its images.
 
-    published              published loss (softplus, the top 100 alone), relu and whole pool in use
-    published, softplus    the same fit with the softplus kept in use: the relu alone taken away
-    published, whole pool  the published form by maximum likelihood with the whole pool in the sum
-    ours                   `calibration.pool_aware`
+    published              published loss (softplus, only the top 100), applied with relu to the entire pool
+    published, softplus    the same fit applied with the softplus of its loss instead of the relu
+    published, whole pool  the published formula by maximum likelihood with the entire pool in the sum
+    ours                   `attribution.calibration.pool_aware`
 
-NLL: nats a query, exemplars given that they are in the pool. Mixture: half of the queries without their
-exemplars, "none of these" an outcome. none: share of queries without their exemplars, and with them, that
-are answered with "none of these"; pairs: of one query without and one with them, how often the former has more
-mass of it. Displayed ECE: of the shares less what "none" takes, on the mixture, "none" an outcome. Infinite: an
-exemplar, or "none", was given a share of 0.
+NLL: nats per query, exemplars given that they are in the pool. Mixture: half of the queries without their
+exemplars, "none of these" as an outcome. none: share of queries without their exemplars, and with them, that
+are answered with "none of these"; pairs: for one query without and one with them, how often the former has more
+mass of it. Displayed ECE: of the shares times one minus "none", on the mixture, with "none" as an outcome. Infinite:
+an exemplar, or "none", had a share of 0.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--run", type=Path, help="folder of a run: results/NAME")
     parser.add_argument("--pools", type=int, nargs="+", default=[1000, 10_000, 100_000], help="distractors")
-    parser.add_argument("--fitted", type=int, default=10_000, help="distractors at which forms are fitted")
+    parser.add_argument(
+        "--fitted", type=int, default=10_000, help="distractors at which calibrators are fitted"
+    )
     parser.add_argument("--queries", type=int, default=400, help="of each split, four a model")
     parser.add_argument(
         "--shares", type=float, nargs="+", default=[1.0, 0.25, 0.0625], help="of the run's pool"
@@ -105,15 +107,18 @@ def _fit(batches: list[SimilarityBatch]) -> dict[str, Any]:
 
 
 def _synthetic(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    forms = _fit([_drawn(options.seed, "validation", options.fitted, options.queries)[0]])
+    calibrators = _fit([_draw(options.seed, "validation", options.fitted, options.queries)[0]])
     for size in options.pools:
-        one, best = _drawn(options.seed, "test", size, options.queries)
+        one, best = _draw(options.seed, "test", size, options.queries)
         names = {"data": "synthetic", "pool": size}
-        yield from (names | {"method": name} | _judged(form, [one], options) for name, form in forms.items())
+        yield from (
+            names | {"method": name} | _evaluate(calibrator, [one], options)
+            for name, calibrator in calibrators.items()
+        )
         yield names | {"method": BEST} | best
 
 
-def _drawn(seed: int, split: str, size: int, queries: int) -> tuple[SimilarityBatch, dict[str, Any]]:
+def _draw(seed: int, split: str, size: int, queries: int) -> tuple[SimilarityBatch, dict[str, Any]]:
     """Drawn queries with their similarities, and what the true posterior reaches on them."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("own", "top", "mean", "count")}
     names = ("nll", "mixture", "none", "wrong", "absent", "present")
@@ -192,18 +197,19 @@ def _of_run(run: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             list(read_similarities(ranks, run / "candidates" / encoder / path.name, exemplars, split, kinds))
             for split in ("validation", "test")
         )
-        forms = _fit(validation)
+        calibrators = _fit(validation)
         pool = ranks.column("n_distractors")[0].as_py()
         for share in options.shares:
             part = [subsample_pool(one, share, options.seed) for one in test]
             names = {"data": f"{encoder} {mapper}", "pool": round(share * pool)}
             yield from (
-                names | {"method": name} | _judged(form, part, options) for name, form in forms.items()
+                names | {"method": name} | _evaluate(calibrator, part, options)
+                for name, calibrator in calibrators.items()
             )
 
 
-def _judged(form: Any, batches: list[SimilarityBatch], options: argparse.Namespace) -> dict[str, Any]:
-    metrics = CalibrationMetrics(form, shown=TOP, absent_share=ABSENT, seed=options.seed)
+def _evaluate(calibrator: Any, batches: list[SimilarityBatch], options: argparse.Namespace) -> dict[str, Any]:
+    metrics = CalibrationMetrics(calibrator, shown=TOP, absent_share=ABSENT, seed=options.seed)
     for one in batches:
         metrics.add(one)
     found = {row["metric"]: row for row in metrics.rows() if row["kind"] == "all"}

@@ -1,4 +1,4 @@
-"""Clocks of the benchmarks: wall time, or processor time where others use the machine too."""
+"""Clocks of the benchmarks: wall time, or processor time on a machine with other work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CLOCKS = ("wall", "cpu")
 
 
 def now(clock: str, *, children: bool = False) -> float:
-    """Seconds on a clock; processor time is that of this process, or of its finished children."""
+    """Return seconds on a clock; processor time is that of this process, or of its finished children."""
     if clock == "wall":
         return time.perf_counter()
     used = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF)
@@ -18,7 +18,7 @@ def now(clock: str, *, children: bool = False) -> float:
 
 
 def timed(run: Callable[[int], None], *, steps: int, repeats: int, clock: str) -> list[float]:
-    """Seconds of each of the repeats of a training, after a first step that sets the libraries up."""
+    """Measure the seconds of each repeat of a training, after a first step that initializes libraries."""
     run(1)
     times = []
     for _ in range(repeats):

@@ -1,24 +1,23 @@
-"""Time and memory of customization: stacked sets, the frozen network alone, the published way.
+"""Measure time and memory of customization: stacked sets, the frozen network only, the published way.
 
     OMP_NUM_THREADS=2 python benchmarks/customize.py --sets 1 8 24 --steps 160
 
 Custom Diffusion of the bundled base model with the settings of the demo, on images of noise; one
-thread unless OMP_NUM_THREADS says otherwise. Whatever runs, runs in a process of its own:
+thread unless OMP_NUM_THREADS is set. Each measurement runs in a separate process:
 
-    stacked      so many exemplar sets in one stack, by the trainer of the workflow
-    frozen       forward and backward of the frozen network alone at the same batch, nothing trained:
-                 no trainer that runs these batches through this network can be faster
-    published    a process and a full model a set, one after another: images pass the autoencoder and
-                 all prompts the text encoder at each step, and the optimizer holds the whole token table;
-                 written anew from the description of the public trainers
+    stacked      all exemplar sets in one stack, with the trainer of the workflow
+    frozen       forward and backward of the frozen network only, at the same batch, without training:
+                 an upper bound for any trainer that passes these batches through this network
+    published    one process and one full model per set, one after another: images pass the autoencoder and
+                 all prompts the text encoder at each step, and the optimizer has the entire token table;
+                 reimplemented from the description of the public trainers
 
-Printed are exemplar-steps a second without start-up (median of the repeats, after a first step) and
-with it (from the start of the process to its end: imports, loading, preparing, writing deltas, one
-training), how many times faster than one stacked set and than the published way, the share of the
-frozen network's speed, and peak resident memory. With `--clock cpu` all of it is by processor time of
-the processes: on a machine that others use too, wall times say how busy it was. `--enforce` makes a
-missed limit (3 times one set's speed at the most sets) status 1. Nothing is written outside a temporary
-folder.
+Output: exemplar-steps per second without start-up (median of the repeats, after a first step) and with it
+(from start to end of the process: imports, loading, preparation, writing deltas, one training), the ratios
+to one stacked set and to the published way, the share of the frozen network's speed, and peak resident
+memory. `--clock cpu` uses processor time of the processes, for machines with other work. `--enforce` exits
+with status 1 if the limit is missed (3 times one set's speed at the largest number of sets). Nothing is
+written outside a temporary folder.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ def _measured(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]
 
 
 def _child(method: str, folder: Path, options: argparse.Namespace, sets: int) -> dict[str, Any]:
-    """What a method says of itself, run in a process of its own, and the wall time of one training with all else."""
+    """Run a method in a separate process and return its measurements, with the total time of one training."""
     settings = [
         "--folder",
         folder,
@@ -173,14 +172,14 @@ def _image(name: str, number: int) -> np.ndarray:
 
 
 def _method(sets: int) -> Any:
-    """The demo's method, of so many sets a stack."""
+    """Return the demo's method with a stack of `sets`."""
     from attrib_core.common import families
 
     return families.load("customizers", "custom_diffusion", {"stack": sets})
 
 
 def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
-    """Method, network and as many sets as asked for, ready for training."""
+    """Return method, network and encoded sets, ready for training."""
     import torch
 
     from attrib_core.data.images import to_png
@@ -206,8 +205,9 @@ def _ready(options: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
             f"object-{number}", "object", CATEGORY, {"exemplar": to_png(_image("exemplar", number))}
         )
         prompts = training_data.training_prompts(one, {"object": method.object_prompt}, TOKEN)
-        views = {"views": method.views, "scale_jitter": method.scale_jitter, "shift": method.shift}
-        ready.append(training_data.encode_exemplar_set(one, loaded, prompts=prompts, prior=prior, seed=SEED, **views))
+        ready.append(
+            training_data.encode_exemplar_set(one, loaded, method, prompts=prompts, prior=prior, seed=SEED)
+        )
     return method, loaded, ready
 
 
@@ -233,7 +233,7 @@ def _frozen(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from attrib_core.diffusion.pipeline.components import encode_text
 
     method, loaded, ready = _ready(options)
-    # gradients flow from the loss to the words, past all layers that a trained one would hang on
+    # gradients flow from the loss to the token embeddings, through all layers that training passes
     table = loaded.text_encoder.get_input_embeddings()
     table.register_forward_hook(lambda module, given, out: out.detach().requires_grad_())
     exemplars, priors = method.exemplar_batch, method.prior_batch

@@ -1,24 +1,23 @@
-"""Images a second and memory of embedding: a plain loop over a DataLoader, ours, and the parts of ours.
+"""Measure throughput and memory of embedding: a plain loop over a DataLoader, ours, and the stages of ours.
 
     OMP_NUM_THREADS=1 python benchmarks/embedding.py --images 20000 --side 256 --size 96
 
-JPEG images (some hundred different ones, over and over), EfficientNet-Lite0 with the weights that its
-package carries. One thread computes unless OMP_NUM_THREADS says otherwise. Each method runs in a process
-of its own, so that its peak memory is known; the clock starts when the network is loaded. The methods:
+JPEG images (a hundred or so different ones, repeated), EfficientNet-Lite0 with the weights of its package. One
+computing thread unless OMP_NUM_THREADS is set. Each method runs in a separate process, so that its peak memory is
+known; the clock starts when the network is loaded. The methods:
 
     plain loop     files, torchvision's transforms, torch's DataLoader with --workers processes, batches
-                   of --batch, features gathered and saved at the end: as features of the published
-                   benchmark are made, written anew from its description
-    ours           `embedding.embed`: a Parquet file in, a Parquet file out, as in a job of the workflow
+                   of --batch, features collected and saved at the end: how features of the published
+                   benchmark are computed, reimplemented from its description
+    ours           `encode_table`: a Parquet file in, a Parquet file out, as in a job of the workflow
     ours, threads  the same with --threads threads that decode ahead
-    decoding       what `ours` does before the network, alone: read, decode, resample, normalise
-    network        what it does after that, alone: --at-once images, over and over
+    decoding       only what `ours` does before the network: read, decode, resample, normalize
+    network        only what it does after that, with --at-once images, repeatedly
 
-Printed are images a second, images a second of processor time (what counts beside other work; "of plain"
-compares these), and peak resident memory, of the plain loop with its workers. All that give features must
-give the same ones, to 1e-4 of their length. With --enforce it is status 1
-where ours is slower than the plain loop or holds more than --limit MB. Nothing is written outside a
-temporary folder.
+Output: images per second, images per second of processor time (the relevant figure during other work; "of plain"
+compares these), and peak resident memory, for the plain loop with its workers. All features must agree to 1e-4 of
+their length. --enforce exits with status 1 if ours is slower than the plain loop or needs more than --limit MB.
+Nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations

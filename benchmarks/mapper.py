@@ -1,17 +1,17 @@
-"""What tuning gains over untuned features, held over seeds: several finished runs of one config.
+"""Measure the gain of tuned over untuned features across seeds, from finished runs of one config.
 
     python benchmarks/mapper.py results/demo results/seed-2307 results/seed-2308
 
 For each encoder, mapper and split, on sets of the kind that the mapper is for: the gain of tuned over untuned
-features in points of per cent, Recall@K and mAP, all prompts together. Of each run with its 95 % interval,
-paired bootstrap over models, as in its table `comparisons`. Then the mean over runs, with a 95 % interval that
-takes the run as the unit of sampling: Student's t, mean +- t(n - 1) s / sqrt(n), with s the standard deviation of the
-runs' gains. It holds what models and noise of training, of synthesis and of tuning do from seed to seed, and takes
-gains for normally distributed. With three runs t is 4.3 and with two 12.7, so it is wide, and rightly: a run
+features in percentage points, Recall@K and mAP, all prompts together. For each run with its 95 % interval, a paired
+bootstrap over models, as in its table `comparisons`; then the mean over runs, with a 95 % interval in which the run
+is the unit of sampling: Student's t, mean +- t(n - 1) s / sqrt(n), with s the standard deviation of the runs' gains.
+It includes the variation of models and of the noise in training, synthesis and tuning from seed to seed, and assumes
+normally distributed gains. With three runs t is 4.3 and with two 12.7, so the interval is wide, as it should be: a run
 is one observation. Resampling three runs with replacement would give too narrow an interval.
 
-On validation the best of many mappers was taken, so that gain flatters; test is the claim. Runs whose sets are drawn
-from the same images are other draws, not other worlds.
+On validation the best of many mappers was selected, so that its gain is biased upwards; the claim is on test.
+Runs whose sets are drawn from the same images are different samples, not different populations.
 """
 
 from __future__ import annotations

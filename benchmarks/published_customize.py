@@ -1,9 +1,9 @@
-"""Custom Diffusion of one exemplar set in a process and with a model of its own, as the public trainers run it.
+"""Train Custom Diffusion for one exemplar set in one process, as the public trainers do.
 
-Started by `customize.py`. The protocol is that of the trainers of Kumari et al. (CVPR 2023) and of the
-example of diffusers, written anew from their description, without data loaders and logging: at each step
-images pass the autoencoder and all prompts the text encoder; the optimizer holds keys, values and the
-whole token table, of which all gradients but the new token's are set to zero. Printed is a line of JSON.
+Started by `customize.py`. The protocol is that of the trainers of Kumari et al. (CVPR 2023) and of the example of
+diffusers, reimplemented from their description, without data loaders and logging: at each step images pass the
+autoencoder and all prompts the text encoder; the optimizer has keys, values and the entire token table, of which
+all gradients but the new token's are set to zero. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOKEN, CATEGORY, SIDE, PRIOR_WEIGHT, CLIP = "<new1>", "bird", 64, 1.0, 1.0
 
 
 def main() -> None:
-    """Load, train as often as asked, write the delta."""
+    """Load, train, write the delta."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="folder in diffusers layout")
     parser.add_argument("--folder", type=Path, required=True, help="where the delta is written")

@@ -1,23 +1,21 @@
-"""Time and memory of exact ranks: the published way, ours, the bare matrix product, FAISS Flat.
+"""Measure time and memory of exact ranks: the published way, ours, the matrix product, FAISS Flat.
 
     OMP_NUM_THREADS=2 python benchmarks/ranking.py --pools 20000 200000 1000000 --dim 512 --queries 1024
 
-Random unit vectors in the released layout, one exemplar a query; one thread unless OMP_NUM_THREADS says
-otherwise. Each method runs in a process of its own, so that its peak memory is known; what it needs in
-memory it loads before the clock starts, except ours, which streams its file within the time. The
-methods:
+Random unit vectors in the layout of the published benchmark, one exemplar per query; one thread unless
+OMP_NUM_THREADS is set. Each method runs in a separate process, so that its peak memory is known. Data is in
+memory before the clock starts, except for ours, which streams its file within the measured time. The methods:
 
-    published      for each query join pool and exemplar, multiply, sort everything, in PyTorch; the
-                   protocol of PeterWang512/GenDataAttribution, written anew from its description
-    ours           ranks and ties from `abc evaluate`'s pass over the pool
+    published      for each query concatenate pool and exemplar, multiply, sort everything, in PyTorch; the
+                   protocol of PeterWang512/GenDataAttribution, reimplemented from its description
+    ours           ranks and ties from the pass of `abc evaluate` over the pool
     ours, all      ranks, ties, the top 100 and a histogram of the rest: the workflow's pass
-    product        queries times pool in float32, nothing kept: no exact method can be faster
-    FAISS Flat     the 100 nearest alone: no rank beyond them
+    product        queries times pool in float32, results discarded: an upper bound for any exact method
+    FAISS Flat     only the 100 nearest: no rank beyond them
 
-Printed are milliseconds a query (median of the repeats), peak resident memory, how many times faster
-than the published way, and the fraction of the product's speed. `--enforce` makes a missed limit (80
-times faster, 70 % of the product, 1.5 GB at the largest pool) status 1. Nothing is written outside a
-temporary folder.
+Output: milliseconds per query (median of the repeats), peak resident memory, the ratio to the published way,
+and the fraction of the product's speed. `--enforce` exits with status 1 if a limit is missed (80 times faster,
+70 % of the product, 1.5 GB at the largest pool). Nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations
@@ -199,16 +197,16 @@ def _published(folder: Path, options: argparse.Namespace) -> Method:
     import torch
 
     pool, queries, exemplars = _loaded(folder)
-    asked = min(options.published, options.queries)
+    limit = min(options.published, options.queries)
 
     def run() -> list[int]:
         ranks = []
-        for query, exemplar in zip(queries[:asked], exemplars[:asked], strict=True):
+        for query, exemplar in zip(queries[:limit], exemplars[:limit], strict=True):
             order = torch.argsort(torch.cat([pool, exemplar[None]]) @ query, descending=True)
             ranks.append(int((order >= len(pool)).nonzero()[0, 0]) + 1)
         return ranks
 
-    return run, asked
+    return run, limit
 
 
 def _ours(folder: Path, options: argparse.Namespace) -> Method:

@@ -1,19 +1,19 @@
-"""What planning and starting cost, from 100 to 20,000 exemplar sets: Snakemake, and this project's own share.
+"""Measure planning and start-up from 100 to 20,000 exemplar sets: Snakemake's and this project's own share.
 
     python benchmarks/scale.py --sets 100 1000 5000 20000
 
-The real Snakefile, rules, params, fingerprints and records, in a copy of the checkout where two things differ:
-a job sleeps `--sleep` seconds and leaves empty tables in place of computing, and the pool's source has any
-number of rows (`--pool` for each exemplar set) and no images. For each size, in a folder of its own:
+The real Snakefile, rules, params, fingerprints and records, in a copy of the checkout with two differences: a job
+sleeps `--sleep` seconds and writes empty tables instead of computing, and the pool's source has any number of rows
+(`--pool` for each exemplar set) and no images. For each size, in a separate folder:
 
 - a dry run from nothing,
 - the run, whose jobs cost what Snakemake, the start of a process and its imports cost (up to `--most-jobs`),
-- a call when all is made, real and dry,
-- `python -m attrib_core plan`, and `status` when all is made.
+- a call when everything is done, real and dry,
+- `python -m attrib_core plan`, and `status` when everything is done.
 
-Of Snakemake's calls also the processor's seconds that are this project's own: imports, the config, fingerprints of
-all rules (`cover`; no digest of a large file is remembered in the first call), states of source and base, records.
-Parts are as large as the config makes them for that size. Nothing is written outside a temporary folder.
+For Snakemake's calls also the processor seconds of this project's own code: imports, the config, fingerprints of all
+rules (`cover`; no digest of a large file is cached in the first call), states of source and base model, records.
+Parts have the default size for the size of the run. Nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from benchmarks.sleepers import copy_with_sleepers
 TITLES = {
     "dry": "dry run from nothing",
     "run": "the run",
-    "again": "a call when all is made",
+    "again": "a call when all is done",
     "again_dry": "the same, dry",
     "plan": "attrib_core plan",
     "status": "attrib_core status",
@@ -49,14 +49,14 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Call:
-    """A process that ended well."""
+    """The measurements of a successful process."""
 
     seconds: float
     """Of the wall."""
     processor: float
     """Seconds, with all processes that it started."""
     peak_mb: float
-    said: str
+    output: str
     ours: dict[str, float] = field(default_factory=dict)
     """Seconds of the processor in functions of this project, by function."""
 
@@ -66,14 +66,14 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options = _options(arguments)
     rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        house = copy_with_sleepers(Path(folder, "house"), options.sleep)
+        checkout = copy_with_sleepers(Path(folder, "checkout"), options.sleep)
         print(
             f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; seconds of the wall, in brackets"
         )
         print("of the processor; MB: largest memory of Snakemake")
         for sets in options.sets:
-            rows.append(row := _measure(house, Path(folder, f"{sets}-sets"), sets, options))
-            print(_told(row), flush=True)
+            rows.append(row := _measure(checkout, Path(folder, f"{sets}-sets"), sets, options))
+            print(_format(row), flush=True)
         print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
     return rows
 
@@ -99,7 +99,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measure(house: Path, folder: Path, sets: int, options: argparse.Namespace) -> dict[str, Any]:
+def _measure(checkout: Path, folder: Path, sets: int, options: argparse.Namespace) -> dict[str, Any]:
     folder.mkdir()
     values = yaml.safe_load(options.config.read_text("utf-8")) if options.config else {}
     images = sets * options.pool
@@ -110,28 +110,28 @@ def _measure(house: Path, folder: Path, sets: int, options: argparse.Namespace) 
     (folder / "config.yaml").write_text(yaml.safe_dump(values), "utf-8")
 
     def call(*arguments: str) -> Call:
-        return _snakemake(house, folder, "--cores", str(options.cores), *arguments)
+        return _snakemake(checkout, folder, "--cores", str(options.cores), *arguments)
 
     planned = call("--dry-run", "--quiet", "rules")
-    found = re.search(r"^total +(\d+)$", planned.said, re.MULTILINE)
+    found = re.search(r"^total +(\d+)$", planned.output, re.MULTILINE)
     jobs = int(found[1]) - 1 if found else 0  # the rule `all` does nothing
     row: dict[str, Any] = {"sets": sets, "pool": images, "jobs": jobs, "dry": planned}
-    row["plan"] = _ours(house, folder, "plan", "--config", "config.yaml")
+    row["plan"] = _ours(checkout, folder, "plan", "--config", "config.yaml")
     if jobs <= options.most_jobs:
         row["run"] = call("--quiet", "all")
     else:
-        _ours(house, folder, str(house / "made.py"), str(house))
+        _ours(checkout, folder, str(checkout / "fake_run.py"), str(checkout))
         call("--touch", "--forceall", "--quiet", "all")
     row["again"], row["again_dry"] = call(), call("--dry-run")
     for one in (row["again"], row["again_dry"]):
-        if "Nothing to be done" not in one.said:
-            raise SystemExit(f"a second call found something to do:\n{one.said[-3000:]}")
-    row["status"] = _ours(house, folder, "status", "results/scale", "--config", "config.yaml")
+        if "Nothing to be done" not in one.output:
+            raise SystemExit(f"a second call found something to do:\n{one.output[-3000:]}")
+    row["status"] = _ours(checkout, folder, "status", "results/scale", "--config", "config.yaml")
     return row
 
 
-def _told(row: Mapping[str, Any]) -> str:
-    """A row's figures as lines."""
+def _format(row: Mapping[str, Any]) -> str:
+    """Format the figures of a row as lines."""
 
     def seconds(call: Call) -> str:
         return f"{call.seconds:.1f} s [{call.processor:.1f}], {call.peak_mb:.0f} MB"
@@ -151,32 +151,32 @@ def _told(row: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _snakemake(house: Path, folder: Path, *arguments: str) -> Call:
-    where = ["--snakefile", str(house / "Snakefile"), "--directory", str(folder)]
+def _snakemake(checkout: Path, folder: Path, *arguments: str) -> Call:
+    where = ["--snakefile", str(checkout / "Snakefile"), "--directory", str(folder)]
     command = [sys.executable, "-m", "snakemake", *where, "--configfile", "config.yaml", *arguments]
     clock = folder / "clock.json"
     called = _timed(command, folder, {"ATTRIB_CLOCK": str(clock), "ATTRIB_DIGESTS": str(folder / "digests")})
     return replace(called, ours=json.loads(clock.read_text("utf-8")))
 
 
-def _ours(house: Path, folder: Path, *arguments: str) -> Call:
-    """A script, or a command of `attrib_core`, with the copy's library."""
+def _ours(checkout: Path, folder: Path, *arguments: str) -> Call:
+    """Run a script, or a command of `attrib_core`, with the library of the copy."""
     command = [sys.executable, *([] if arguments[0].endswith(".py") else ["-m", "attrib_core"]), *arguments]
-    return _timed(command, folder, {"PYTHONPATH": str(house)})
+    return _timed(command, folder, {"PYTHONPATH": str(checkout)})
 
 
 def _timed(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Call:
     """Run a process; its memory is that of the largest process, its processor time that of all."""
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=folder, stdout=said, stderr=subprocess.STDOUT, env=os.environ | environment
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=os.environ | environment
         )
         _, status, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        text = said.read()
+        output.seek(0)
+        text = output.read()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{text[-3000:]}")
     return Call(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000, text)

@@ -1,4 +1,4 @@
-"""A copy of the checkout whose jobs sleep and leave empty tables, for measuring all that surrounds them."""
+"""Make a copy of the checkout whose jobs sleep and write empty tables, to measure everything around the jobs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ with job(snakemake):
     time.sleep({sleep})
     exec(open({leave!r}).read())
 """
-MADE = """# Makes what the jobs of a run leave, in this one process; then `snakemake --touch` notes them as done.
+FAKE_RUN = """# Writes the outputs of all jobs of a run in one process; then `snakemake --touch` marks them as done.
 import json
 import os
 import subprocess
@@ -73,11 +73,11 @@ from attrib_core.config.load import plain, load_config_without_source
 from attrib_core.config.planning import counts, expected_jobs
 from attrib_core.runtime import job_records
 
-house, config = Path(sys.argv[1]), Path("config.yaml")
-asked = subprocess.run([sys.executable, house / "rules/list_jobs.py", config], check=True, stdout=subprocess.PIPE)
-known = json.loads(asked.stdout)
+checkout, config = Path(sys.argv[1]), Path("config.yaml")
+listed = subprocess.run([sys.executable, checkout / "rules/list_jobs.py", config], check=True, stdout=subprocess.PIPE)
+known = json.loads(listed.stdout)
 run = Path(known["run"])
-NOW = time.time_ns()  # of all files, so that none is newer than what is made of it
+NOW = time.time_ns()  # for all files, so that no input is newer than its output
 for job in known["jobs"]:
     if job["rule"] == "base_model_recipe":
         continue
@@ -89,7 +89,7 @@ for job in known["jobs"]:
         input=job["input"],
         output=job["output"],
     )
-    exec((house / "leave.py").read_text("utf-8"), {"snakemake": given})
+    exec((checkout / "leave.py").read_text("utf-8"), {"snakemake": given})
     for path in given.output:
         os.utime(path, ns=(NOW, NOW))
     job_records.save(given)
@@ -171,37 +171,37 @@ SCHEMAS = {
     "embeddings": tables.embedding_schema(8),
     "other": tables.schema("pool"),
 }
-"""Of empty tables, by the folder that they stand in."""
+"""Schemas of the empty tables, by folder."""
 
 
-def copy_with_sleepers(house: Path, sleep: float) -> Path:
-    """A copy of the checkout whose rules start a sleeper in place of their scripts."""
-    house.mkdir()
+def copy_with_sleepers(checkout: Path, sleep: float) -> Path:
+    """Copy the project to `checkout`, with rules that run a sleeping job instead of their scripts."""
+    checkout.mkdir()
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy2(ROOT / name, house / name)
-    empty = house / "empty"
+            shutil.copy2(ROOT / name, checkout / name)
+    empty = checkout / "empty"
     for name, schema in SCHEMAS.items():
         with tables.writer(empty / f"{name}.parquet", schema):
             pass
     described = {"path": "none", "fingerprint": "none", "resolution": 64, "prediction_type": "none"}
     tables.write_json(empty / "base_model.json", described | {"held_out": None})
-    (house / "leave.py").write_text(LEAVE.format(empty=str(empty)), "utf-8")
-    (house / "sleeper.py").write_text(JOB.format(sleep=sleep, leave=str(house / "leave.py")), "utf-8")
-    (house / "attrib_core/data/sources/rows.py").write_text(SOURCE, "utf-8")
-    (house / "made.py").write_text(MADE, "utf-8")
-    (house / "rules/clock.smk").write_text(CLOCK, "utf-8")
+    (checkout / "leave.py").write_text(LEAVE.format(empty=str(empty)), "utf-8")
+    (checkout / "sleeper.py").write_text(JOB.format(sleep=sleep, leave=str(checkout / "leave.py")), "utf-8")
+    (checkout / "attrib_core/data/sources/rows.py").write_text(SOURCE, "utf-8")
+    (checkout / "fake_run.py").write_text(FAKE_RUN, "utf-8")
+    (checkout / "rules/clock.smk").write_text(CLOCK, "utf-8")
     replaced = 0
-    for rules in (house / "rules").glob("*.smk"):
+    for rules in (checkout / "rules").glob("*.smk"):
         # `fingerprint` is still given the true scripts, so that fingerprints are the true ones
         text, number = SCRIPT.subn(r'\1"../sleeper.py"', rules.read_text("utf-8"))
         rules.write_text(text, "utf-8")
         replaced += number
-    first, snakefile = 'include: "rules/settings.smk"', house / "Snakefile"
+    first, snakefile = 'include: "rules/settings.smk"', checkout / "Snakefile"
     text = snakefile.read_text("utf-8")
     if not replaced or first not in text:
-        raise SystemExit("the Snakefile or its rules have a form that this benchmark does not know")
+        raise SystemExit("the Snakefile or its rules are not as this benchmark expects")
     snakefile.write_text(text.replace(first, f'include: "rules/clock.smk"\n{first}'), "utf-8")
-    return house
+    return checkout

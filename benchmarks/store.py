@@ -1,19 +1,18 @@
-"""What the store and the notes of a run cost, as a share of a stage's time.
+"""Measure the cost of the store and of job records, as a share of a stage's time.
 
     python benchmarks/store.py --sets 16 --steps 160
 
-A part of exemplar sets goes through customization, synthesis and embedding as in jobs of the workflow, with
-the bundled base model and the settings of the demo, on images of noise; one thread unless OMP_NUM_THREADS
-says otherwise. Timed is all that would not be there without a store: looks for what is there with their
-checksums, writing and reading pieces with fsync, records, holding the part, notes of what a run refers to,
-keys of images, and the record of the job. Files of deltas are written in any case and count all the same, and so
-does reading images that are to be embedded, which is done on the way to their keys; `store_embedding.py` holds
-embedding against the part without a store.
+A part of exemplar sets goes through customization, synthesis and embedding as in jobs of the workflow, with the
+bundled base model and the settings of the demo, on images of noise; one thread unless OMP_NUM_THREADS is set. The
+store's time is all that would not be needed without it: lookups with their checksums, writing and reading pieces
+with fsync, records, locks, references of a run, keys of images, and the record of the job. Files of deltas would be
+written in any case and are included all the same, and so is reading images before embedding, which happens while
+their keys are computed; `store_embedding.py` compares embedding with the part without a store.
 
-Printed are seconds of a stage without the start of its process, seconds in the store, and their share; then
-the same once more, with everything there: what a rerun takes that makes nothing. With `--clock cpu` all is
-processor time, which a busy machine disturbs less and which does not see the disk. `--folder` is where to
-write, on the disk that is to be measured; everything is removed.
+Output: seconds of a stage without the start of its process, seconds in the store, and their share; then the same for
+a second call that finds everything: the time of a rerun that computes nothing. `--clock cpu` uses processor time,
+which other work on the machine affects less and which does not include the disk. `--folder` is where to write, on the
+disk to be measured; everything is removed.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""What a job of embedding takes more because there is a store, by encoder and size of its part.
+"""Measure the additional cost of the store in a job of embedding, by encoder and size of its part.
 
     OMP_NUM_THREADS=1 python benchmarks/store_embedding.py --rows 400 2000 --checkouts . ../before
 
-In turn, in one process: the part without a store (read, encode, write the table), with an empty store, and
-with all in it, as the workflow's script does it, the notes of the run and the record of the job included.
-Images are of 64 pixels and some 4 kB. `pool` is a part of one piece, `queries` one of a piece for every 24
-rows. The difference is what the store costs, whatever it does and wherever; it is given in milliseconds and as
-a share of the part without it, then as one of the job, which begins with a new process that imports and loads
-the encoder. Of all repeats the least time counts, since what else a machine does only adds. Processor time, and
-wall time, which on a shared machine says less; fsyncs and links are in both. With several --checkouts of the
-project, processes of one and the other take turns.
+In turn, in one process: the part without a store (read, encode, write the table), with an empty store, and with a
+full one, as in the workflow's script, references of the run and the record of the job included. Images are of 64
+pixels and about 4 kB. `pool` is a part with one piece, `queries` one with a piece for every 24 rows. The difference is
+the cost of the store, in milliseconds and as a share of the part without it, then as a share of the job, which
+starts with a new process that imports and loads the encoder. The least time of all repeats counts, since other work
+only adds. Processor time, and wall time, which is less reliable on a shared machine; fsyncs and links are in both.
+With several --checkouts of the project, their processes take turns.
 """
 
 from __future__ import annotations
@@ -82,8 +81,8 @@ def _measured(part: str, encoder: str, size: int, options: argparse.Namespace) -
             command += ["--encoders", encoder, "--rows", str(size), "--repeats", str(options.repeats)]
             command += ["--folder", str(options.folder)] if options.folder else []
             began = time.time()
-            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=_environment(began))
-            for name, given in json.loads(said.stdout).items():
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=_environment(began))
+            for name, given in json.loads(done.stdout).items():
                 found[name] += [(cpu, wall) for cpu, wall in given]
     return [
         {"part": part, "encoder": encoder, "rows": size, "checkout": checkout.resolve().name}
@@ -110,7 +109,7 @@ def _told(row: dict[str, Any]) -> str:
 
 
 def _child(checkout: Path, options: argparse.Namespace) -> Times:
-    """In a process of its own: seconds until the encoder is loaded, then of each method in turn."""
+    """In a separate process: measure seconds until the encoder is loaded, then of each method in turn."""
     sys.path.insert(0, str(checkout))
     from attrib_core.features.embedding import embed, embedding_tables, encode, encoder_protocol
     from attrib_core.runtime import job_records
@@ -163,12 +162,10 @@ def _child(checkout: Path, options: argparse.Namespace) -> Times:
 
 
 def _forget() -> None:
-    """What a process remembers of files: each method is timed as in a job of its own."""
+    """Clear the cache of digests: each method is timed as in a separate job."""
     from attrib_core.storage import digests
-    from attrib_core.storage.store import pieces
 
-    for module, name in ((digests, "_read"), (pieces, "_checked")):
-        getattr(module, name, {}).clear()
+    digests._read.clear()
 
 
 def _write_images(path: Path, size: int) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks run, small, and their methods agree."""
+"""The benchmarks run at a small size, and their methods agree."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_customize_prints_stacked_frozen_and_published(capsys: pytest.CaptureFix
         assert row["times_one"] == pytest.approx(row["speed"] / one["speed"])
     # one process a set: as many times one's time
     assert by_name["published", 2]["whole"] == pytest.approx(2 * by_name["published", 1]["whole"])
-    said = capsys.readouterr().out
-    assert "threads: " in said and "cpu time" in said and "times one set's speed at 2 sets" in said
+    output = capsys.readouterr().out
+    assert "threads: " in output and "cpu time" in output and "times one set's speed at 2 sets" in output
 
 
-def test_calibration_compares_all_forms_with_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibration_compares_all_calibrators_with_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--pools", "300", "3000", "--fitted", "1000", "--queries", "80"]
     rows = script("calibration")["main"](options)
     names = ["published", "published, softplus", "published, whole pool", "ours", "best possible"]
@@ -114,7 +114,7 @@ def gains(folder: Path, by_split: dict[str, float], k: int = 10) -> Path:
     return folder
 
 
-def test_mapper_gains_are_held_over_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mapper_gains_over_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [
         gains(tmp_path / name, {"validation": one, "test": two, "train": 0.9})
         for name, one, two in (("demo", 0.3, 0.2), ("seed-1", 0.4, 0.3), ("seed-2", 0.5, 0.1))
@@ -129,9 +129,9 @@ def test_mapper_gains_are_held_over_runs(tmp_path: Path, capsys: pytest.CaptureF
     assert test["runs"]["seed-1"] == (0.3, pytest.approx(0.2), pytest.approx(0.4)) and test["above"] == 3
     half = 4.302652729911275 * 0.1 / 3**0.5  # Student's t of 2 degrees of freedom, from a table
     assert (test["mean"], test["low"], test["high"]) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
-    said = capsys.readouterr().out
-    assert "| object | pixel | linear-object | test | Recall@10 | +20.0 [+10.0, +30.0] | +30.0 " in said
-    assert "On test the interval over 3 runs is above 0 in 0 of 2 lines, below 0 in 0." in said
+    output = capsys.readouterr().out
+    assert "| object | pixel | linear-object | test | Recall@10 | +20.0 [+10.0, +30.0] | +30.0 " in output
+    assert "On test the interval over 3 runs is above 0 in 0 of 2 lines, below 0 in 0." in output
     alone = script("mapper")["main"]([str(runs[0])])
     assert alone[0]["mean"] == 0.3 and alone[0]["low"] != alone[0]["low"]  # NaN: one run is no sample
 
@@ -163,7 +163,7 @@ def test_store_prints_its_share_of_every_stage(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
-def test_store_of_embeddings_is_held_against_the_part_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_store_of_embeddings_is_compared_with_the_part_without_it(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--rows", "30", "--encoders", "pixel", "--rounds", "1", "--repeats", "1", "--checkouts"]
     rows = script("store_embedding")["main"]([*options, str(FOLDER.parent), str(FOLDER.parent)])
     assert [(row["part"], row["rows"]) for row in rows] == [("pool", 30), ("queries", 30)]
@@ -185,8 +185,8 @@ def test_scale_runs_the_workflow_with_sleepers(
         assert row[name].peak_mb > 50
         assert 0 < sum(row[name].ours.values()) < row[name].processor
         assert {"import", "cover", "load_config", "settle"} <= row[name].ours.keys()
-    assert row["status"].said.startswith("results/scale: 23 of 23 jobs are done")
+    assert row["status"].output.startswith("results/scale: 23 of 23 jobs are done")
     assert ("run" in row) == (most_jobs != "0")
-    said = capsys.readouterr().out
-    assert "24 sets, pool of 1,200: 23 jobs" in said and "load of the machine" in said
-    assert ("a job: " in said) == (most_jobs != "0")
+    output = capsys.readouterr().out
+    assert "24 sets, pool of 1,200: 23 jobs" in output and "load of the machine" in output
+    assert ("a job: " in output) == (most_jobs != "0")
