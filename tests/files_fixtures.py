@@ -1,9 +1,10 @@
-"""Files that tests change."""
+"""Files that tests change, and a pickle that runs code."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 SECOND = 10**9
 
@@ -17,3 +18,10 @@ def rewrite(path: Path, content: bytes) -> None:
     later = path.stat().st_mtime_ns + SECOND
     path.write_bytes(content)
     os.utime(path, ns=(later, later))
+
+
+class NeedsCode:
+    """Something that runs code where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("code was run",))

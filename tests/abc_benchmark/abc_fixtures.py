@@ -150,10 +150,13 @@ def mappers(kind: str, dim: int, folder: Path) -> tuple[list[torch.nn.Module | N
     rng = np.random.default_rng(7)
     heads = [{"linear": _linear, "mlp": mlp, "channel": Channel}[kind](rng, dim) for _ in range(2)]
     path = folder / f"{kind}_tuned.pth"
-    torch.save(
-        dict(zip(("real_mapper", "synth_mapper"), (head.state_dict() for head in heads), strict=True)), path
-    )
+    save_mapper(heads, path)
     return list(heads), path
+
+
+def save_mapper(heads: list[torch.nn.Module], path: Path) -> None:
+    """Save the real and the synth head as an AbC checkpoint."""
+    torch.save({"real_mapper": heads[0].state_dict(), "synth_mapper": heads[1].state_dict()}, path)
 
 
 def unit(vectors: np.ndarray, head: torch.nn.Module | None) -> np.ndarray:
@@ -224,10 +227,3 @@ def evaluate_error(paths: dict[str, Path], capsys: pytest.CaptureFixture[str], *
 
 
 SMALL_CASE = abc_case(1, rows=20, dim=6, sizes=[1, 3, 2], each=2)
-
-
-class NeedsCode:
-    """Something that runs code where it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (print, ("code was run",))

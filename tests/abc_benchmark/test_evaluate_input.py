@@ -12,7 +12,8 @@ import torch
 
 from attrib_core.abc_benchmark import test_cases
 from attrib_core.cli.main import main
-from tests.abc_benchmark.abc_fixtures import SMALL_CASE, AbcCase, NeedsCode, evaluate_error, mappers
+from tests.abc_benchmark.abc_fixtures import SMALL_CASE, AbcCase, evaluate_error, mappers
+from tests.files_fixtures import NeedsCode
 
 
 def tensors(case: AbcCase, kind: str, rows: np.ndarray) -> dict[str, Any]:

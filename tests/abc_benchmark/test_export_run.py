@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from attrib_core.abc_benchmark import export_run
 from attrib_core.attribution.metrics import measure
 from attrib_core.attribution.ranking import rank
 from attrib_core.cli.main import main
@@ -244,3 +245,15 @@ def test_the_pool_of_a_run_serves_without_export(tmp_path: Path) -> None:
         == 0
     )
     assert pq.read_table(tmp_path / "x" / "per_query.parquet").num_rows == 2 * 7
+
+
+def test_an_exported_mapper_is_named_after_the_kind_it_was_trained_on(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    folder = tmp_path / "run" / "mappers" / "pixel"
+    for path in folder.iterdir():
+        path.unlink()
+    factors = heads.Channel(np.arange(1, 17, dtype=np.float32))
+    heads.save(folder / "channel-shared-object.safetensors", heads.Heads(factors, factors), {})
+    list(export_run.export(tmp_path / "run", encoder="pixel", out=tmp_path / "out"))
+    saved = torch.load(tmp_path / "out/weights/mapper/pixel_tuned-object.pth", weights_only=True)
+    assert all(torch.equal(one["weights"], torch.arange(1, 17.0)[None]) for one in saved.values())

@@ -16,8 +16,9 @@ import torch
 from attrib_core.abc_benchmark import evaluate, feature_files
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
-from tests.abc_benchmark.abc_fixtures import SMALL_CASE, NeedsCode, abc_case, evaluate_error, memory_case
+from tests.abc_benchmark.abc_fixtures import SMALL_CASE, abc_case, evaluate_error, memory_case
 from tests.attribution.ranking_fixtures import write_parts
+from tests.files_fixtures import NeedsCode
 
 
 @pytest.mark.parametrize(

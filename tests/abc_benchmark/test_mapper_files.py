@@ -13,19 +13,15 @@ from attrib_core.abc_benchmark import mapper_export
 from attrib_core.abc_benchmark.mapper_files import UNTUNED, read_mapper
 from attrib_core.common.errors import InputError
 from attrib_core.storage import torch_files
-from tests.abc_benchmark.abc_fixtures import Channel, unit
+from tests.abc_benchmark.abc_fixtures import Channel, mlp, save_mapper, unit
 from tests.abc_benchmark.tune_fixtures import HEADS
 from tests.features.mapper_fixtures import DIM, tuned, tuning_data
 
 
 def test_an_mlp_of_three_layers_computes_what_torch_does(tmp_path: Path) -> None:
-    from tests.abc_benchmark.abc_fixtures import mlp
-
     rng = np.random.default_rng(3)
     heads = [mlp(rng, 16, layers=3) for _ in range(2)]
-    torch.save(
-        {"real_mapper": heads[0].state_dict(), "synth_mapper": heads[1].state_dict()}, tmp_path / "m.pth"
-    )
+    save_mapper(heads, tmp_path / "m.pth")
     found = read_mapper(tmp_path / "m.pth")
     x = rng.standard_normal((9, 16)).astype(np.float32)
     for head, module in zip((found.real, found.synth), heads, strict=True):
@@ -47,9 +43,7 @@ def test_biases_of_an_mlp_are_applied(tmp_path: Path) -> None:
     for head in heads:
         torch.nn.init.normal_(head[1].running_mean)
         torch.nn.init.normal_(head[0].bias)
-    torch.save(
-        {"real_mapper": heads[0].state_dict(), "synth_mapper": heads[1].state_dict()}, tmp_path / "m.pth"
-    )
+    save_mapper(heads, tmp_path / "m.pth")
     found = read_mapper(tmp_path / "m.pth")
     x = torch.randn(9, 16)
     for head, module in zip((found.real, found.synth), heads, strict=True):

@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from attrib_core.abc_benchmark import export_run, feature_files, tuning_data
+from attrib_core.abc_benchmark import feature_files, tuning_data
 from attrib_core.abc_benchmark.mapper_files import read_mapper
 from attrib_core.cli import abc_tune
 from attrib_core.cli.main import main, parser
 from attrib_core.config.schema import Mapper
-from attrib_core.features.heads import heads
 from attrib_core.storage import tables
 from tests.abc_benchmark.tune_fixtures import HEADS, QUICK, run_tune, tunable_case, write_splits
 from tests.features.mapper_fixtures import DIM
 
 FAST = [("linear", False), ("mlp", True)]
+REQUIRED = ["abc", "tune", "--pool", "p", "--train", "t", "--validation", "v", "--out", "o.pth"]
 
 
 def means(paths: dict[str, Path], split: str, mapper: Path | None, out: Path) -> float:
@@ -97,20 +97,6 @@ def test_whitened_starts_with_negatives_from_an_npy_pool(tmp_path: Path) -> None
     assert read_mapper(out).real.layers[0].dim == DIM
 
 
-def test_an_exported_mapper_is_named_after_the_kind_it_was_trained_on(tmp_path: Path) -> None:
-    from tests.abc_benchmark.test_export_run import write_run
-
-    write_run(tmp_path / "run")
-    folder = tmp_path / "run" / "mappers" / "pixel"
-    for path in folder.iterdir():
-        path.unlink()
-    factors = heads.Channel(np.arange(1, 17, dtype=np.float32))
-    heads.save(folder / "channel-shared-object.safetensors", heads.Heads(factors, factors), {})
-    list(export_run.export(tmp_path / "run", encoder="pixel", out=tmp_path / "out"))
-    saved = torch.load(tmp_path / "out/weights/mapper/pixel_tuned-object.pth", weights_only=True)
-    assert all(torch.equal(one["weights"], torch.arange(1, 17.0)[None]) for one in saved.values())
-
-
 def test_the_result_depends_neither_on_file_order_nor_on_blocks(tmp_path: Path) -> None:
     for name, seed in (("b", 1), ("a", 2), ("v", 3)):
         tunable_case(6, seed).write(tmp_path, name=name)
@@ -142,8 +128,7 @@ def test_memory_holds_only_the_sampled_rows_of_the_pool(tmp_path: Path) -> None:
 
 
 def test_options_are_the_keys_of_the_config_with_its_defaults() -> None:
-    given = ["abc", "tune", "--pool", "p", "--train", "t", "--validation", "v", "--out", "o.pth"]
-    found = vars(parser().parse_args(given))
+    found = vars(parser().parse_args(REQUIRED))
     defaults = Mapper().model_dump(exclude={"trained_on"})
     assert found.pop("starts") is None  # depends on --head
     assert {name: found[name] for name in defaults if name != "starts"} == {
@@ -155,20 +140,7 @@ def test_options_are_the_keys_of_the_config_with_its_defaults() -> None:
     ("head", "starts"), [("linear", Mapper().starts), ("mlp", Mapper().starts), ("channel", ["identity"])]
 )
 def test_the_default_of_starts_depends_on_the_head(head: str, starts: list[str]) -> None:
-    given = [
-        "abc",
-        "tune",
-        "--pool",
-        "p",
-        "--train",
-        "t",
-        "--validation",
-        "v",
-        "--out",
-        "o.pth",
-        "--head",
-        head,
-    ]
+    given = [*REQUIRED, "--head", head]
     assert abc_tune._settings(parser().parse_args(given))["starts"] == starts
     explicit = parser().parse_args([*given, "--starts", "identity"])
     assert abc_tune._settings(explicit)["starts"] == ["identity"]

@@ -1,0 +1,71 @@
+"""Files of `torch.save`: plain data is read in each way, code is refused, files are written atomically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attrib_core.common.errors import InputError
+from attrib_core.storage import torch_files
+from tests.files_fixtures import NeedsCode
+
+TENSOR = torch.arange(12.0).reshape(3, 4)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_plain_data_is_read_in_each_way(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"feats": TENSOR, "paths": ["x", "y", "z"]}, path, _use_new_zipfile_serialization=zipped)
+    for how in ("memory", "mapped"):
+        content = torch_files.read(path, tensors=how)
+        assert torch.equal(content["feats"], TENSOR) and content["paths"] == ["x", "y", "z"]
+    content = torch_files.read(path, tensors="shapes")
+    assert content["feats"].shape == (3, 4) and content["feats"].is_meta == zipped
+
+
+@pytest.mark.parametrize("tensors", ["memory", "mapped", "shapes"])
+def test_code_is_refused_and_not_run(
+    tensors: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save([NeedsCode()], path)
+    with pytest.raises(InputError, match=r"a.pth: needs code to unpickle \(.*print\), refused; only tensors"):
+        torch_files.read(path, tensors=tensors)
+    assert not capsys.readouterr().out
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.pth").write_bytes(b"hello")
+    for name, message in (
+        ("none.pth", "no such file, expected one that torch.save wrote"),
+        ("", "a folder, expected a file that torch.save wrote"),
+        ("bad.pth", "not a readable file of torch.save"),
+    ):
+        with pytest.raises(InputError, match=message):
+            torch_files.read(tmp_path / name)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = torch_files.save({"a": TENSOR}, tmp_path / "new" / "a.pth")
+    with pytest.raises(AttributeError):
+        torch_files.save(lambda: None, path)  # cannot be pickled
+    assert torch.equal(torch_files.read(path)["a"], TENSOR)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (TENSOR.long(), "a tensor (3, 4) of int64"),
+        ({"b": 1, "a": 2}, "a dict with ['a', 'b']"),
+        (dict.fromkeys(range(10)), "a dict with ['0', '1', '2', '3', '4', '5', '6', '7'] and 2 more"),
+        ([1, 2], "a list of 2"),
+        (None, "missing"),
+        ("x", "a str"),
+    ],
+)
+def test_values_are_described_for_messages(value: Any, text: str) -> None:
+    assert torch_files.describe(value) == text
