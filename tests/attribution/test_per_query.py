@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
 from attrib_core.attribution.metrics import per_query
+from attrib_core.config.schema_evaluation import Metrics
 from tests.attribution.metrics_fixtures import KS, random_cases, ranks_of
 
 
@@ -71,3 +74,7 @@ def test_recall_curve_is_the_mean_recall() -> None:
     values = per_query.per_query(per_query.positions(table), KS)
     np.testing.assert_allclose(curve, [values["recall_at_k", k].mean() for k in KS])
     assert per_query.recall_curve(table, [10**6])[0] == pytest.approx(1.0)
+
+
+def test_the_config_has_these_tie_policies() -> None:
+    assert get_args(Metrics.model_fields["ties"].annotation) == tuple(per_query.TIES)

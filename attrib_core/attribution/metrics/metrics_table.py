@@ -15,8 +15,6 @@ from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
 
 Row = dict[str, Any]
-
-
 TUNED = "tuned"
 """In place of the name of a mapper: the mapper trained for a kind of sets, see `Metrics.mapper_for`."""
 

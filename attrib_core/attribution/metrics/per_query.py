@@ -120,7 +120,6 @@ def recall_curve(ranks: pa.Table, ks: Sequence[int], ties: str = "half") -> np.n
     weight = 1.0 / ranking.exemplars()[ranking.query]
     order = np.argsort(ranking.position)
     reached = np.searchsorted(ranking.position[order], np.asarray(ks), side="right")
-    found: np.ndarray = np.concatenate([[0.0], np.cumsum(weight[order])])[reached] / max(
-        1, len(ranking.queries)
-    )
-    return found
+    cumulative = np.concatenate([[0.0], np.cumsum(weight[order])])
+    recall: np.ndarray = cumulative[reached] / max(1, len(ranking.queries))
+    return recall

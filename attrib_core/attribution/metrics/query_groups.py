@@ -80,10 +80,9 @@ def system_from_ranks(
     """
     if not len(ranks):
         raise InputError(f"{where}: no rows, expected ranks of at least one query")
-    (encoder,), (mapper,) = (_only(ranks, name, where) for name in ("encoder", "mapper"))
+    encoder, mapper = (_only(ranks, name, where) for name in ("encoder", "mapper"))
     ranking = positions(ranks, ties)
-    # the first row of each query; labels are the same in all of them
-    first = np.unique(ranking.query, return_index=True)[1]
+    first = np.unique(ranking.query, return_index=True)[1]  # a row of each query: all have the same labels
     labels = {name: _strings(ranks, name)[first] for name in ("exemplar_set", "condition", "prompt_kind")}
     labels |= _set_labels(labels["exemplar_set"], exemplars, where)
     n = ranking.exemplars()
@@ -111,8 +110,9 @@ def _strings(table: pa.Table, name: str) -> np.ndarray:
     return strings
 
 
-def _only(ranks: pa.Table, name: str, where: str) -> list[str]:
-    found = sorted(ranks.column(name).unique().to_pylist())
+def _only(ranks: pa.Table, name: str, where: str) -> str:
+    """Return the value of a column that has one value in all rows."""
+    found: list[str] = sorted(ranks.column(name).unique().to_pylist())
     if len(found) != 1:
         raise InputError(f"{where}: column {name!r} has values {found}, expected one")
-    return found
+    return found[0]
