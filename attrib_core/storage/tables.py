@@ -18,27 +18,9 @@ import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError
 from attrib_core.storage import atomic
-from attrib_core.storage.schemas.registry import FILES, IMAGE, SCHEMAS, embedding_schema, schema
-
-__all__ = [
-    "FILES",
-    "IMAGE",
-    "SCHEMAS",
-    "conform",
-    "embedding_schema",
-    "embedding_table",
-    "from_rows",
-    "iterate",
-    "read",
-    "read_json",
-    "read_parts",
-    "rows_at",
-    "schema",
-    "vectors",
-    "write",
-    "write_json",
-    "writer",
-]
+from attrib_core.storage.schemas.registry import FILES as FILES
+from attrib_core.storage.schemas.registry import IMAGE, embedding_schema, schema
+from attrib_core.storage.schemas.registry import SCHEMAS as SCHEMAS
 
 ROW_GROUP = 8192
 

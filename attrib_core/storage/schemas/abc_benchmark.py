@@ -36,19 +36,10 @@ ABC_COMPARISONS = pa.schema(
     [
         column("test", TEXT, "file of test features of the first system"),
         column("against_test", TEXT, "of the second"),
-        column(
-            "mapper",
-            TEXT,
-            "file of the first system's mapper, 'untuned' without one, null if unknown",
-            null=True,
-        ),
-        column("against_mapper", TEXT, "of the second's", null=True),
+        column("mapper", TEXT, "of the first system: file, 'untuned', or null if unknown", null=True),
+        column("against_mapper", TEXT, "of the second", null=True),
         _PROMPT_KIND,
-        column(
-            "matched_by",
-            TEXT,
-            "'model': the same models, paired; 'category': different models, within categories",
-        ),
+        column("matched_by", TEXT, "'model': the same, paired; 'category': others, within categories"),
         *_fields(METRICS, "metric", "k"),
         column("value", FLOAT64, "of the first system, over the models or categories that both have"),
         column("against_value", FLOAT64, "of the second"),

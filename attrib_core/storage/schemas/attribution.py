@@ -115,7 +115,7 @@ MATCHED = pa.schema(
         column("value", FLOAT64, "of unseen categories: weighted mean over groups of similar categories"),
         column("against_value", FLOAT64, "of seen categories, with the same weights"),
         column("difference", FLOAT64, "unseen minus seen"),
-        column("ci_low", FLOAT64, "95 % interval of the difference, bootstrap over models; NaN for one"),
+        column("ci_low", FLOAT64, "95 % bootstrap interval of the difference over models; NaN for one model"),
         column("ci_high", FLOAT64, "upper end"),
         column("p_value", FLOAT64, "two-sided, for no difference"),
         column("n_models", INT64, "models of unseen categories that have a match"),
@@ -140,9 +140,7 @@ COMPARISONS = pa.schema(
         column("value", FLOAT64, "metric of this side, over the models that both sides have"),
         column("against_value", FLOAT64, "metric of the other side"),
         column("difference", FLOAT64, "value minus against_value"),
-        column(
-            "ci_low", FLOAT64, "95 % interval of the difference, paired bootstrap over models; NaN for one"
-        ),
+        column("ci_low", FLOAT64, "95 % paired bootstrap interval of the difference; NaN for one model"),
         column("ci_high", FLOAT64, "upper end"),
         column("p_value", FLOAT64, "two-sided, for no difference: sign flips of models; NaN for one model"),
         column("n_models", INT64, "customized models that both sides have"),
