@@ -1,4 +1,4 @@
-"""Fixtures of the tests of diffusion: a tiny base model, encoded sets, the stage `customize`, and prior images."""
+"""Fixtures of the tests of diffusion: a tiny base model, encoded sets, and what the stages read."""
 
 from __future__ import annotations
 
@@ -7,16 +7,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from attrib_core.common import families
 from attrib_core.diffusion.customization import customize as stage
 from attrib_core.diffusion.customization.prior_protocol import PriorInputs, PriorSource
 from attrib_core.diffusion.customization.training_data import EncodedSet, ExemplarSet
+from attrib_core.diffusion.deltas import delta_files
 from attrib_core.diffusion.pipeline import components, description
 from attrib_core.diffusion.pipeline.components import Components
-from tests.diffusion.diffusion_fixtures import FEW_STEPS, TOKEN, exemplar_sets, png, save_base, write_prior
+from attrib_core.diffusion.synthesis import synthesize as synthesis
+from tests.diffusion.diffusion_fixtures import (
+    FEW_STEPS,
+    TOKEN,
+    exemplar_sets,
+    png,
+    prompt_rows,
+    random_delta,
+    save_base,
+    write_prior,
+)
 from tests.diffusion.priors_fixtures import COUNT, NOUNS, World, pool_rows, write_pool
+from tests.diffusion.synthesis_fixtures import OPTIONS, SETS
 from tests.diffusion.training_fixtures import encode_sets
 
 
@@ -112,3 +125,53 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(families, "load", load)
     return found
+
+
+@pytest.fixture
+def models(loaded: Components, tmp_path: Path) -> list[dict[str, Any]]:
+    """Rows of the table `models` for three sets, with their files in `tmp_path`."""
+    (tmp_path / "run").mkdir()
+    rows = []
+    for number, one in enumerate(SETS):
+        checksum = delta_files.write(
+            tmp_path / "store" / "deltas", f"key-{number}", random_delta(loaded, number), TOKEN
+        )
+        delta_path, token_path = delta_files.paths(Path("../store/deltas"), f"key-{number}")
+        rows.append(
+            {
+                "model_key": f"key-{number}",
+                "exemplar_set": one.name,
+                "method": "custom_diffusion",
+                "base_model": loaded.base.fingerprint,
+                "modifier_token": TOKEN,
+                "delta_path": str(delta_path),
+                "token_path": str(token_path),
+                "checksum": checksum,
+                "steps": 1,
+                "loss": 0.0,
+                "seconds": 0.0,
+                "peak_memory": 1,
+                "threads": 1,
+                "device": "cpu",
+                "device_name": "AMD EPYC",
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def synthesize(loaded: Components, tmp_path: Path) -> Callable[..., pa.Table]:
+    """Runs the stage in a folder of the test and returns one table; images are not kept unless `keep` is True."""
+
+    def run(models: Sequence[dict[str, Any]], keep: bool = False, **changes: Any) -> pa.Table:
+        prompts = changes.pop("prompts", prompt_rows(SETS))
+        base = changes.pop("base", loaded.base)
+        given = {**OPTIONS, "run": tmp_path / "run", **changes}
+        made_tables = synthesis.synthesize(models, prompts, base, **given, seed=9, code="code", device="cpu")
+        found = pa.concat_tables(table for _, table in made_tables)
+        if not keep:
+            for piece in tmp_path.glob("store/synthesized/*"):
+                piece.unlink()
+        return found
+
+    return run

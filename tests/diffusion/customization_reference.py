@@ -54,9 +54,7 @@ def train_plainly(
         drawn = training_loop.draw(
             data,
             step,
-            exemplar_batch=method.exemplar_batch,
-            prior_batch=method.prior_batch,
-            timestep_power=method.timestep_power,
+            method,
             num_train_timesteps=scheduler.config.num_train_timesteps,
             seed=seed,
         )

@@ -13,7 +13,8 @@ from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.config.load import load_config, plain, read_yaml
 from attrib_core.diffusion.customization import augmentation, training_data, training_loop
-from attrib_core.diffusion.customization.augmentation import Augmentation, View
+from attrib_core.diffusion.customization.augmentation import View
+from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.pipeline import components
 from attrib_core.diffusion.pipeline.components import Components
@@ -98,28 +99,28 @@ def test_half_of_the_views_are_mirrored() -> None:
     assert abs(np.mean(turned) - 0.5) < 0.08
 
 
-def encode(loaded: Components, switches: Augmentation, count: int = 16) -> training_data.EncodedSet:
+def encode(loaded: Components, count: int = 16, **switches: bool) -> training_data.EncodedSet:
     one = fixtures.exemplar_sets()[0]
+    method = Customizer(views=count, scale_jitter=0.0, shift=0.0, **switches)
     return training_data.encode_exemplar_set(
-        one, loaded, prompts=[f"{TOKEN} fruit"], prior=None, views=count, scale_jitter=0.0, shift=0.0, seed=1,
-        augmentation=switches,
-    )  # fmt: skip
+        one, loaded, method, prompts=[f"{TOKEN} fruit"], prior=None, seed=1
+    )
 
 
 def test_each_switch(loaded: Components) -> None:
-    plain = encode(loaded, Augmentation())
+    plain = encode(loaded)
     assert plain.masks is None and len(plain.ids.unique(dim=0)) == 1 and len(plain.views) == 16
     assert all(torch.equal(view, plain.views[0]) for view in plain.views)
-    flips = encode(loaded, Augmentation(horizontal_flip=True))
+    flips = encode(loaded, horizontal_flip=True)
     assert torch.equal(flips.views[0], plain.views[0]) and len(flips.views.unique(dim=0)) == 2
-    sizes = encode(loaded, Augmentation(random_resize=True))
+    sizes = encode(loaded, random_resize=True)
     assert sizes.masks is None and len(sizes.ids.unique(dim=0)) == 1 and len(sizes.views.unique(dim=0)) == 16
-    words = encode(loaded, Augmentation(random_resize=True, size_prompts=True))
+    words = encode(loaded, random_resize=True, size_prompts=True)
     assert torch.equal(words.views, sizes.views)
     said = {loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in words.ids}
     # the tiny tokenizer may not spell all words back, but there are five beginnings, of which 16 views may miss one
     assert 3 <= len(said) == len(words.ids.unique(dim=0)) <= 5
-    masked = encode(loaded, Augmentation(random_resize=True, loss_mask=True))
+    masked = encode(loaded, random_resize=True, loss_mask=True)
     assert torch.equal(masked.views, sizes.views) and masked.masks is not None
     assert masked.masks.shape == (16, 1, 8, 8) and 0 < masked.masks.mean() < 1
 
@@ -127,10 +128,8 @@ def test_each_switch(loaded: Components) -> None:
 def test_the_loss_counts_only_inside_the_mask(loaded: Components) -> None:
     """The network's input is the same; its error is averaged over channels and the cells of the mask."""
     method = CustomDiffusion(exemplar_batch=3, prior_batch=0, stack=1, views=16)
-    one = encode(loaded, Augmentation(random_resize=True, loss_mask=True))
-    drawn = training_loop.draw(
-        one, 2, exemplar_batch=3, prior_batch=0, timestep_power=0.6, num_train_timesteps=1000, seed=5
-    )  # fmt: skip
+    one = encode(loaded, random_resize=True, loss_mask=True)
+    drawn = training_loop.draw(one, 2, method, num_train_timesteps=1000, seed=5)
     stack = method.start(loaded, ["fruit"], 5)
     with stack.attached(), torch.no_grad():
         found = training_loop.step_losses([one], loaded, method, 2, 5)
@@ -157,10 +156,8 @@ def test_the_published_loss_is_four_times_that_of_the_published_settings(loaded:
     with torch.no_grad():
         text = components.encode_text(loaded, components.tokenize(loaded, ["a fruit", "an animal"]))
     prior = training_data.EncodedPrior(torch.randn(2, 4, 8, 8, generator=generator), text, torch.zeros(2, 6))
-    one = replace(encode(loaded, Augmentation(random_resize=True, loss_mask=True)), prior=prior)
-    drawn = training_loop.draw(
-        one, 2, exemplar_batch=3, prior_batch=2, timestep_power=0.6, num_train_timesteps=1000, seed=5
-    )  # fmt: skip
+    one = replace(encode(loaded, random_resize=True, loss_mask=True), prior=prior)
+    drawn = training_loop.draw(one, 2, method, num_train_timesteps=1000, seed=5)
     stack = method.start(loaded, ["fruit"], 5)
     with stack.attached(), torch.no_grad():
         found = training_loop.step_losses([one], loaded, method, 2, 5)
@@ -176,9 +173,9 @@ def test_the_published_loss_is_four_times_that_of_the_published_settings(loaded:
 
 def test_training_with_all_switches(loaded: Components) -> None:
     method = CustomDiffusion(steps=2, exemplar_batch=2, prior_batch=0, stack=2, views=8)
-    switches = Augmentation(True, True, True, True)
-    found = training_loop.train([encode(loaded, switches, 8)], loaded, method, steps=2, seed=1)
-    other = training_loop.train([encode(loaded, Augmentation(), 8)], loaded, method, steps=2, seed=1)
+    switches = dict.fromkeys(("random_resize", "size_prompts", "loss_mask", "horizontal_flip"), True)
+    found = training_loop.train([encode(loaded, 8, **switches)], loaded, method, steps=2, seed=1)
+    other = training_loop.train([encode(loaded, 8)], loaded, method, steps=2, seed=1)
     assert isinstance(found[0], training_loop.Trained) and isinstance(other[0], training_loop.Trained)
     assert np.isfinite(found[0].loss) and found[0].loss != other[0].loss
 

@@ -79,10 +79,9 @@ def test_two_stacked_steps_and_an_image(tmp_path: Path) -> None:
         )
         ready.append(
             training_data.encode_exemplar_set(
-                one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=prior, views=1, scale_jitter=0.0,
-                shift=0.0, seed=1,
+                one, loaded, method, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=prior, seed=1
             )
-        )  # fmt: skip
+        )
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items() if "attn2.to_" in name}
     first, second = training_loop.train(ready, loaded, method, steps=2, seed=1)
     assert isinstance(first, training_loop.Trained) and isinstance(second, training_loop.Trained)
@@ -140,11 +139,10 @@ def test_two_stacked_steps_and_an_image_of_sdxl(tmp_path: Path) -> None:
     )
     ready = [
         training_data.encode_exemplar_set(
-            one, loaded, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=None, views=1, scale_jitter=0.0, shift=0.0,
-            seed=1,
+            one, loaded, method, prompts=[f"photo of a {TOKEN} {one.noun}"], prior=None, seed=1
         )
         for one in fixtures.exemplar_sets()[:2]
-    ]  # fmt: skip
+    ]
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items() if "attn2.to_" in name}
     first, second = training_loop.train(ready, loaded, method, steps=2, seed=1)
     assert isinstance(first, training_loop.Trained) and isinstance(second, training_loop.Trained)

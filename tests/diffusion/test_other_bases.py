@@ -107,10 +107,7 @@ def train_plainly(
     parameters = [*weights.values(), *rows]
     optimizer = torch.optim.AdamW(parameters, how.learning_rate, weight_decay=how.weight_decay)
     for step in range(how.steps):
-        drawn = training_loop.draw(
-            data, step, exemplar_batch=how.exemplar_batch, prior_batch=1, timestep_power=how.timestep_power,
-            num_train_timesteps=1000, seed=5,
-        )  # fmt: skip
+        drawn = training_loop.draw(data, step, how, num_train_timesteps=1000, seed=5)
         ids = drawn.ids.split(24, dim=1)
         outputs = [model(own, output_hidden_states=True) for model, own in zip(encoders, ids, strict=True)]
         given = data.prior
@@ -175,7 +172,7 @@ def test_the_micro_conditioning_of_sdxl(loaded: dict[str, Components]) -> None:
     wide = replace(fixtures.exemplar_sets()[0], images={"wide": fixtures.png(1, 64)})
     one = loaded["sdxl"]
     found = training_data.encode_exemplar_set(
-        wide, one, prompts=[TOKEN], prior=None, views=3, scale_jitter=0.1, shift=0.1, seed=1
+        wide, one, Customizer(views=3, scale_jitter=0.1, shift=0.1), prompts=[TOKEN], prior=None, seed=1
     )
     assert found.sizes.tolist() == [[64, 64, 0, 0, 32, 32]] * 3
     text = components.empty_prompt_embeds(one, 1)

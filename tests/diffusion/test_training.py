@@ -110,13 +110,12 @@ def test_a_token_starts_as_the_mean_of_its_noun(loaded: Components, encoded_sets
 
 
 def draws(data: EncodedSet, power: float, steps: int = 200, batch: int = 4) -> list[training_loop.Draw]:
+    method = replace(METHOD, exemplar_batch=batch, prior_batch=2, timestep_power=power)
     return [
         training_loop.draw(
             data,
             step,
-            exemplar_batch=batch,
-            prior_batch=2,
-            timestep_power=power,
+            method,
             num_train_timesteps=1000,
             seed=3,
         )

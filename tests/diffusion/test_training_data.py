@@ -12,12 +12,14 @@ import torch
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import inputs, training_data, training_loop
+from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.diffusion.pipeline import components
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.latents import encode_images
 from tests.diffusion import diffusion_fixtures as fixtures
 from tests.diffusion.diffusion_fixtures import TOKEN
 
+METHOD = Customizer(views=7, scale_jitter=0.1, shift=0.1)
 SUBJECTS = ("owl", "pear", "unicorn")
 
 
@@ -50,11 +52,9 @@ def test_every_exemplar_is_among_the_views_as_it_is(loaded: Components) -> None:
     one = training_data.encode_exemplar_set(
         style,
         loaded,
+        METHOD,
         prompts=[f"{TOKEN} {noun}" for noun in ("a", "b", "c")],
         prior=None,
-        views=7,
-        scale_jitter=0.1,
-        shift=0.1,
         seed=0,
     )
     assert len(one.views) == 9
@@ -73,12 +73,10 @@ def test_each_view_has_the_prompt_of_its_exemplar(loaded: Components) -> None:
     assert prompts == [f"{shown} in {TOKEN} art" for shown in ("an owl", "a pear", "a unicorn")]
     bracketed = training_data.training_prompts(style, {"style": "a picture[ of {subject}] by {token}"}, TOKEN)
     assert bracketed[0] == f"a picture of an owl by {TOKEN}"
-    one = training_data.encode_exemplar_set(
-        style, loaded, prompts=prompts, prior=None, views=7, scale_jitter=0.1, shift=0.1, seed=0
-    )
+    one = training_data.encode_exemplar_set(style, loaded, METHOD, prompts=prompts, prior=None, seed=0)
     assert torch.equal(one.ids, components.tokenize(loaded, prompts * 3))
     drawn = training_loop.draw(
-        one, 0, exemplar_batch=6, prior_batch=0, timestep_power=1.0, num_train_timesteps=1000, seed=1
+        one, 0, Customizer(exemplar_batch=6, prior_batch=0), num_train_timesteps=1000, seed=1
     )
     for latents, ids in zip(drawn.latents, drawn.ids, strict=True):
         view = next(place for place, view in enumerate(one.views) if torch.equal(view, latents))

@@ -40,12 +40,9 @@ def test_accumulated_gradients_are_those_of_one_large_batch(
     found = train_models(encoded_sets[:2], loaded, small)
     real = training_loop.draw
 
-    def joined(one: EncodedSet, step: int, **named: Any) -> training_loop.Draw:
+    def joined(one: EncodedSet, step: int, _method: CustomDiffusion, **named: Any) -> training_loop.Draw:
         """Combine the draws of three batches; exemplar rows first, then prior rows."""
-        each = [
-            real(one, 3 * step + number, **(named | {"exemplar_batch": 2, "prior_batch": 1}))
-            for number in range(3)
-        ]
+        each = [real(one, 3 * step + number, METHOD, **named) for number in range(3)]
         both = [
             torch.cat([getattr(draw, name)[:2] for draw in each] + [getattr(draw, name)[2:] for draw in each])
             for name in ("latents", "noise", "timesteps", "sizes")
@@ -112,9 +109,7 @@ def test_min_snr_weights(loaded: Components, prediction_type: str) -> None:
 def test_min_snr_weighs_the_loss(encoded_sets: list[EncodedSet], loaded: Components) -> None:
     method = replace(METHOD, exemplar_batch=1, prior_batch=0)
     one = replace(encoded_sets[0], prior=None)
-    drawn = training_loop.draw(
-        one, 0, exemplar_batch=1, prior_batch=0, timestep_power=0.6, num_train_timesteps=1000, seed=5
-    )
+    drawn = training_loop.draw(one, 0, method, num_train_timesteps=1000, seed=5)
     stack = method.start(loaded, ["fruit"], 5)
     with stack.attached(), torch.no_grad():
         plain = training_loop.step_losses([one], loaded, method, 0, 5)

@@ -23,11 +23,12 @@ def encode_sets(
 ) -> list[EncodedSet]:
     """Encode the sets with a prompt for each exemplar and with the prior images of their classes."""
     classes = sorted({(one.kind, one.category) for one in sets})
+    method = Customizer(views=views, scale_jitter=0.1, shift=0.08)
     prior = training_data.encode_prior_images(inputs.read_prior(prior_file, classes), components, classes)
     return [
         training_data.encode_exemplar_set(
-            one, components, prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.images))],
-            prior=prior[one.kind, one.category], views=views, scale_jitter=0.1, shift=0.08, seed=1,
+            one, components, method, prompts=[f"{TOKEN} {one.noun} {number}" for number in range(len(one.images))],
+            prior=prior[one.kind, one.category], seed=1,
         )
         for one in sets
     ]  # fmt: skip

@@ -27,16 +27,6 @@ CANVAS = 128
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """The switches of the augmentation; `size_prompts` and `loss_mask` need `random_resize`."""
-
-    random_resize: bool = False
-    size_prompts: bool = False
-    loss_mask: bool = False
-    horizontal_flip: bool = False
-
-
-@dataclass(frozen=True)
 class View:
     """A view: image (side, side, 3) uint8, loss mask (cells, cells) bool, and what its prompt begins with."""
 

@@ -8,7 +8,7 @@ because the options of subclasses in other modules are read from them.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -79,9 +79,7 @@ class Customizer:
     ] = False
     size_prompts: Annotated[
         bool,
-        Field(
-            description="with random_resize: prompts of small and large views mention it, as published"
-        ),
+        Field(description="with random_resize: prompts of small and large views mention it, as published"),
     ] = False
     loss_mask: Annotated[
         bool,
@@ -131,6 +129,26 @@ class Customizer:
         None, the default, means that they are unknown before a model is trained.
         """
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCustomizer(Customizer):
+    """A method that trains linear layers of the UNet in full, chosen by the endings of their names."""
+
+    endings: ClassVar[tuple[str, ...]]
+    detached: ClassVar[tuple[str, ...]] = ()
+    """Endings of the layers that pass no gradient through the first text token."""
+
+    def start(self, components: "Components", nouns: Sequence[str], seed: int) -> "ModelStack":
+        """Return a stack of untrained models, one for each noun, which initializes its token."""
+        from attrib_core.diffusion.customization.model_stack import ModelStack, stacked_layers
+
+        layers = stacked_layers(components, self.endings, len(nouns), detach_first_token=self.detached)
+        return ModelStack(self, components, nouns, layers)
+
+    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Return the keys and shapes of a delta, from those of the UNet's weights."""
+        return chosen_shapes(unet, self.endings)
 
 
 def chosen_shapes(unet: Mapping[str, Shape], endings: tuple[str, ...]) -> dict[str, Shape]:

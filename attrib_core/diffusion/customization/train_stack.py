@@ -17,7 +17,6 @@ import torch
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import training_data, training_loop
-from attrib_core.diffusion.customization.augmentation import Augmentation
 from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.diffusion.customization.training_data import EncodedPrior, EncodedSet, ExemplarSet
 from attrib_core.diffusion.customization.training_loop import Failed, Trained
@@ -59,11 +58,18 @@ def train(
     hardware.reset_peak_memory(device)
     (kind,) = {one.kind for one in members}
     steps = method.steps_of(kind)
+    templates = {"object": method.object_prompt, "style": method.style_prompt}
     encoded: list[EncodedSet] = []
     failures = []
     for one in members:
         try:
-            encoded.append(_encode(one, loaded, method, prior_of.get((one.kind, one.category)), token, seed))
+            prompts = training_data.training_prompts(one, templates, token)
+            prior = prior_of.get((one.kind, one.category))
+            encoded.append(
+                training_data.encode_exemplar_set(
+                    one, loaded, method, prompts=prompts, prior=prior, seed=seed
+                )
+            )
         except InputError as error:
             failures.append(str(error))
     trained, width = _train_within_memory(
@@ -94,33 +100,6 @@ def train(
         peak / 1e6,
     )
     return width, failures
-
-
-def _encode(
-    one: ExemplarSet,
-    loaded: Components,
-    method: Customizer,
-    prior: EncodedPrior | None,
-    token: str,
-    seed: int,
-) -> EncodedSet:
-    templates = {"object": method.object_prompt, "style": method.style_prompt}
-    return training_data.encode_exemplar_set(
-        one,
-        loaded,
-        prompts=training_data.training_prompts(one, templates, token),
-        prior=prior,
-        views=method.views,
-        scale_jitter=method.scale_jitter,
-        shift=method.shift,
-        seed=seed,
-        augmentation=Augmentation(
-            random_resize=method.random_resize,
-            size_prompts=method.size_prompts,
-            loss_mask=method.loss_mask,
-            horizontal_flip=method.horizontal_flip,
-        ),
-    )
 
 
 def _train_within_memory(

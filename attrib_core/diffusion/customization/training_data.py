@@ -14,8 +14,8 @@ from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.data.images import to_rgb
 from attrib_core.data.naming import article
-from attrib_core.diffusion.customization.augmentation import Augmentation, View, flipped, resized
-from attrib_core.diffusion.customization.method import BRACKETS, PLACEHOLDERS
+from attrib_core.diffusion.customization.augmentation import View, flipped, resized
+from attrib_core.diffusion.customization.method import BRACKETS, PLACEHOLDERS, Customizer
 from attrib_core.diffusion.pipeline.components import (
     Components,
     encode_text,
@@ -28,7 +28,6 @@ from attrib_core.diffusion.pipeline.latents import encode_images
 from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds
 
 STYLE_NOUN = "art"
-NO_AUGMENTATION = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -120,52 +119,49 @@ def training_prompts(exemplars: ExemplarSet, templates: Mapping[str, str], token
 def encode_exemplar_set(
     exemplars: ExemplarSet,
     components: Components,
+    method: Customizer,
     *,
     prompts: Sequence[str],
     prior: EncodedPrior | None,
-    views: int,
-    scale_jitter: float,
-    shift: float,
     seed: int,
-    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> EncodedSet:
-    """Encode a set: each exemplar unchanged, and as many shifted and scaled views of each as make `views`.
+    """Encode a set: each exemplar unchanged, and as many shifted and scaled views of each as make `method.views`.
 
-    `prompts` has one for each exemplar, which its views share. With `augmentation.random_resize` all views are those
-    of `augmentation.resized`, and none is the unchanged exemplar.
+    `prompts` has one for each exemplar, which its views share. With `method.random_resize` all views are those of
+    `augmentation.resized`, and none is the unchanged exemplar.
     """
     side = components.base.resolution
     decoded = [to_rgb(data, where=f"exemplar {name}") for name, data in exemplars.images.items()]
     originals = [center_crop(image, side) for image in decoded]
     sizes = torch.tensor([micro_conditioning(len(image), image.shape[1], side) for image in decoded])
-    rounds = -(-views // len(originals))
-    made: list[View] = []
+    rounds = -(-method.views // len(originals))
+    views: list[View] = []
     cells = components.latent_shape[1]
     everywhere = np.ones((cells, cells), dtype=bool)
     for number in range(rounds):
         for position, image in enumerate(originals):
             rng = hashing.generator("view", seed, exemplars.name, position, number)
-            if augmentation.random_resize:
-                turned = flipped(image, rng) if augmentation.horizontal_flip else image
-                made.append(resized(turned, rng, cells))
+            if method.random_resize:
+                turned = flipped(image, rng) if method.horizontal_flip else image
+                views.append(resized(turned, rng, cells))
                 continue
             view = image
             if number > 0:
-                view = jittered(image, rng, scale_jitter=scale_jitter, shift=shift)
-                view = flipped(view, rng) if augmentation.horizontal_flip else view
-            made.append(View(view, everywhere, ""))
+                view = jittered(image, rng, scale_jitter=method.scale_jitter, shift=method.shift)
+                view = flipped(view, rng) if method.horizontal_flip else view
+            views.append(View(view, everywhere, ""))
     view_prompts = [
-        (view.prompt_prefix if augmentation.size_prompts else "") + prompts[number % len(originals)]
-        for number, view in enumerate(made)
+        (view.prompt_prefix if method.size_prompts else "") + prompts[number % len(originals)]
+        for number, view in enumerate(views)
     ]
     masks = None
-    if augmentation.random_resize and augmentation.loss_mask:
-        masks = torch.from_numpy(np.stack([view.mask for view in made]))[:, None].float()
+    if method.random_resize and method.loss_mask:
+        masks = torch.from_numpy(np.stack([view.mask for view in views]))[:, None].float()
         masks = masks.to(components.device)
     return EncodedSet(
         name=exemplars.name,
         noun=exemplars.noun,
-        views=encode_images(components, np.stack([view.image for view in made])),
+        views=encode_images(components, np.stack([view.image for view in views])),
         ids=_tokenize_distinct(components, view_prompts),
         sizes=sizes.repeat(rounds, 1),
         prior=prior,

@@ -55,33 +55,25 @@ class Failed:
     reason: str
 
 
-def draw(
-    data: EncodedSet,
-    step: int,
-    *,
-    exemplar_batch: int,
-    prior_batch: int,
-    timestep_power: float,
-    num_train_timesteps: int,
-    seed: int,
-) -> Draw:
+def draw(data: EncodedSet, step: int, method: Customizer, *, num_train_timesteps: int, seed: int) -> Draw:
     """Draw views, prior images, timesteps and noise of a set at a step, by (seed, set, step).
 
     Timesteps are floor(num_train_timesteps * u ** timestep_power). The u of the exemplar rows are stratified over
     [0, 1): the same expectation with less variance.
     """
     rng = hashing.generator("customize", seed, data.name, step)
-    views = rng.integers(0, len(data.views), exemplar_batch)
-    count = 0 if data.prior is None else prior_batch
+    rows = method.exemplar_batch
+    views = rng.integers(0, len(data.views), rows)
+    count = 0 if data.prior is None else method.prior_batch
     prior = (
         rng.integers(0, len(data.prior.latents), count) if data.prior is not None else np.zeros(0, np.int64)
     )
-    stratified = (rng.permutation(exemplar_batch) + rng.uniform(size=exemplar_batch)) / exemplar_batch
+    stratified = (rng.permutation(rows) + rng.uniform(size=rows)) / rows
     uniform = np.concatenate([stratified, rng.uniform(size=count)])
-    timesteps = np.minimum(num_train_timesteps * uniform**timestep_power, num_train_timesteps - 1).astype(
-        np.int64
-    )
-    noise = rng.standard_normal((exemplar_batch + count, *data.views.shape[1:]), dtype=np.float32)
+    timesteps = np.minimum(
+        num_train_timesteps * uniform**method.timestep_power, num_train_timesteps - 1
+    ).astype(np.int64)
+    noise = rng.standard_normal((rows + count, *data.views.shape[1:]), dtype=np.float32)
     chosen = torch.from_numpy(views)
     latents, sizes = data.views[chosen], data.sizes[chosen]
     positions = torch.from_numpy(prior)
@@ -180,15 +172,7 @@ def step_losses(
     """
     scheduler, device = components.scheduler, components.device
     draws = [
-        draw(
-            one,
-            step,
-            exemplar_batch=method.exemplar_batch,
-            prior_batch=method.prior_batch,
-            timestep_power=method.timestep_power,
-            num_train_timesteps=scheduler.config.num_train_timesteps,
-            seed=seed,
-        )
+        draw(one, step, method, num_train_timesteps=scheduler.config.num_train_timesteps, seed=seed)
         for one in sets
     ]
     latents = torch.cat([one.latents for one in draws])

@@ -6,15 +6,9 @@ values, the only projections of text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from attrib_core.diffusion.customization.method import Customizer, Shape, checked, chosen_shapes
-
-if TYPE_CHECKING:
-    from attrib_core.diffusion.customization.model_stack import ModelStack
-    from attrib_core.diffusion.pipeline.components import Components
+from attrib_core.diffusion.customization.method import LayerCustomizer, checked
 
 __all__ = ["CrossAttention", "checked", "load"]
 KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
@@ -22,24 +16,11 @@ QUERIES_AND_OUTPUTS = ("attn2.to_q", "attn2.to_out.0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossAttention(Customizer):
+class CrossAttention(LayerCustomizer):
     """Custom Diffusion of keys, values, queries and outputs, with its settings."""
 
-    def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
-        """Return a stack of untrained models, one for each noun, which initializes its token."""
-        from attrib_core.diffusion.customization.model_stack import ModelStack, stacked_layers
-
-        layers = stacked_layers(
-            components,
-            KEYS_AND_VALUES + QUERIES_AND_OUTPUTS,
-            len(nouns),
-            detach_first_token=KEYS_AND_VALUES,
-        )
-        return ModelStack(self, components, nouns, layers)
-
-    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Return the keys and shapes of a delta, from those of the UNet's weights."""
-        return chosen_shapes(unet, KEYS_AND_VALUES + QUERIES_AND_OUTPUTS)
+    endings = KEYS_AND_VALUES + QUERIES_AND_OUTPUTS
+    detached = KEYS_AND_VALUES
 
 
 load = CrossAttention

@@ -7,40 +7,27 @@ exemplars are found in the demo.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import method
-from attrib_core.diffusion.customization.method import Customizer, Shape
-
-if TYPE_CHECKING:
-    from attrib_core.diffusion.customization.model_stack import ModelStack
-    from attrib_core.diffusion.pipeline.components import Components
+from attrib_core.diffusion.customization.method import LayerCustomizer
 
 __all__ = ["TextualInversion", "checked", "load"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextualInversion(Customizer):
+class TextualInversion(LayerCustomizer):
     """Textual inversion with its settings; without prior preservation, since the network does not change."""
 
     learning_rate: Annotated[float, Field(gt=0, description="of AdamW, constant")] = 0.03
     tokens: Annotated[int, Field(ge=1, description="embedding vectors of the modifier token")] = 4
     prior_batch: Annotated[int, Field(ge=0, description="none: the network does not change")] = 0
 
-    def start(self, components: Components, nouns: Sequence[str], seed: int) -> ModelStack:
-        """Return a stack of untrained models, one for each noun, which initializes its token."""
-        from attrib_core.diffusion.customization.model_stack import ModelStack
-
-        return ModelStack(self, components, nouns, {})
-
-    def delta_shapes(self, unet: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Return the keys and shapes of a delta, from those of the UNet's weights."""
-        return {}
+    endings = ()
 
 
 def checked(**options: Any) -> dict[str, Any]:

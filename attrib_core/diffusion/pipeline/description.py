@@ -6,7 +6,7 @@ Standard library only, so that planning a run needs no torch.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,7 @@ class BaseModel:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `base_model.json`."""
-        return {
-            "path": str(self.path),
-            "fingerprint": self.fingerprint,
-            "resolution": self.resolution,
-            "prediction_type": self.prediction_type,
-            "held_out": self.held_out,
-        }
+        return asdict(self) | {"path": str(self.path)}
 
 
 def files(folder: Path) -> list[Path]:
