@@ -1,1 +1,1 @@
-"""Stage `report`: one self-contained HTML page, its plots, and its tables as CSV."""
+"""The report of a run: one self-contained HTML page, its plots as SVG and its tables as CSV."""

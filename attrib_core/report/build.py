@@ -1,8 +1,9 @@
-"""The report as a whole: read, look up, draw, word. Only `save` writes."""
+"""Build the report of a run from its files, and save page, plots and tables."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,11 +44,11 @@ CSV_FILES = {
 
 @dataclass(frozen=True)
 class Report:
-    """A finished report: the page, the rows of each CSV file by name, whole SVG plots by name."""
+    """A report: the page, the rows of each CSV file by name, and the plots."""
 
     html: str
     tables: dict[str, list[Row]]
-    plots: dict[str, str]
+    plots: panels.Plots
 
 
 def build(
@@ -64,13 +65,12 @@ def build(
     jobs: Sequence[str],
     ties: str = "half",
 ) -> Report:
-    """Make the report of a run.
+    """Build the report of a run.
 
-    `sections` are those of the config that the page prints, `benchmarks`
-    the folder of Snakemake's benchmark files, which may be absent, `jobs` the
-    names below it of the files that belong to the run; the other options are
-    those of the config section `report`. Raises InputError for a file that is
-    missing, unreadable or at odds with another.
+    `sections` are the config sections that the page prints; `benchmarks` is the folder of Snakemake's benchmark
+    files, which may be absent, and `jobs` names the files in it that belong to the run; `gallery_sets` and
+    `retrievals` are those of the config section `report`. Raises InputError for a file that is missing, unreadable
+    or inconsistent with another.
     """
     metrics = metrics_table.read_metrics(files.metrics, encoders, mappers)
     comparisons = metrics_table.nan_to_none(stored.read(files.comparisons, "comparisons"))
@@ -85,32 +85,22 @@ def build(
         for kind, (encoder, mapper) in best.items()
     }
     shown = gallery.build(
-        files,
-        soft_scores=soft_scores,
-        seed=seed,
-        sets_each=gallery_sets,
-        retrievals=retrievals,
+        files, soft_scores=soft_scores, seed=seed, sets_each=gallery_sets, retrievals=retrievals
     )
     measured = curves.read(files.ranks, files.candidates, facts.sets, ties=ties)
     choices = mapper_selection.read(files.curves, files.choices, encoders, metrics.trained_mappers)
-    forms = influence.forms(calibration)
-    drawn = panels.draw(metrics, measured, influence.panels(reliability), choices)
+    plots = panels.plots_of(metrics, measured, influence.panels(reliability), choices)
     kept = feature_choice.kept(
         metrics, {(choice.encoder, choice.mapper) for choice in choices if choice.kept}
     )
-    claims = claims_table.claims(
-        metrics,
-        comparisons,
-        influence.of_form(reliability, forms[0]),
-        influence.of_form(calibration, forms[0]),
-        matched,
-        kept=kept,
-    )
+    first, *_ = influence.calibrators(calibration)
+    own_reliability, own_calibration = (influence.rows_of(rows, first) for rows in (reliability, calibration))
+    claims = claims_table.claims(metrics, comparisons, own_reliability, own_calibration, matched, kept=kept)
     stages = timings.stage_times(benchmarks, jobs)
     context = dict(
-        run=run, seed=seed, facts=facts, encoders=list(encoders), heads=list(metrics.trained_mappers),
-        looks=[UNTUNED, *metrics.tuned], tuned_means=feature_choice.meaning(metrics),
-        head_names=feature_choice.names(metrics.trained_mappers),
+        run=run, seed=seed, facts=facts, encoders=list(encoders), mappers=list(metrics.trained_mappers),
+        series=[UNTUNED, *metrics.tuned], tuned_meaning=feature_choice.meaning(metrics),
+        mapper_names=feature_choice.names(metrics.trained_mappers),
         columns=tables.columns(metrics), versions=timings.versions(), base_model=_base_model(facts, sections),
         kinds=_kinds(facts), splits=SPLITS, split_table=_split_table(facts), settings=_settings(sections),
         claims=claims, kept=[f"{kind} sets with {encoder} features" for encoder, kind in kept],
@@ -122,39 +112,39 @@ def build(
         match_notes=subgroups.match_notes(matched, metrics),
         strata=subgroups.strata(strata, metrics), strata_by=subgroups.HEADINGS,
         shown_features=_shown_features(best),
-        calibration=influence.table(calibration, metrics), calibration_verdict=influence.verdict(calibration, metrics),
+        calibration=influence.table(calibration, metrics), calibration_summary=influence.summary(calibration, metrics),
+        equal_shares_nll=formatting.plain(math.log(facts.distractors + 1)),
         calibration_none=influence.none_table(calibration, metrics),
         calibration_pools=influence.pools(calibration, metrics),
         indices=_indices(files.indices), times=stages,
-        csv_files=list(CSV_FILES.items()), plots=drawn.inline, legends=drawn.legends,
+        csv_files=list(CSV_FILES.items()), plots=plots.inline(), legends=plots.legends(),
         choices=choices,
     )  # fmt: skip
-    sets = [one for kind in shown.sets.values() for one in kind]
     rows = {
         "headline.csv": tables.headline_rows(metrics),
         "breakdown.csv": tables.breakdown_rows(metrics),
         "comparisons.csv": comparisons,
         "matched.csv": matched,
         "strata.csv": subgroups.strata_rows(strata),
-        "recall_curve.csv": drawn.recall_rows,
+        "recall_curve.csv": plots.recall_rows,
         "calibration.csv": calibration,
-        "gallery.csv": tables.retrieval_rows(sets),
+        "gallery.csv": tables.retrieval_rows(shown_set for sets in shown.sets.values() for shown_set in sets),
         "stages.csv": [asdict(stage) for stage in stages],
     }
-    return Report(page.render(context), rows, drawn.files)
+    return Report(page.render(context), rows, plots)
 
 
 def save(report: Report, html: Path) -> None:
-    """Write the page, and the tables and plots beside it, each whole or not at all."""
+    """Write the page, and tables and plots next to it, each atomically."""
     for name, rows in report.tables.items():
         tables.write_csv(html.parent / name, rows)
-    for name, text in report.plots.items():
+    for name, text in report.plots.files().items():
         atomic.write_text(html.parent / name, text)
     atomic.write_text(html, report.html)
 
 
 def _shown_features(best: Mapping[str, tuple[str, str]]) -> list[str]:
-    """In words; kinds are told apart where they differ in it."""
+    """The best features as text, by kind of sets where they differ."""
     phrases = {kind: f"{mapper} {encoder} features" for kind, (encoder, mapper) in best.items()}
     if len(set(phrases.values())) == 1:
         return list(phrases.values())[:1]
@@ -162,7 +152,7 @@ def _shown_features(best: Mapping[str, tuple[str, str]]) -> list[str]:
 
 
 def _table_of(paths: Iterable[Path], encoder: str, mapper: str | None) -> Path:
-    """The path of one encoder and mapper among `.../<encoder>/<mapper>/<table>.parquet`."""
+    """Find the path of an encoder and mapper among `.../<encoder>/<mapper>/<table>.parquet`."""
     for path in paths:
         if (path.parent.parent.name, path.parent.name) == (encoder, mapper):
             return path
@@ -202,7 +192,7 @@ def _settings(sections: Mapping[str, Any]) -> str:
 
 
 def _indices(paths: Iterable[Path]) -> list[Row]:
-    """What each index measured of itself; encoder and mapper are in its path."""
+    """Read the measured recall of each index; encoder and mapper are in its path."""
     names = ("factory", "rows", "queries", "k", "recall_at_k")
     rows = []
     for path in paths:

@@ -1,8 +1,4 @@
-"""How the report writes numbers: one way for each kind, everywhere.
-
-Percent have one decimal and their interval stands in brackets; counts have
-thin spaces between thousands; times are in the largest fitting unit.
-"""
+"""Format numbers and names the same way everywhere in the report."""
 
 from __future__ import annotations
 
@@ -31,17 +27,17 @@ def percent(value: float | None, unit: bool = True, decimals: int = 1) -> str:
 
 
 def share(value: float | None) -> str:
-    """The same without the sign, for tables that say "percent" once."""
+    """Format a share as percent without the sign, for tables whose caption has the unit."""
     return percent(value, unit=False)
 
 
 def rank(value: float) -> str:
-    """A position in a ranking; below 100 with the halves that ties and even medians leave."""
+    """Format a position in a ranking; below 100 with the halves that come from ties and even medians."""
     return f"{value:,.{1 if value < 100 else 0}f}".replace(",", THIN).removesuffix(".0")
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """A 95 % interval of shares, "[12.3, 45.6]", in percent without the sign."""
+    """Format an interval of shares in percent, "[12.3, 45.6]"; empty where there is none."""
     if low is None or high is None:
         return ""
     return f"[{share(low)}, {share(high)}]"
@@ -72,12 +68,12 @@ def p_value(value: float | None) -> str:
 
 
 def count(value: int) -> str:
-    """An integer with thin spaces between thousands."""
+    """Format an integer with thin spaces between thousands."""
     return f"{value:,}".replace(",", THIN)
 
 
 def ratio(value: float) -> str:
-    """A multiple, two digits where it is small: "1.3", "12", "160"."""
+    """Format a factor with two digits: "1.3", "12", "160"."""
     if value < 10:
         return f"{value:.1f}"
     if value < 100:
@@ -91,31 +87,31 @@ def seconds(value: float) -> str:
 
 
 def memory(megabytes: float | None) -> str:
-    """An amount of memory: "1,270 MB", "<1 MB", nothing where it was not measured."""
+    """Format an amount of memory: "1,270 MB", "<1 MB", empty where it was not measured."""
     if megabytes is None:
         return ""
     return f"<1{THIN}MB" if megabytes < 1 else f"{count(round(megabytes))}{THIN}MB"
 
 
 def plain(value: float) -> str:
-    """A number that is no share, three decimals."""
+    """Format a number that is not a share, with three decimals."""
     return "\u221e" if math.isinf(value) else f"{value:.3f}"
 
 
 def plural(number: int, noun: str, many: str | None = None) -> str:
-    """ "1 set", "12 sets"."""
+    """Format a count with its noun: "1 set", "12 sets"."""
     return f"{count(number)} {noun if number == 1 else many or noun + 's'}"
 
 
 def listing(items: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
+    """Join items: "a", "a and b", "a, b and c"."""
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def metric(name: str, k: int | None) -> str:
-    """What readers call a metric: "Recall@10", "mAP"."""
+    """Return the common name of a metric: "Recall@10", "mAP"."""
     if name == "recall_at_k":
         return f"Recall@{k}"
     if name == "success_at_k":
@@ -124,17 +120,19 @@ def metric(name: str, k: int | None) -> str:
 
 
 def mapper(name: str) -> str:
-    """ "untuned" and "tuned" stay; "linear-object" is the "object mapper", "linear-both" the "joint mapper",
-    "mlp-shared-both" the "shared mlp joint mapper"."""
+    """Return a mapper's name for readers: "untuned", "tuned", "object mapper" for "linear-object".
+
+    "linear-both" is the "joint mapper", "mlp-shared-both" the "shared mlp joint mapper".
+    """
     if name in (UNTUNED, TUNED):
         return name
     kind = trained_on(name)
-    form = [word for word in reversed(name.removesuffix(kind).split("-")) if word not in ("", "linear")]
-    return " ".join([*form, "joint" if kind == "both" else kind, "mapper"])
+    words = [word for word in reversed(name.removesuffix(kind).split("-")) if word not in ("", "linear")]
+    return " ".join([*words, "joint" if kind == "both" else kind, "mapper"])
 
 
 def features(encoder: str, name: str) -> str:
-    """ "the untuned pixel features", "the pixel features of the object mapper"."""
+    """Describe features: "the untuned pixel features", "the pixel features of the object mapper"."""
     if name == UNTUNED:
         return f"the untuned {encoder} features"
     return f"the {encoder} features of the {mapper(name)}"

@@ -1,4 +1,4 @@
-"""From what the report knows to HTML text: the template and its filters."""
+"""Render the page: the HTML template and its filters."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from attrib_core.report.claims import verdicts
 from attrib_core.report.sections.thumbnails import SIDE
 
 CONTENTS = (
-    ("shown", "What it shows"),
-    ("run", "What was run"),
+    ("shown", "Results"),
+    ("run", "Run"),
     ("retrieval", "Retrieval"),
     ("curve", "Recall over K"),
     ("breakdown", "By prompt and category"),
@@ -37,7 +37,7 @@ REASONS = {
 
 
 def render(context: Mapping[str, Any]) -> str:
-    """The page as HTML. A name that the template uses and the context lacks raises UndefinedError."""
+    """Return the page as HTML. Raises UndefinedError for a name that the context lacks."""
     folder = resources.files("attrib_core.report")
     sources = {name: folder.joinpath(name).read_text("utf-8") for name in ("page.html", "style.css")}
     environment = jinja2.Environment(
@@ -65,7 +65,7 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def _sections(context: Mapping[str, Any]) -> set[str]:
-    """The sections that the page has: some need files that a run may lack."""
+    """The sections of the page, without those that the run has no data for."""
     absent = {
         "gallery": not context["gallery"].sets,
         "mapper": not context["plots"]["mapper"],
@@ -75,7 +75,7 @@ def _sections(context: Mapping[str, Any]) -> set[str]:
 
 
 def _groups(rows: Iterable[Any], *names: str) -> Iterator[list[Any]]:
-    """Runs of rows that agree in some keys, in the order given."""
+    """Yield runs of consecutive rows with equal values of some keys."""
 
     def key(row: Any) -> tuple[Any, ...]:
         return tuple(row[name] for name in names)

@@ -1,4 +1,4 @@
-"""What the report knows of a run: counts and measured values, read without the images."""
+"""The files of a run that the report reads, and counts from them that need no images."""
 
 from __future__ import annotations
 
@@ -44,23 +44,20 @@ class RunFiles:
 
     @classmethod
     def of(cls, inputs: dict[str, Any]) -> RunFiles:
-        """From a rule's named inputs: a path, or a list of paths, a name."""
+        """Return the files from the named inputs of a rule: a path or a list of paths each."""
         found: dict[str, Any] = {}
         for field in fields(cls):
             value = inputs[field.name]
-            several = field.type != "Path"
-            if several:
-                found[field.name] = tuple(
-                    Path(path) for path in ([value] if isinstance(value, str) else value)
-                )
-            else:
+            if field.type == "Path":
                 found[field.name] = Path(str(value))
+            else:
+                found[field.name] = tuple(map(Path, [value] if isinstance(value, str) else value))
         return cls(**found)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Counts of a run, and what made it."""
+    """Counts of a run, its base model and the cost of customization."""
 
     pool_rows: int
     rejects: dict[str, int]
@@ -81,18 +78,18 @@ class Facts:
 
 
 def rows_of(paths: Iterable[Path], name: str, columns: Sequence[str] | None = None) -> list[Row]:
-    """The rows of the parts of a small table, as dictionaries."""
+    """Read all parts of a small table."""
     rows: list[Row] = tables.read_parts(paths, name, columns).to_pylist()
     return rows
 
 
 def count_rows(paths: Iterable[Path]) -> int:
-    """Rows of some Parquet files, from their footers."""
+    """Count the rows of Parquet files from their footers."""
     return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
 def read_facts(files: RunFiles) -> Facts:
-    """Count what there is, without reading an image."""
+    """Read the counts of a run, without reading images."""
     exemplars = tables.read(
         files.exemplars, "exemplars", ["exemplar_set", "kind", "category", "style", "split", "seen"]
     ).to_pylist()
@@ -129,7 +126,7 @@ def _counts(values: Iterable[str]) -> dict[str, int]:
 
 
 def _distractors(path: Path) -> int:
-    """Size of the pool that was searched; the same for all queries."""
+    """Read the number of distractors, which is the same for all queries."""
     sizes = tables.read(path, "ranks", ["n_distractors"])["n_distractors"].unique().to_pylist()
     if len(sizes) != 1:
         raise InputError(f"{path}: n_distractors has the values {sizes[:3]}, expected one for all queries")

@@ -84,12 +84,12 @@ def test_the_mapper_of_a_kind_is_trained_on_it_or_on_both() -> None:
     ("mappers", "expected"),
     [
         ((), ""),
-        (("linear-object", "linear-style"), "of a kind of sets are those of the mapper .* of that kind"),
+        (("linear-object", "linear-style"), "of a kind of sets are those of the mapper .* on this kind"),
         (
             ("linear-object", "linear-both"),
             "object sets those .* object sets and for style sets .* both kinds",
         ),
-        (("linear-style",), "none for object sets, which no mapper was trained on and for style sets those"),
+        (("linear-style",), "none for object sets, on which no mapper was trained and for style sets those"),
     ],
 )
 def test_the_meaning_of_tuned_is_one_sentence(mappers: tuple[str, ...], expected: str) -> None:

@@ -1,9 +1,10 @@
-"""The report: what it counts, shows, draws and says, on a made-up run and on tables made by hand."""
+"""The report of a simulated run: page, counts, tables, gallery and files."""
 
 from __future__ import annotations
 
 import csv
 import html.parser
+import math
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from attrib_core.attribution.metrics import best_features, metrics_table
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.synthesis import report_sample
 from attrib_core.report import build, formatting, run_results
-from attrib_core.report.sections import row_lookup
+from attrib_core.report.sections import gallery, row_lookup
 from attrib_core.storage import tables
 from tests.report.report_fixtures import SAMPLES, inputs_of, jobs_of, write_images, write_run
 
@@ -80,7 +81,7 @@ class Page(html.parser.HTMLParser):
             assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
 
 
-def test_the_page_stands_alone_and_is_well_formed(report: build.Report) -> None:
+def test_the_page_is_self_contained_and_well_formed(report: build.Report) -> None:
     page = Page(report.html)
     assert not page.open
     assert len(page.ids) == len(set(page.ids))
@@ -92,13 +93,7 @@ def test_the_page_stands_alone_and_is_well_formed(report: build.Report) -> None:
     assert len(report.html) < 6e6
 
 
-def test_the_page_does_not_depend_on_when_it_is_made(run: Path, report: build.Report) -> None:
-    again = make(run)
-    assert again.html == report.html
-    assert again.plots == report.plots
-
-
-def test_counts_are_those_of_the_files(run: Path) -> None:
+def test_counts_are_those_of_the_files(run: Path, report: build.Report) -> None:
     facts = run_results.read_facts(run_results.RunFiles.of(inputs_of(run)))
     exemplars = pq.read_table(run / "exemplars.parquet")
     assert facts.exemplars == exemplars.num_rows
@@ -108,9 +103,10 @@ def test_counts_are_those_of_the_files(run: Path) -> None:
     assert facts.queries == {"customized": 17 * 8, "control": 17 * 8}
     assert facts.rejects == {"too small": 4, "unreadable": 3}
     assert sum(row["size"] for row in facts.sets) == facts.exemplars
+    assert f"equal shares for all candidates have {math.log(facts.distractors + 1):.3f}" in report.html
 
 
-def test_the_headline_table_holds_the_measured_values(run: Path, report: build.Report) -> None:
+def test_the_headline_table_has_the_measured_values(run: Path, report: build.Report) -> None:
     rows = {
         tuple(row[name] for name in ("split", "kind", "encoder", "metric", "k")): row
         for row in report.tables["headline.csv"]
@@ -128,14 +124,14 @@ def test_the_headline_table_holds_the_measured_values(run: Path, report: build.R
     assert f"{formatting.share(one['customized_tuned_value'])}<i>" in report.html
 
 
-def test_matched_and_strata_are_those_of_the_tables(run: Path, report: build.Report) -> None:
+def test_matched_and_strata_have_the_values_of_the_tables(run: Path, report: build.Report) -> None:
     matched = metrics_table.nan_to_none(pq.read_table(run / "matched.parquet"))
     assert matched and report.tables["matched.csv"] == matched
     strata = metrics_table.nan_to_none(pq.read_table(run / "strata.parquet"))
     assert report.tables["strata.csv"] == [row for row in strata if row["split"] == "test"] != []
-    section = report.html.partition("Unseen against seen, within like categories")[2].partition("</section>")[
-        0
-    ]
+    section = report.html.partition("Unseen and seen categories, matched within like categories")[
+        2
+    ].partition("</section>")[0]
     wanted = ("pixel", "untuned", "customized", "test", "object", "all", "recall_at_k", 10)
     names = ("encoder", "mapper", "condition", "split", "kind", "prompt_kind", "metric", "k")
     (one,) = (row for row in matched if tuple(row[name] for name in names) == wanted)
@@ -165,7 +161,7 @@ def test_the_recall_curve_passes_through_the_measured_recall(run: Path, report: 
 
 
 @pytest.mark.slow
-def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
+def test_the_gallery_samples_images_with_a_control(tmp_path: Path) -> None:
     write_run(tmp_path)
     for part, path in enumerate(sorted(tmp_path.glob("synthesized/part-*.parquet"))):
         rows = tables.read(path, "synthesized").to_pylist()
@@ -175,9 +171,7 @@ def test_the_gallery_draws_images_that_have_a_control(tmp_path: Path) -> None:
     assert shown and all(row["query_id"].endswith("/1") for row in shown)
 
 
-def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
-    run: Path, report: build.Report
-) -> None:
+def test_the_gallery_is_sampled_by_seed_and_shows_the_soft_scores(run: Path, report: build.Report) -> None:
     soft = {}
     for path in sorted(run.glob("calibration/*/*/soft_scores.parquet")):
         for row in pq.read_table(path).to_pylist():
@@ -196,11 +190,14 @@ def test_the_gallery_is_chosen_by_seed_and_shows_what_soft_scores_say(
         truth = soft[*best[sets[row["exemplar_set"]]["kind"]], row["query_id"], row["rank"]]
         for name in ("candidate_id", "is_exemplar", "similarity", "influence"):
             assert row[name] == truth[name]
-    other = make(run, seed=4).tables["gallery.csv"]
-    assert {row["query_id"] for row in other} != {row["query_id"] for row in shown}
+    soft_scores = {kind: run.joinpath("calibration", *best[kind], "soft_scores.parquet") for kind in best}
+    files = run_results.RunFiles.of(inputs_of(run))
+    other = gallery.build(files, soft_scores=soft_scores, seed=4, sets_each=2, retrievals=4)
+    ids = {found.query_id for kind in other.sets.values() for one in kind for found in one.retrievals}
+    assert ids and ids != {row["query_id"] for row in shown}
 
 
-def test_the_choice_does_not_hang_on_order_or_on_others() -> None:
+def test_the_sample_does_not_depend_on_order_or_on_other_sets() -> None:
     names = [f"set-{number}" for number in range(40)]
     chosen = report_sample.choose_by_seed(names, 5, 7, "object")
     assert report_sample.choose_by_seed(reversed(names), 5, 7, "object") == chosen
@@ -208,7 +205,7 @@ def test_the_choice_does_not_hang_on_order_or_on_others() -> None:
     assert report_sample.choose_by_seed([name for name in names if name in chosen], 5, 7, "object") == chosen
 
 
-def test_a_image_that_is_nowhere_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_missing_image_is_an_error(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"part-0000\.parquet .*image_id 'nobody'"):
         row_lookup.rows_by_id(sorted(run.glob("pool/part-*")), "image_id", ["nobody"], ["caption"])
 
@@ -220,14 +217,14 @@ def test_a_report_without_times_and_images(run: Path) -> None:
     assert made.tables["gallery.csv"] == made.tables["stages.csv"] == []
 
 
-def test_each_mapper_has_its_panel_and_its_line_on_each_kind(report: build.Report) -> None:
-    assert report.html.count("<h3>Across kinds</h3>") == 1
-    assert "that was trained on sets of that kind" in report.html
-    across = report.html.partition("<h3>Across kinds</h3>")[2].partition("</table>")[0]
+def test_each_mapper_has_a_panel_and_a_line_for_each_kind(report: build.Report) -> None:
+    assert report.html.count("<h3>Mappers across kinds of sets</h3>") == 1
+    assert "that was trained on this kind" in report.html
+    across = report.html.partition("<h3>Mappers across kinds of sets</h3>")[2].partition("</table>")[0]
     assert across.count("object mapper") == across.count("style mapper") == len(ENCODERS)
     for encoder in ENCODERS:
-        assert f"{encoder}, object mapper" in report.plots["mapper.svg"]
-        assert f"{encoder}, style mapper" in report.plots["mapper.svg"]
+        assert f">{encoder}, object mapper<" in report.html
+        assert f">{encoder}, style mapper<" in report.html
 
 
 @pytest.mark.parametrize("mappers", [MAPPERS[:2], MAPPERS[:1]])
@@ -240,17 +237,17 @@ def test_a_kind_without_a_mapper_has_no_tuned_values(run: Path, mappers: list[st
         run_results.RunFiles.of(inputs), run="tiny", seed=3, encoders=ENCODERS, mappers=mappers, sections={},
         benchmarks=run / "benchmarks", jobs=jobs_of(run), **SHOWN,
     )  # fmt: skip
-    assert not Page(made.html).open and "Across kinds" not in made.html
+    assert not Page(made.html).open and "Mappers across kinds" not in made.html
     rows = {row["kind"]: row for row in made.tables["headline.csv"]}
     if len(mappers) > 1:
         assert rows["style"]["customized_tuned_value"] is None
         assert rows["object"]["customized_tuned_value"] is not None
-        assert "none for style sets, which no mapper was trained on" in made.html
+        assert "none for style sets, on which no mapper was trained" in made.html
     else:
         assert "customized_tuned_value" not in rows["object"] and 'id="mapper"' not in made.html
 
 
-def test_an_encoder_without_metrics_is_named(run: Path) -> None:
+def test_an_encoder_without_metrics_is_an_error(run: Path) -> None:
     with pytest.raises(InputError, match=r"metrics\.parquet: no rows for encoder 'clip'"):
         metrics_table.read_metrics(run / "metrics.parquet", ["pixel", "clip"], MAPPERS)
 
@@ -268,7 +265,9 @@ def test_the_script_writes_page_plots_and_tables(
         ),
     )  # fmt: skip
     written = {path.name for path in (tmp_path / "report").iterdir()}
-    assert written == {"index.html", *report.tables, *report.plots}
+    plots = report.plots.files()
+    assert written == {"index.html", *report.tables, *plots}
+    assert all((tmp_path / "report" / name).read_text("utf-8") == text for name, text in plots.items())
     assert (tmp_path / "report/index.html").read_text("utf-8") == report.html
     with (tmp_path / "report/headline.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -1,4 +1,4 @@
-"""The parts that the report is made of: finding rows, thumbnails, SVG, times, numbers in words."""
+"""Sections of the report: row look-up, thumbnails, times, influence; and the formatting of numbers."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_costs_of_models_are_summed_by_method_steps_and_device() -> None:
         )
 
     rows = [row(10, 2.0, 3_000_000), row(10, 3.0, 2_000_000), row(30, 6.0, 1), row(10, 0.0, 1, threads=2)]
-    dear, cheap, nothing = timings.model_costs(rows)
-    assert (dear.steps, dear.models, dear.each, dear.speed) == (30, 1, 6.0, 5.0)
+    expensive, cheap, instant = timings.model_costs(rows)
+    assert (expensive.steps, expensive.models, expensive.each, expensive.speed) == (30, 1, 6.0, 5.0)
     assert (cheap.steps, cheap.models, cheap.each, cheap.speed, cheap.peak_mb) == (10, 2, 2.5, 4.0, 3.0)
-    assert (nothing.threads, nothing.speed) == (2, float("inf"))
+    assert (instant.threads, instant.speed) == (2, float("inf"))
 
 
-def test_memory_in_words() -> None:
+def test_memory_is_formatted() -> None:
     assert formatting.memory(None) == ""
     assert [formatting.memory(value).replace("\u202f", " ") for value in (0.2, 1.4, 1269.5)] == [
         "<1 MB",
@@ -122,10 +122,10 @@ def test_other_numbers() -> None:
     assert [formatting.rank(value) for value in (14, 14.5, 1233.2)] == ["14", "14.5", "1\u202f233"]
 
 
-def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> None:
-    def line(form: str, value: float, low: float, high: float, **more: object) -> dict[str, object]:
+def test_calibrators_are_compared_line_by_line() -> None:
+    def line(calibrator: str, value: float, low: float, high: float, **more: object) -> dict[str, object]:
         same = dict(encoder="e", mapper="untuned", split="test", kind="style", pool_share=1.0, n_queries=8)
-        named = dict(form=form, metric="negative_log_likelihood", value=value, ci_low=low, ci_high=high)
+        named = dict(form=calibrator, metric="negative_log_likelihood", value=value, ci_low=low, ci_high=high)
         return same | named | dict(n_models=3) | more
 
     rows = [line("pool_aware", 3.0, 2.0, 4.0), line("published", 5.0, 4.5, 6.0)]
@@ -135,19 +135,19 @@ def test_forms_are_compared_line_by_line_with_what_their_intervals_allow() -> No
     ]
     rows += [line("pool_aware", 1.5, 1.0, 3.0, pool_share=0.5)]
     known = metrics_table.Metrics((), ("e",), ("untuned",))
-    said = influence.verdict(rows, known)
-    assert "in 1 of 1 lines of one kind of sets against the published one; in 1 of them" in said
-    assert "25.0" in said and "3 models" in said
+    summary = influence.summary(rows, known)
+    assert "than the published one in 1 of 1 lines of one kind of sets; in 1 of them" in summary
+    assert "25.0" in summary and "3 models" in summary
     headings, lines = influence.pools(rows, known)
     assert headings[0] == "whole pool" and [one["cells"] for one in lines] == [
         ["3.000", "1.500"],
         ["5.000", "2.000"],
     ]
     assert influence.table(rows, known)[1][0]["cells"][0] == ("3.000", "[2.000, 4.000]")
-    assert [one["form"] for one in influence.none_table(rows, known)[1]] == ["pool-aware"]
+    assert [one["calibrator"] for one in influence.none_table(rows, known)[1]] == ["pool-aware"]
     assert influence.none_table([one for one in rows if one["form"] == "published"], known)[1] == []
     both = [one | dict(kind=kind) for one in rows for kind in ("all", "object", "style")]
-    assert "in 2 of 2 lines of one kind" in influence.verdict(both, known)
-    assert influence.verdict([], known).startswith("The test split has no exemplar sets")
+    assert "in 2 of 2 lines of one kind" in influence.summary(both, known)
+    assert influence.summary([], known).startswith("The test split has no exemplar sets")
     rows[0] |= dict(value=7.0, ci_high=8.0)
-    assert "in 0 of 1 lines" in influence.verdict(rows, known)
+    assert "in 0 of 1 lines" in influence.summary(rows, known)

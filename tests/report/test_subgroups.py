@@ -1,4 +1,4 @@
-"""The report's finer groups: what is matched, what is said of few models, each stratum's numbers."""
+"""Subgroups of models: matched lines, notes on few models, strata."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def known(*rows: dict[str, Any]) -> metrics_table.Metrics:
     return metrics_table.Metrics(tuple(same | row for row in ({"seen": "all"}, *rows)), ("e",), ("untuned",))
 
 
-def test_matched_groups_say_how_many_models_they_have_and_warn_of_few() -> None:
+def test_notes_on_matched_groups_have_the_number_of_models() -> None:
     metrics = known({"seen": "seen"}, {"seen": "unseen"})
     (note,) = subgroups.match_notes([match()], metrics)
     assert "12 models of unseen categories and 11 models of seen ones, in 3 groups" in note
-    assert "too few" not in note
+    assert "too narrow" not in note
     (note,) = subgroups.match_notes([match(n_models=3)], metrics)
-    assert "3 models" in note and "too few" in note
+    assert "3 models" in note and "too narrow" in note
     (note,) = subgroups.match_notes([match(n_models=1, ci_low=None, ci_high=None, p_value=None)], metrics)
     assert "no interval" in note
     (note,) = subgroups.match_notes([], known({"seen": "seen"}))
-    assert "has none of unseen categories" in note
+    assert "has no unseen categories" in note
     (note,) = subgroups.match_notes([match(split="train")], metrics)
-    assert "no categories that are alike" in note
+    assert "no like categories" in note
 
 
-def test_matched_lines_are_those_of_the_table() -> None:
+def test_matched_lines_have_the_values_of_the_table() -> None:
     other = match(condition="control", value=0.9)
     (line,) = subgroups.matches([match(), other], known({"seen": "seen"}))
-    assert (line["encoder"], line["look"]) == ("e", "untuned")
+    assert (line["encoder"], line["mapper"]) == ("e", "untuned")
     assert line["cells"] == [("30.0", "40.0", "\u221210.0", "[\u221230.0, +10.0]", "0.400")]
     assert subgroups.one_match([other, match()], "object", "e", "untuned", 10) == match()
 
 
-def test_strata_show_each_group_and_say_which_are_small() -> None:
+def test_strata_have_each_group_and_a_note_on_small_ones() -> None:
     def stratum(by: str, group: str, models: int, value: float) -> dict[str, Any]:
         same = match(group_by=by, group=group, value=value, ceiling=0.5, chance=0.01, n_queries=4 * models)
         return same | dict(n_models=models, ci_low=None if models == 1 else 0.1, ci_high=0.6)
@@ -65,5 +65,5 @@ def test_strata_show_each_group_and_say_which_are_small() -> None:
         ("bird", 1, "50.0"), ("fish", 12, "50.0"),
     ]  # fmt: skip
     assert [line.cells["e untuned"].interval for line in birds.lines] == ["", "[10.0, 60.0]"]
-    assert "1 of 2 groups have fewer than 10 models, 1 of them a single one" in birds.note
+    assert "1 of 2 groups have fewer than 10 models, 1 of them only one" in birds.note
     assert [line.group for line in sizes.lines] == ["1", "2\u20134"] and "at least 10 models" in sizes.note

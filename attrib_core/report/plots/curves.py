@@ -1,4 +1,4 @@
-"""Curves that need the ranks themselves: recall over K, and distributions of cosines."""
+"""Curves computed from ranks and candidates: recall over K, and distributions of similarities."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BINS = 50
 Key = tuple[str, str, str, str]
 """(encoder, mapper, kind, condition)"""
 Shares = tuple[np.ndarray, np.ndarray]
-"""A distribution of cosines: (bins + 1,) edges and (bins,) shares that sum to 1."""
+"""A distribution of cosine similarities: (bins + 1,) edges and (bins,) shares that sum to 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What the plots need of the test queries of one encoder, mapper, kind and condition.
+    """Curves of the test queries of one encoder, mapper, kind and condition.
 
     ks (points,) int64; recall, chance, ceiling (points,) float64 at these cut-offs.
     """
@@ -44,10 +44,9 @@ class Curves:
 def read(
     ranks: Sequence[Path], candidates: Sequence[Path], sets: Sequence[Row], *, ties: str
 ) -> dict[Key, Curves]:
-    """The curves of the test split, one file of ranks in memory at a time.
+    """Compute the curves of the test split, with one file of ranks in memory at a time.
 
-    `candidates` lie in folders and have names like the files of ranks; `sets`
-    are rows with exemplar_set, kind and split.
+    `candidates` have the folder and file names of `ranks`; `sets` are rows with exemplar_set, kind and split.
     """
     tops = {(path.parent.name, path.stem): path for path in candidates}
     found: dict[Key, Curves] = {}
@@ -73,15 +72,14 @@ def _curves(ranks: pa.Table, candidates: Path, ties: str) -> Curves:
 
 
 def cut_offs(distractors: int, points: int = 60) -> np.ndarray:
-    """Whole numbers from 1 to the size of the pool, evenly spaced in logarithm, (<= points,) int64."""
+    """Return integers from 1 to the number of distractors, spaced logarithmically, (<= points,) int64."""
     return np.unique(np.geomspace(1, max(2, distractors), points).round().astype(np.int64))
 
 
 def bounds(ranks: pa.Table, ks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Chance and ceiling of the recall at each of `ks`, averaged over queries.
+    """Compute chance and ceiling of recall at each of `ks`, averaged over queries.
 
-    With n exemplars among N distractors a random order finds K / (N + n) of
-    them in the top K, and no order more than min(K, n) / n.
+    With n exemplars among N distractors chance is K / (N + n) and the ceiling is min(K, n) / n.
     """
     counts = pc.value_counts(ranks["query_id"]).field("counts").to_numpy(zero_copy_only=False)
     sizes, queries = np.unique(counts, return_counts=True)
@@ -93,10 +91,10 @@ def bounds(ranks: pa.Table, ks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distractor_shares(path: Path, queries: Sequence[str], bins: int = BINS) -> Shares:
-    """Distribution of the cosines of all distractors of some queries: (edges, share a bin).
+    """Compute the distribution of the similarities of all distractors to some queries: (edges, share a bin).
 
-    The top candidates' cosines and the histogram of the rest add up exactly;
-    the histogram's bins, equal over [-1, 1], are summed into `bins` wider ones.
+    The similarities of the top candidates and the histogram of the rest cover all distractors exactly; the bins of
+    the histogram, equal over [-1, 1], are summed into `bins` wider ones.
     """
     edges = np.linspace(-1, 1, bins + 1)
     total = np.zeros(bins)
@@ -115,7 +113,7 @@ def distractor_shares(path: Path, queries: Sequence[str], bins: int = BINS) -> S
 
 
 def exemplar_shares(ranks: pa.Table, bins: int = BINS) -> Shares:
-    """Distribution of the cosines of queries and their own exemplars: (edges, share a bin)."""
+    """Compute the distribution of the similarities of queries to their own exemplars: (edges, share a bin)."""
     edges = np.linspace(-1, 1, bins + 1)
     values = np.clip(ranks["similarity"].to_numpy(), -1, 1)
     return edges, np.histogram(values, edges)[0] / max(len(values), 1)

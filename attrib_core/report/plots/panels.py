@@ -28,25 +28,45 @@ FILES = {
 
 @dataclass(frozen=True)
 class Plots:
-    """All plots of a run.
+    """The plots of a run by figure: panels, series of the legend, columns of the file; and the recall curves."""
 
-    By figure: panels as `<svg>` elements, and legends as (mark, label). By file name: SVG documents. And the numbers
-    of the recall curves.
-    """
-
-    inline: dict[str, list[Markup]]
-    legends: dict[str, list[tuple[Markup, str]]]
-    files: dict[str, str]
+    panels: dict[str, list[Panel]]
+    series: dict[str, list[str]]
+    columns: dict[str, int]
     recall_rows: list[Row]
 
+    def inline(self) -> dict[str, list[Markup]]:
+        """Return the panels of each figure as `<svg>` elements of the page."""
+        return {
+            figure: [svg.inline(panel, f"{figure}{i}") for i, panel in enumerate(panels)]
+            for figure, panels in self.panels.items()
+        }
 
-def draw(
+    def legends(self) -> dict[str, list[tuple[Markup, str]]]:
+        """Return the legend of each figure of the page: (mark, label)."""
+        return {
+            figure: [
+                (svg.legend_mark(name, f"{figure}-legend{i}"), LINES[name]["label"])
+                for i, name in enumerate(names)
+            ]
+            for figure, names in self.series.items()
+        }
+
+    def files(self) -> dict[str, str]:
+        """Return an SVG document for each figure, by file name."""
+        return {
+            file: svg.sheet(self.panels[figure], self.series[figure], columns=self.columns[figure])
+            for figure, file in FILES.items()
+        }
+
+
+def plots_of(
     metrics: Metrics,
     measured: Mapping[Key, Curves],
     reliability: Mapping[str, Sequence[Row]],
     choices: Sequence[Choice],
 ) -> Plots:
-    """Draw everything that the run has numbers for; `reliability` is by panel, as `influence.panels` gives it."""
+    """Return the plots that the run has numbers for; `reliability` is by panel, as `influence.panels` gives it."""
     panels: dict[str, list[Panel]] = {name: [] for name in FILES}
     recall_rows: list[Row] = []
     for kind in metrics.values("kind", KINDS, split="test"):
@@ -75,32 +95,15 @@ def draw(
         label = f"Validation over epochs, {choice.encoder}, {formatting.mapper(choice.mapper)}"
         panels["mapper"].append(Panel(partial(figures.mapper_curves, choice=choice), label, height=280))
     series = [name for name, _, _ in figures.series(metrics)]
-    legends = {
+    legends: dict[str, list[str]] = {
         "dots": [*series, "chance", "ceiling"],
         "curves": [*series, "chance", "ceiling"],
         "reliability": ["diagonal", *series[1:]],
         "similarities": ["distractors", *_similarity_series(metrics)],
         "mapper": ["chosen penalty", "other penalties", "chosen", "untuned mAP"],
     }
-    columns = {"reliability": len(reliability)}
-    return Plots(
-        inline={
-            figure: [svg.inline(panel, f"{figure}{number}") for number, panel in enumerate(own)]
-            for figure, own in panels.items()
-        },
-        legends={
-            figure: [
-                (svg.legend_mark(name, f"{figure}-legend{number}"), LINES[name]["label"])
-                for number, name in enumerate(names)
-            ]
-            for figure, names in legends.items()
-        },
-        files={
-            file: svg.sheet(panels[figure], legends[figure], columns=columns.get(figure, 2))
-            for figure, file in FILES.items()
-        },
-        recall_rows=recall_rows,
-    )
+    columns = dict.fromkeys(FILES, 2) | dict(reliability=len(reliability))
+    return Plots(panels, legends, columns, recall_rows)
 
 
 def _similarity_series(metrics: Metrics) -> list[str]:

@@ -40,7 +40,7 @@ def inline(panel: Panel, name: str) -> Markup:
 
 def legend_mark(series: str, name: str) -> Markup:
     """Return the line and marker of a series as a small `<svg>` element of a page."""
-    with _figure(26, 14, constrained=False) as figure:
+    with _figure(26, 14) as figure:
         figure.add_artist(Line2D([0.04, 0.5, 0.96], [0.5, 0.5, 0.5], markevery=[1], **style.LINES[series]))
         return _element(figure, name, 'aria-hidden="true"')
 
@@ -50,7 +50,8 @@ def sheet(panels: Sequence[Panel], legend: Sequence[str], *, columns: int = 2) -
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in row) for row in rows]
     width = columns * max((panel.width for panel in panels), default=520)
-    with _figure(width, 40 + sum(heights)) as figure:
+    with _figure(width, 50 + sum(heights)) as figure:
+        figure.set_layout_engine("constrained", w_pad=12 / POINTS, h_pad=12 / POINTS)
         if rows:
             grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights).flat
             for panel, axes in zip(panels, grid, strict=False):
@@ -63,22 +64,21 @@ def sheet(panels: Sequence[Panel], legend: Sequence[str], *, columns: int = 2) -
 
 
 @contextmanager
-def _figure(width: int, height: int, constrained: bool = True) -> Iterator[Figure]:
+def _figure(width: int, height: int) -> Iterator[Figure]:
     """An empty figure of a size in CSS pixels, in the report's style."""
     with matplotlib.rc_context(style.SETTINGS):
-        figure = Figure(
-            figsize=(width / POINTS, height / POINTS), layout="constrained" if constrained else None
-        )
+        figure = Figure(figsize=(width / POINTS, height / POINTS), layout="constrained")
         FigureCanvasSVG(figure)
         yield figure
 
 
 def _document(figure: Figure, background: str = "none") -> str:
-    """Return an SVG document without dates: equal figures give equal text."""
+    """Return an SVG document in CSS pixels and without dates: equal figures give equal text."""
     stream = io.StringIO()
     metadata = dict(Date=None, Creator=None, Format=None, Type=None)
     figure.savefig(stream, format="svg", facecolor=background, metadata=metadata)
-    return re.sub(r"'DejaVu Sans'(?:, sans-serif)?", style.FONT, stream.getvalue())
+    document = re.sub(r' (width|height)="([\d.]+)pt"', r' \1="\2"', stream.getvalue(), count=2)
+    return re.sub(r"'DejaVu Sans'(?:, sans-serif)?", style.FONT, document)
 
 
 def _element(figure: Figure, name: str, attributes: str) -> Markup:
@@ -89,7 +89,4 @@ def _element(figure: Figure, name: str, attributes: str) -> Markup:
     body = re.sub(r'\bid="|url\(#|xlink:href="#', lambda match: f"{match[0]}{name}-", body)
     for color, variable in style.CSS_VARIABLES.items():
         body = body.replace(color, f"var(--{variable})")
-    body = re.sub(
-        r'(<svg [^>]*?) width="([\d.]+)pt" height="([\d.]+)pt"', r'\1 width="\2" height="\3"', body, count=1
-    )
     return Markup(body.replace("<svg ", f"<svg {attributes} ", 1))

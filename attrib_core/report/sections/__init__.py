@@ -1,1 +1,1 @@
-"""Sections of the report, one file each."""
+"""Tables, gallery and other sections of the page, one file each."""

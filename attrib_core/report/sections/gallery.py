@@ -1,7 +1,7 @@
-"""The gallery: seeded exemplar sets of the test split, their images and what retrieval found.
+"""The gallery: exemplar sets of the test split, their synthesized images and retrieved candidates.
 
-Only the images that are shown are read. Sets and queries (`synthesis.sample`) are
-drawn by seed, never by how well they turned out.
+Only the images that are shown are read. Sets and queries (see `report_sample`) are sampled by seed, regardless of
+outcome.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ QUERY_COLUMNS = (*report_sample.COLUMNS, "prompt")
 
 @dataclass(frozen=True)
 class Image:
-    """An image on the page: a data URI and what it shows in words."""
+    """An image of the page: a data URI and its alternative text."""
 
     source: str
     alt: str
@@ -38,7 +38,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A retrieved candidate with its share of influence."""
+    """A retrieved candidate with its influence."""
 
     image: Image
     name: str
@@ -50,10 +50,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """A synthesized image, the base model's image of the same prompt and noise, and its candidates.
+    """A synthesized image, the control of the same prompt and noise, and the candidates.
 
-    `exemplar_rank` is that of the best exemplar, `exemplar_influence` the sum
-    over the set's exemplars.
+    `exemplar_rank` is the rank of the best exemplar, `exemplar_influence` the sum over the exemplars of the set.
     """
 
     query_id: str
@@ -68,7 +67,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class ShownSet:
-    """An exemplar set of the gallery; `hidden` exemplars are not shown for want of space."""
+    """An exemplar set of the gallery; `hidden` is the number of exemplars beyond MOST_EXEMPLARS."""
 
     name: str
     kind: str
@@ -82,7 +81,7 @@ class ShownSet:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The sets shown, by kind, and the credits: (licence, attribution, images)."""
+    """The sets by kind, and the credits: (licence, attribution, number of images)."""
 
     sets: dict[str, list[ShownSet]]
     credits: list[tuple[str, str, int]]
@@ -96,19 +95,19 @@ def build(
     sets_each: int,
     retrievals: int,
 ) -> Gallery:
-    """Choose what is shown, look it up, and read the images.
+    """Sample sets and queries, look up their candidates, and read the images.
 
-    `soft_scores` are by kind of sets the tables of the encoder and mapper whose
-    retrievals are shown, `sets_each` the number of sets of each kind, `retrievals` of
-    candidates an image. Raises InputError where a row that one table names is missing in another.
+    `soft_scores` are the tables of the features that the gallery uses, by kind of sets; `sets_each` is the number of
+    sets of each kind, `retrievals` of candidates an image. Raises InputError where a row that one table names is
+    missing in another.
     """
     exemplars = _chosen_exemplars(files.exemplars, seed, sets_each)
     queries = _sampled_queries(files.sample, list(exemplars))
-    asked: dict[str, list[str]] = {}
+    query_ids: dict[str, list[str]] = {}
     for name, rows in queries.items():
-        asked.setdefault(exemplars[name][0]["kind"], []).extend(row["query_id"] for row in rows)
+        query_ids.setdefault(exemplars[name][0]["kind"], []).extend(row["query_id"] for row in rows)
     scores: dict[str, list[Row]] = {}
-    for kind, names in asked.items():
+    for kind, names in query_ids.items():
         scores |= _scores(soft_scores[kind], names, retrievals)
     found = _find(files, exemplars, queries, [row for rows in scores.values() for row in rows[:retrievals]])
     sets: dict[str, list[ShownSet]] = {}
@@ -137,7 +136,7 @@ def build(
 class _Found:
     """Rows with images: exemplars by exemplar_id, synthesized by query_id, pool by image_id.
 
-    The pool's rows are those of distractors and, for their credits, of exemplars.
+    Pool rows are those of distractors and, for their credits, of exemplars.
     """
 
     exemplars: dict[str, Row]
@@ -197,7 +196,7 @@ def _retrieval(query: Row, scores: list[Row], found: _Found, retrievals: int) ->
 
 
 def _chosen_exemplars(path: Path, seed: int, sets_each: int) -> dict[str, list[Row]]:
-    """Exemplars, without images, of the sets that are shown: object sets first."""
+    """Sample sets and return their exemplars without images, object sets first."""
     columns = [
         "exemplar_id",
         "exemplar_set",
@@ -219,10 +218,10 @@ def _chosen_exemplars(path: Path, seed: int, sets_each: int) -> dict[str, list[R
 
 
 def _sampled_queries(paths: Sequence[Path], sets: Sequence[str]) -> dict[str, list[Row]]:
-    """Images of the customized models by set, of those that were sampled.
+    """Return the sampled images of customized models by set.
 
-    Each row also has its control's query_id and prompt as `control_id` and
-    `control_prompt`, None where the run has no such image.
+    Each row also has the query_id and prompt of its control as `control_id` and `control_prompt`, None where the run
+    has no control.
     """
     wanted = pa.array(sets, pa.string())
     rows: list[Row] = []
@@ -239,7 +238,7 @@ def _sampled_queries(paths: Sequence[Path], sets: Sequence[str]) -> dict[str, li
 
 
 def _scores(path: Path, queries: Sequence[str], retrievals: int) -> dict[str, list[Row]]:
-    """Rows of the soft scores by query, best first: the top ones and every exemplar."""
+    """Read the soft scores by query, best first: the top candidates and all exemplars."""
     top = (ds.field("rank") <= retrievals) | ds.field("is_exemplar")
     table = ds.dataset(path).to_table(filter=ds.field("query_id").isin(pa.array(queries, pa.string())) & top)
     found: dict[str, list[Row]] = {name: [] for name in queries}
@@ -250,6 +249,6 @@ def _scores(path: Path, queries: Sequence[str], retrievals: int) -> dict[str, li
     missing = [name for name, rows in found.items() if not rows]
     if missing:
         raise InputError(
-            f"{path}: no rows for the query {missing[0]!r}; expected every customized test query"
+            f"{path}: no rows for the query {missing[0]!r}; the table must have every query of a customized test model"
         )
     return found

@@ -1,15 +1,16 @@
-"""What the report says of soft influence: forms side by side, pools of other sizes, "none of these"."""
+"""Tables of calibrated influence: kinds of calibrators, "none of these", parts of the pool."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrib_core.attribution.metrics.metrics_table import Metrics, Row
 from attrib_core.common.constants import KINDS
 from attrib_core.report import formatting
+from attrib_core.report.sections.subgroups import FEW
 
-COLUMNS = (  # name in the table, heading, how it is written, whether with its interval
+COLUMNS = (  # metric, heading, format, whether with its interval
     ("negative_log_likelihood", "NLL", formatting.plain, True),
     ("expected_calibration_error", "ECE", formatting.share, True),
     ("brier", "Brier", formatting.plain, False),
@@ -21,133 +22,143 @@ NONE_COLUMNS = (
     ("mixture_expected_calibration_error", "Displayed ECE", formatting.share, True),
     ("mixture_brier", "Displayed Brier", formatting.plain, False),
     ("none_said", "Exemplars in the pool", formatting.share, True),
-    ("none_said_held_out", "Taken out of it", formatting.share, True),
+    ("none_said_held_out", "Exemplars held out", formatting.share, True),
     ("none_said_control", "Control", formatting.share, True),
-    ("none_auc", "Pairs told apart", formatting.share, True),
+    ("none_auc", "AUC", formatting.share, True),
 )
-NAMES = {
+CALIBRATORS = {
     "pool_aware": "pool-aware",
     "published": "published",
     "published_whole_pool": "published, whole pool",
 }
-NEVER_NONE = ("published", "published_whole_pool")
-FEW = 10
+WITHOUT_NONE = ("published", "published_whole_pool")
+"""Calibrators without "none of these"."""
+NLL = "negative_log_likelihood"
 
 
-def forms(rows: Sequence[Row]) -> list[str]:
-    """The forms of the run; soft scores are of the first."""
+class Group(NamedTuple):
+    """The rows of the test split of one encoder, mapper, kind of sets and kind of calibrator."""
+
+    encoder: str
+    mapper: str
+    kind: str
+    calibrator: str
+    rows: list[Row]
+
+    @property
+    def whole_pool(self) -> dict[str, Row]:
+        """The rows evaluated on the whole pool, by metric."""
+        return {row["metric"]: row for row in self.rows if row["pool_share"] == 1.0}
+
+    def line(self, cells: Sequence[Any]) -> dict[str, Any]:
+        """Return a line of a table of the page."""
+        names = dict(encoder=self.encoder, mapper=self.mapper, kind=self.kind)
+        return names | dict(calibrator=CALIBRATORS[self.calibrator], cells=cells)
+
+
+def calibrators(rows: Sequence[Row]) -> list[str]:
+    """Return the kinds of calibrators of a run; soft scores are from the first."""
     return list(dict.fromkeys(row["form"] for row in rows))
 
 
-def of_form(rows: Sequence[Row], form: str) -> list[Row]:
-    """The rows of a form; of a table that knows pool shares those of the whole pool."""
-    return [row for row in rows if row["form"] == form and row.get("pool_share", 1.0) == 1.0]
+def rows_of(rows: Sequence[Row], calibrator: str) -> list[Row]:
+    """Return the rows of a kind of calibrator, evaluated on the whole pool."""
+    return [row for row in rows if row["form"] == calibrator and row.get("pool_share", 1.0) == 1.0]
 
 
 def panels(reliability: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of the table `reliability` by name of a panel: the shares of each form, what the first displays."""
-    names = forms(reliability)
-    pairs = [(NAMES[form], form, "shares") for form in names] + [
-        ("as displayed", form, "displayed") for form in names[:1]
-    ]
+    """Return rows of `reliability` by title of the panel: shares of each calibrator, what the first displays."""
+    names = calibrators(reliability)
+    panels = [(CALIBRATORS[name], name, "shares") for name in names]
+    panels += [("as displayed", name, "displayed") for name in names[:1]]
     return {
-        name: [row for row in of_form(reliability, form) if row["judged"] == judged]
-        for name, form, judged in pairs
+        title: [row for row in rows_of(reliability, name) if row["judged"] == judged]
+        for title, name, judged in panels
     }
 
 
 def table(
     rows: Sequence[Row], metrics: Metrics, columns: Sequence[Any] = COLUMNS
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Headings, and one line an encoder, mapper, kind and form of the test split; `cells` are texts."""
+    """Return headings, and one line for each encoder, mapper, kind and calibrator of the test split."""
     lines = []
-    for encoder, mapper, kind, form, own in _groups(rows, metrics):
-        found = {row["metric"]: row for row in own if row["pool_share"] == 1.0}
+    for group in _groups(rows, metrics):
+        found = group.whole_pool
         cells = [_cell(found.get(name), write, interval) for name, _, write, interval in columns]
         first = next(iter(found.values()))
-        lines.append(
-            dict(
-                encoder=encoder, mapper=mapper, kind=kind, form=NAMES[form], cells=cells,
-                n_queries=first["n_queries"], n_models=first["n_models"],
-            )
-        )  # fmt: skip
+        lines.append(group.line(cells) | dict(n_queries=first["n_queries"], n_models=first["n_models"]))
     return [heading for _, heading, _, _ in columns], lines
 
 
 def none_table(rows: Sequence[Row], metrics: Metrics) -> tuple[list[str], list[dict[str, Any]]]:
-    """`table` of "none of these", of the forms that can say it: lines of the others are 0 and infinity."""
-    return table([row for row in rows if row["form"] not in NEVER_NONE], metrics, NONE_COLUMNS)
+    """Return `table` of "none of these" for the calibrators that have it."""
+    return table([row for row in rows if row["form"] not in WITHOUT_NONE], metrics, NONE_COLUMNS)
 
 
 def pools(rows: Sequence[Row], metrics: Metrics) -> tuple[list[str], list[dict[str, Any]]]:
-    """Likelihood on parts of the pool: headings, largest first, and one line as in `table`."""
+    """Return the likelihood on parts of the pool, largest first: headings, and lines as in `table`."""
     shares = sorted({row["pool_share"] for row in rows}, reverse=True)
     lines = []
-    for encoder, mapper, kind, form, own in _groups(rows, metrics):
-        found = {row["pool_share"]: row["value"] for row in own if row["metric"] == "negative_log_likelihood"}
-        cells = [formatting.plain(found[share]) for share in shares]
-        lines.append(dict(encoder=encoder, mapper=mapper, kind=kind, form=NAMES[form], cells=cells))
+    for group in _groups(rows, metrics):
+        found = {row["pool_share"]: row["value"] for row in group.rows if row["metric"] == NLL}
+        lines.append(group.line([formatting.plain(found[share]) for share in shares]))
     return ["whole pool" if share == 1 else f"{formatting.percent(share)} of it" for share in shares], lines
 
 
-def verdict(rows: Sequence[Row], metrics: Metrics) -> str:
-    """Which form is better, where, and how far the number of models lets this be said."""
-    names = forms(rows)
-    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for encoder, mapper, kind, form, own in _groups(rows, metrics):
-        for row in own:
-            if row["metric"] == "negative_log_likelihood" and row["pool_share"] == 1.0:
-                groups.setdefault((encoder, mapper, kind), {})[form] = row
+def summary(rows: Sequence[Row], metrics: Metrics) -> str:
+    """Return a paragraph: in how many lines of one kind of sets the first calibrator has the higher likelihood."""
+    groups = [group for group in _groups(rows, metrics) if NLL in group.whole_pool]
     if not groups:
-        return "The test split has no exemplar sets, so nothing is judged."
-    several = {(encoder, mapper) for encoder, mapper, kind in groups if kind != "all"}
-    single = [place for place in groups if place[2] != "all" or place[:2] not in several]
-    parts = []
-    for other in names[1:]:
-        pairs = [(place, found[names[0]], found[other]) for place, found in groups.items() if place in single]
-        better = [place for place, first, second in pairs if first["value"] < second["value"]]
-        apart = [place for place, first, second in pairs if _above(second["ci_low"], first["ci_high"])]
-        parts.append(
-            f"The {NAMES[names[0]]} form has the higher likelihood in {len(better)} of {len(pairs)} lines of one kind"
-            f" of sets against the {NAMES[other]} one; in {len(apart)} of them the intervals do not overlap."
+        return "The test split has no exemplar sets, so calibration is not evaluated."
+    by_kind = {group[:2] for group in groups if group.kind != "all"}
+    lines: dict[tuple[str, ...], dict[str, Row]] = {}
+    for group in groups:
+        if group.kind != "all" or group[:2] not in by_kind:
+            lines.setdefault(group[:3], {})[group.calibrator] = group.whole_pool[NLL]
+    first, *others = calibrators(rows)
+    sentences = []
+    for other in others:
+        pairs = [(line[first], line[other]) for line in lines.values()]
+        better = sum(one["value"] < two["value"] for one, two in pairs)
+        apart = sum(_above(two["ci_low"], one["ci_high"]) for one, two in pairs)
+        sentences.append(
+            f"The {CALIBRATORS[first]} calibrator has a higher likelihood than the {CALIBRATORS[other]} one in"
+            f" {better} of {len(pairs)} lines of one kind of sets; in {apart} of them the intervals do not overlap."
         )
-        impossible = [
-            row["value"]
-            for *_, form, own in _groups(rows, metrics)
-            for row in own
-            if (row["metric"], form, row["pool_share"]) == ("impossible", other, 1.0) and row["value"] > 0
-        ]
+        own = [group.whole_pool for group in groups if group.calibrator == other]
+        shares = [found["impossible"]["value"] for found in own if "impossible" in found]
+        impossible = [share for share in shares if share > 0]
         if impossible:
-            parts.append(
-                f"In {formatting.plural(len(impossible), 'line')} the {NAMES[other]} form gives up to"
-                f" {formatting.percent(max(impossible))} of the images an exemplar with no influence at all, so its"
-                " likelihood there is 0."
+            sentences.append(
+                f"In {formatting.plural(len(impossible), 'line')} the {CALIBRATORS[other]} calibrator gives up to"
+                f" {formatting.percent(max(impossible))} of the images an exemplar with no influence, so its likelihood"
+                " is 0 there."
             )
-    fewest = min((row["n_models"] for found in groups.values() for row in found.values()), default=0)
+    fewest = min(group.whole_pool[NLL]["n_models"] for group in groups)
     if 0 < fewest < FEW:
-        parts.append(
-            f"Some lines rest on {formatting.plural(fewest, 'model')}: what their intervals leave open is not known."
+        sentences.append(
+            f"Some lines have only {formatting.plural(fewest, 'model')}, so their intervals are too narrow."
         )
-    return " ".join(parts)
+    return " ".join(sentences)
 
 
-def _groups(rows: Sequence[Row], metrics: Metrics) -> list[tuple[str, str, str, str, list[Row]]]:
-    """(encoder, mapper, kind, form, rows of the test split); one kind where all sets are of one."""
-    found = []
+def _groups(rows: Sequence[Row], metrics: Metrics) -> list[Group]:
+    """All groups of the test split; a single kind where all sets are of one."""
+    groups = []
     for encoder in metrics.encoders:
         for mapper in metrics.mappers:
-            place = (encoder, mapper, "test")
-            own = [row for row in rows if (row["encoder"], row["mapper"], row["split"]) == place]
+            where = (encoder, mapper, "test")
+            own = [row for row in rows if (row["encoder"], row["mapper"], row["split"]) == where]
             kinds = [kind for kind in ("all", *KINDS) if any(row["kind"] == kind for row in own)]
             for kind in kinds[1:] if len(kinds) == 2 else kinds:
-                for form in forms(own):
-                    of = [row for row in own if (row["kind"], row["form"]) == (kind, form)]
-                    found.append((encoder, mapper, kind, form, of))
-    return found
+                for calibrator in calibrators(own):
+                    found = [row for row in own if (row["kind"], row["form"]) == (kind, calibrator)]
+                    groups.append(Group(encoder, mapper, kind, calibrator, found))
+    return groups
 
 
 def _cell(row: Row | None, write: Any, interval: bool) -> tuple[str, str]:
-    """A value and its interval as texts."""
+    """A value and its interval as text."""
     if row is None:
         return formatting.NONE, ""
     if not interval or row["ci_low"] is None:

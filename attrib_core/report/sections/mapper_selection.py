@@ -1,4 +1,4 @@
-"""How the mapper was chosen: validation over epochs, a line a start and penalty, and the untuned value."""
+"""Selection of each mapper on the validation split: curves over epochs, and the choice."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from attrib_core.storage import tables
 
 @dataclass(frozen=True)
 class Choice:
-    """Tuning of one mapper of one encoder: rows of its curve, and what was chosen by the validation split.
+    """The curve of one mapper of one encoder, and the choice.
 
-    Values are mean average precisions; `gain` has a bootstrap interval over the
-    validation sets, None where there is one set alone. `kept` says that the identity was best. `penalty` is None
-    where the start was taken as it is, without training.
+    Values are mean average precisions; `gain` has a bootstrap interval over the validation sets, None where there is
+    only one. `kept`: the identity was best. `penalty` is None where the start was chosen without training.
     """
 
     encoder: str
@@ -41,14 +40,14 @@ class Choice:
 def read(
     curves: Sequence[Path], choices: Sequence[Path], encoders: Sequence[str], mappers: Sequence[str]
 ) -> list[Choice]:
-    """The choices in the order of encoders and mappers, from `<encoder>/<mapper>.curve.parquet`, `.choice.json`."""
+    """Read the choices in the order of encoders and mappers: `<encoder>/<mapper>.curve.parquet`, `.choice.json`."""
     rows, chosen = ({_owner(path): path for path in paths} for paths in (curves, choices))
     pairs = [(encoder, mapper) for encoder in encoders for mapper in mappers]
     return [_choice(*pair, rows[pair], tables.read_json(chosen[pair])) for pair in pairs]
 
 
 def _owner(path: Path) -> tuple[str, str]:
-    """Encoder and mapper of a file; a mapper's name may have dots of its own."""
+    """Encoder and mapper of a file; the name of a mapper may have dots."""
     return path.parent.name, path.name.rsplit(".", 2)[0]
 
 

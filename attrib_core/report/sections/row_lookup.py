@@ -1,4 +1,4 @@
-"""Find a few rows, with their images, in tables that are too large to hold."""
+"""Look up a few rows with their images in tables that are too large for memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ BATCH = 256
 
 
 def rows_by_id(
-    paths: Iterable[Path], key: str, wanted: Collection[str], columns: Sequence[str], *, complete: bool = True
+    paths: Iterable[Path], key: str, wanted: Collection[str], columns: Sequence[str]
 ) -> dict[str, Row]:
-    """The rows whose `key` is wanted, by key, with `columns`.
+    """Return the rows whose `key` is in `wanted`, by key, with `columns`.
 
-    Keys are read first; the other columns only of row groups with a hit, in
-    batches of 256 rows, so that memory stays bounded whatever the images
-    weigh. Raises InputError for a key that no part holds, if `complete`.
+    Keys are read first, other columns only of row groups with a hit, in batches of 256 rows, so that memory is bounded
+    whatever the size of the images. Raises InputError for a key that is in no part.
     """
     values = pa.array(sorted(wanted), pa.string())
     found: dict[str, Row] = {}
@@ -40,6 +39,6 @@ def rows_by_id(
                     kept = batch.filter(pc.is_in(batch.column(key), value_set=values))
                     found |= {row[key]: row for row in kept.to_pylist()}
     missing = sorted(set(values.to_pylist()) - set(found))
-    if complete and missing:
+    if missing:
         raise InputError(f"{where[0]}{' ...' if where[1:] else ''}: no row has the {key} {missing[0]!r}")
     return found

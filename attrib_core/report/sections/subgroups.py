@@ -1,4 +1,4 @@
-"""What finer groups of models say: unseen against seen within like categories, and each group by itself."""
+"""Results of subgroups of models: unseen and seen sets matched within like categories, and single strata."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from attrib_core.report import formatting
 from attrib_core.report.sections.tables import Cell, breakdown_columns, cell
 
 FEW = 10
-"""Models of a group below which the page says that its interval is too narrow.
+"""A group of fewer models has an interval that the page calls too narrow.
 
-Resamples of n models vary by (n - 1) / n of the variance that an unbiased estimate has, and the tails of
-Student's t are left out; for n = 10 the two make an interval of a mean about a sixth too short (t / z is
-2.26 / 1.96, the other factor 0.95), for 5 more than a third.
+Resamples of n models have (n - 1) / n of the variance of an unbiased estimate, and lack the tails of Student's
+t. For n = 10 an interval of a mean is about a sixth too short (t / z is 2.26 / 1.96, the other factor 0.95), for
+n = 5 more than a third.
 """
 HEADINGS = {"category": "category", "n_exemplars": "number of exemplars"}
 
 
 class Match(NamedTuple):
-    """A cell group of the matched comparison: one metric, unseen and seen, and the difference in points."""
+    """Cells of the matched comparison for one metric: unseen, seen, and the difference in points."""
 
     unseen: str
     seen: str
@@ -33,7 +33,7 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Stratum:
-    """A line of a table of strata; cells by "encoder look", Recall at the main cut-off."""
+    """A line of a table of strata; cells by "encoder mapper", recall at the main cut-off."""
 
     group: str
     n_models: int
@@ -45,7 +45,7 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Strata:
-    """The sets of one kind by one property."""
+    """The strata of one kind of sets by one property."""
 
     kind: str
     by: str
@@ -54,21 +54,21 @@ class Strata:
 
 
 def matches(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[Row]:
-    """Images of customized models, the metrics of the breakdown; none where nothing could be matched.
+    """Return lines of the matched comparison of customized models, for the metrics of the breakdown.
 
-    Each line has kind, prompt_kind, encoder, look (untuned or tuned) and a Match a metric.
+    Each line has kind, prompt_kind, encoder, mapper (untuned or tuned) and cells, a Match a metric.
     """
     known = _index(rows, ("encoder", "mapper", "kind", "prompt_kind", "metric", "k"), split)
     lines = []
     for kind in metrics.kinds:
         for prompt_kind in metrics.values("prompt_kind", ["all"], kind=kind, split=split):
             for encoder in metrics.encoders:
-                for look in (UNTUNED, *metrics.tuned):
-                    where = (encoder, metrics.resolve(look, kind), kind, prompt_kind)
+                for mapper in (UNTUNED, *metrics.tuned):
+                    where = (encoder, metrics.resolve(mapper, kind), kind, prompt_kind)
                     found = [known.get((*where, metric, k)) for metric, k in breakdown_columns(metrics)]
                     cells = [_match(row) for row in found if row is not None]
                     if cells:
-                        line: Row = dict(kind=kind, prompt_kind=prompt_kind, encoder=encoder, look=look)
+                        line: Row = dict(kind=kind, prompt_kind=prompt_kind, encoder=encoder, mapper=mapper)
                         lines.append(line | dict(cells=cells))
     return lines
 
@@ -84,48 +84,48 @@ def _match(row: Row) -> Match:
 
 
 def one_match(rows: Sequence[Row], kind: str, encoder: str, mapper: str, k: int) -> Row | None:
-    """The matched Recall@k of customized test images for all prompts; `mapper` by its name in the run."""
+    """Return the matched Recall@k of customized models on the test split; `mapper` has its name in the run."""
     known = _index(rows, ("encoder", "mapper", "kind", "prompt_kind", "metric", "k"), "test")
     return known.get((encoder, mapper, kind, "all", "recall_at_k", k))
 
 
 def match_notes(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[str]:
-    """A sentence for each kind of sets: what was matched and how much it can bear, or why nothing was."""
+    """Return a sentence for each kind of sets: the size of the matched groups, or why there are none."""
     notes = []
     for kind in metrics.kinds:
         own = [row for row in _own(rows, split) if (row["kind"], row["prompt_kind"]) == (kind, "all")]
         if own:
-            notes.append(f"{kind.capitalize()} sets: {_bears(own)}")
+            notes.append(f"{kind.capitalize()} sets: {_matched_note(own)}")
             continue
         groups = metrics.values("seen", kind=kind, split=split)
         missing = [name for name in ("seen", "unseen") if name not in groups]
         why = (
-            f"the {split} split has none of {missing[0]} categories"
+            f"the {split} split has no {missing[0]} categories"
             if missing
-            else "no categories that are alike hold models of both seen and unseen ones"
+            else "no like categories have both seen and unseen models"
         )
-        notes.append(f"{kind.capitalize()} sets: nothing to match, {why}.")
+        notes.append(f"{kind.capitalize()} sets: no match, since {why}.")
     return notes
 
 
-def _bears(rows: Sequence[Row]) -> str:
+def _matched_note(rows: Sequence[Row]) -> str:
     first = rows[0]
     ours, theirs = (formatting.plural(first[name], "model") for name in ("n_models", "n_against"))
     groups = formatting.plural(first["n_strata"], "group")
     text = f"{ours} of unseen categories and {theirs} of seen ones, in {groups} of like categories."
     spans = sorted(row["ci_high"] - row["ci_low"] for row in rows if row["ci_low"] is not None)
     if not spans:
-        return f"{text} One model on a side gives no interval."
+        return f"{text} There is no interval with one model on a side."
     if min(first["n_models"], first["n_against"]) < FEW:
         text += (
-            f" These are too few for more than a hint: fewer than {FEW} models on a side make a bootstrap's interval"
-            " too narrow, and a difference that it covers is not shown to be none."
+            f" With fewer than {FEW} models on a side a bootstrap interval is too narrow, and one that includes 0 does"
+            " not show that there is no difference."
         )
     return text
 
 
 def strata(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[Strata]:
-    """Recall at the main cut-off of customized images, all prompts, by category and number of exemplars."""
+    """Return recall at the main cut-off of customized models by category and by number of exemplars."""
     (metric, k), *_ = breakdown_columns(metrics)
     names = ("kind", "group_by", "group", "encoder", "mapper", "prompt_kind", "metric", "k")
     known = _index(rows, names, split)
@@ -136,11 +136,11 @@ def strata(rows: Sequence[Row], metrics: Metrics, split: str = "test") -> list[S
             lines = []
             for group in groups:
                 cells: dict[str, Row | None] = {
-                    f"{encoder} {look}": known.get(
-                        (kind, by, group, encoder, metrics.resolve(look, kind), "all", metric, k)
+                    f"{encoder} {mapper}": known.get(
+                        (kind, by, group, encoder, metrics.resolve(mapper, kind), "all", metric, k)
                     )
                     for encoder in metrics.encoders
-                    for look in (UNTUNED, *metrics.tuned)
+                    for mapper in (UNTUNED, *metrics.tuned)
                 }
                 row = next((row for row in cells.values() if row is not None), None)
                 if row is not None:
@@ -164,17 +164,16 @@ def _strata_note(kind: str, by: str, lines: Sequence[Stratum]) -> str:
     text = f"{kind.capitalize()} sets by {by}:"
     if not few:
         return f"{text} each group has at least {FEW} models."
-    single = f", {alone} of them a single one, which has no interval" if alone else ""
+    single = f", {alone} of them only one, without an interval" if alone else ""
     which = "each group has" if few == len(lines) else f"{few} of {len(lines)} groups have"
     return (
-        f"{text} {which} fewer than {FEW} models{single}. Intervals of so few are too narrow (of two models they span"
-        " these two, and where all models agree they have no width): they describe the models of this run, and"
-        " differences between the groups are not shown by them."
+        f"{text} {which} fewer than {FEW} models{single}. Intervals over so few are too narrow (over two models they"
+        " span these two, and where all models agree they have no width), so they show no differences between groups."
     )
 
 
 def strata_rows(rows: Sequence[Row]) -> list[Row]:
-    """Strata of the test split in long form, for their CSV."""
+    """Return the strata of the test split in long form."""
     return [dict(row) for row in rows if row["split"] == "test"]
 
 

@@ -1,4 +1,4 @@
-"""The tables of the report: cells for the page, and the same numbers in full as CSV."""
+"""Tables of metrics: formatted cells for the page, and full numbers for CSV files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VALUES = ("value", "ci_low", "ci_high", "ceiling", "chance", "n_queries", "n_mod
 
 @dataclass(frozen=True)
 class Cell:
-    """A share and its interval in words, with the numbers for a bar: all in [0, 1] or None."""
+    """A share and its interval as text, with the numbers in [0, 1] for a bar, or None."""
 
     value: str
     interval: str
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the headline table: one metric of one encoder, all series side by side."""
+    """A line of the headline table: one metric of one encoder, a cell for each series."""
 
     metric: str
     chance: str
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """Lines of one kind and encoder of one split."""
+    """The lines of one kind of sets, encoder and split."""
 
     kind: str
     encoder: str
@@ -51,7 +51,7 @@ class Block:
 
 
 def cell(row: Row | None) -> Cell:
-    """A measured value for the page, a dash where the run has none; ranks are no shares."""
+    """Format a measured value, a dash where the run has none; ranks are not shares."""
     if row is None:
         return Cell(formatting.NONE, "", None, None, None)
     if row["metric"] == MEDIAN:
@@ -64,7 +64,7 @@ def cell(row: Row | None) -> Cell:
 
 
 def columns(metrics: Metrics) -> list[tuple[str, str, str]]:
-    """(condition, mapper, heading) of the columns of values: control first."""
+    """Return (condition, mapper, heading) of the columns of values, control first."""
     mappers = (UNTUNED, *metrics.tuned)
     return [
         (condition, name, formatting.mapper(name))
@@ -74,7 +74,7 @@ def columns(metrics: Metrics) -> list[tuple[str, str, str]]:
 
 
 def headline(metrics: Metrics, split: str) -> list[Block]:
-    """Every kind and encoder of a split that was measured."""
+    """Return a block for each kind and encoder measured on a split."""
     blocks = []
     for kind in metrics.kinds:
         for encoder in metrics.encoders:
@@ -91,8 +91,8 @@ def headline(metrics: Metrics, split: str) -> list[Block]:
                     )
                     for condition, mapper, _ in columns(metrics)
                 }
-                form = formatting.rank if metric == MEDIAN else formatting.share
-                chance, ceiling = form(row["chance"]), form(row["ceiling"])
+                write = formatting.rank if metric == MEDIAN else formatting.share
+                chance, ceiling = write(row["chance"]), write(row["ceiling"])
                 lines.append(Line(formatting.metric(metric, k), chance, cells, ceiling))
             if first is not None:
                 blocks.append(Block(kind, encoder, first["n_models"], first["n_queries"], lines))
@@ -100,12 +100,12 @@ def headline(metrics: Metrics, split: str) -> list[Block]:
 
 
 def breakdown_columns(metrics: Metrics) -> list[tuple[str, int | None]]:
-    """The metrics that the breakdown shows: recall at the main cut-off, and mAP."""
+    """Return the metrics of the breakdown: recall at the main cut-off, and mAP."""
     return [("recall_at_k", metrics.main_k), ("mean_average_precision", None)]
 
 
 def breakdown(metrics: Metrics, split: str = "test") -> list[dict[str, Any]]:
-    """Recall at the main cut-off and mAP by kind, prompt kind and category, one line an encoder.
+    """Return the breakdown by kind, prompt kind and category, one line an encoder.
 
     Each line has kind, prompt_kind, seen, encoder, n_models and cells by "metric mapper".
     """
@@ -132,7 +132,7 @@ def breakdown(metrics: Metrics, split: str = "test") -> list[dict[str, Any]]:
 
 
 def across(metrics: Metrics, split: str = "test") -> list[dict[str, Any]]:
-    """Every mapper on every kind of sets, one line an encoder and mapper; none for fewer than two heads.
+    """Return every mapper on every kind of sets, one line an encoder and mapper; none for fewer than two mappers.
 
     Each line has encoder, mapper and cells by "metric kind": recall at the main cut-off, and mAP.
     """
@@ -155,7 +155,7 @@ def across(metrics: Metrics, split: str = "test") -> list[dict[str, Any]]:
 
 
 def headline_rows(metrics: Metrics) -> list[Row]:
-    """The headline table of all splits in numbers, one row a split, kind, encoder and metric."""
+    """Return the headline table of all splits, one row a split, kind, encoder and metric."""
     rows = []
     for split in metrics.values("split", SPLITS):
         for kind in metrics.kinds:
@@ -176,12 +176,12 @@ def headline_rows(metrics: Metrics) -> list[Row]:
 
 
 def breakdown_rows(metrics: Metrics) -> list[Row]:
-    """All measured values of the test split in long form."""
+    """Return all measured values of the test split in long form."""
     return [{name: row[name] for name in (*KEYS, *VALUES)} for row in metrics.rows if row["split"] == "test"]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows with the columns of the first; whole or not at all. No rows give an empty file."""
+    """Write rows atomically with the columns of the first one; an empty file if there are none."""
     with atomic.writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         if rows:
             writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -190,7 +190,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def retrieval_rows(sets: Iterable[Any]) -> list[Row]:
-    """What the gallery shows, in numbers: one row a candidate shown."""
+    """Return the candidates of the gallery, one row each."""
     return [
         dict(
             exemplar_set=shown.name, query_id=found.query_id, prompt_kind=found.prompt_kind, prompt=found.prompt,

@@ -1,4 +1,4 @@
-"""Images for the page: small, encoded anew, as data URIs."""
+"""Thumbnails of the page, as data URIs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ QUALITY = 90
 
 
 def thumbnail(data: bytes, *, where: str, side: int = SIDE) -> str:
-    """An encoded image as a data URI of at most `side` pixels a side.
+    """Resize an encoded image to at most `side` pixels a side and return it as a data URI.
 
-    Small images keep their pixels and are stored without loss where that is
-    cheap (flat colours), else as JPEG with full colour resolution. Raises
-    InputError, beginning with `where`, for bytes that are no image.
+    Smaller images keep their size. The format is the smaller of PNG and JPEG with full colour resolution. Raises
+    InputError, starting with `where`, for bytes that are not an image.
     """
     image = Image.fromarray(to_rgb(data, where=where))
     if max(image.size) > side:

@@ -1,4 +1,4 @@
-"""Where the time went (Snakemake's benchmark files, the table `models`), and with which packages."""
+"""Time by stage from Snakemake's benchmark files, cost of customization, and package versions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class StageTime:
-    """Summed over the jobs of one rule: wall and processor time in seconds, largest memory in MB.
+    """Wall and processor time of a rule in seconds, summed over its jobs, and largest memory in MB.
 
-    The memory is None where no job ran long enough for Snakemake to measure it.
+    Memory is None where no job ran long enough for Snakemake to measure it.
     """
 
     rule: str
@@ -39,11 +39,10 @@ class StageTime:
 
 
 def stage_times(folder: Path, jobs: Iterable[str]) -> list[StageTime]:
-    """Times by rule, slowest first, of jobs named like their benchmark files: `rank/pixel-untuned`, `prior`.
+    """Sum times by rule, slowest first, over jobs named like their benchmark files: `rank/pixel-untuned`, `prior`.
 
-    Files of other jobs, which an earlier config left in the folder, are not
-    looked at; a job without a file is left out. A time that Snakemake could
-    not measure ("NA", "-") counts as zero.
+    Files of other jobs, left by an earlier config, are ignored, as are jobs without a file. A time that Snakemake
+    could not measure ("NA", "-") counts as zero.
     """
     rows: dict[str, list[dict[str, str]]] = {}
     for name in sorted(set(jobs)):
@@ -68,7 +67,7 @@ def _number(text: str | None) -> float:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What models of one method, number of steps, device and number of threads took; peak memory in MB."""
+    """The cost of models of one method, number of steps, device and number of threads; peak memory in MB."""
 
     method: str
     steps: int
@@ -85,12 +84,12 @@ class ModelCost:
 
     @property
     def speed(self) -> float:
-        """Steps of one model a second; infinite where the clock was too coarse to see them."""
+        """Steps a second, infinite where the clock was too coarse to measure them."""
         return self.models * self.steps / self.seconds if self.seconds else float("inf")
 
 
 def model_costs(models: Iterable[Mapping[str, Any]]) -> list[ModelCost]:
-    """Costs by method, steps, device and threads from rows of the table `models`, the dearest first."""
+    """Sum costs by method, steps, device and threads over rows of the table `models`, most expensive first."""
     groups: dict[tuple[str, int, str, int], list[Mapping[str, Any]]] = {}
     for row in models:
         key = (row["method"], row["steps"], row["device_name"], row["threads"])
@@ -108,7 +107,7 @@ def model_costs(models: Iterable[Mapping[str, Any]]) -> list[ModelCost]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that the results hang on, where installed, and of Python."""
+    """Return the versions of Python and of installed packages that the results depend on."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:
