@@ -44,17 +44,19 @@ def export(run: Path, *, encoder: str, out: Path, splits: Sequence[str] = ("test
 
     Raises InputError for a folder that is no run, an encoder without embeddings, and a split without models.
     """
-    folder = _embeddings(Path(run), encoder)
-    models = {split: _models(Path(run), split) for split in splits}
+    run = Path(run)
+    folder = _embeddings(run, encoder)
+    models = {split: _models(run, split) for split in splits}
     for split, found in models.items():
         if not found:
             raise InputError(
                 f"{run}: no exemplar sets of the split {split!r} with synthesized images, expected some"
             )
     feats = Path(out) / "feats" / encoder
-    pool = open_pool(folder / "pool")
-    yield write_pool(_distractors(pool, Path(run)), pool.dim, feats / "laion_subset.pth")
-    exemplar_vectors, query_vectors = (_vectors(folder / name) for name in ("exemplars.parquet", "queries"))
+    pool = open_pool(run_layout.folder(run, run_layout.POOL_EMBEDDINGS, encoder=encoder))
+    yield write_pool(_distractors(pool, run), pool.dim, feats / "laion_subset.pth")
+    exemplar_vectors = _vectors(run_layout.path(run, run_layout.EXEMPLAR_EMBEDDINGS, encoder=encoder))
+    query_vectors = _vectors(run_layout.folder(run, run_layout.QUERY_EMBEDDINGS, encoder=encoder))
     for split, found in models.items():
         for kind in sorted({model.kind for model in found}):
             own = [model for model in found if model.kind == kind]
@@ -76,7 +78,7 @@ def export(run: Path, *, encoder: str, out: Path, splits: Sequence[str] = ("test
             path = Path(out) / "dataset" / "json" / f"{split}_{kind}.json"
             tables.write_json(path, [asdict(entry) for entry in entries])
             yield path
-    for path in sorted(Path(run).glob(run_layout.MAPPER.format(encoder=encoder, mapper="*"))):
+    for path in sorted(run.glob(run_layout.MAPPER.format(encoder=encoder, mapper="*"))):
         trained_on = path.stem.rpartition("-")[2]
         name = f"{encoder}_tuned.pth" if trained_on in ("", "both") else f"{encoder}_tuned-{trained_on}.pth"
         yield torch_files.save(checkpoint(heads.load(path)), Path(out) / "weights" / "mapper" / name)

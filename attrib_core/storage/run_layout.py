@@ -63,7 +63,7 @@ BENCHMARK = "benchmarks/{job}.tsv"
 RECORDS = "records"
 """What each job was given and made; see `job_records`."""
 REFERENCES = "refers"
-"""The keys of the store that each job's output depends on; see `store.layout`."""
+"""The keys of the store that each job's output depends on; see `store.references`."""
 
 JOB_NAMES = {
     "base_model": "base_model",
@@ -99,6 +99,11 @@ def benchmark(run: str, rule: str) -> str:
 def path(run: Path, template: str, **wildcards: str) -> Path:
     """Return the path of a file of a run, with values for the wildcards of its template."""
     return run / template.format(**wildcards)
+
+
+def folder(run: Path, template: str, **wildcards: str) -> Path:
+    """Return the folder of a file or of the parts of a table; `wildcards` are those of the folder."""
+    return run / Path(template).parent.as_posix().format(**wildcards)
 
 
 def find_parts(run: Path, template: str, **wildcards: str) -> dict[str, Path]:
