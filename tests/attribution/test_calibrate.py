@@ -72,9 +72,8 @@ def test_soft_scores_are_the_top_of_the_full_ranking(case: Case, done_and_rows: 
 
 def test_an_exemplar_ranks_in_the_middle_of_its_ties(tmp_path: Path) -> None:
     generated = world(2, rows=30, dim=6, set_sizes=[1, 1], queries_each=1)
-    generated.pool[:4] = generated.exemplars["s01"][
-        0
-    ]  # four copies of the exemplar, so it ranks third of five
+    # four copies of the exemplar, so it ranks third of five
+    generated.pool[:4] = generated.exemplars["s01"][0]
     _, rows = calibrated(case_of(tmp_path, generated))
     first = sorted(rows, key=lambda row: row["rank"])[0]["rank"]
     best = [row for row in rows if row["similarity"] == max(r["similarity"] for r in rows)]

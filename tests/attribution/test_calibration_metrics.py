@@ -149,9 +149,8 @@ def test_reliability_of_displayed_influence_is_that_of_soft_scores(case: Case) -
 
 def test_a_calibrator_without_none_is_penalized_for_queries_without_sources() -> None:
     metrics = CalibrationMetrics(PublishedCalibrator(0.05, 0.0), shown=2, absent_share=0.5, resamples=5)
-    metrics.add(
-        single_query_batch(np.array([0.99]), np.array([0.2, 0.1]))
-    )  # right with the exemplar in the pool
+    # right with the exemplar in the pool
+    metrics.add(single_query_batch(np.array([0.99]), np.array([0.2, 0.1])))
     found = rows_of(metrics)
     assert found["expected_calibration_error"]["value"] < 1e-3
     assert found["mixture_expected_calibration_error"]["value"] == pytest.approx(0.5, abs=1e-3)

@@ -1,4 +1,4 @@
-"""Minimize a function of one variable by grid search and golden-section search."""
+"""Minimize functions of one or two variables by grid search and golden-section search."""
 
 from __future__ import annotations
 
@@ -30,3 +30,20 @@ def minimize(function: Callable[[float], float], grid: np.ndarray, iterations: i
             right = low + GOLDEN * (high - low)
             at_right = function(right)
     return min((values[best], float(grid[best])), (at_left, left), (at_right, right))[1]
+
+
+def minimize_nested(
+    function_at: Callable[[float], Callable[[float], float]],
+    outer: np.ndarray,
+    inner: np.ndarray,
+    iterations: int = ITERATIONS,
+) -> tuple[float, float]:
+    """Minimize over two variables, the inner one anew for each outer one; the outer search is in its logarithm."""
+
+    def best_inner(x: float) -> tuple[float, float]:
+        function = function_at(x)
+        y = minimize(function, inner, iterations)
+        return function(y), y
+
+    x = float(np.exp(minimize(lambda log: best_inner(float(np.exp(log)))[0], np.log(outer), iterations)))
+    return x, best_inner(x)[1]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attrib_core.attribution.calibration.golden_section import minimize
+from attrib_core.attribution.calibration.golden_section import minimize_nested
 from attrib_core.attribution.calibration.pool_aware import (
     Parameters,
     PoolAware,
@@ -88,14 +88,8 @@ def model_names(batches: Sequence[SimilarityBatch]) -> list[str]:
 
 def fit_shares(batches: Sequence[SimilarityBatch]) -> tuple[float, float]:
     """Fit tau and floor; see `objective`."""
-
-    def best_floor(tau: float) -> tuple[float, float]:
-        loss = objective(batches, tau)
-        odds = minimize(loss, FLOORS)
-        return loss(odds), odds
-
-    tau = float(np.exp(minimize(lambda x: best_floor(float(np.exp(x)))[0], np.log(TAUS))))
-    return tau, _expit(best_floor(tau)[1])
+    tau, odds = minimize_nested(lambda tau: objective(batches, tau), TAUS, FLOORS)
+    return tau, _expit(odds)
 
 
 def objective(batches: Sequence[SimilarityBatch], tau: float) -> Callable[[float], float]:

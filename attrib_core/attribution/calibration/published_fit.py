@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from attrib_core.attribution.calibration.golden_section import minimize
+from attrib_core.attribution.calibration.golden_section import minimize_nested
 from attrib_core.attribution.calibration.published_form import PublishedCalibrator
 from attrib_core.attribution.calibration.similarities import SimilarityBatch
 
@@ -33,14 +33,7 @@ ITERATIONS = 20
 
 def fit(batches: Sequence[SimilarityBatch]) -> PublishedCalibrator:
     """Minimize the published loss over tau and b."""
-
-    def best_bias(tau: float) -> tuple[float, float]:
-        loss = loss_at(batches, tau)
-        bias = minimize(loss, BIASES, ITERATIONS)
-        return loss(bias), bias
-
-    tau = float(np.exp(minimize(lambda x: best_bias(float(np.exp(x)))[0], np.log(TAUS), ITERATIONS)))
-    return PublishedCalibrator(tau, best_bias(tau)[1])
+    return PublishedCalibrator(*minimize_nested(lambda tau: loss_at(batches, tau), TAUS, BIASES, ITERATIONS))
 
 
 def loss_at(batches: Sequence[SimilarityBatch], tau: float) -> Callable[[float], float]:

@@ -63,10 +63,10 @@ def matched(
             labels = group._asdict()
             del labels["seen"]
             for key in one.values:
+                if key[0] == MEDIAN:
+                    continue
                 sides = [model_means(one, key, some, strata) for some in (members, seen)]
-                found = (
-                    matched_difference(*sides, resamples=resamples, seed=seed) if key[0] != MEDIAN else None
-                )
+                found = matched_difference(*sides, resamples=resamples, seed=seed)
                 if found is not None:
                     yield {
                         "encoder": one.encoder, "mapper": one.mapper, **labels, "metric": key[0], "k": key[1],
