@@ -27,7 +27,7 @@ SETS = {"a": [0, 1, 2], "b": [3, 4], "c": [5, 6, 7, 8], "d": [9]}
 
 
 class Counting:
-    """The mean colour of an image; counts the images that it has seen."""
+    """The mean colour of an image; counts the images that it has encoded."""
 
     dim = 3
     identity: dict[str, Any] = {"family": "counting"}
@@ -88,7 +88,9 @@ def embed(
     return found, encoder.seen
 
 
-def test_what_another_job_encodes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_waits_for_pieces_that_another_job_encodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, run, other = (
         table(tmp_path / "one.parquet", "abcd"),
         tmp_path / "r" / "run",
@@ -121,7 +123,7 @@ def plain(path: Path, kind: type[Counting] = Counting) -> pa.Table:
 
 
 @pytest.mark.parametrize("by", ["exemplar_set", None])
-def test_a_part_is_that_of_the_encoder_alone_and_is_encoded_once(tmp_path: Path, by: str | None) -> None:
+def test_a_part_is_encoded_once_and_equals_the_encoders_features(tmp_path: Path, by: str | None) -> None:
     path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
     first, seen = embed(path, run, by=by)
     assert seen == 10 and first.equals(plain(path))
@@ -131,45 +133,45 @@ def test_a_part_is_that_of_the_encoder_alone_and_is_encoded_once(tmp_path: Path,
     other = table(tmp_path / "two.parquet", "abcd", name="other ")
     shared, seen = embed(other, tmp_path / "results" / "other", by=by)
     assert seen == 0 and shared.equals(plain(other))
-    # bytes of the part stand once
+    # the part and the store share one file
     folder = layout.folder(run, "embeddings")
     assert [file.stat().st_ino for file in folder.glob("*.parquet")] == [
         (run / "one.embeddings.parquet").stat().st_ino
     ]
 
 
-def test_sets_more_encode_the_images_of_these(tmp_path: Path) -> None:
+def test_with_additional_sets_only_their_images_are_encoded(tmp_path: Path) -> None:
     run = tmp_path / "results" / "run"
     embed(table(tmp_path / "one.parquet", "bd"), run)
     more = table(tmp_path / "two.parquet", "abcd")
     found, seen = embed(more, run)
     assert seen == len(SETS["a"]) + len(SETS["c"]) and found.equals(plain(more))
-    turned = table(tmp_path / "three.parquet", "dcba")
-    found, seen = embed(turned, run)
-    assert seen == 0 and found.equals(plain(turned))
+    reordered = table(tmp_path / "three.parquet", "dcba")
+    found, seen = embed(reordered, run)
+    assert seen == 0 and found.equals(plain(reordered))
 
 
-def test_all_that_an_encoder_sees_is_in_the_key(tmp_path: Path) -> None:
+def test_the_key_contains_all_that_an_encoder_reads(tmp_path: Path) -> None:
     run = tmp_path / "results" / "run"
     path = table(tmp_path / "one.parquet", "ab")
     assert embed(path, run)[1] == embed(path, run, kind=CountingBoth)[1] == 5
     assert embed(path, run, code="y")[1] == 5
     assert embed(path, run, by=None)[1] == 5
     other = table(tmp_path / "one.parquet", "ab", word="other words")
-    assert embed(other, run)[1] == 0  # of images alone
+    assert embed(other, run)[1] == 0  # an encoder of images only
     found, seen = embed(other, run, kind=CountingBoth)
     assert seen == 5 and found.equals(plain(other, CountingBoth))
     assert embed(table(tmp_path / "one.parquet", "ab"), run, kind=CountingBoth)[1] == 0
 
 
 def test_a_damaged_file_is_encoded_again(tmp_path: Path) -> None:
-    """Of what it held; what another file holds stays."""
+    """Only the pieces that it held are."""
     path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
     embed(path, run)
     first = run / "one.embeddings.parquet"
     more = table(tmp_path / "two.parquet", "abcd")
     embed(more, run)
-    rewrite(first, first.read_bytes()[:-1] + b"\0")  # and with it its other name in the store
+    rewrite(first, first.read_bytes()[:-1] + b"\0")  # and with it its hard link in the store
     again, seen = embed(more, run)
     assert seen == 5 and again.equals(plain(more))
     assert embed(more, run)[1] == 0
@@ -183,7 +185,7 @@ def test_two_sets_of_the_same_images_are_one_piece(tmp_path: Path, monkeypatch: 
     assert embed(path, run)[1] == 0
 
 
-def test_the_run_notes_what_it_refers_to(tmp_path: Path) -> None:
+def test_the_run_records_the_keys_that_it_uses(tmp_path: Path) -> None:
     path, run = table(tmp_path / "one.parquet", "ab"), tmp_path / "results" / "run"
     embed(path, run)
     kind, keys = references.by_job(run)["embed/one"]
@@ -191,7 +193,7 @@ def test_the_run_notes_what_it_refers_to(tmp_path: Path) -> None:
     assert all(pieces.finished(layout.folder(run, kind), key) for key in keys)
 
 
-def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
+def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:
     given: dict[str, Any] = {"id_column": "query_id", "by": None, "encoder": Counting(), "conditions": {}}
     with pytest.raises(InputError, match="gone.parquet: no such table"):
         part.find_pieces(tmp_path / "gone.parquet", **given)
@@ -202,10 +204,10 @@ def test_what_is_wrong_with_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 5 * len(IMAGES[0]), 1 << 27])
 @pytest.mark.parametrize("kind", [Counting, CountingBoth])
-def test_how_many_images_are_held_changes_nothing(
+def test_the_bytes_held_in_memory_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, kind: type[Counting]
 ) -> None:
-    """None, those of some sets, or all: then the images are read once."""
+    """No images, those of some sets, or all are held; if all are, the table is read once."""
     path, run = table(tmp_path / "one.parquet", "abcd"), tmp_path / "results" / "run"
     expected = plain(path, kind)
     monkeypatch.setattr(part, "MAX_HELD_BYTES", kept)
@@ -220,7 +222,7 @@ def test_how_many_images_are_held_changes_nothing(
     assert seen == 10 and found.equals(expected)
     assert len(reads) == (1 if kept == 1 << 27 else 2)
     more = table(tmp_path / "two.parquet", "dcab")
-    (run / "one.embeddings.parquet").write_bytes(b"")  # nothing is there any more
+    (run / "one.embeddings.parquet").write_bytes(b"")  # the store holds nothing any more
     found, seen = embed(more, run, kind=kind)
     assert seen == 10
     assert embed(more, run, kind=kind)[1] == 0
@@ -228,7 +230,7 @@ def test_how_many_images_are_held_changes_nothing(
 
 @pytest.mark.parametrize("group", [1, 4, 1024])
 def test_row_groups_are_not_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
-    """Rows stand in groups of one size, whichever pieces they are of and wherever these come from."""
+    """Row groups have one size, whatever the pieces and wherever they come from."""
     monkeypatch.setattr(part, "GROUP", group)
     run = tmp_path / "results" / "run"
     embed(table(tmp_path / "one.parquet", "bd"), run)
@@ -256,7 +258,7 @@ def test_keys_are_digests_of_image_bytes_and_text() -> None:
 
 
 @pytest.mark.parametrize("images", [[None], [{"bytes": None, "path": "x"}]])
-def test_a_image_without_bytes_is_named_wherever_it_stands(tmp_path: Path, images: list[Any]) -> None:
+def test_an_image_without_bytes_is_named(tmp_path: Path, images: list[Any]) -> None:
     given = [{"bytes": IMAGES[0], "path": None}] * 17 + images
     names = [f"p{number}" for number in range(18)]
     pq.write_table(

@@ -7,6 +7,7 @@ import math
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,23 @@ def test_all_families_are_found():
     assert known <= set(families.names("encoders"))
 
 
+@pytest.fixture(scope="module")
+def loaded_encoder(load_encoder: Callable[..., Any]) -> Callable[[str, dict[str, Any]], Any]:
+    """Loads an encoder once for all tests that leave it unchanged."""
+    encoders: dict[str, Any] = {}
+
+    def load(family: str, options: dict[str, Any]) -> Any:
+        key = f"{family} {options}"
+        if key not in encoders:
+            encoders[key] = load_encoder(family, **options)
+        return encoders[key]
+
+    return load
+
+
 @every_family
-def test_features_are_finite_float32_of_the_stated_dimension(load_encoder, family, options):
-    encoder = load_encoder(family, **options)
+def test_features_are_finite_float32_of_the_stated_dimension(loaded_encoder, family, options):
+    encoder = loaded_encoder(family, options)
     features = encoder.encode(inputs_for(encoder, noise_images(5)))
     assert features.shape == (5, encoder.dim) and features.dtype == np.float32
     assert np.isfinite(features).all()
@@ -58,8 +73,8 @@ def test_features_are_finite_float32_of_the_stated_dimension(load_encoder, famil
 
 
 @every_family
-def test_features_do_not_depend_on_the_other_images_or_their_order(load_encoder, family, options):
-    encoder = load_encoder(family, **options)
+def test_features_do_not_depend_on_the_other_images_or_their_order(loaded_encoder, family, options):
+    encoder = loaded_encoder(family, options)
     inputs = inputs_for(encoder, noise_images(21))
     together = encoder.encode(inputs)
     order = np.random.default_rng(1).permutation(21)
@@ -69,8 +84,8 @@ def test_features_do_not_depend_on_the_other_images_or_their_order(load_encoder,
 
 
 @every_family
-def test_loading_again_gives_the_same_bits_and_identity(load_encoder, family, options):
-    first, second = load_encoder(family, **options), load_encoder(family, **options)
+def test_loading_again_gives_the_same_bits_and_identity(load_encoder, loaded_encoder, family, options):
+    first, second = loaded_encoder(family, options), load_encoder(family, **options)
     inputs = inputs_for(first, noise_images(3))
     assert np.array_equal(first.encode(inputs), second.encode(inputs))
     assert first.identity == second.identity == json.loads(json.dumps(first.identity))
@@ -78,8 +93,8 @@ def test_loading_again_gives_the_same_bits_and_identity(load_encoder, family, op
 
 
 @every_family
-def test_images_of_any_size_are_accepted(load_encoder, family, options):
-    encoder = load_encoder(family, **options)
+def test_images_of_any_size_are_accepted(loaded_encoder, family, options):
+    encoder = loaded_encoder(family, options)
     random = np.random.default_rng(2)
     shapes = [(7, 30), (200, 31), (1, 1), (64, 64)]
     images = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
@@ -88,8 +103,8 @@ def test_images_of_any_size_are_accepted(load_encoder, family, options):
 
 
 @every_family
-def test_features_of_a_blank_image_are_not_zero(load_encoder, family, options):
-    encoder = load_encoder(family, **options)
+def test_features_of_a_blank_image_are_not_zero(loaded_encoder, family, options):
+    encoder = loaded_encoder(family, options)
     blank = [np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)]
     features = encoder.encode(inputs_for(encoder, blank))
     assert (np.linalg.norm(features, axis=1) > 0).all()

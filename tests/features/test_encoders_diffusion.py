@@ -1,4 +1,4 @@
-"""The encoder family `diffusion`: the UNet's own activations at a layer and timestep, by stock calls."""
+"""The encoder family `diffusion`: moments of the UNet's activations at a layer and timestep."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ BUNDLED = {"family": "bundled"}
     ("layer", "timestep", "draws", "prompt"),
     [("up_blocks.1", 100, 1, ""), ("mid_block", 600, 2, "a fruit"), ("down_blocks.0", 0, 1, "")],
 )
-def test_it_is_the_stock_pipelines_activations(load_encoder, layer, timestep, draws, prompt):
-    """By plain calls of diffusers: the whole UNet is run, and a hook keeps what the layer gave."""
+def test_features_are_moments_of_the_stock_pipelines_activations(
+    load_encoder, layer, timestep, draws, prompt
+):
+    """With diffusers alone: the complete UNet is run, and a hook records the output of the layer."""
     import torch
     from diffusers import StableDiffusionPipeline
 
     base = families.load("base_models", "bundled", {})
     pipe = StableDiffusionPipeline.from_pretrained(base.path, safety_checker=None, dtype=torch.float32)
-    kept: list[Any] = []
-    pipe.unet.get_submodule(layer).register_forward_hook(lambda _module, _given, output: kept.append(output))
+    outputs: list[Any] = []
+    pipe.unet.get_submodule(layer).register_forward_hook(
+        lambda _module, _inputs, output: outputs.append(output)
+    )
     image = noise_images(1, size=64)[0]
     ids = pipe.tokenizer(prompt, padding="max_length", max_length=pipe.tokenizer.model_max_length)[
         "input_ids"
@@ -44,7 +48,7 @@ def test_it_is_the_stock_pipelines_activations(load_encoder, layer, timestep, dr
             )
             noisy = pipe.scheduler.add_noise(latent, torch.from_numpy(noise)[None], torch.tensor([timestep]))
             pipe.unet(noisy, timestep, text)
-            output = kept.pop()
+            output = outputs.pop()
             values = (output[0] if isinstance(output, tuple) else output)[0].numpy().astype(np.float64)
             expected.append(np.concatenate([values.mean(axis=(1, 2)), values.std(axis=(1, 2))]))
     found = load_encoder(
@@ -60,7 +64,7 @@ def test_it_is_the_stock_pipelines_activations(load_encoder, layer, timestep, dr
     assert np.allclose(found.encode([image])[0], np.mean(expected, axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_the_noise_hangs_on_its_number_alone(load_encoder):
+def test_the_noise_depends_on_its_seed_only(load_encoder):
     images = noise_images(3)
     first, again = (load_encoder("diffusion", noise=1, timestep=500).encode(images) for _ in range(2))
     assert np.array_equal(first, again)
@@ -68,15 +72,15 @@ def test_the_noise_hangs_on_its_number_alone(load_encoder):
 
 
 def test_options_that_change_features_are_in_the_identity(load_encoder):
-    described = [
+    identities = [
         load_encoder("diffusion", **options).identity for options in ({}, {"timestep": 7}, {"prompt": "a"})
     ]
-    assert all(one not in described[:place] for place, one in enumerate(described))
-    assert described[0]["base_model"] == families.load("base_models", "bundled", {}).fingerprint
+    assert all(one not in identities[:index] for index, one in enumerate(identities))
+    assert identities[0]["base_model"] == families.load("base_models", "bundled", {}).fingerprint
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"layer": "up_block.1"}, r"^layer: the UNet has no 'up_block.1', did you mean 'up_blocks.1'"),
         ({"layer": "mid_block", "cells": 60}, "^cells: 60 is more than 'mid_block' has, [0-9]+ on a side"),
@@ -95,12 +99,12 @@ def test_options_that_change_features_are_in_the_identity(load_encoder):
         ),
     ],
 )
-def test_what_it_cannot_do_is_named(load_encoder, options, words):
-    with pytest.raises(InputError, match=words):
+def test_options_that_do_not_fit_the_base_model_are_named(load_encoder, options, message):
+    with pytest.raises(InputError, match=message):
         load_encoder("diffusion", **options)
 
 
-def test_the_base_model_is_checked_with_the_config_and_counts_in_the_fingerprint():
+def test_the_base_model_is_checked_with_the_config_and_is_part_of_the_fingerprint():
     section = {"family": "diffusion", "base_model": BUNDLED}
     filled = plain(load_config({"encoders": {"x": section}}))["encoders"]["x"]
     assert filled["base_model"] == BUNDLED and filled["layer"] == "up_blocks.1"

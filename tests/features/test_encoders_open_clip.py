@@ -1,4 +1,4 @@
-"""The encoder family `open_clip`: the library's own transform and forward, weights that fit or are refused."""
+"""The encoder family `open_clip`: features equal the library's; weights that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def images() -> list[np.ndarray]:
     return [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((40, 32), (31, 77), (64, 64))]
 
 
-def test_it_is_the_librarys_transform_and_image_embedding(load_encoder, weights_folder):
+def test_features_equal_the_librarys_image_embedding(load_encoder, weights_folder):
     import open_clip
     import torch
 
@@ -31,7 +31,7 @@ def test_it_is_the_librarys_transform_and_image_embedding(load_encoder, weights_
 
 
 def test_another_size_and_fit_reach_the_network(load_encoder, weights_folder):
-    """Positions are those of 32 pixels, so that another size does not fit, which is told."""
+    """Positional embeddings are for 32 pixels, so another size does not fit and is refused."""
     with pytest.raises(InputError, match="positional_embedding has shape .* expected"):
         load_encoder("open_clip", size=64)
     squashed = load_encoder("open_clip", fit="squash").encode(images())
@@ -54,7 +54,7 @@ def test_weights_and_architectures_that_do_not_fit_are_named(load_encoder, weigh
         load_encoder("open_clip", weights=str(tmp_path / "w.pt"))
 
 
-def test_the_text_tower_is_neither_needed_nor_counted(load_encoder, weights_folder, tmp_path):
+def test_the_text_tower_is_not_needed(load_encoder, weights_folder, tmp_path):
     import torch
 
     state = torch.load(tiny_open_clip(weights_folder), weights_only=True)

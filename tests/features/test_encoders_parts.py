@@ -1,4 +1,4 @@
-"""The encoder family `fusion`: its parts by hand, its bounds, what is refused, what its fingerprint sees."""
+"""The encoder family `fusion`: features compared with its parts, bounded memory, and errors of parts."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def fusion(batch: int = 32, **parts: Any) -> Any:
     return families.load("encoders", "fusion", {"parts": parts, "batch": batch}, device="cpu")
 
 
-def test_fusion_is_its_parts_at_unit_length_times_the_root_of_their_weight(load_encoder):
+def test_features_are_the_parts_scaled_to_the_root_of_their_weight(load_encoder):
     images = noise_images(6)
-    by_hand = [
+    parts = [
         (load_encoder("palette", bins=2), 1.0),  # "colour" comes before "layout" and "shape"
         (load_encoder("pixel", size=3), 0.5),
         (load_encoder("timm", **STAGES), 2.0),
     ]
     expected = []
-    for part, weight in by_hand:
+    for part, weight in parts:
         vectors = part.encode(images).astype(np.float64)
         expected.append(vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * weight**0.5)
     fused = load_encoder("fusion")
     assert np.allclose(fused.encode(images), np.concatenate(expected, axis=1), rtol=1e-6, atol=1e-7)
-    assert fused.dim == sum(part.dim for part, _ in by_hand)
+    assert fused.dim == sum(part.dim for part, _ in parts)
     assert np.allclose(np.square(fused.encode(images)).sum(axis=1), 3.5, rtol=1e-5)
 
 
@@ -55,7 +55,7 @@ def test_identity_holds_weights_and_identities_of_the_parts():
         assert one.identity != other.identity
 
 
-def test_a_part_without_direction_stays_zero():
+def test_a_zero_part_stays_zero():
     encoder = fusion(a=PIXEL, b=PALETTE)
     encoder._parts["a"].encode = lambda images: np.zeros((len(images), 27), np.float32)
     vectors = encoder.encode(noise_images(2))
@@ -84,7 +84,7 @@ def configured(part: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("part", "words"),
+    ("part", "message"),
     [
         ({"family": "palete"}, r"^encoders.x.parts.y.family: no family 'palete', did you mean 'palette'\?"),
         ({"family": "palette", "bin": 3}, r"^encoders.x.parts.y.bin: .* did you mean 'bins'\?"),
@@ -101,8 +101,8 @@ def configured(part: Any) -> dict[str, Any]:
         ("pixel", "^encoders.x.parts.y: 'pixel' is wrong"),
     ],
 )
-def test_a_mistake_in_a_part_is_told_when_the_config_is_read(part, words):
-    with pytest.raises(InputError, match=words):
+def test_a_mistake_in_a_part_is_an_error_of_the_config(part, message):
+    with pytest.raises(InputError, match=message):
         load_config(configured(part))
 
 
@@ -116,14 +116,14 @@ def test_the_config_holds_the_defaults_of_the_parts():
     assert section["parts"] == {"y": {"family": "palette", "bins": 6, "moments_weight": 1.0, "weight": 1.0}}
 
 
-def test_what_a_part_refuses_on_loading_names_its_key(weights):
+def test_an_error_of_a_part_on_loading_names_its_key(weights):
     part = {"family": "timm", "architecture": ARCHITECTURE, "weights": str(weights), "size": 32}
-    for change, words in [
+    for change, message in [
         ({"weights": "none.pth"}, "^encoders.x.parts.y: weights: no file 'none.pth'"),
         ({"stages": [9]}, "^encoders.x.parts.y: stages: .* has no stage 9"),
     ]:
         section = {"family": "fusion", "parts": {"y": part | change}}
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=message):
             encoder_protocol.load(section, where="encoders.x")
 
 

@@ -1,4 +1,4 @@
-"""Stages of a network as features: by plain sums over activations, and what is refused."""
+"""Stages of a timm network as features, compared with plain sums over activations; what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.features.embedding_fixtures import noise_images
 
 
 def plain_means(values: np.ndarray, cells: int) -> list[float]:
-    """Means of (channels, height, width) over cells x cells areas that cover it, channel by channel."""
+    """Means of (channels, height, width) over a grid of cells x cells, channel by channel."""
     height, width = values.shape[1:]
     return [
         float(channel[row * height // cells : -(-(row + 1) * height // cells),
@@ -38,31 +38,31 @@ def run(network: Any, image: np.ndarray) -> None:
     ("stages", "cells", "deviation"), [([3], 1, False), ([0, 2], 3, False), ([1, 2, 3], 1, True)]
 )
 def test_timm_stages_against_plain_sums_over_activations(load_encoder, stages, cells, deviation):
-    """Activations of the deepest block of each resolution, caught in a network of their own."""
+    """Activations of the deepest block of each resolution, recorded in a separate network."""
     network = load_encoder("timm")._network
-    caught: dict[int, np.ndarray] = {}
+    activations: dict[int, np.ndarray] = {}
 
-    def catch(module: Any, given: Any, values: Any) -> None:
-        caught[32 // values.shape[-1]] = values[0].numpy()
+    def record(module: Any, inputs: Any, values: Any) -> None:
+        activations[32 // values.shape[-1]] = values[0].numpy()
 
     for block in network.blocks:
-        block.register_forward_hook(catch)
+        block.register_forward_hook(record)
     encoder = load_encoder("timm", stages=stages, cells=cells, deviation=deviation)
     for image, features in zip(noise_images(3), encoder.encode(noise_images(3)), strict=True):
-        caught.clear()
+        activations.clear()
         mean, std = (np.float32(one) for one in (encoder.prepare.mean, encoder.prepare.std))
         network_input = (image.astype(np.float32) / 255 - mean) / std
         run(network, network_input)
         expected: list[np.ndarray] = []
         for stage in stages:
-            values = caught[2 ** (stage + 1)]
+            values = activations[2 ** (stage + 1)]
             expected.append(unit(plain_means(values, cells)))
             if deviation:
                 expected.append(unit([channel.std() for channel in values.astype(np.float64)]))
         assert np.allclose(features, np.concatenate(expected), rtol=1e-4, atol=1e-6)
 
 
-def test_timm_computes_nothing_behind_the_deepest_stage(load_encoder):
+def test_timm_computes_nothing_after_the_deepest_stage(load_encoder):
     encoder = load_encoder("timm", stages=[0, 1])
     ran: list[str] = []
     for name, module in encoder._network.network.named_children():
@@ -75,7 +75,7 @@ def test_timm_computes_nothing_behind_the_deepest_stage(load_encoder):
     assert not {"conv_head", f"block {len(blocks) - 1}"} & set(ran)
 
 
-def test_timm_stages_keep_where_things_are_by_their_cells(load_encoder):
+def test_timm_stages_preserve_positions_by_their_cells(load_encoder):
     image = np.zeros((32, 32, 3), np.uint8)
     image[:16, :16] = noise_images(1, size=16)[0]
     for cells, least, most in [(1, 0.0, 0.1), (4, 0.2, 2.0)]:
@@ -85,10 +85,10 @@ def test_timm_stages_keep_where_things_are_by_their_cells(load_encoder):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"stages": [1, 5]}, "stages: 'test_efficientnet' has no stage 5, only 0 to 4"),
-        ({"stages": [2, 1]}, r"stages: \[2, 1\]; they rise, each once: \[1, 2\]"),
+        ({"stages": [2, 1]}, r"stages: \[2, 1\]; expected ascending and each once: \[1, 2\]"),
         ({"stages": []}, "encoders.stages"),
         ({"stages": [-1]}, "encoders.stages.0: -1"),
         ({"stages": [1, 4], "cells": 2}, "cells: 2 is more than stage 4 has at size 32, 1 on a side"),
@@ -96,20 +96,22 @@ def test_timm_stages_keep_where_things_are_by_their_cells(load_encoder):
         ({"deviation": True}, "deviation: true, but stages is null"),
     ],
 )
-def test_timm_refuses_stages_that_do_not_fit(load_encoder, options, words):
-    with pytest.raises(InputError, match=words):
+def test_timm_refuses_stages_that_do_not_fit(load_encoder, options, message):
+    with pytest.raises(InputError, match=message):
         load_encoder("timm", **options)
 
 
-def test_timm_names_a_network_that_cannot_be_tapped(load_encoder, monkeypatch):
+def test_timm_names_a_network_without_stages(load_encoder, monkeypatch):
     import timm
 
     monkeypatch.delattr(timm.models.EfficientNet, "forward_intermediates")
-    with pytest.raises(InputError, match="stages: timm cannot tap 'test_efficientnet'; leave stages null"):
+    with pytest.raises(
+        InputError, match="stages: timm cannot return stages of 'test_efficientnet'; leave stages null"
+    ):
         load_encoder("timm", stages=[1])
 
 
-def test_timm_taps_a_transformer(load_encoder, tmp_path):
+def test_timm_stages_of_a_transformer(load_encoder, tmp_path):
     import timm
     from safetensors.torch import save_file
 

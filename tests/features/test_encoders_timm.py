@@ -1,4 +1,4 @@
-"""The encoder family `timm`: the network's own numbers, weights that fit or are refused."""
+"""The encoder family `timm`: features equal those of the network; weights that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -22,19 +22,7 @@ def test_timm_batch_size_changes_no_bit_on_the_cpu(load_encoder):
     assert np.array_equal(one, many)
 
 
-def test_timm_in_batches_as_on_a_gpu_differs_in_last_bits_only(load_encoder):
-    """Batches of one shape, the last filled up: forced on the CPU, since a GPU is not at hand."""
-    images = noise_images(11)
-    encoder = load_encoder("timm")
-    single = encoder.encode(images)
-    encoder._batch = 4
-    batched = encoder.encode(images)
-    assert batched.shape == single.shape
-    difference = np.linalg.norm(single - batched, axis=1) / np.linalg.norm(single, axis=1)
-    assert difference.max() < 5e-6
-
-
-def test_timm_is_the_network_on_normalised_pixels(load_encoder, weights):
+def test_timm_features_are_those_of_the_network_on_normalised_pixels(load_encoder, weights):
     import timm
     import torch
     from safetensors.torch import load_file
@@ -49,7 +37,7 @@ def test_timm_is_the_network_on_normalised_pixels(load_encoder, weights):
     assert np.allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_timm_cuts_the_middle_square_of_a_wide_image(load_encoder):
+def test_timm_crops_the_centre_of_a_wide_image(load_encoder):
     encoder = load_encoder("timm")
     square = noise_images(1, size=32)[0]
     wide = np.concatenate([np.zeros((32, 10, 3), np.uint8), square, np.zeros((32, 10, 3), np.uint8)], axis=1)
@@ -76,18 +64,18 @@ def test_timm_refuses_weights_that_do_not_fit(load_encoder, weights, tmp_path):
 
     state = load_file(weights)
     name = next(iter(state))
-    for change, words in [
+    for change, message in [
         ({name: None}, f"{name} missing"),
         ({"stray.weight": torch.zeros(1)}, "stray.weight unexpected"),
         ({name: torch.zeros(2, 2)}, rf"{name} has shape \(2, 2\), expected"),
     ]:
         changed = {key: value for key, value in (state | change).items() if value is not None}
         save_file(changed, tmp_path / "odd.safetensors")
-        with pytest.raises(InputError, match=f"weights: .*odd.safetensors does not fit .*{words}"):
+        with pytest.raises(InputError, match=f"weights: .*odd.safetensors does not fit .*{message}"):
             load_encoder("timm", weights=str(tmp_path / "odd.safetensors"))
 
 
-def test_timm_names_what_cannot_be_read(load_encoder, tmp_path):
+def test_timm_names_files_that_cannot_be_read(load_encoder, tmp_path):
     for name in ("bad.pth", "bad.safetensors"):
         (tmp_path / name).write_bytes(b"no weights at all")
         with pytest.raises(InputError, match=f"weights: .*{name} cannot be read"):
@@ -101,7 +89,7 @@ def test_timm_names_what_cannot_be_read(load_encoder, tmp_path):
 
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Path("/tmp/never-made-by-a-pickle").touch, ())
+        return (Path("/tmp/never-created-by-a-pickle").touch, ())
 
 
 def test_timm_runs_no_code_from_a_pickle(load_encoder, tmp_path):
@@ -110,10 +98,10 @@ def test_timm_runs_no_code_from_a_pickle(load_encoder, tmp_path):
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match="evil.pth cannot be read"):
         load_encoder("timm", weights=str(tmp_path / "evil.pth"))
-    assert not Path("/tmp/never-made-by-a-pickle").exists()
+    assert not Path("/tmp/never-created-by-a-pickle").exists()
 
 
-def test_timm_names_near_architectures_and_presets(load_encoder):
+def test_timm_suggests_similar_architectures_and_presets(load_encoder):
     with pytest.raises(
         InputError, match="architecture: 'tf_efficientnet_lite9' is not in timm, did you mean"
     ):
@@ -132,7 +120,7 @@ def test_timm_names_a_size_that_the_network_refuses(load_encoder, tmp_path):
 
     name = "vit_tiny_patch16_224"
     save_file(timm.create_model(name, pretrained=False).state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(InputError, match="size: the network refuses 64 .* made for 224"):
+    with pytest.raises(InputError, match="size: the network refuses 64 .* trained with 224"):
         load_encoder("timm", architecture=name, weights=str(tmp_path / "vit.safetensors"), size=64)
 
 
@@ -143,21 +131,21 @@ def test_a_preset_whose_package_is_missing_says_what_to_install(load_encoder, mo
 
 
 def test_a_preset_whose_file_was_changed_is_refused(load_encoder, monkeypatch, tmp_path):
-    from attrib_core.features.encoders.timm import weights as family
+    from attrib_core.features.encoders.timm import weights as timm_weights
 
     (tmp_path / "other.pth").write_bytes(b"other")
-    monkeypatch.setattr(family, "_preset_file", lambda name, preset: tmp_path / "other.pth")
+    monkeypatch.setattr(timm_weights, "_preset_file", lambda name, preset: tmp_path / "other.pth")
     with pytest.raises(
         InputError, match="other.pth has SHA-256 .*, preset 'efficientnet-lite0' states 57934424"
     ):
         load_encoder("timm", architecture="tf_efficientnet_lite0", weights="efficientnet-lite0")
 
 
-def test_tensors_by_order_must_agree_in_the_ends_of_their_names(weights, tmp_path):
+def test_tensors_by_order_must_agree_in_the_last_part_of_their_names(weights, tmp_path):
     import timm
     from safetensors.torch import load_file
 
-    from attrib_core.features.encoders.timm.weights import fill
+    from attrib_core.features.encoders.timm.weights import load
 
     state = load_file(weights)
     ordered = {name: state[name] for name in timm.create_model(ARCHITECTURE).state_dict()}
@@ -165,24 +153,24 @@ def test_tensors_by_order_must_agree_in_the_ends_of_their_names(weights, tmp_pat
         f"_{number}.{name.rsplit('.', 1)[-1]}": value for number, (name, value) in enumerate(ordered.items())
     }
     network = timm.create_model(ARCHITECTURE, pretrained=False)
-    fill(network, foreign, Path("x.pth"), by_order=True)
+    load(network, foreign, Path("x.pth"), by_order=True)
     filled = network.state_dict()
     assert all(bool((filled[name] == value).all()) for name, value in ordered.items() if name in filled)
     shifted = dict(list(foreign.items())[1:])
     with pytest.raises(InputError, match="x.pth has .* tensors in an order that is not the network's"):
-        fill(timm.create_model(ARCHITECTURE, pretrained=False), shifted, Path("x.pth"), by_order=True)
+        load(timm.create_model(ARCHITECTURE, pretrained=False), shifted, Path("x.pth"), by_order=True)
 
 
 def nearest(queries: np.ndarray, references: np.ndarray) -> float:
-    """Share of the queries whose most similar reference is the one at the same place."""
+    """Share of the queries whose most similar reference is the one of the same number."""
     left, right = (
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (queries, references)
     )
     return float(((left @ right.T).argmax(axis=1) == np.arange(len(left))).mean())
 
 
-def test_the_preset_knows_objects_again_in_other_media():
-    """Chance is 1 in 24; were the tensors in a wrong order, it would be chance."""
+def test_the_preset_recognizes_objects_in_other_media():
+    """Chance is 1 in 24, and tensors in a wrong order would give chance."""
     encoder = families.load(
         "encoders",
         "timm",

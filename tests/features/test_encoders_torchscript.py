@@ -1,4 +1,4 @@
-"""The encoder family `torchscript`: the network's own numbers; nothing is opened whose checksum is not stated."""
+"""The encoder family `torchscript`: features are the file's output; only files with the stated checksum are opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.features.embedding_fixtures import noise_images
 from tests.features.encoders_fixtures import tiny_torchscript
 
 
-def test_it_is_the_files_own_output_on_normalised_pixels(load_encoder, weights_folder):
+def test_features_are_the_files_output_on_normalised_pixels(load_encoder, weights_folder):
     import torch
 
     network = torch.jit.load(str(tiny_torchscript(weights_folder)))
@@ -39,21 +39,21 @@ def test_a_file_with_another_checksum_is_not_opened(load_encoder, weights_folder
         load_encoder("torchscript", sha256="0" * 64)
 
 
-def test_outputs_that_are_not_there_are_named(load_encoder):
+def test_missing_outputs_are_named(load_encoder):
     with pytest.raises(InputError, match=r"output: None, but the network gives 2 outputs, numbered from 0"):
         load_encoder("torchscript", output=None)
     with pytest.raises(InputError, match="output: 'style', but the network gives 2 outputs"):
         load_encoder("torchscript", output="style")
 
 
-def test_sizes_that_the_network_refuses_and_missing_files_are_named(load_encoder):
+def test_missing_files_are_named(load_encoder):
     with pytest.raises(InputError, match="weights: no file 'none.pt'"):
         load_encoder("torchscript", weights="none.pt")
     with pytest.raises(InputError, match="weights: 'hub:a/b'; a TorchScript file is named by its path"):
         load_encoder("torchscript", weights="hub:a/b")
 
 
-def test_what_the_program_raises_is_one_line(tmp_path):
+def test_an_error_of_the_program_is_one_line(tmp_path):
     import torch
 
     class Dark(torch.nn.Module):

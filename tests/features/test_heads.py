@@ -1,4 +1,4 @@
-"""Mapped embeddings: right by a plain oracle, the same bits in any company, files that are whole or refused."""
+"""Heads: mapping compared with plain arithmetic, bits that do not depend on other rows, and files of heads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_mapping_is_torchs_linear_layer_and_normalize():
 
 
 @pytest.mark.parametrize("mapped", [True, False])
-def test_bits_of_a_row_do_not_depend_on_its_company(mapped):
+def test_bits_of_a_row_do_not_depend_on_other_rows(mapped):
     head = random_linear(200) if mapped else None
     rows = random_rows(heads.BLOCK_ROWS * 2 + 77, 200)
     together = heads.apply(rows, head)
@@ -56,28 +56,28 @@ def test_bits_of_a_row_do_not_depend_on_its_company(mapped):
         assert np.array_equal(heads.apply(rows[start:stop], head), together[start:stop])
 
 
-def test_the_sums_behind_it_are_exact_so_that_their_order_cannot_matter():
-    """Held before the rounding to float32, which would hide nearly all differences of order."""
+def test_sums_are_exact_so_that_their_order_cannot_matter():
+    """Compared before rounding to float32, which would hide nearly all differences."""
     head, rows = random_linear(300), random_rows(500, 300).astype(np.float64)
-    lengths = head_types.row_norms(rows)
-    together = head(rows, lengths)
+    norms = head_types.row_norms(rows)
+    together = head(rows, norms)
     order = np.random.default_rng(2).permutation(len(rows))
-    assert np.array_equal(head(rows[order], lengths[order]), together[order])
-    assert np.array_equal(head(rows[:1], lengths[:1]), together[:1])
+    assert np.array_equal(head(rows[order], norms[order]), together[order])
+    assert np.array_equal(head(rows[:1], norms[:1]), together[:1])
     length = np.sqrt(np.einsum("ij,ij->i", rows[:1], rows[:1]))[0]
     weight = head.weight.astype(np.float64)
     longest = np.sqrt(np.einsum("ij,ij->i", weight, weight)).max()
     point = [int(value) for value in np.rint(rows[0] / length * 2**26)]
     for out in range(5):
         grid = [int(value) for value in np.rint(weight[out] / longest * 2**26)]
-        whole = sum(
+        total = sum(
             one * other for one, other in zip(point, grid, strict=True)
         )  # Python's integers never round
-        assert abs(whole) < 2**53
-        assert together[0, out] == whole * (length * (longest / 2.0**52)) + head.bias[out]
+        assert abs(total) < 2**53
+        assert together[0, out] == total * (length * (longest / 2.0**52)) + head.bias[out]
 
 
-def test_scale_of_head_and_rows_do_no_harm():
+def test_the_scale_of_head_and_rows_does_not_matter():
     head, rows = random_linear(30), random_rows(5, 30)
     no_bias = heads.Linear(head.weight, np.zeros(30, np.float32))
     large = heads.Linear(head.weight * np.float32(2.0**40), no_bias.bias)
@@ -86,7 +86,7 @@ def test_scale_of_head_and_rows_do_no_harm():
     assert np.array_equal(heads.apply(rows * np.float32(2.0**-60), no_bias), expected)
 
 
-def test_untuned_brings_to_unit_length_and_nothing_else():
+def test_untuned_embeddings_are_only_normalised():
     rows = random_rows(10, 5) * 100
     both = heads.load(None)
     for side in (both.real, both.synth):
@@ -95,7 +95,7 @@ def test_untuned_brings_to_unit_length_and_nothing_else():
     assert both.real(np.empty((0, 5), np.float32)).shape == (0, 5)
 
 
-def test_a_row_without_direction_is_named():
+def test_a_zero_or_non_finite_row_is_named():
     rows = random_rows(2000, 4)
     rows[1500] = 0
     with pytest.raises(InputError, match="embedding of row 1500 is zero"):
@@ -157,7 +157,7 @@ def test_untuned_heads_cannot_be_saved(tmp_path):
         heads.save(tmp_path / "x", heads.load(None), {})
 
 
-def test_files_that_are_no_heads_are_refused(tmp_path):
+def test_files_without_heads_are_refused(tmp_path):
     from safetensors.numpy import save_file
 
     path = tmp_path / "m.safetensors"
@@ -168,8 +168,8 @@ def test_files_that_are_no_heads_are_refused(tmp_path):
         heads.load(path)
     square, vector = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
     head = {"weight": square, "bias": vector}
-    whole = {f"{side}.{name}": value for side in head_files.SIDES for name, value in head.items()}
-    for change, words in [
+    complete = {f"{side}.{name}": value for side in head_files.SIDES for name, value in head.items()}
+    for change, message in [
         ({"real_mapper.bias": None}, "has tensors .*expected"),
         ({"real_mapper.bias": np.zeros(2, np.float32)}, r"real_mapper has weight \(3, 3\) and bias \(2,\)"),
         (
@@ -178,8 +178,8 @@ def test_files_that_are_no_heads_are_refused(tmp_path):
         ),
         ({"synth_mapper.weight": np.zeros((3, 4), np.float32)}, r"shapes \(3, 3\) and \(3, 4\)"),
     ]:
-        save_file({key: value for key, value in (whole | change).items() if value is not None}, path)
-        with pytest.raises(InputError, match=f"m.safetensors: .*{words}"):
+        save_file({key: value for key, value in (complete | change).items() if value is not None}, path)
+        with pytest.raises(InputError, match=f"m.safetensors: .*{message}"):
             heads.load(path)
 
 

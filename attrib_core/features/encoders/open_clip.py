@@ -1,7 +1,7 @@
 """Image towers of open_clip: CLIP as OpenAI, LAION, Apple and others trained it, SigLIP, CoCa and more.
 
 Features are the image embeddings of open_clip's `encode_image`: projected into the space shared with text, not
-normalized. Only the tensors of the image tower are read from the weights file.
+normalised. Only the tensors of the image tower are read from the weights file.
 
 The activation function is part of the architecture: OpenAI's weights need the names that end in `-quickgelu`; with the
 plain name they load without an error and give other features.
@@ -52,7 +52,7 @@ def load(
     size: Annotated[
         int | None,
         Field(
-            ge=16, le=1024, description="side of the image that the network sees; null: the architecture's"
+            ge=16, le=1024, description="side of the network input; null: the architecture's"
         ),
     ] = None,
     resize: ResizeOption = None,

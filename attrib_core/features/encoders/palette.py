@@ -1,4 +1,4 @@
-"""A color histogram with two moments of each channel, regardless of position: a classical baseline for style.
+"""A colour histogram with two moments of each channel, regardless of position: a classical baseline for style.
 
 Neither this module nor the encoder imports torch.
 """
@@ -32,7 +32,7 @@ class PaletteEncoder:
         """Encode (height, width, 3) uint8 images of any sizes as (images, dim) float32.
 
         First the square root of the share of pixels in each cell of the RGB cube, red slowest; the inner product of
-        two such vectors is the Bhattacharyya coefficient, so rare colors count. Then mean and standard deviation of
+        two such vectors is the Bhattacharyya coefficient, so rare colours count. Then mean and standard deviation of
         red, green and blue in [0, 1], times `moments_weight`.
         """
         features = [self._encode_one(image) for image in images]
@@ -55,5 +55,5 @@ def load(
         float, Field(ge=0, description="factor of the channels' means and standard deviations")
     ] = 1.0,
 ) -> PaletteEncoder:
-    """Return an encoder of color histograms, with mean and standard deviation of each channel."""
+    """Return an encoder of colour histograms, with mean and standard deviation of each channel."""
     return PaletteEncoder(bins, moments_weight)

@@ -1,6 +1,6 @@
-"""The pixels of a downsampled image as features, with or without the mean color subtracted.
+"""The pixels of a downsampled image as features, with or without the mean colour subtracted.
 
-A baseline that captures layout and color contrast; uncentered, the colors themselves. Neither this module nor the
+A baseline that captures layout and colour contrast; uncentred, the colours themselves. Neither this module nor the
 encoder imports torch.
 """
 
@@ -31,9 +31,9 @@ class PixelEncoder:
         """Encode (height, width, 3) uint8 images of any sizes as (images, dim) float32.
 
         An image is averaged over the cells of a size x size grid (its sides need not be equal) and divided by 255; if
-        centered, the mean of each channel is subtracted, so that the color of a flat background counts only by its
-        contrast to the rest. An image that is zero after that (one color throughout, or uncentered a black one)
-        becomes a constant vector, orthogonal to every centered image with structure.
+        centred, the mean of each channel is subtracted, so that the colour of a flat background counts only by its
+        contrast to the rest. An image that is zero after that (one colour throughout, or uncentred a black one)
+        becomes a constant vector, orthogonal to every centred image with structure.
         """
         features = [self._encode_one(image) for image in images]
         return np.stack(features) if features else np.empty((0, self.dim), dtype=np.float32)
@@ -53,7 +53,7 @@ def load(
     *,
     size: Annotated[int, Field(ge=2, le=256, description="side of the grid in cells")] = 16,
     centred: Annotated[
-        bool, Field(description="subtract the image's mean color; a color then counts by contrast only")
+        bool, Field(description="subtract the image's mean colour; a colour then counts by contrast only")
     ] = True,
 ) -> PixelEncoder:
     """Return an encoder of pixels on a size x size grid."""

@@ -1,7 +1,7 @@
 """Vision models of the transformers library: CLIP, DINO, DINOv2, DINOv3, SigLIP and SigLIP 2, ViT.
 
 A model is a folder as `save_pretrained` writes it, or a model of the hub's cache: `config.json`, weights, and
-`preprocessor_config.json`, the model's own image processor. So size, interpolation and normalization are those that
+`preprocessor_config.json`, the model's own image processor. So size, interpolation and normalisation are those that
 the model's authors ship. Features are, by the type in `config.json`:
 
 - clip: the image embedding, projected into the space shared with text

@@ -1,4 +1,4 @@
-"""Preprocess an image for a network: resize, center crop, normalize.
+"""Preprocess an image for a network: resize, center crop, normalise.
 
 Bit for bit torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on Pillow images, which open_clip, timm
 and the published benchmark all use, but without importing torch.
@@ -58,13 +58,13 @@ class Preprocessing:
             raise InputError(f"std: {list(self.std)}; expected numbers above 0")
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return the normalized image, channels last."""
+        """Return the normalised image, channels last."""
         mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
         values: np.ndarray = (self.pixels(image).astype(np.float32) / np.float32(255) - mean) / std
         return values
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """Return the resized and cropped image before normalization, (size, size, 3) uint8.
+        """Return the resized and cropped image before normalisation, (size, size, 3) uint8.
 
         As in torchvision, the longer side is rounded down, and half of the surplus pixels, rounded to even, is cut
         off at the left and at the top.
