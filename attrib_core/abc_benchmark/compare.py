@@ -97,11 +97,8 @@ def compare(
         raise InputError(f"--match: {match!r}, expected one of {', '.join(MATCH)}")
     if match == "model":
         check_comparable(first, second)
-    rows = list(
-        _paired(first, second, resamples, seed)
-        if match == "model"
-        else _matched(first, second, resamples, seed)
-    )
+    by_match = _paired if match == "model" else _matched
+    rows = list(by_match(first, second, resamples, seed))
     if not rows and match == "category":
         for name, side in (("first", first), ("second", second)):
             if "category" not in side or not side["category"].notna().any():
@@ -132,10 +129,8 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, resamples: int, seed: int
             a, b = mine[name].to_numpy(), other[name].to_numpy()
             low, high, p = np.nan, np.nan, np.nan
             if len(common) > 1:
-                differences = average_resamples(metric, a, sets[0], draws) - average_resamples(
-                    metric, b, sets[1], draws
-                )
-                low, high = bootstrap.interval(differences)
+                resampled = [average_resamples(metric, *side, draws) for side in ((a, sets[0]), (b, sets[1]))]
+                low, high = bootstrap.interval(resampled[0] - resampled[1])
                 added = sign_flip_test.model_differences(metric, a, sets[0], b, sets[1], len(common))
                 p = sign_flip_test.p_value(added, names, times=resamples, seed=seed)
             value, against = average(metric, a), average(metric, b)

@@ -12,6 +12,7 @@ Heads compute in float64 and in evaluation mode: batch norm with its running sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,12 @@ def _head(where: str, state: Any) -> Head:
         raise InputError(f"{where} is {describe(state)}, expected a state dict")
     tensors = {str(name): _array(f"{where}.{name}", value) for name, value in state.items()}
     if set(tensors) == {"weight", "bias"}:
-        return Head((_linear(where, tensors["weight"], tensors["bias"]),))
+        weight, bias = tensors["weight"], tensors["bias"]
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise InputError(
+                f"{where} has weight {weight.shape} and bias {bias.shape}, expected (out, in) and (out,)"
+            )
+        return Head((Layer(weight, bias),))
     if set(tensors) == {"weights"}:
         factors = tensors["weights"]
         if factors.ndim not in (1, 2) or factors.size != factors.shape[-1]:
@@ -124,7 +130,11 @@ def _mlp(where: str, tensors: Mapping[str, np.ndarray]) -> Head:
     """Return the head of an MLP, each linear layer fused with the batch norm that follows it."""
     layers: list[Layer] = []
     known: set[str] = set()
-    numbers = sorted(int(name.removesuffix(".weight")) for name in tensors if _is_linear(name, tensors))
+    numbers = sorted(
+        int(found[1])
+        for name, value in tensors.items()
+        if value.ndim == 2 and (found := re.fullmatch(r"(\d+)\.weight", name))
+    )
     for number in numbers:
         last = number == numbers[-1]
         weight = tensors[f"{number}.weight"]
@@ -173,18 +183,6 @@ def _norm(
     gain, offset = found["weight"], found["bias"]
     factor = (np.ones(size) if gain is None else gain) / np.sqrt(variance + EPSILON)
     return factor, (np.zeros(size) if offset is None else offset) - mean * factor
-
-
-def _is_linear(name: str, tensors: Mapping[str, np.ndarray]) -> bool:
-    return name.endswith(".weight") and name.removesuffix(".weight").isdigit() and tensors[name].ndim == 2
-
-
-def _linear(where: str, weight: np.ndarray, bias: np.ndarray) -> Layer:
-    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-        raise InputError(
-            f"{where} has weight {weight.shape} and bias {bias.shape}, expected (out, in) and (out,)"
-        )
-    return Layer(weight, bias)
 
 
 def _array(where: str, value: Any) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def per_query(one: System, queries: Sequence[Queries]) -> pa.Table:
         "test": [one.encoder] * len(models),
         "prompt_kind": one.labels["prompt_kind"].tolist(),
         "query_index": np.concatenate([np.arange(some.features.rows) for some in queries]),
-        "query_path": [path for some in queries for path in _paths(some)],
+        "query_path": [path for some in queries for path in some.paths or repeat(None, some.features.rows)],
         "model_index": models,
         "category": [name or None for name in one.labels["category"].tolist()]
         if "category" in one.labels
@@ -47,10 +48,6 @@ def per_query(one: System, queries: Sequence[Queries]) -> pa.Table:
     columns |= {COLUMN_BY_METRIC[name].format(k): values for (name, k), values in one.values.items()}
     schema = abc_per_query_schema(ks)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-
-
-def _paths(queries: Queries) -> Sequence[str | None]:
-    return [None] * queries.features.rows if queries.paths is None else queries.paths
 
 
 def format_metrics(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -111,11 +111,9 @@ def calibrate(arguments: argparse.Namespace) -> int:
     with log_to_stderr("abc calibrate"), ExitStack() as stack:
         pool = feature_files.open_pool(arguments.pool)
         mapper = mapper_files.read_mapper(arguments.mapper)
-        given = (
-            calibrator_files.read(arguments.calibrator, arguments.absent_share)
-            if arguments.calibrator
-            else {}
-        )
+        given: dict[str, Fitted] = {}
+        if arguments.calibrator:
+            given = calibrator_files.read(arguments.calibrator, arguments.absent_share)
         if arguments.fit and set(given) - {calibrator_files.RELEASED}:
             raise InputError(
                 f"--calibrator: {arguments.calibrator} holds fitted calibrators, expected it alone or --fit alone"
@@ -126,10 +124,10 @@ def calibrate(arguments: argparse.Namespace) -> int:
         for test in (*fit_tests, *tests):
             evaluate.check_dimensions(pool, test, mapper)
         abc_calibration.check_disjoint(fit_tests, tests)
-        fit_kinds = list(
-            map(abc_calibration.kinds_of, fit_tests, arguments.fit_cases or [None] * len(fit_tests))
+        fit_kinds, test_kinds = (
+            list(map(abc_calibration.kinds_of, some, cases or [None] * len(some)))
+            for some, cases in ((fit_tests, arguments.fit_cases), (tests, arguments.cases))
         )
-        test_kinds = list(map(abc_calibration.kinds_of, tests, arguments.cases or [None] * len(tests)))
         distractors = abc_calibration.count_distractors(pool, mapper, arguments.bad_rows)
         arguments.out.mkdir(parents=True, exist_ok=True)
         rank = partial(
