@@ -39,7 +39,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def taken(images: Path, **options: Any) -> dict[str, str]:
+def taken(images: Path, /, **options: Any) -> dict[str, str]:
     """Captions of the chosen images of class "dog", by file."""
     source = families.load("priors", "folder", {"path": str(images)} | options, seed=1)
     found = source.plan([PriorClass("object", "dog")], PriorInputs())[0]
