@@ -1,15 +1,15 @@
-"""A small made-up run with every file that the report reads.
+"""A small simulated run with every file that the report reads.
 
-The numbers come from a simulation, not from a trained model: every image has
-a latent vector (object, category, style, background), encoders weigh its parts
-differently, and ranks, candidates and metrics follow from the cosines. So the
-tables agree with each other, and the report has something plausible to show.
+Every image has a latent vector (object, category, style, background), encoders weight its parts differently, and
+ranks, candidates and metrics follow from the cosine similarities. So the tables agree with each other, without a
+trained model.
 
-As a script it writes a run of any size: `python -m tests.report.report_fixtures FOLDER`.
+As a script it writes a larger run: `python -m tests.report.report_fixtures FOLDER`.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 from collections.abc import Sequence
@@ -24,14 +24,15 @@ from attrib_core.data.drawing import backgrounds, render
 from attrib_core.data.drawing.styles import STYLES
 from attrib_core.diffusion.synthesis import report_sample
 from attrib_core.storage import tables
-from tests.report.report_fixture_results import write_results
-from tests.report.report_fixture_world import Thing, World, build
+from tests.report.results_fixtures import write_results
+from tests.report.world_fixtures import Thing, World, build
 
 SAMPLES = 3  # synthesized images of a set that the report shows
 
 
+@functools.cache
 def png(thing: Thing, size: int = 64, *, blurred: float = 0.0) -> bytes:
-    """The image of a thing as PNG; blurred it passes for a small model's work."""
+    """Draw a thing as PNG; blurred and noisy it resembles an image of a small model."""
     rng = hashing.generator("report fixture", "pixels", thing.name)
     pixels = render.image(thing.drawn.codepoint, thing.background, size, rng, thing.treatment)
     image = Image.fromarray(pixels)
@@ -54,7 +55,7 @@ def write_run(
     samples_each: int = 2,
     encoders: Sequence[str] = ("pixel", "efficientnet"),
 ) -> World:
-    """Write all files of a made-up run below `run`, in two parts each, and return its world."""
+    """Write all files of a simulated run in the folder `run`, in two parts each, and return its world."""
     world = build(
         pool=pool, object_sets=object_sets, style_sets=style_sets, prompts_each=prompts_each,
         samples_each=samples_each,
@@ -67,7 +68,7 @@ def write_run(
 
 
 def inputs_of(run: Path) -> dict[str, Any]:
-    """The named inputs of the rule `report`, for a run on disk."""
+    """Return the named inputs of the rule `report` for a run on disk."""
     several = dict(
         pool="pool/part-*.parquet", rejects="pool/rejects-*.parquet", models="models/*.parquet",
         queries="synthesized/queries-*.parquet", sample="synthesized/sample-*.parquet",
@@ -84,7 +85,7 @@ def inputs_of(run: Path) -> dict[str, Any]:
 
 
 def jobs_of(run: Path) -> list[str]:
-    """The names of the jobs of a run on disk, as its benchmark files are named."""
+    """Return the names of the jobs of a run on disk, from its benchmark files."""
     folder = run / "benchmarks"
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.tsv"))
 
@@ -152,7 +153,7 @@ def _write_exemplars(run: Path, world: World) -> None:
 
 
 def write_images(run: Path, part: int, rows: list[dict[str, Any]]) -> None:
-    """A part of synthesized images, its rows without them, and a sample."""
+    """Write a part of synthesized images, its rows without images, and a sample."""
     folder, images = run / "synthesized", run / f"synthesized/part-{part:04d}.parquet"
     tables.write(images, "synthesized", rows)
     queries = tables.read(images, "synthesized", tables.schema("queries").names)
@@ -199,11 +200,10 @@ def _write_models(run: Path, world: World) -> None:
     ]  # fmt: skip
     half = len(world.sets) // 2
     cut = next(i for i, query in enumerate(world.queries) if query["set"] == half)
-    for part, (rows, made) in enumerate(
-        [(models[:half], synthesized[:cut]), (models[half:], synthesized[cut:])]
-    ):
+    parts = [(models[:half], synthesized[:cut]), (models[half:], synthesized[cut:])]
+    for part, (rows, images) in enumerate(parts):
         tables.write(run / f"models/part-{part:04d}.parquet", "models", rows)
-        write_images(run, part, made)
+        write_images(run, part, images)
     held = dict(subjects=["apple"], styles=sorted(STYLES))
     described = dict(path="bundled", fingerprint="0123456789abcdef", resolution=64)
     tables.write_json(

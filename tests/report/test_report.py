@@ -211,10 +211,10 @@ def test_a_missing_image_is_an_error(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_report_without_times_and_images(run: Path) -> None:
-    made = make(run, gallery_sets=0, benchmarks=run / "nowhere")
-    page = Page(made.html)
-    assert not page.images and 'href="#gallery"' not in made.html and 'href="#times"' not in made.html
-    assert made.tables["gallery.csv"] == made.tables["stages.csv"] == []
+    built = make(run, gallery_sets=0, benchmarks=run / "nowhere")
+    page = Page(built.html)
+    assert not page.images and 'href="#gallery"' not in built.html and 'href="#times"' not in built.html
+    assert built.tables["gallery.csv"] == built.tables["stages.csv"] == []
 
 
 def test_each_mapper_has_a_panel_and_a_line_for_each_kind(report: build.Report) -> None:
@@ -233,18 +233,18 @@ def test_a_kind_without_a_mapper_has_no_tuned_values(run: Path, mappers: list[st
     for name, paths in inputs.items():
         if isinstance(paths, list):
             inputs[name] = [path for path in paths if not ("linear-" in path and mappers[-1] not in path)]
-    made = build.build(
+    built = build.build(
         run_results.RunFiles.of(inputs), run="tiny", seed=3, encoders=ENCODERS, mappers=mappers, sections={},
         benchmarks=run / "benchmarks", jobs=jobs_of(run), **SHOWN,
     )  # fmt: skip
-    assert not Page(made.html).open and "Mappers across kinds" not in made.html
-    rows = {row["kind"]: row for row in made.tables["headline.csv"]}
+    assert not Page(built.html).open and "Mappers across kinds" not in built.html
+    rows = {row["kind"]: row for row in built.tables["headline.csv"]}
     if len(mappers) > 1:
         assert rows["style"]["customized_tuned_value"] is None
         assert rows["object"]["customized_tuned_value"] is not None
-        assert "none for style sets, on which no mapper was trained" in made.html
+        assert "none for style sets, on which no mapper was trained" in built.html
     else:
-        assert "customized_tuned_value" not in rows["object"] and 'id="mapper"' not in made.html
+        assert "customized_tuned_value" not in rows["object"] and 'id="mapper"' not in built.html
 
 
 def test_an_encoder_without_metrics_is_an_error(run: Path) -> None:

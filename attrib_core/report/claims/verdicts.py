@@ -87,7 +87,7 @@ def none_of_these(auc: Row) -> Verdict:
 
 
 def _interval_within(row: Row | None, inside: tuple[float, float]) -> Verdict:
-    """Shown where the whole interval is `inside`, against where all of it is outside; MIN_MODELS decide."""
+    """Shown where all of the interval is `inside`, against where all of it is outside; MIN_MODELS decide."""
     if row is None or row["ci_low"] is None:
         return OPEN, NO_INTERVAL
     if row["n_models"] < MIN_MODELS:

@@ -1,4 +1,4 @@
-"""The world of the made-up run: what its images show, and where they lie in latent space."""
+"""The images of the simulated run: their contents and latent vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = dict(subject=24, category=8, style=12, background=10)
 
 @dataclass(frozen=True)
 class Thing:
-    """What an image shows, enough to draw it and to place it in latent space."""
+    """The content of an image, from which it is drawn and its latent vector is computed."""
 
     name: str
     drawn: render.DrawnObject
@@ -28,7 +28,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class World:
-    """The made-up experiment: pool rows, exemplar sets and queries with latent vectors."""
+    """Pool rows, exemplar sets, exemplars and queries, with latent vectors."""
 
     pool: list[Thing]
     sets: list[dict[str, Any]]
@@ -46,13 +46,13 @@ def _part(kind: str, name: str | None, width: int) -> np.ndarray:
 
 
 def latent(subject: str, category: str, style: str | None, background: str | None) -> np.ndarray:
-    """The parts of an image's meaning, concatenated: (54,) float64."""
+    """Concatenate the latent vectors of subject, category, style and background: (54,) float64."""
     values = dict(subject=subject, category=category, style=style, background=background)
     return np.concatenate([_part(kind, values[kind], width) for kind, width in PARTS.items()])
 
 
 def build(*, pool: int, object_sets: int, style_sets: int, prompts_each: int, samples_each: int) -> World:
-    """Draw the experiment: which images there are, and where they lie in latent space."""
+    """Sample the contents of all images and their latent vectors."""
     rng = hashing.generator(SEED, "report fixture")
     drawings, places, media = list(render.objects()), list(backgrounds.BACKGROUNDS), list(MEDIA)
     order = rng.permutation(len(drawings))
@@ -106,7 +106,7 @@ def _with_latents(
         return latent(thing.drawn.name, thing.drawn.category, thing.treatment, thing.background)
 
     rng = hashing.generator(SEED, "report fixture", "queries")
-    media, places, held = list(MEDIA), list(backgrounds.BACKGROUNDS), []
+    media, places, vectors = list(MEDIA), list(backgrounds.BACKGROUNDS), []
     for query in queries:
         entry, own = sets[query["set"]], query["own"]
         model = own[rng.integers(len(own))]
@@ -130,10 +130,10 @@ def _with_latents(
         if custom:
             fidelity = rng.uniform(0.35, 1.0)
             vector = fidelity * vector + (1 - fidelity) * of(model)
-        held.append(vector + rng.normal(size=vector.size) * 0.11)
+        vectors.append(vector + rng.normal(size=vector.size) * 0.11)
     return World(
         rows, sets, exemplars, queries,
         np.stack([of(row) for row in rows]),
         np.stack([of(exemplar["thing"]) for exemplar in exemplars]),
-        np.stack(held),
+        np.stack(vectors),
     )  # fmt: skip
