@@ -13,7 +13,7 @@ from attrib_core.cli import abc_options
 from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_pth
 from attrib_core.common.errors import InputError
-from attrib_core.common.validation import validated
+from attrib_core.common.validation import validate
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -129,7 +129,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if given["starts"] is None:
         channel = given["head"] == "channel"
         given["starts"] = CHANNEL_STARTS if channel else section.model_fields["starts"].default
-    checked: dict[str, Any] = validated(section, given, "mapper").model_dump(
+    checked: dict[str, Any] = validate(section, given, "mapper").model_dump(
         mode="json", exclude=set(NOT_OPTIONS)
     )
     check_starts(checked["head"], checked["starts"])

@@ -39,7 +39,7 @@ from typing import Any
 import pydantic
 
 from attrib_core.common.errors import InputError, close_matches
-from attrib_core.common.validation import validated
+from attrib_core.common.validation import validate
 
 KINDS = {
     "sources": "attrib_core.data.sources",
@@ -104,7 +104,7 @@ def check(kind: str, family: str, options: Mapping[str, Any], where: str | None 
     for name, field in model.model_fields.items():
         if field.is_required() and name not in options:
             raise InputError(f"{where}.{name}: family {family!r} needs this option, and it is missing")
-    checked = validated(model, options, where)
+    checked = validate(model, options, where)
     return {name: getattr(checked, name) for name in model.model_fields}
 
 

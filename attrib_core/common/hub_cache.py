@@ -48,7 +48,7 @@ def snapshot(
     if not isinstance(found, str):
         model = f"revision {revision!r} of {name!r}" if revision else f"{name!r}"
         raise InputError(
-            f"{key}: {model} is not in {cache}, or lacks {file}; {fetching(name, revision, instead)}"
+            f"{key}: {model} is not in {cache}, or lacks {file}; {download_hint(name, revision, instead)}"
         )
     path = Path(found)
     for _ in Path(file).parts:
@@ -56,7 +56,7 @@ def snapshot(
     return Snapshot(path, path.name)
 
 
-def fetching(name: str, revision: str | None, instead: str = FOLDER_FAMILY) -> str:
+def download_hint(name: str, revision: str | None, instead: str = FOLDER_FAMILY) -> str:
     """Return the end of an error message about a missing model: the command that downloads it."""
     option = f" --revision {revision}" if revision else ""
     return (

@@ -17,8 +17,8 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _SUBJECT = re.compile(r"^(Input|String|Dictionary|List|Tuple|Value) ")
 
 
-def validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
-    """Return the values as an instance of the model.
+def validate(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
+    """Check values and return them as an instance of the model.
 
     They are read strictly, as JSON: a string is not a number and a bool is not an integer, but a list is accepted for a
     tuple and an integer for a float. `where` is put before the keys. Raises InputError for the first error: key, value,

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from attrib_core.common.errors import InputError
-from attrib_core.common.validation import validated
+from attrib_core.common.validation import validate
 from attrib_core.config import checks
 from attrib_core.config.schema import WITHOUT_EFFECT, Config
 
@@ -49,12 +49,12 @@ def _check_all(values: Mapping[str, Any]) -> Config:
 
 
 def _check_without_source(values: Mapping[str, Any]) -> Config:
-    config = validated(Config, checks.expand_presets(values))
+    config = validate(Config, checks.expand_presets(values))
     checks.check_across_keys(config)
     filled = checks.fill_part_sizes(checks.fill_options(config.model_dump(mode="json")))
     checks.check_stacks(filled)
     checks.check_prompt_lists(config)
-    return validated(Config, filled)
+    return validate(Config, filled)
 
 
 def plain(config: Config) -> dict[str, Any]:

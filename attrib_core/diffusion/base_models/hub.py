@@ -25,7 +25,7 @@ def files(*, name: str, revision: str | None = None) -> list[Path]:
     try:
         return description.files(found.path)
     except InputError as error:
-        raise InputError(f"{error}; {hub_cache.fetching(name, revision)}") from None
+        raise InputError(f"{error}; {hub_cache.download_hint(name, revision)}") from None
 
 
 def load(

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
-from attrib_core.common.validation import validated
+from attrib_core.common.validation import validate
 
 FAMILY = "fusion"
 IMAGES, BOTH = "images", "both"
@@ -172,7 +172,7 @@ def _split(name: str, part: Mapping[str, Any]) -> tuple[str, dict[str, Any], flo
     """Return family, options and weight of a part."""
     if isinstance(part, Mapping):
         part = families.with_preset("encoders", part, f"parts.{name}")
-    keys = validated(Part, part, f"parts.{name}")
+    keys = validate(Part, part, f"parts.{name}")
     if keys.family == FAMILY:
         raise InputError(f"parts.{name}.family: a fusion inside a fusion; put its parts here instead")
     options = {key: value for key, value in part.items() if key not in Part.model_fields}
