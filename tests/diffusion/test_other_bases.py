@@ -254,7 +254,7 @@ def test_bases_that_do_not_fit_sdxl(folders: dict[str, Path], tmp_path: Path) ->
     changed("vae/config.json", latents_mean=[0.0] * 4)
     changed("tokenizer_2/tokenizer_config.json", model_max_length=20)
     assert messages[0].startswith("model_index.json: _class_name is 'FluxPipeline', expected one of Stable")
-    assert messages[1] == "unet/config.json: addition_embed_type is None, expected 'text_time', as of SDXL"
+    assert messages[1] == "unet/config.json: addition_embed_type is None, expected 'text_time', as in SDXL"
     assert (
         messages[2] == "unet/config.json: cross_attention_dim is 40, but the text encoders are 24 + 40 wide"
     )
