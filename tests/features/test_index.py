@@ -187,7 +187,7 @@ def test_the_table_of_sizes_is_sorted_and_described_in_the_config() -> None:
         faiss.index_factory(7, factory, faiss.METRIC_INNER_PRODUCT)
         assert f"`{factory}`" in described and (limit is None or f"{limit:,}" in described)
         assert probes is None or str(probes) in described
-        assert index.for_rows(limit or 10**9).factory == factory
+        assert factory_string.for_rows(limit or 10**9).factory == factory
 
 
 def test_training_rows_are_bounded(pool, monkeypatch):

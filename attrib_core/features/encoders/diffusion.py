@@ -22,12 +22,13 @@ from pydantic import Field
 
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError, close_matches
+from attrib_core.features.networks import base_model_option
 from attrib_core.features.networks.network_encoder import (
     BatchOption,
     DeviceOption,
     NetworkEncoder,
     PrecisionOption,
-    feature_dim,
+    image_feature_dim,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "diffusers", "transformers")
 """Distributions whose version may change the features."""
-BASE_MODEL = "base_model"
 
 
 def load(
@@ -75,12 +75,12 @@ def load(
     from attrib_core.diffusion.pipeline import components as pipeline_components
     from attrib_core.diffusion.pipeline import cropping
 
-    family, options = _section(base_model)
+    family, options = base_model_option.split(base_model)
     try:
-        base = families.load("base_models", family, options, where=BASE_MODEL)
+        base = families.load("base_models", family, options, where=base_model_option.KEY)
         components = pipeline_components.load(base, "cpu")
     except InputError as error:
-        raise error.under(BASE_MODEL) from None
+        raise error.under(base_model_option.KEY) from None
     network = _layer_moments(components, layer, timestep, prompt, cells, deviation, draws, noise)
     side = base.resolution
 
@@ -104,7 +104,7 @@ def load(
     return NetworkEncoder(
         network,
         prepare,
-        dim=feature_dim(network, side),
+        dim=image_feature_dim(network, side),
         batch_size=batch,
         device=device,
         precision=precision,
@@ -114,29 +114,17 @@ def load(
 
 def checked(*, base_model: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     """Check the options of the base model and return all options with its defaults filled in."""
-    _section(base_model)
-    return {BASE_MODEL: families.complete("base_models", base_model, BASE_MODEL)} | others
+    return {base_model_option.KEY: base_model_option.checked(base_model)} | others
 
 
 def files(*, base_model: Mapping[str, Any], **_others: Any) -> list[Path]:
     """Return the files of the base model; raise InputError if weights are missing."""
-    family, options = _section(base_model)
-    module = families.module("base_models", family, BASE_MODEL)
-    try:
-        return list(module.files(**options)) if hasattr(module, "files") else []
-    except InputError as error:
-        raise error.under(BASE_MODEL) from None
+    return base_model_option.files(base_model)
 
 
 def others(*, base_model: Mapping[str, Any], **_others: Any) -> list[str]:
     """Return the family of the base model, whose code the features depend on too."""
-    return [f"base_models/{_section(base_model)[0]}"]
-
-
-def _section(base_model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if not isinstance(base_model.get("family"), str):
-        raise InputError(f"{BASE_MODEL}.family: this key is needed, and it is missing")
-    return families.split(base_model)
+    return [f"base_models/{base_model_option.split(base_model)[0]}"]
 
 
 class _LayerReached(Exception):
@@ -162,7 +150,7 @@ def _layer_moments(
     unet, vae = components.unet, components.vae
     if getattr(unet.config, "addition_embed_type", None):
         raise InputError(
-            f"{BASE_MODEL}: its UNet needs more than a prompt ({unet.config.addition_embed_type!r}), as SDXL's does;"
+            f"base_model: its UNet needs more than a prompt ({unet.config.addition_embed_type!r}), as SDXL's does;"
             " expected one like Stable Diffusion 1 or 2"
         )
     blocks = [

@@ -10,7 +10,7 @@ plain name they load without an error and give other features.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -22,7 +22,8 @@ from attrib_core.features.networks.network_encoder import (
     DeviceOption,
     NetworkEncoder,
     PrecisionOption,
-    feature_dim,
+    adapt,
+    image_feature_dim,
 )
 from attrib_core.features.networks.preprocessing import (
     Channels,
@@ -31,6 +32,9 @@ from attrib_core.features.networks.preprocessing import (
     Preprocessing,
     ResizeOption,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "open_clip_torch")
 """Distributions whose version may change the features."""
@@ -51,9 +55,7 @@ def load(
     ],
     size: Annotated[
         int | None,
-        Field(
-            ge=16, le=1024, description="side of the network input; null: the architecture's"
-        ),
+        Field(ge=16, le=1024, description="side of the network input; null: the architecture's"),
     ] = None,
     resize: ResizeOption = None,
     interpolation: Annotated[
@@ -87,7 +89,6 @@ def load(
     size that it refuses.
     """
     import open_clip
-    import torch
 
     known = open_clip.list_models()
     if architecture not in known:
@@ -102,17 +103,11 @@ def load(
     del model
     state_dicts.load(tower, state, path)
 
-    class Features(torch.nn.Module):
-        """The image embedding alone: some towers return patch tokens too."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.tower = tower
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            output = self.tower(images)
-            features: torch.Tensor = output[0] if isinstance(output, tuple) else output
-            return features
+    def embed(tower: Any, images: torch.Tensor) -> torch.Tensor:
+        """Return the image embedding alone: some towers return patch tokens too."""
+        output = tower(images)
+        embedding: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return embedding
 
     sides = defaults["size"] if isinstance(defaults["size"], tuple | list) else (defaults["size"],)
     if len(set(sides)) > 1:
@@ -128,16 +123,16 @@ def load(
         interpolation=interpolation or defaults["interpolation"],
         fit=fit or fit_of_mode[defaults["resize_mode"]],
     )
-    features = Features()
+    network = adapt(tower, embed)
     identity = {
         "family": "open_clip",
         "architecture": architecture,
         "weights_sha256": hashing.file_digest(path),
     }
     return NetworkEncoder(
-        features,
+        network,
         prepare,
-        dim=feature_dim(features, prepare.size),
+        dim=image_feature_dim(network, prepare.size),
         batch_size=batch,
         device=device,
         precision=precision,

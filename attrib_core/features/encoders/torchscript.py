@@ -20,7 +20,8 @@ from attrib_core.features.networks.network_encoder import (
     BatchOption,
     DeviceOption,
     NetworkEncoder,
-    feature_dim,
+    adapt,
+    image_feature_dim,
 )
 from attrib_core.features.networks.preprocessing import (
     Channels,
@@ -85,23 +86,16 @@ def load(
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise InputError(f"weights: {path} is no TorchScript file that torch opens: {reason}") from None
 
-    class Output(torch.nn.Module):
-        """The network, reduced to one of its outputs."""
+    def run(script: Any, images: torch.Tensor) -> Any:
+        try:
+            outputs = script(images)
+        except torch.jit.Error as error:  # raised by the program, with a traceback into its source
+            reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            shape = tuple(images.shape)
+            raise InputError(f"weights: {path} fails on images of shape {shape}: {reason}") from None
+        return _select(outputs, output)
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.script = script
-
-        def forward(self, images: torch.Tensor) -> Any:
-            try:
-                outputs = self.script(images)
-            except torch.jit.Error as error:  # raised by the program, with a traceback into its source
-                reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-                shape = tuple(images.shape)
-                raise InputError(f"weights: {path} fails on images of shape {shape}: {reason}") from None
-            return _select(outputs, output)
-
-    network = Output()
+    network = adapt(script, run)
     prepare = Preprocessing(size, mean, std, resize, interpolation, fit)
     identity = {"family": "torchscript", "weights_sha256": checksum} | prepare.describe()
     if output is not None:
@@ -109,7 +103,7 @@ def load(
     return NetworkEncoder(
         network,
         prepare,
-        dim=feature_dim(network, size),
+        dim=image_feature_dim(network, size),
         batch_size=batch,
         device=device,
         identity=identity,

@@ -28,6 +28,8 @@ from attrib_core.features.networks.network_encoder import (
     DeviceOption,
     NetworkEncoder,
     PrecisionOption,
+    adapt,
+    feature_dim,
 )
 
 if TYPE_CHECKING:
@@ -67,8 +69,6 @@ def load(
     No code in the folder is run. Raises InputError for a missing file, a model type that is not listed above, weights
     with a missing tensor or another shape, and a processor that does not return one image.
     """
-    import torch
-
     folder = weight_paths.folder(weights, CONFIG)
     if transformers_loader.read_config(folder)["model_type"] in ("siglip2", "siglip2_vision_model"):
         raise InputError(
@@ -77,29 +77,24 @@ def load(
         )
     class_name, output_name = transformers_loader.for_model_type(folder, MODELS)
     extra = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
-    network = transformers_loader.load_model(folder, class_name, **extra)
+    model = transformers_loader.load_model(folder, class_name, **extra)
     prepare = _image_processor(folder)
 
-    class Features(torch.nn.Module):
-        """The output that is the feature."""
+    def embed(network: Any, images: torch.Tensor) -> torch.Tensor:
+        output = network(pixel_values=images)
+        features: torch.Tensor = (
+            output.last_hidden_state[:, 0] if output_name == "token" else getattr(output, output_name)
+        )
+        return features
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            output = self.network(pixel_values=images)
-            features: torch.Tensor = (
-                output.last_hidden_state[:, 0] if output_name == "token" else getattr(output, output_name)
-            )
-            return features
-
-    features = Features().eval()
+    network = adapt(model, embed)
+    probe = prepare(np.zeros((64, 64, 3), dtype=np.uint8))
+    error = f"weights: the model in {folder} refuses images of {probe.shape[:2]}, as {PROCESSOR} makes them"
     digests = {path.name: hashing.file_digest(path) for path in files(weights=weights)}
     return NetworkEncoder(
-        features,
+        network,
         prepare,
-        dim=_feature_dim(features, prepare(np.zeros((64, 64, 3), dtype=np.uint8)), folder),
+        dim=feature_dim(network, probe.transpose(2, 0, 1)[None], error=error),
         batch_size=batch,
         device=device,
         precision=precision,
@@ -138,19 +133,3 @@ def _image_processor(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
         return np.ascontiguousarray(channels_last)
 
     return prepare
-
-
-def _feature_dim(network: torch.nn.Module, image: np.ndarray, folder: Path) -> int:
-    """Return the number of features of a processed image; raise InputError if the network refuses it."""
-    import torch
-
-    with torch.inference_mode():
-        try:
-            features = network(torch.from_numpy(image).permute(2, 0, 1)[None])
-        except (ValueError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(
-                f"weights: the model in {folder} refuses images of {image.shape[:2]}, as {PROCESSOR} makes them"
-                f" ({reason})"
-            ) from None
-    return int(features.shape[1])

@@ -22,15 +22,10 @@ import pyarrow.parquet as pq
 from attrib_core.common.errors import InputError
 from attrib_core.features.embedding import embedding_tables
 from attrib_core.features.heads.heads import Heads
-from attrib_core.features.index.factory_string import AUTO, BY_SIZE, Choice, for_rows, resolve
+from attrib_core.features.index.factory_string import resolve
 from attrib_core.features.index.inverted_lists import ShardedIndex
 from attrib_core.runtime.progress import progress
 from attrib_core.storage import atomic, tables
-
-__all__ = [
-    "AUTO", "BY_SIZE", "Choice", "PoolIndex", "build", "describe", "for_rows", "open_index",
-    "recall_against_exact", "save_ids",
-]  # fmt: skip
 
 TOLERANCE = 1e-6
 """Similarities that differ by less count as equal: about the precision of float32 sums of unit vectors."""

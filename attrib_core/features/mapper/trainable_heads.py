@@ -16,9 +16,9 @@ features of an image would depend on the other images, and no initialization wou
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -41,20 +41,36 @@ class Vectors:
     coordinates: torch.Tensor
 
 
-class TrainableHead(Protocol):
-    """A head with trainable parameters."""
+class TrainableHead(ABC):
+    """A head with trainable parameters, for embeddings divided by `scale`; basis (dim, rank) is V."""
 
     parameters: list[torch.Tensor]
 
+    def __init__(self, basis: np.ndarray, scale: float) -> None:
+        self._basis, self._scale = basis, scale
+        self._basis_tensor = torch.from_numpy(basis.astype(np.float32))
+
     def prepare(self, embeddings: np.ndarray) -> Vectors:
         """Scale embeddings as the encoder gives them, (n, dim), for `map`."""
+        scaled = torch.from_numpy((embeddings / self._scale).astype(np.float32))
+        return Vectors(scaled, scaled @ self._basis_tensor)
 
     def map(self, vectors: Vectors, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Compute f(x) / ||f(x)|| for all vectors or for some rows, (n, dim)."""
+        embeddings, coordinates = vectors.embeddings, vectors.coordinates
+        if rows is not None:
+            embeddings, coordinates = embeddings[rows], coordinates[rows]
+        return functional.normalize(self.forward(embeddings, coordinates), dim=1)
 
+    @abstractmethod
+    def forward(self, embeddings: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        """Compute f(x) from embeddings (n, dim) and their coordinates (n, rank); (n, dim)."""
+
+    @abstractmethod
     def drift(self) -> torch.Tensor:
         """Compute how much the head changes angles, which the penalty multiplies; a scalar."""
 
+    @abstractmethod
     def export(self, state: State) -> heads.Head:
         """Return the head with these parameters, for embeddings as the encoder gives them."""
 
@@ -89,26 +105,19 @@ def drift(change: torch.Tensor) -> torch.Tensor:
     return (change + change.T + change.T @ change).square().sum()
 
 
-class Linear:
+class Linear(TrainableHead):
     """A linear head: M (rank, rank) and c (rank), both initially zero."""
 
     def __init__(self, basis: np.ndarray, scale: float) -> None:
-        self._basis, self._scale = basis, scale
-        self._basis_tensor = torch.from_numpy(basis.astype(np.float32))
+        super().__init__(basis, scale)
         rank = basis.shape[1]
         self.change = torch.zeros(rank, rank, requires_grad=True)
         self.shift = torch.zeros(rank, requires_grad=True)
         self.parameters = [self.change, self.shift]
 
-    def prepare(self, embeddings: np.ndarray) -> Vectors:
-        """See `TrainableHead`."""
-        return _scaled(embeddings, self._scale, self._basis_tensor)
-
-    def map(self, vectors: Vectors, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute (H x + b) / ||H x + b||."""
-        embeddings, coordinates = _select(vectors, rows)
-        mapped = embeddings + (coordinates @ self.change.T + self.shift) @ self._basis_tensor.T
-        return functional.normalize(mapped, dim=1)
+    def forward(self, embeddings: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        """Compute H x + b."""
+        return embeddings + (coordinates @ self.change.T + self.shift) @ self._basis_tensor.T
 
     def drift(self) -> torch.Tensor:
         """Compute ||H^T H - I||_F^2."""
@@ -122,22 +131,17 @@ class Linear:
         return _to_linear(weight, bias)
 
 
-class Channel:
-    """A channel head: s (dim), initially one."""
+class Channel(TrainableHead):
+    """A channel head: s (dim), initially one; it has no use for coordinates."""
 
     def __init__(self, dim: int, scale: float) -> None:
-        self._scale = scale
+        super().__init__(np.zeros((dim, 0)), scale)
         self.factors = torch.ones(dim, requires_grad=True)
         self.parameters = [self.factors]
 
-    def prepare(self, embeddings: np.ndarray) -> Vectors:
-        """See `TrainableHead`; there are no coordinates."""
-        return _scaled(embeddings, self._scale, torch.zeros(embeddings.shape[1], 0))
-
-    def map(self, vectors: Vectors, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute (s * x) / ||s * x||."""
-        embeddings, _ = _select(vectors, rows)
-        return functional.normalize(embeddings * self.factors, dim=1)
+    def forward(self, embeddings: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        """Compute s * x."""
+        return embeddings * self.factors
 
     def drift(self) -> torch.Tensor:
         """Compute ||diag(s)^2 - I||_F^2."""
@@ -148,12 +152,11 @@ class Channel:
         return heads.Channel(state[0].astype(np.float32))
 
 
-class Mlp:
+class Mlp(TrainableHead):
     """A residual mlp: A (hidden, rank) as given; a (hidden), B (rank, hidden) and c (rank), initially zero."""
 
     def __init__(self, basis: np.ndarray, scale: float, initial_inner: np.ndarray) -> None:
-        self._basis, self._scale = basis, scale
-        self._basis_tensor = torch.from_numpy(basis.astype(np.float32))
+        super().__init__(basis, scale)
         hidden, rank = initial_inner.shape
         self.inner = torch.from_numpy(initial_inner.astype(np.float32)).requires_grad_()
         self.level = torch.zeros(hidden, requires_grad=True)
@@ -161,16 +164,10 @@ class Mlp:
         self.shift = torch.zeros(rank, requires_grad=True)
         self.parameters = [self.inner, self.level, self.outer, self.shift]
 
-    def prepare(self, embeddings: np.ndarray) -> Vectors:
-        """See `TrainableHead`."""
-        return _scaled(embeddings, self._scale, self._basis_tensor)
-
-    def map(self, vectors: Vectors, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute f(x) / ||f(x)||."""
-        embeddings, coordinates = _select(vectors, rows)
+    def forward(self, embeddings: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        """Compute x + V (B relu(A V^T x + a) + c)."""
         hidden = functional.relu(coordinates @ self.inner.T + self.level)
-        mapped = embeddings + (hidden @ self.outer.T + self.shift) @ self._basis_tensor.T
-        return functional.normalize(mapped, dim=1)
+        return embeddings + (hidden @ self.outer.T + self.shift) @ self._basis_tensor.T
 
     def drift(self) -> torch.Tensor:
         """Compute sum_k |A_k|^2 |B_k|^2."""
@@ -180,21 +177,9 @@ class Mlp:
         """Return inner (hidden, dim) and outer (dim, hidden) layers with their biases."""
         inner, level, outer, shift = (value.astype(np.float64) for value in state)
         weight_in, weight_out = inner @ self._basis.T / self._scale, self._basis @ outer * self._scale
-        return heads.Mlp(
-            _to_linear(weight_in, level), _to_linear(weight_out, self._basis @ shift * self._scale)
-        )
+        bias_out = self._basis @ shift * self._scale
+        return heads.Mlp(_to_linear(weight_in, level), _to_linear(weight_out, bias_out))
 
 
 def _to_linear(weight: np.ndarray, bias: np.ndarray) -> heads.Linear:
     return heads.Linear(weight.astype(np.float32), bias.astype(np.float32))
-
-
-def _scaled(embeddings: np.ndarray, scale: float, basis: torch.Tensor) -> Vectors:
-    scaled = torch.from_numpy((embeddings / scale).astype(np.float32))
-    return Vectors(scaled, scaled @ basis)
-
-
-def _select(vectors: Vectors, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    if rows is None:
-        return vectors.embeddings, vectors.coordinates
-    return vectors.embeddings[rows], vectors.coordinates[rows]

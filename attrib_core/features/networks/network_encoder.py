@@ -148,21 +148,43 @@ class NetworkEncoder:
         return features
 
 
-def feature_dim(network: torch.nn.Module, size: int, *, trained_size: int | None = None) -> int:
-    """Return the number of features of a size x size image, from a forward pass on the CPU.
+def adapt(network: Any, forward: Callable[[Any, torch.Tensor], Any]) -> torch.nn.Module:
+    """Return a module with the parameters of a network that computes `forward(network, inputs)`."""
+    import torch
 
-    Raises InputError where the network refuses the size, and where its output is not (1, features).
+    class Adapted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return forward(self.network, inputs)
+
+    return Adapted().eval()
+
+
+def image_feature_dim(network: torch.nn.Module, size: int, *, trained_size: int | None = None) -> int:
+    """Return the number of features of a size x size image; an InputError names the option `size`."""
+    hint = f"; it was trained with {trained_size}" if trained_size else ""
+    zeros = np.zeros((1, 3, size, size), np.float32)
+    return feature_dim(network, zeros, error=f"size: the network refuses {size}", hint=hint)
+
+
+def feature_dim(network: torch.nn.Module, inputs: np.ndarray, *, error: str, hint: str = "") -> int:
+    """Return the number of features of one input (1, ...), from a forward pass on the CPU.
+
+    Raises InputError if the network refuses the input, with the reason between `error` and `hint`, and if its output
+    is not (1, features).
     """
     import torch
 
-    hint = f"; it was trained with {trained_size}" if trained_size else ""
     try:
         with torch.inference_mode():
-            features = network.eval()(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"size: the network refuses {size} ({reason}){hint}") from None
+            features = network.eval()(torch.from_numpy(inputs))
+    except (AssertionError, IndexError, RuntimeError, ValueError) as refusal:
+        reason = (str(refusal).strip().splitlines() or [type(refusal).__name__])[-1]
+        raise InputError(f"{error} ({reason}){hint}") from None
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != 1:
         output = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise InputError(f"weights: the network gives {output} for one image, expected (1, features)")
+        raise InputError(f"weights: the network gives {output} for one input, expected (1, features)")
     return int(features.shape[1])

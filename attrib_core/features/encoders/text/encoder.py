@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from attrib_core.common import families, hashing
+from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.pipeline import description
 from attrib_core.features.encoders.text import open_clip_towers, transformers_towers
-from attrib_core.features.networks import transformers_loader, weight_paths
+from attrib_core.features.networks import base_model_option, transformers_loader, weight_paths
 from attrib_core.features.networks.network_encoder import (
     BatchOption,
     DeviceOption,
@@ -23,7 +23,6 @@ from attrib_core.features.networks.network_encoder import (
 PACKAGES = ("torch", "transformers", "open_clip_torch")
 """Distributions whose version may change the features."""
 INDEX = "model_index.json"
-BASE_MODEL = "base_model"
 
 
 def load(
@@ -102,10 +101,9 @@ def checked(
     if prefix and architecture is None:
         raise InputError(f"prefix: {prefix!r}, but architecture is null; a prefix applies to open_clip files")
     if base_model is not None:
-        _section(base_model)
-        base_model = families.complete("base_models", base_model, BASE_MODEL)
+        base_model = base_model_option.checked(base_model)
     return {
-        BASE_MODEL: base_model,
+        base_model_option.KEY: base_model,
         "weights": weights,
         "architecture": architecture,
         "prefix": prefix,
@@ -121,11 +119,7 @@ def files(
 ) -> list[Path]:
     """Return the files of the tower and its tokenizer; raise InputError if one is missing."""
     if base_model is not None:
-        family, options = _section(base_model)
-        try:
-            paths = families.module("base_models", family, BASE_MODEL).files(**options)
-        except InputError as error:
-            raise error.under(BASE_MODEL) from None
+        paths = base_model_option.files(base_model)
         subfolders = transformers_towers.base_model_subfolders(_base_model_folder(paths))
         return [path for path in paths if path.name == INDEX or path.parent.name in subfolders]
     if weights is None:
@@ -142,7 +136,7 @@ def files(
 
 def others(*, base_model: Mapping[str, Any] | None, **_others: Any) -> list[str]:
     """Return the family of the base model, whose code the features depend on too."""
-    return [] if base_model is None else [f"base_models/{_section(base_model)[0]}"]
+    return [] if base_model is None else [f"base_models/{base_model_option.split(base_model)[0]}"]
 
 
 def dim(*, base_model: Mapping[str, Any] | None, **_others: Any) -> int | None:
@@ -155,9 +149,3 @@ def dim(*, base_model: Mapping[str, Any] | None, **_others: Any) -> int | None:
 
 def _base_model_folder(paths: list[Path]) -> Path:
     return next(path for path in paths if path.name == INDEX).parent
-
-
-def _section(base_model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if not isinstance(base_model.get("family"), str):
-        raise InputError(f"{BASE_MODEL}.family: this key is needed, and it is missing")
-    return families.split(base_model)

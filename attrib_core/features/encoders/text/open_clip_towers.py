@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from attrib_core.common.errors import InputError, close_matches
-from attrib_core.features.encoders.text.transformers_towers import TextTower, feature_dim
+from attrib_core.features.encoders.text.transformers_towers import TextTower, text_feature_dim
 from attrib_core.features.networks import state_dicts
+from attrib_core.features.networks.network_encoder import adapt
 
 UNUSED = ("visual.", "text_decoder.", "logit_scale", "logit_bias", "input_resolution", "context_length",
              "vocab_size")  # fmt: skip
@@ -49,26 +50,17 @@ def load(architecture: str, path: Path, prefix: str) -> TextTower:
     used = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
     state_dicts.load(model, used, path)
 
-    class Features(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            features: torch.Tensor = self.model.encode_text(ids, normalize=False)
-            return features
-
     def prepare(text: str) -> np.ndarray:
         ids: np.ndarray = tokenizer([text])[0].numpy().astype(np.int64)
         return ids
 
-    features = Features().eval()
+    network = adapt(model, lambda model, ids: model.encode_text(ids, normalize=False))
     vocabulary = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
     identity = {}
     if vocabulary is not None:
         identity["tokenizer_sha256"] = hashlib.sha256(vocabulary.to_str().encode("utf-8")).hexdigest()
-    dim = feature_dim(features, prepare, path, int(text_config.get("vocab_size", 0)))
-    return TextTower(features, prepare, dim, identity)
+    dim = text_feature_dim(network, prepare, path, int(text_config.get("vocab_size", 0)))
+    return TextTower(network, prepare, dim, identity)
 
 
 def _tokenizer(architecture: str, text_config: dict[str, Any]) -> Any:

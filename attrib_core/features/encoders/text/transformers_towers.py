@@ -12,6 +12,7 @@ import numpy as np
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.pipeline import description
 from attrib_core.features.networks import transformers_loader
+from attrib_core.features.networks.network_encoder import adapt, feature_dim
 
 if TYPE_CHECKING:
     import torch
@@ -96,11 +97,10 @@ def _encoder_class(folder: Path) -> str:
 def _load(
     folder: Path, class_name: str, output_name: str, tokenizer_folder: Path, tokenizer_class: str
 ) -> TextTower:
-    import torch
     import transformers
 
-    network: Any = transformers_loader.load_model(folder, class_name)
-    length = int(network.config.max_position_embeddings)
+    model: Any = transformers_loader.load_model(folder, class_name)
+    length = int(model.config.max_position_embeddings)
     try:
         tokenizer = getattr(transformers, tokenizer_class).from_pretrained(
             tokenizer_folder, local_files_only=True
@@ -113,34 +113,19 @@ def _load(
         ids = tokenizer(text, padding="max_length", truncation=True, max_length=length)["input_ids"]
         return np.asarray(ids, dtype=np.int64)
 
-    class Features(torch.nn.Module):
-        """The output that is the feature. There is no padding mask: CLIP is causal, SigLIP was trained without."""
+    def embed(network: Any, ids: torch.Tensor) -> torch.Tensor:
+        # without a padding mask: CLIP is causal, and SigLIP was trained without one
+        features: torch.Tensor = getattr(network(input_ids=ids), output_name)
+        return features
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            features: torch.Tensor = getattr(self.network(input_ids=ids), output_name)
-            return features
-
-    features = Features()
-    return TextTower(features, prepare, feature_dim(features, prepare, tokenizer_folder, len(tokenizer)))
+    network = adapt(model, embed)
+    return TextTower(network, prepare, text_feature_dim(network, prepare, tokenizer_folder, len(tokenizer)))
 
 
-def feature_dim(
+def text_feature_dim(
     network: torch.nn.Module, prepare: Callable[[str], np.ndarray], where: Path, vocabulary: int
 ) -> int:
     """Return the number of features of a text; raise InputError if the tower refuses the tokenizer's ids."""
-    import torch
-
-    with torch.inference_mode():
-        try:
-            features = network(torch.from_numpy(prepare("words"))[None])
-        except (IndexError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(
-                f"weights: the text tower refuses the ids of the tokenizer in {where}, which has {vocabulary}"
-                f" ({reason}); expected the tokenizer that it was trained with"
-            ) from None
-    return int(features.shape[1])
+    error = f"weights: the text tower refuses the ids of the tokenizer in {where}, which has {vocabulary}"
+    hint = "; expected the tokenizer that it was trained with"
+    return feature_dim(network, prepare("words")[None], error=error, hint=hint)

@@ -16,7 +16,7 @@ from attrib_core.features.networks.network_encoder import (
     DeviceOption,
     NetworkEncoder,
     PrecisionOption,
-    feature_dim,
+    image_feature_dim,
 )
 from attrib_core.features.networks.preprocessing import (
     Channels,
@@ -103,13 +103,13 @@ def load(
     mean, std = mean or tuple(defaults["mean"]), std or tuple(defaults["std"])
     prepare = Preprocessing(size, mean, std, resize, interpolation, fit)
     trained_size = network.pretrained_cfg["input_size"][-1]
-    dim = feature_dim(network, size, trained_size=trained_size)
+    dim = image_feature_dim(network, size, trained_size=trained_size)
     identity: dict[str, Any] = {"family": "timm", "architecture": architecture, "weights_sha256": checksum}
     identity |= prepare.describe()
     if stages is not None:
         identity |= {"stages": stages, "cells": cells, "deviation": deviation}
         network = stage_moments(network, architecture, size, stages=stages, cells=cells, deviation=deviation)
-        dim = feature_dim(network, size, trained_size=trained_size)
+        dim = image_feature_dim(network, size, trained_size=trained_size)
     return NetworkEncoder(
         network,
         prepare,
