@@ -71,7 +71,7 @@ def _params(plan: Plan, job: Job, record: job_records.Record) -> Iterator[str]:
                 name, job_records.read_coverage(plan.run, str(before)), plan.coverages[value]
             )
             continue
-        old, new = (rerun_table.leaves({name: one}) for one in (before, value))
+        old, new = (rerun_table.leaves({name: values}) for values in (before, value))
         for path in dict.fromkeys([*old, *new]):
             if old.get(path) != new.get(path):
                 yield f"{_key(path, used)}: {_value(old, path)} -> {_value(new, path)}"
@@ -88,9 +88,9 @@ def _coverage(name: str, before: Coverage | None, now: Coverage) -> Iterator[str
         return
     for kind, word in KINDS.items():
         old, new = before.get(kind, {}), now[kind]
-        changed = sorted(one for one in old.keys() & new.keys() if old[one] != new[one])
+        changed = sorted(item for item in old.keys() & new.keys() if old[item] != new[item])
         if kind == "packages":
-            changed = [f"{one} {old[one]} -> {new[one]}" for one in changed]
+            changed = [f"{item} {old[item]} -> {new[item]}" for item in changed]
         for verb, names in (
             ("changed", changed),
             ("new", sorted(new.keys() - old.keys())),
