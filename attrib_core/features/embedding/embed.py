@@ -113,53 +113,14 @@ def embed(
     the same.
     """
     missing = set(stored.missing())
-    is_missing = [piece.key in missing for piece in wanted]
     total = sum(len(piece.names) for piece in wanted)
     present = sum(len(piece.names) for piece in wanted if piece.key not in missing)
     if present:
         LOGGER.info("embeddings of %d of %d images are there already", present, total)
-    new = _Buffer(
-        _compute(
-            path,
-            wanted,
-            is_missing,
-            id_column=id_column,
-            text_column=text_column,
-            encoder=encoder,
-            threads=threads,
-        )
-    )
-    old = pieces.read_all(
-        stored.folder, [piece.key for piece in wanted if piece.key not in missing], ["embedding"]
-    )
-    blocks = itertools.chain.from_iterable(
-        new.take(len(piece.names)) if make else [tables.vectors(next(old)["embedding"])]
-        for piece, make in zip(wanted, is_missing, strict=True)
-    )
-    # Not a row group a piece: hundreds of small ones are expensive to write, and so are their statistics to read.
-    names = [name for piece in wanted for name in piece.names]
-    buffer = _Buffer(blocks)
-    for start in range(0, total, GROUP):
-        group = names[start : start + GROUP]
-        yield tables.embedding_table(group, np.concatenate(list(buffer.take(len(group)))))
-
-
-def _compute(
-    path: Path,
-    wanted: Sequence[ImagePiece],
-    is_missing: Sequence[bool],
-    *,
-    id_column: str,
-    text_column: str | None,
-    encoder: Encoder,
-    threads: int,
-) -> Iterator[np.ndarray]:
-    """Yield features of the missing pieces, (n, dim) at a time: of the rows that are held, else of the table."""
-    kept = [piece.rows for piece, make in zip(wanted, is_missing, strict=True) if make]
-    held = [rows for rows in kept if rows is not None]
-    if len(held) == len(kept):
-        all_held = list(itertools.chain.from_iterable(held))
-        chunks = encode.encode_rows(all_held, encoder, where=str(path), total=len(all_held), threads=threads)
+    missing_pieces = [piece for piece in wanted if piece.key in missing]
+    if all(piece.rows is not None for piece in missing_pieces):
+        rows = [row for piece in missing_pieces for row in piece.rows or ()]
+        chunks = encode.encode_rows(rows, encoder, where=str(path), total=len(rows), threads=threads)
     else:
         chunks = encode.encode_table(
             path,
@@ -167,9 +128,22 @@ def _compute(
             text_column=text_column,
             encoder=encoder,
             threads=threads,
-            chosen=[make for piece, make in zip(wanted, is_missing, strict=True) for _ in piece.names],
+            chosen=[piece.key in missing for piece in wanted for _ in piece.names],
         )
-    return (features for _, features in chunks)
+    new = _Buffer(features for _, features in chunks)
+    old = pieces.read_all(
+        stored.folder, [piece.key for piece in wanted if piece.key not in missing], ["embedding"]
+    )
+    blocks = itertools.chain.from_iterable(
+        new.take(len(piece.names)) if piece.key in missing else [tables.vectors(next(old)["embedding"])]
+        for piece in wanted
+    )
+    # Not a row group a piece: hundreds of small ones are expensive to write, and so are their statistics to read.
+    names = [name for piece in wanted for name in piece.names]
+    buffer = _Buffer(blocks)
+    for start in range(0, total, GROUP):
+        group = names[start : start + GROUP]
+        yield tables.embedding_table(group, np.concatenate(list(buffer.take(len(group)))))
 
 
 class _Buffer:
