@@ -62,7 +62,7 @@ def claims(
 
 
 def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str) -> Claim | None:
-    """Do images of customized models retrieve their exemplars, beyond chance and the prompt?"""
+    """Answer whether customized models retrieve their exemplars, beyond chance and the prompt."""
     where: dict[str, Any] = dict(
         metric="recall_at_k", k=metrics.main_k, encoder=encoder, mapper=UNTUNED, kind=kind
     )
@@ -83,7 +83,7 @@ def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str)
 
 
 def control_at_chance(metrics: Metrics, kind: str, encoder: str, mapper: str) -> Claim | None:
-    """Is the control at chance? Otherwise the prompt retrieves exemplars, without customization.
+    """Answer whether the control is at chance; otherwise prompts retrieve exemplars without customization.
 
     At the largest K, since the first few candidates of a control near chance hold next to no exemplars.
     """
@@ -105,7 +105,7 @@ def control_at_chance(metrics: Metrics, kind: str, encoder: str, mapper: str) ->
 def tuning(
     metrics: Metrics, comparisons: Sequence[Row], kind: str, kept: Collection[tuple[str, str]]
 ) -> Iterator[Claim]:
-    """Does the mapper of a kind help on the test split? One claim an encoder."""
+    """Answer for each encoder whether the mapper of a kind helps on the test split."""
     mapper = metrics.mapper_for(kind)
     for encoder in metrics.encoders if mapper else ():
         question = f"Does tuning {encoder} features help on {kind} sets?"
@@ -122,7 +122,7 @@ def tuning(
 def unseen(
     metrics: Metrics, comparisons: Sequence[Row], matched: Sequence[Row], kind: str, encoder: str, mapper: str
 ) -> Claim | None:
-    """Does retrieval beat the control on categories that the train split lacks, too?"""
+    """Answer whether retrieval beats the control on categories that are not in the train split, too."""
     mapper = metrics.resolve(mapper, kind) or mapper
     where: dict[str, Any] = dict(
         metric="recall_at_k", k=metrics.main_k, encoder=encoder, mapper=mapper, kind=kind
@@ -154,7 +154,7 @@ def displayed_influence(
     mapper: str,
     kinds: Sequence[str] = (),
 ) -> Claim | None:
-    """Is displayed influence accurate where it is large?
+    """Answer whether displayed influence is accurate where it is large.
 
     `kinds` are the kinds of sets of the calibrator, if the run has several calibrators. Large is 10 % or more, or
     1 % or 0.1 % if fewer than MIN_CANDIDATES candidates have more.
@@ -193,7 +193,7 @@ def displayed_influence(
 def none_of_these(
     calibration: Sequence[Row], encoder: str, mapper: str, kinds: Sequence[str] = ()
 ) -> Claim | None:
-    """Does "none of these" separate images whose exemplars are not in the pool from those whose exemplars are?"""
+    """Answer whether "none of these" separates images with their exemplars in the pool from those without."""
     kind = kinds[0] if len(kinds) == 1 else "all"
     own = {
         row["metric"]: row
