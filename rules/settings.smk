@@ -8,7 +8,8 @@ from pathlib import Path
 
 from attrib_core.common.constants import KINDS, UNTUNED
 from attrib_core.common.errors import InputError
-from attrib_core.config.load import WITHOUT_EFFECT, load_config, plain
+from attrib_core.config.load import load_config, plain
+from attrib_core.config.schema import WITHOUT_EFFECT
 from attrib_core.features.heads.heads import mapper_name
 from attrib_core.runtime.provenance.fingerprint import cover
 from attrib_core.storage import run_layout

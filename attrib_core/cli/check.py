@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attrib_core.config.load import Config, load_config, plain
+from attrib_core.config.load import load_config, plain
+from attrib_core.config.schema import Config
 
 
 def add(commands: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from attrib_core.cli import abc, attribute, check, delta, docs, plan, status, store, why
 from attrib_core.common.errors import InputError
-from attrib_core.config.schema import Mapper
+from attrib_core.config.schema_evaluation import Mapper
 
 
 def parser() -> argparse.ArgumentParser:

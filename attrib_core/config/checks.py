@@ -106,10 +106,10 @@ def check_across_keys(config: Config) -> None:
             f"calibration.shown: {config.calibration.shown} is more than the number of kept candidates"
             f" (ranking.top_k = {config.ranking.top_k})"
         )
-    for name in ("forms", "pool_shares"):
-        given = getattr(config.calibration, name)
+    for section, name in (("calibration", "forms"), ("calibration", "pool_shares"), ("mapper", "trained_on")):
+        given = getattr(getattr(config, section), name)
         if len(set(given)) < len(given):
-            raise InputError(f"calibration.{name}: {given}; each once: {list(dict.fromkeys(given))}")
+            raise InputError(f"{section}.{name}: {given}; expected each once: {list(dict.fromkeys(given))}")
     if config.synthesis.solver != "ddim" and config.synthesis.eta > 0:
         raise InputError(
             f"synthesis.eta: {config.synthesis.eta}, but synthesis.solver {config.synthesis.solver!r} adds no noise;"
@@ -135,9 +135,6 @@ def check_across_keys(config: Config) -> None:
                 f" take {kind!r} out, so that it is {_without(config.mapper.trained_on, kind)}"
             )
     check_starts(config.mapper.head, config.mapper.starts)
-    trained_on = config.mapper.trained_on
-    if len(set(trained_on)) < len(trained_on):
-        raise InputError(f"mapper.trained_on: {trained_on}; each once: {list(dict.fromkeys(trained_on))}")
     _check_tuning_sets(config)
 
 

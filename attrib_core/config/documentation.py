@@ -8,10 +8,12 @@ from typing import Any, TypeGuard
 
 import pyarrow as pa
 import pydantic
+import pydantic_core
 import yaml
 
 from attrib_core.common import families
-from attrib_core.config.schema import Config, Family, Section
+from attrib_core.config.fields import Family, Section
+from attrib_core.config.schema import Config
 from attrib_core.runtime.provenance import rerun_page
 from attrib_core.storage import tables
 from attrib_core.storage.schemas.registry import abc_per_query_schema
@@ -160,19 +162,9 @@ def _rows(model: type[pydantic.BaseModel], *, prefix: str = "", skip_sections: b
 
 def _default(value: Any) -> str:
     """Format a default as one line of YAML."""
-    shown = _plain(value)
-    text = yaml.safe_dump(shown, default_flow_style=True, width=10_000, sort_keys=False).strip()
+    plain = pydantic_core.to_jsonable_python(value)
+    text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False).strip()
     return text.removesuffix("...").strip()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
 
 
 def _type(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:

@@ -11,9 +11,7 @@ import yaml
 from attrib_core.common.errors import InputError
 from attrib_core.common.validation import validate
 from attrib_core.config import checks
-from attrib_core.config.schema import WITHOUT_EFFECT, Config
-
-__all__ = ["WITHOUT_EFFECT", "Config", "load_config", "load_config_without_source", "plain", "read_yaml"]
+from attrib_core.config.schema import Config
 
 
 def load_config(given: str | Path | Mapping[str, Any] | None = None) -> Config:

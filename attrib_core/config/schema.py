@@ -8,32 +8,9 @@ from __future__ import annotations
 
 from attrib_core.config.fields import NAME, Family, Name, Section, family, key
 from attrib_core.config.schema_evaluation import Calibration, Index, Mapper, Metrics, Ranking, Report
-from attrib_core.config.schema_generation import Exemplars, Parts, Pool, Prompts, Splits, Synthesis
+from attrib_core.config.schema_generation import Exemplars, Parts, Pool, Prompts, Synthesis
 
-__all__ = [
-    "WITHOUT_EFFECT",
-    "Calibration",
-    "Config",
-    "Exemplars",
-    "Family",
-    "Index",
-    "Mapper",
-    "Metrics",
-    "Parts",
-    "Pool",
-    "Prompts",
-    "Ranking",
-    "Report",
-    "Section",
-    "Splits",
-    "Synthesis",
-]
-
-EFFICIENTNET = {
-    "family": "timm",
-    "architecture": "tf_efficientnet_lite0",
-    "weights": "efficientnet-lite0",
-}
+EFFICIENTNET = {"family": "timm", "architecture": "tf_efficientnet_lite0", "weights": "efficientnet-lite0"}
 
 
 WITHOUT_EFFECT = {

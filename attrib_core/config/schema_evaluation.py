@@ -20,9 +20,7 @@ class Index(Section):
     queries: int = key(64, "queries on which the index is compared with exact search", ge=1)
     k: int = key(10, "neighbours compared for each of these queries", ge=1)
     probes: int | None = key(
-        None,
-        "inverted lists searched for a query, if the index has any; null: 1 in 32, or as for auto",
-        ge=1,
+        None, "inverted lists searched for a query, if the index has any; null: 1 in 32, or as for auto", ge=1
     )
     train_rows: int = key(
         262144, "largest number of pool rows on which an index is trained, if it needs training", ge=1
@@ -52,9 +50,7 @@ class Mapper(Section):
     rank: int = key(256, "directions of the embedding space that a linear head or an mlp may change", ge=1)
     hidden: int = key(256, "hidden units of an mlp", ge=1)
     distractors: int = key(
-        0,
-        "pool images used as further negatives in a step; test queries are ranked among them too",
-        ge=0,
+        0, "pool images used as further negatives in a step; test queries are ranked among them too", ge=0
     )
     validation_distractors: int = key(
         2000, "pool images among which exemplars are ranked in validation", ge=1

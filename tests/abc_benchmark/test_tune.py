@@ -19,7 +19,7 @@ from attrib_core.abc_benchmark import feature_files, tuning_data
 from attrib_core.abc_benchmark.mapper_files import read_mapper
 from attrib_core.cli import abc_tune
 from attrib_core.cli.main import main, parser
-from attrib_core.config.schema import Mapper
+from attrib_core.config.schema_evaluation import Mapper
 from attrib_core.storage import tables
 from tests.abc_benchmark.tune_fixtures import HEADS, QUICK, run_tune, tunable_case, write_splits
 from tests.features.mapper_fixtures import DIM

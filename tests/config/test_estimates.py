@@ -156,11 +156,7 @@ def test_stable_diffusion_is_recognized_by_its_shapes(tmp_path: Path) -> None:
 
 
 def test_dimensions_are_known_without_loading_a_network() -> None:
-    lite = {
-        "family": "timm",
-        "architecture": "tf_efficientnet_lite0",
-        "weights": "efficientnet-lite0",
-    }
+    lite = {"family": "timm", "architecture": "tf_efficientnet_lite0", "weights": "efficientnet-lite0"}
     named = config_values()["encoders"] | {
         "whole": lite,
         "stages": lite | {"stages": [0, 4], "cells": 2, "deviation": True},

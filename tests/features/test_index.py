@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from attrib_core.common.errors import InputError
-from attrib_core.config.schema import Index
+from attrib_core.config.schema_evaluation import Index
 from attrib_core.features.heads import heads
 from attrib_core.features.index import build as index
 from attrib_core.features.index import factory_string

@@ -184,7 +184,7 @@ def test_scale_runs_the_workflow_with_sleepers(
     for name in ("dry", "again", "again_dry"):
         assert row[name].peak_mb > 50
         assert 0 < sum(row[name].ours.values()) < row[name].processor
-        assert {"import", "cover", "load_config", "settle"} <= row[name].ours.keys()
+        assert {"import", "cover", "load_config", "restore_times"} <= row[name].ours.keys()
     assert row["status"].output.startswith("results/scale: 23 of 23 jobs are done")
     assert ("run" in row) == (most_jobs != "0")
     output = capsys.readouterr().out

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from attrib_core.config.load import WITHOUT_EFFECT, load_config, plain
+from attrib_core.config.load import load_config, plain
+from attrib_core.config.schema import WITHOUT_EFFECT
 from attrib_core.runtime import job_records, snakemake_metadata
 from attrib_core.runtime.provenance import code_walk, definitions, fingerprint, rerun_table
 from tests.conftest import Named

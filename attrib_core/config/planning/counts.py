@@ -73,6 +73,10 @@ def denoising_steps(config: Mapping[str, Any], stage: str) -> int:
 def count(config: Mapping[str, Any]) -> Counts:
     """Count the numbers of a checked config, given as plain values."""
     exemplars, prompts, parts = config["exemplars"], config["prompts"], config["parts"]
+    mapper = config["mapper"]
+    trained = [
+        heads.mapper_name(mapper["head"], shared=mapper["shared"], kind=kind) for kind in mapper["trained_on"]
+    ]
     family, options = families.split(config["customizer"])
     method: Customizer = families.load("customizers", family, options, where="customizer")
     sets = {kind: exemplars[f"{kind}_sets"] for kind in KINDS}
@@ -93,15 +97,11 @@ def count(config: Mapping[str, Any]) -> Counts:
         control=number_of_prompts * prompts["control_samples_each"],
         pool=config["pool"]["images"],
         encoders=tuple(config["encoders"]),
-        mappers=(UNTUNED, *_heads(config["mapper"])),
+        mappers=(UNTUNED, *trained),
         pool_parts=math.ceil(config["pool"]["images"] / parts["pool_images"]),
         set_parts=math.ceil(sum(sets.values()) / parts["exemplar_sets"]),
         sampled=sum(sets[kind] * _sampled(config, kind) for kind in KINDS),
     )
-
-
-def _heads(mapper: Mapping[str, Any]) -> list[str]:
-    return [heads.mapper_name(mapper["head"], shared=mapper["shared"], kind=kind) for kind in mapper["trained_on"]]
 
 
 def _sampled(config: Mapping[str, Any], kind: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,9 +154,7 @@ def lines(plan: Plan) -> Iterator[str]:
         )
         for stage in plan.stages
     ]
-    length = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, length, strict=True)).rstrip()
+    yield from aligned(table)
     yield ""
     yield f"bytes in all, of what is known: {_bytes(_all(plan))}"
     for device, (least, most) in _devices(plan).items():
@@ -167,6 +165,18 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"note: {plan.note}"
     for line in plan.missing:
         yield f"not known: {line}"
+
+
+def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the rows of a table with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def interval(least: str, most: str) -> str:
+    """Format the least and the most of a figure: "3 to 5", or "3" if both are equal."""
+    return most if least == most else f"{least} to {most}"
 
 
 def _all(plan: Plan) -> Size:
@@ -185,16 +195,14 @@ def _devices(plan: Plan) -> dict[str, tuple[float, float]]:
 
 
 def _between(number: tuple[int, int]) -> str:
-    return f"{number[0]:,}" if number[0] == number[1] else f"{number[0]:,} to {number[1]:,}"
+    return interval(f"{number[0]:,}", f"{number[1]:,}")
 
 
 def _bytes(size: Size | None) -> str:
     if size is None:
         return "not known"
-    least, most = (megabytes(one) for one in size.bytes)
-    if size.upper_bound:
-        return f"at most {most}"
-    return most if least == most else f"{least} to {most}"
+    least, most = map(megabytes, size.bytes)
+    return f"at most {most}" if size.upper_bound else interval(least, most)
 
 
 def megabytes(amount: int) -> str:
@@ -208,8 +216,7 @@ def megabytes(amount: int) -> str:
 def _time(seconds: tuple[float, float] | None) -> str:
     if seconds is None:
         return "not known"
-    least, most = (hours(one) for one in seconds)
-    return most if least == most else f"{least} to {most}"
+    return interval(*map(hours, seconds))
 
 
 def hours(seconds: float) -> str:

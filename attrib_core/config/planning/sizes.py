@@ -78,11 +78,7 @@ def dimensions(config: Mapping[str, Any], run: Path | None) -> dict[str, int | N
 
 
 def estimate(
-    config: Mapping[str, Any],
-    counts: Counts,
-    base: Base | None,
-    rates: Rates,
-    dims: Mapping[str, int | None],
+    config: Mapping[str, Any], counts: Counts, base: Base | None, rates: Rates, dims: Mapping[str, int | None]
 ) -> tuple[dict[str, Size], list[str]]:
     """Estimate bytes by stage, "embed <name>" for encoders, with a line for each figure that is not known."""
     found: dict[str, Size] = {}

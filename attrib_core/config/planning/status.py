@@ -107,7 +107,7 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
         if share and name in own:
             took = [units * own[name].amount * share for units in total_of_stage.units]
             seconds = [before + more for before, more in zip(seconds, took, strict=True)]
-            left = _range(*(plan.hours(one) for one in took))
+            left = plan.interval(*(plan.hours(one) for one in took))
         elif share:
             unmeasured.append(name)
             left = "not measured yet"
@@ -115,17 +115,16 @@ def lines(run: Path, config: Mapping[str, Any]) -> Iterator[str]:
         if share and total_of_stage.size:
             ends = [round(one * share) for one in total_of_stage.size.bytes]
             size = [size[0] + (0 if total_of_stage.size.upper_bound else ends[0]), size[1] + ends[1]]
-            coming = _range(*(plan.megabytes(one) for one in ends))
+            coming = plan.interval(*(plan.megabytes(one) for one in ends))
             coming = f"at most {coming}" if total_of_stage.size.upper_bound else coming
         table.append((name, f"{len(stage.done)} of {stage.jobs}", left, coming))
-    length = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, length, strict=True)).rstrip()
+    yield from (f"  {line}" for line in plan.aligned(table))
     used, kept = _used(run)
-    yield f"bytes: {plan.megabytes(used)} so far{kept}, {_range(*map(plan.megabytes, size))} to come, as far as known"
+    to_come = plan.interval(*map(plan.megabytes, size))
+    yield f"bytes: {plan.megabytes(used)} so far{kept}, {to_come} to come, as far as known"
     if done < total:
         rest = f", without {', '.join(unmeasured)}" if unmeasured else ""
-        yield f"time: {_range(*map(plan.hours, seconds))} of one job at a time to come{rest}"
+        yield f"time: {plan.interval(*map(plan.hours, seconds))} of one job at a time to come{rest}"
     if measured.note:
         yield f"note: {measured.note}"
     for stage in stages.values():
@@ -147,7 +146,3 @@ def _used(run: Path) -> tuple[int, str]:
     used = garbage_collection.disk_usage([*own, *garbage_collection.files_of_run(run)])
     in_store = used - garbage_collection.disk_usage(own)
     return used, f" ({plan.megabytes(in_store)} of them in the store of all runs)" if in_store else ""
-
-
-def _range(least: str, most: str) -> str:
-    return most if least == most else f"{least} to {most}"

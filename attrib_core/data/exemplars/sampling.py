@@ -140,11 +140,7 @@ def object_sets(
 
     Raises InputError for an unseen category that no candidate has, and for too few subjects.
     """
-    subjects: dict[str, Candidate] = {}
-    for candidate in plain:
-        best = subjects.setdefault(candidate.shown, candidate)
-        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
-            subjects[candidate.shown] = candidate
+    subjects = _first_by_subject(plain, seed)
     by_category: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in subjects.values():
         by_category[str(candidate.category)].append(candidate)
@@ -164,6 +160,12 @@ def object_sets(
     ]
 
 
+def _first_by_subject(candidates: Iterable[Candidate], seed: int) -> dict[str, Candidate]:
+    """Return one candidate for each subject, the first in the seeded order of images."""
+    last_first = sorted(candidates, key=lambda one: _order(seed, "picture", one.image_id), reverse=True)
+    return {one.shown: one for one in last_first}  # the first overwrites the others
+
+
 def style_sets(
     styled: Sequence[Candidate], *, count: int, sizes: Sequence[int], seed: int
 ) -> list[ExemplarSet]:
@@ -175,12 +177,10 @@ def style_sets(
     if len(sizes) != 2 or not 1 <= sizes[0] <= sizes[1]:
         raise InputError(f"exemplars.style_set_size: {list(sizes)}; expected two numbers, 1 <= low <= high")
     low, high = sizes
-    by_style: dict[str, dict[str, Candidate]] = defaultdict(dict)
+    of_style: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in styled:
-        style = str(candidate.style)
-        best = by_style[style].setdefault(candidate.shown, candidate)
-        if _order(seed, "picture", candidate.image_id) < _order(seed, "picture", best.image_id):
-            by_style[style][candidate.shown] = candidate
+        of_style[str(candidate.style)].append(candidate)
+    by_style = {style: _first_by_subject(members, seed) for style, members in of_style.items()}
     large_enough = [style for style, members in by_style.items() if len(members) >= low]
     _check_styles(count, len(large_enough), low)
     sets = []
