@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from types import ModuleType
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.common.validation import validate
+from attrib_core.features.embedding.encoder_protocol import Encoder, input_kind
 
 FAMILY = "fusion"
-IMAGES, BOTH = "images", "both"
 Parts = Annotated[
     dict[str, dict[str, Any]],
     Field(
@@ -45,15 +46,6 @@ class Part(BaseModel):
     weight: float = Field(1.0, gt=0)
 
 
-class Encoder(Protocol):
-    """An encoder that may be a part; its `reads` is "images" if it has none."""
-
-    dim: int
-    identity: dict[str, Any]
-
-    def encode(self, inputs: Iterable[Any]) -> np.ndarray: ...
-
-
 class FusionEncoder:
     """The concatenated features of parts; `dim` is the sum of theirs.
 
@@ -63,9 +55,9 @@ class FusionEncoder:
     def __init__(self, parts: Mapping[str, Encoder], weights: Mapping[str, float], batch_size: int) -> None:
         self._parts = {name: parts[name] for name in sorted(parts)}
         self._weights, self._batch_size = weights, batch_size
-        self._reads = {name: getattr(part, "reads", IMAGES) for name, part in self._parts.items()}
+        self._reads = {name: input_kind(part) for name, part in self._parts.items()}
         kinds = set(self._reads.values())
-        self.reads = kinds.pop() if len(kinds) == 1 else BOTH
+        self.reads = kinds.pop() if len(kinds) == 1 else "both"
         self.dim = sum(part.dim for part in parts.values())
         descriptions = {
             name: {"weight": weights[name], "encoder": part.identity} for name, part in self._parts.items()
@@ -88,7 +80,7 @@ class FusionEncoder:
         """Return the scaled features of one part, (batch, dim of the part) float32."""
         reads = self._reads[name]
         if reads != self.reads:
-            batch = [image if reads == IMAGES else text for image, text in batch]
+            batch = [image if reads == "images" else text for image, text in batch]
         vectors = self._parts[name].encode(batch).astype(np.float64)
         # row by row: a sum over the whole array could depend on the other rows
         lengths = np.array([np.sqrt(np.square(vector).sum()) for vector in vectors])
@@ -148,9 +140,7 @@ def dim(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> int | None
 def files(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[Path]:
     """Return the files of all parts that determine their features."""
     found: list[Path] = []
-    for name, part in parts.items():
-        family, options, _ = _split(name, part)
-        module = families.module("encoders", family, f"parts.{name}")
+    for name, module, options in _modules(parts):
         try:
             found += module.files(**options) if hasattr(module, "files") else []
         except InputError as error:
@@ -161,11 +151,16 @@ def files(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[Pat
 def others(*, parts: Mapping[str, Mapping[str, Any]], **_others: Any) -> list[str]:
     """Return the families of other kinds that the parts load."""
     found: list[str] = []
-    for name, part in parts.items():
-        family, options, _ = _split(name, part)
-        module = families.module("encoders", family, f"parts.{name}")
+    for _, module, options in _modules(parts):
         found += module.others(**options) if hasattr(module, "others") else []
     return found
+
+
+def _modules(parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
+    """Yield name, family module and options of each part."""
+    for name, part in parts.items():
+        family, options, _ = _split(name, part)
+        yield name, families.module("encoders", family, f"parts.{name}"), options
 
 
 def _split(name: str, part: Mapping[str, Any]) -> tuple[str, dict[str, Any], float]:
