@@ -109,11 +109,11 @@ def test_the_config_for_own_images_is_right(checkout: Path, capsys: pytest.Captu
 
     text = (ROOT / "docs/own_images.md").read_text("utf-8")
     (checkout / "mine.yaml").write_text(re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[0])
-    asked = yaml.safe_load((checkout / "mine.yaml").read_text())["pool"]["images"]
+    images = yaml.safe_load((checkout / "mine.yaml").read_text())["pool"]["images"]
     folder = checkout / "my_images"
     folder.mkdir()
     lines = [re.findall(r"```\n(.*?)\n", text, flags=re.DOTALL)[0]]
-    for number in range(asked):
+    for number in range(images):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
         lines.append(f"{number}.png,thing {number},vehicle,")
     (folder / "metadata.csv").write_text("\n".join(lines))
