@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-import sys
-from collections import Counter
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +11,6 @@ import pytest
 
 from attrib_core.common.errors import InputError
 from attrib_core.common.families import KINDS
-from attrib_core.runtime.provenance import definitions
 from attrib_core.runtime.provenance import fingerprint as fp
 from tests.files_fixtures import rewrite
 
@@ -392,72 +387,6 @@ def test_a_missing_script_is_an_error(tmp_path):
         fp.cover(tmp_path / "gone.py")
 
 
-def _module_parts(path: Path) -> tuple[str, ...]:
-    """The module of a file; a package is its `__init__.py`."""
-    return path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts
-
-
-def run_and_watch(function: Callable[[], object]) -> set[str]:
-    """Top-level definitions of attrib_core that a call really executed: "attrib_core.keys.seed"."""
-    seen: set[tuple[str, str]] = set()
-
-    def watch(frame: object, event: str, argument: object) -> None:
-        if event == "call":
-            code = frame.f_code  # type: ignore[attr-defined]
-            seen.add((code.co_filename, code.co_qualname))
-
-    sys.setprofile(watch)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    package = ROOT / "attrib_core"
-    return {
-        ".".join([*_module_parts(Path(file).relative_to(ROOT)), name.split(".")[0]])
-        for file, name in seen
-        if Path(file).is_relative_to(package) and not name.startswith("<")
-    }
-
-
-def test_what_really_runs_was_foreseen(tmp_path):
-    """The real library: nothing executes that the walk over names did not reach."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from attrib_core.common import hashing\n"
-        "from attrib_core.data.drawing import render\n"
-        "from attrib_core.storage import tables\n"
-        "def main(folder):\n"
-        "    rng = hashing.generator(1, 'a')\n"
-        "    for treatment in (None, list(render.MEDIA)[0], list(render.STYLES)[-1]):\n"
-        "        render.image(render.objects()[0].codepoint, 'beach', 32, rng, treatment)\n"
-        "    rows = [{'image_id': hashing.content_key('a'), 'reason': render.caption('apple', 'beach')}]\n"
-        "    tables.write(folder / 't.parquet', 'rejects', rows)\n"
-        "    tables.read_parts([folder / 't.parquet'], 'rejects', ['reason'])\n"
-        "    list(tables.iterate([folder / 't.parquet'], ['reason'], 1))\n"
-    )
-    scope: dict[str, Callable[[Path], object]] = {}
-    exec(compile(script.read_text(), str(script), "exec"), scope)
-    executed = run_and_watch(lambda: scope["main"](tmp_path))
-    assert len(executed) > 15
-    assert executed - set(fp.cover(script).code) == set()
-
-
-def test_all_scripts_together_parse_each_file_once(monkeypatch):
-    scripts = sorted((ROOT / "workflow_scripts").glob("*.py"))
-    parsed, real = Counter(), definitions.ast.parse
-
-    def counted(source, filename="<unknown>", *given, **options):
-        parsed[filename] += 1
-        return real(source, filename, *given, **options)
-
-    monkeypatch.setattr(definitions.ast, "parse", counted)
-    definitions._parse.cache_clear()
-    prints = {fp.cover(script).digest for script in scripts}
-    assert len(prints) == len(scripts) > 10
-    # once more where a module is looked into by itself
-    assert len(parsed) > 100 and sum(parsed.values()) < 1.1 * len(parsed) and max(parsed.values()) <= 2
-
-
 def test_a_mutation_anywhere_in_reach_is_seen(project):
     """Change each number of each reached definition, one at a time, and see the fingerprint change."""
     rng = random.Random(0)
@@ -474,18 +403,6 @@ def test_a_mutation_anywhere_in_reach_is_seen(project):
             assert project.print() != before, original[line_start:place]
             path.write_text(original)
             assert project.print() == before
-
-
-def test_copying_the_library_keeps_the_fingerprint(tmp_path):
-    """A fresh checkout, with other times of change, asks for no job again."""
-    script = tmp_path / "script.py"
-    script.write_text("from attrib_core.storage import tables\ntables.read('x', 'pool')\n")
-    shutil.copytree(
-        ROOT / "attrib_core",
-        tmp_path / "attrib_core",
-        ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
-    )
-    assert fp.cover(script, root=tmp_path).digest == fp.cover(script).digest
 
 
 def test_a_module_that_asks_itself_for_a_missing_one_ends(project):
