@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrib_core.common.errors import InputError
 
 if TYPE_CHECKING:
-    from attrib_core.diffusion.deltas.exchange import Base
+    from attrib_core.diffusion.deltas.import_export import Base
 
 LAYOUTS = ("lora", "unet", "published", "custom-diffusion", "diffusers")
 BUNDLED = "bundled"
@@ -73,22 +73,22 @@ def _base(one: argparse.ArgumentParser, *, required: bool) -> None:
 
 def _open_base(given: str) -> Base:
     from attrib_core.common import families
-    from attrib_core.diffusion.deltas import exchange
+    from attrib_core.diffusion.deltas import import_export
 
     if given == BUNDLED:
-        return exchange.open_base(families.load("base_models", BUNDLED, {}).path)
-    return exchange.open_base(Path(given).expanduser())
+        return import_export.open_base(families.load("base_models", BUNDLED, {}).path)
+    return import_export.open_base(Path(given).expanduser())
 
 
 def import_delta(arguments: argparse.Namespace) -> int:
     """Read a delta, check it against the base model, write it, and print the paths."""
-    from attrib_core.diffusion.deltas import exchange
+    from attrib_core.diffusion.deltas import import_export
 
     name = arguments.name or arguments.delta.stem
-    paths, contents = exchange.import_delta(
+    paths, contents = import_export.import_delta(
         arguments.delta, arguments.token_file, _open_base(arguments.base), arguments.out, name
     )
-    print(f"{arguments.delta}: {exchange.method(contents)}")
+    print(f"{arguments.delta}: {import_export.method(contents)}")
     for path in paths:
         print(f"wrote {path}")
     return 0
@@ -96,14 +96,14 @@ def import_delta(arguments: argparse.Namespace) -> int:
 
 def export_delta(arguments: argparse.Namespace) -> int:
     """Read and check a delta, write it in the chosen layout, and print the paths."""
-    from attrib_core.diffusion.deltas import exchange, layouts
+    from attrib_core.diffusion.deltas import import_export, layouts
 
     if arguments.layout != "lora" and (arguments.rank is not None or arguments.share != 1):
         raise InputError(f"--rank and --share are for --layout lora, not {arguments.layout!r}")
     base = _open_base(arguments.base)
     contents = layouts.read(arguments.delta, arguments.token_file)
-    exchange.check_fit(contents, base, arguments.delta)
-    for path in exchange.export_delta(
+    import_export.check_fit(contents, base, arguments.delta)
+    for path in import_export.export_delta(
         contents, base, arguments.layout, arguments.out,
         rank=arguments.rank, share=arguments.share, biases=not arguments.without_biases,
     ):  # fmt: skip
@@ -113,15 +113,15 @@ def export_delta(arguments: argparse.Namespace) -> int:
 
 def describe_delta(arguments: argparse.Namespace) -> int:
     """Print method, sizes and norms of a delta."""
-    from attrib_core.diffusion.deltas import exchange, layouts
+    from attrib_core.diffusion.deltas import import_export, layouts
 
     contents = layouts.read(arguments.delta, arguments.token_file)
     base = None
     if arguments.base is not None:
         base = _open_base(arguments.base)
-        exchange.check_fit(contents, base, arguments.delta)
+        import_export.check_fit(contents, base, arguments.delta)
     size = sum(path.stat().st_size for path in (arguments.delta, *arguments.token_file))
     print(arguments.delta)
-    for line in exchange.describe(contents, size, base):
+    for line in import_export.describe(contents, size, base):
         print(f"  {line}")
     return 0

@@ -8,7 +8,6 @@ from typing import Any, TypeGuard
 
 import pyarrow as pa
 import pydantic
-import pydantic_core
 import yaml
 
 from attrib_core.common import families
@@ -162,7 +161,7 @@ def _rows(model: type[pydantic.BaseModel], *, prefix: str = "", skip_sections: b
 
 def _default(value: Any) -> str:
     """Format a default as one line of YAML."""
-    plain = pydantic_core.to_jsonable_python(value)
+    plain = pydantic.TypeAdapter(Any).dump_python(value, mode="json")
     text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False).strip()
     return text.removesuffix("...").strip()
 

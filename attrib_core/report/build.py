@@ -14,7 +14,7 @@ from attrib_core.attribution.metrics.metrics_table import Row
 from attrib_core.common.constants import KINDS, SPLITS, UNTUNED
 from attrib_core.common.errors import InputError
 from attrib_core.report import formatting, page, run_results
-from attrib_core.report.claims import table as claims_table
+from attrib_core.report.findings import table as claims_table
 from attrib_core.report.plots import curves, panels
 from attrib_core.report.run_results import Facts, RunFiles
 from attrib_core.report.sections import (

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from attrib_core.report import formatting
-from attrib_core.report.claims import verdicts
+from attrib_core.report.findings import verdicts
 from attrib_core.report.sections.thumbnails import SIDE
 
 CONTENTS = (

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from attrib_core.cli import delta
 from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import delta_files, exchange, layouts, lora_factors, svd_compression
+from attrib_core.diffusion.deltas import delta_files, import_export, layouts, lora_factors, svd_compression
 from attrib_core.diffusion.deltas.delta_files import Delta
 from tests.diffusion.diffusion_fixtures import TOKEN, stock_pipeline
 
@@ -160,8 +160,8 @@ def test_load_lora_weights_opens_the_export_and_equals_the_delta(
 ) -> None:
     weights = changed(state)
     contents = layouts.Contents("unet", weights, {TOKEN: vector()})
-    base = exchange.open_base(tiny_base)
-    exchange.export_delta(contents, base, "lora", tmp_path)
+    base = import_export.open_base(tiny_base)
+    import_export.export_delta(contents, base, "lora", tmp_path)
     pipe = stock_pipeline(tiny_base)
     pipe.load_lora_weights(tmp_path)
     pipe.fuse_lora()
@@ -284,19 +284,21 @@ def test_what_cannot_be_imported(
 def test_other_bad_input(
     tiny_base: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = exchange.open_base(tiny_base)
+    base = import_export.open_base(tiny_base)
     untouched = {key: value for key, value in state.items() if key.endswith("attn2.to_k.weight")}
     with pytest.raises(InputError, match="every weight equals that of .*; nothing is customized"):
-        exchange.check_fit(layouts.Contents("unet", untouched, {}), base, tmp_path)
+        import_export.check_fit(layouts.Contents("unet", untouched, {}), base, tmp_path)
     with pytest.raises(InputError, match="token '<new1>' has 31 values, the token table of .* has 32"):
-        exchange.check_fit(layouts.Contents("unet", changed(state), {TOKEN: torch.zeros(31)}), base, tmp_path)
+        import_export.check_fit(
+            layouts.Contents("unet", changed(state), {TOKEN: torch.zeros(31)}), base, tmp_path
+        )
     half = {
         key: value
         for key, value in svd_compression.compress(Delta(changed(state), vector()), state, 2).items()
         if "lora_A" in key
     }
     with pytest.raises(InputError, match="its other factor '.*lora_B.weight' is missing"):
-        exchange.check_fit(layouts.Contents("lora", half, {}), base, tmp_path)
+        import_export.check_fit(layouts.Contents("lora", half, {}), base, tmp_path)
     with pytest.raises(InputError, match="a LoRA holds no bias"):
         svd_compression.compress(Delta(changed(state, WHOLE), vector()), state)
     with pytest.raises(InputError, match="share 1.5: expected more than 0, and 1 at most"):
@@ -305,7 +307,7 @@ def test_other_bad_input(
     with pytest.raises(InputError, match="the layout 'diffusers' holds only cross-attention"):
         layouts.to_files("diffusers", other, {}, state)
     with pytest.raises(InputError, match="no diffusion_pytorch_model"):
-        exchange.UNetWeights(tmp_path)
+        import_export.UNetWeights(tmp_path)
     with pytest.raises(InputError, match="no such file, expected one that torch.save wrote"):
         layouts.read(tmp_path / "nothing.bin")
     with pytest.raises(InputError, match="expected the file of a delta"):

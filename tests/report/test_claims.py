@@ -8,9 +8,9 @@ import pytest
 
 from attrib_core.attribution.metrics.metrics_table import Metrics
 from attrib_core.report import formatting
-from attrib_core.report.claims import table
-from attrib_core.report.claims.table import Claim
-from attrib_core.report.claims.verdicts import AGAINST, NO_INTERVAL, OPEN, SHOWN
+from attrib_core.report.findings import table
+from attrib_core.report.findings.table import Claim
+from attrib_core.report.findings.verdicts import AGAINST, NO_INTERVAL, OPEN, SHOWN
 from tests.report.metrics_fixtures import metrics_of, metrics_row
 
 CONTROL = metrics_row(condition="control", value=0.2)

@@ -11,7 +11,7 @@ from attrib_core.attribution.metrics.best_features import best_on_validation
 from attrib_core.attribution.metrics.metrics_table import Metrics, Row
 from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
-from attrib_core.report.claims import verdicts
+from attrib_core.report.findings import verdicts
 from attrib_core.report.sections import feature_choice, subgroups
 
 MAP = "mean_average_precision"
