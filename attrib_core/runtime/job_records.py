@@ -107,9 +107,13 @@ def save_coverage(run: Path, digest: str, covered: Mapping[str, Any]) -> None:
 
 
 def read_coverage(run: Path, digest: str) -> dict[str, dict[str, str]] | None:
-    """Read what the fingerprint of a finished job covered; None if that was not stored."""
+    """Read what the fingerprint of a finished job covered; None if that was not stored, or is damaged."""
     path = run / run_layout.RECORDS / FINGERPRINTS / f"{digest}.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "code" in found else None
 
 
 def _output(path: Path) -> Output:

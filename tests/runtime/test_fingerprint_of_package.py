@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from attrib_core.runtime.provenance import definitions
 from attrib_core.runtime.provenance import fingerprint as fp
 
@@ -90,3 +92,14 @@ def test_copying_the_library_keeps_the_fingerprint(tmp_path):
         ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
     )
     assert fp.cover(script, root=tmp_path).digest == fp.cover(script).digest
+
+
+@pytest.mark.parametrize(
+    ("script", "tables"),
+    [("customize_part", {"models"}), ("prior", {"exemplars", "prior"}), ("sample_part", {"synthesized"})],
+)
+def test_a_script_covers_only_the_schemas_of_its_own_tables(script: str, tables: set[str]) -> None:
+    """Names of the store's folders, such as "prior", are no reason to cover the table of that name."""
+    covered = fp.cover(ROOT / "workflow_scripts" / f"{script}.py").code
+    found = {label.partition("SCHEMAS[")[2].rstrip("]") for label in covered if "SCHEMAS[" in label}
+    assert found == tables

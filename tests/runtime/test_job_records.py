@@ -115,6 +115,8 @@ def test_what_a_fingerprint_covers_is_stored_once(finished: None) -> None:
         job_records.save_coverage(RUN, "abc", covered)
     assert job_records.read_coverage(RUN, "abc") == covered
     assert job_records.read_coverage(RUN, "def") is None
+    next(RUN.rglob("abc.json")).write_text('{"code": ')
+    assert job_records.read_coverage(RUN, "abc") is None
     assert len(list(job_records.read_all(RUN))) == 3
 
 

@@ -10,7 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 STORE = "store"
-DELTAS, PRIOR, SYNTHESIZED, EMBEDDINGS = "deltas", "prior", "synthesized", "embeddings"
+# One statement each: a fingerprint then covers only the names that a stage uses.
+DELTAS = "deltas"
+PRIOR = "prior"
+SYNTHESIZED = "synthesized"
+EMBEDDINGS = "embeddings"
 KINDS = (DELTAS, PRIOR, SYNTHESIZED, EMBEDDINGS)
 """Kinds of results, each in a folder of its own."""
 
