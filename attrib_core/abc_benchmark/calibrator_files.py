@@ -59,9 +59,8 @@ def _checkpoint(path: Path) -> Fitted:
 
 
 def _number(path: Path, key: str, value: Any) -> float:
-    number = math.nan
-    if hasattr(value, "numel") and value.numel() == 1:
-        number = float(value)
+    found = torch_files.array(value)
+    number = float(found.item()) if found is not None and found.size == 1 else math.nan
     if not math.isfinite(number):
         raise InputError(f"{path}: {key} is {describe(value)}, expected a tensor of one finite number")
     return number

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from attrib_core.attribution.ranking.embedding_stream import check_file
 from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic, tables, torch_archive, torch_files
+from attrib_core.storage import atomic, numpy_files, tables, torch_archive, torch_files
 from attrib_core.storage.torch_files import describe
 
 
@@ -151,18 +151,12 @@ def _open_pth(path: Path) -> Matrix:
 
 
 def _open_npy(path: Path) -> Matrix:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a .npy file") from None
-    except (ValueError, OSError, EOFError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a readable .npy file of numbers ({reason})") from None
+    array = numpy_files.read(path, mapped=True)
     if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
         raise InputError(
             f"{path}: is an array {array.shape} of {array.dtype}, expected (rows, dim) of floats"
         )
-    if array.flags.c_contiguous:
+    if isinstance(array, np.memmap) and array.flags.c_contiguous:
         return _mapped_matrix(path, str(path), array.dtype, array.offset, array.shape, None)
 
     def blocks(step: int) -> Iterator[Block]:

@@ -186,11 +186,10 @@ def _norm(
 
 
 def _array(where: str, value: Any) -> np.ndarray:
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        raise InputError(f"{where} is {describe(value)}, expected a tensor")
-    array: np.ndarray = value.detach().double().numpy()
-    if not np.isfinite(array).all():
+    found = torch_files.array(value)
+    if found is None:
+        raise InputError(f"{where} is {describe(value)}, expected a tensor of real numbers")
+    found = found.astype(np.float64, copy=False)
+    if not np.isfinite(found).all():
         raise InputError(f"{where} has numbers that are not finite")
-    return array
+    return found

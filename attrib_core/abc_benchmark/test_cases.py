@@ -63,6 +63,10 @@ def read_test(path: Path) -> TestCase:
         raise InputError(
             f"{path}: synth_tensors is {describe(tensors)}, expected a tensor for each prompt kind"
         )
+    if len(set(map(str, tensors))) < len(tensors):
+        raise InputError(
+            f"{path}: synth_tensors is {describe(tensors)}, expected each prompt kind once, as a text"
+        )
     queries = [_queries(path, content, kind, len(chunks)) for kind in tensors]
     for one in queries:
         if one.features.dim != exemplars.dim:
@@ -102,8 +106,14 @@ def _queries(path: Path, content: Mapping[str, Any], kind: str, models: int) -> 
 def _integers(values: Any) -> np.ndarray | None:
     """Return an int64 array, or None where the values are no array of integers."""
     try:
-        array = np.asarray(values)
-    except (ValueError, TypeError):
+        array = torch_files.array(values) if hasattr(values, "layout") else np.asarray(values)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ):  # rows of several lengths; a tensor of a kind of its own in a list
+        return None
+    if array is None:
         return None
     return array.astype(np.int64) if array.dtype.kind in "iu" or array.shape == (0,) else None
 

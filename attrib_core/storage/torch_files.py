@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from attrib_core.common.errors import InputError, reason
 from attrib_core.storage import atomic, torch_archive
 from attrib_core.storage.file_kinds import Kind, wrong_kind
@@ -16,6 +18,7 @@ PLAIN = "only tensors, numbers, strings, lists, tuples and dictionaries are read
 EXPECTED = "a file of torch.save"
 READABLE = (Kind.TORCH, Kind.TORCH_OLD, Kind.PICKLE, Kind.ZIP)
 MAX_KEYS_IN_MESSAGE = 8
+MAX_LETTERS_OF_A_KEY = 60
 
 
 def read(path: Path, *, tensors: Literal["memory", "mapped"] = "memory") -> Any:
@@ -76,6 +79,21 @@ def values(tensor: Any) -> Any:
     return tensor.detach().resolve_conj().resolve_neg()
 
 
+def array(value: Any) -> np.ndarray | None:
+    """Return the real numbers of a dense tensor: floats as float64, others as they are. None for anything else."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or not torch_archive.is_dense(value):
+        return None
+    if value.is_meta or value.is_complex():
+        return None
+    try:
+        found: np.ndarray = values(value.double() if value.is_floating_point() else value).numpy()
+    except (RuntimeError, TypeError, NotImplementedError):  # such as two numbers of 4 bits in each byte
+        return None
+    return found
+
+
 def describe(value: Any) -> str:
     """Describe a value for an error message: "a tensor (3, 4) of int64", "a list of 7", "a str"."""
     if hasattr(value, "is_nested") and not torch_archive.is_dense(value):
@@ -84,7 +102,7 @@ def describe(value: Any) -> str:
         on_meta = ", without values" if getattr(value, "is_meta", False) else ""
         return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}{on_meta}"
     if isinstance(value, dict):
-        names = sorted(map(str, value))
+        names = sorted(" ".join(str(name).split())[:MAX_LETTERS_OF_A_KEY] for name in value)
         more = f" and {len(names) - MAX_KEYS_IN_MESSAGE} more" if len(names) > MAX_KEYS_IN_MESSAGE else ""
         return f"a dict with {names[:MAX_KEYS_IN_MESSAGE]}{more}"
     if isinstance(value, list | tuple):

@@ -78,7 +78,7 @@ def test_timm_refuses_weights_that_do_not_fit(load_encoder, weights, tmp_path):
 def test_timm_names_files_that_cannot_be_read(load_encoder, tmp_path):
     for name in ("bad.pth", "bad.safetensors"):
         (tmp_path / name).write_bytes(b"no weights at all")
-        with pytest.raises(InputError, match=f"weights: .*{name} cannot be read"):
+        with pytest.raises(InputError, match=f"weights: .*{name}: is a text; expected .safetensors"):
             load_encoder("timm", weights=str(tmp_path / name))
     import torch
 
@@ -96,7 +96,7 @@ def test_timm_runs_no_code_from_a_pickle(load_encoder, tmp_path):
     import torch
 
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match="evil.pth cannot be read"):
+    with pytest.raises(InputError, match="evil.pth: needs code to unpickle"):
         load_encoder("timm", weights=str(tmp_path / "evil.pth"))
     assert not Path("/tmp/never-created-by-a-pickle").exists()
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from attrib_core.storage import torch_files
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a state under a temporary name, flush it, and rename the file."""
@@ -25,7 +27,7 @@ def load(path: Path) -> dict[str, Any] | None:
     """Load the last state, or None where there is none yet."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch_files.read(path)
     return state
 
 

@@ -23,6 +23,7 @@ from attrib_core.data.drawing.held_out import held_out_objects
 from attrib_core.data.drawing.styles import STYLES
 from attrib_core.diffusion.base_recipe import autoencoder, corpus, denoiser, export
 from attrib_core.diffusion.base_recipe.tokenizer import train_tokenizer
+from attrib_core.storage import numpy_files, torch_files
 
 
 def corpus_items(config: dict[str, Any]) -> list[corpus.Item]:
@@ -40,7 +41,7 @@ def draw_corpus(config: dict[str, Any], items: list[corpus.Item], path: Path) ->
             images[index] = corpus.pixels(item, config["seed"], config["size"])
         images.flush()
         temporary.rename(path)
-    return np.load(path, mmap_mode="r")
+    return numpy_files.read(path, mapped=True)
 
 
 def log_curve(rows: Iterator[dict[str, Any]], stage: str, path: Path) -> None:
@@ -128,7 +129,7 @@ def main() -> None:
         with (work / "latents.tmp").open("wb") as stream:
             np.save(stream, export.encode(vae, images))
         (work / "latents.tmp").rename(work / "latents.npy")
-    latents = np.load(work / "latents.npy")
+    latents = numpy_files.read(work / "latents.npy")
 
     settings = dict(config["denoiser"])
     settings.pop("common_weight")
@@ -144,7 +145,7 @@ def main() -> None:
         )  # fmt: skip
         log_curve(rows, "denoiser", work / "curve.jsonl")
         finish_decoder(config, vae, images, work)
-    average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
+    average = torch_files.read(work / "denoiser.pt")["average"]
     unet.load_state_dict(average["unet"])
     text_encoder.load_state_dict(average["text_encoder"])
     pipe = export.pipeline(vae, unet, text_encoder, tokenizer)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from attrib_core.common import hashing
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, reason
 from attrib_core.features.networks import weight_paths
 from attrib_core.features.networks.network_encoder import (
     BatchOption,
@@ -30,6 +30,7 @@ from attrib_core.features.networks.preprocessing import (
     Preprocessing,
     ResizeOption,
 )
+from attrib_core.storage.file_kinds import recognise
 
 PACKAGES = ("torch",)
 """Distributions whose version may change the features."""
@@ -83,16 +84,18 @@ def load(
             warnings.simplefilter("ignore")  # torch warns that TorchScript is deprecated
             script = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise InputError(f"weights: {path} is no TorchScript file that torch opens: {reason}") from None
+        raise InputError(
+            f"weights: {path} is no TorchScript file that torch opens: it looks like {recognise(path)}"
+            f" ({reason(error)})"
+        ) from None
 
     def run(script: Any, images: torch.Tensor) -> Any:
         try:
             outputs = script(images)
         except torch.jit.Error as error:  # raised by the program, with a traceback into its source
-            reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            last = (str(error).strip().splitlines() or ["no reason given"])[-1]
             shape = tuple(images.shape)
-            raise InputError(f"weights: {path} fails on images of shape {shape}: {reason}") from None
+            raise InputError(f"weights: {path} fails on images of shape {shape}: {last}") from None
         return _select(outputs, output)
 
     network = adapt(script, run)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, reason
+from attrib_core.storage import torch_files
+from attrib_core.storage.file_kinds import Kind, recognise, wrong_kind
 
 if TYPE_CHECKING:
     import torch
 
+EXPECTED = ".safetensors or a .pth of a state_dict"
 WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts save the state dict."""
 
@@ -23,24 +26,19 @@ def read(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     """
     import torch
 
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has errors of its own for damaged files
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"weights: {path} cannot be read ({line}); expected .safetensors or a plain .pth"
-        ) from None
+    state = _content(path)
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"weights: {path} holds no state dict; expected names and tensors")
+        raise InputError(
+            f"weights: {path} holds no state dict but {torch_files.describe(state)}; expected names and tensors"
+        )
+    odd = next((name for name in state if not isinstance(name, str)), None)
+    if odd is not None:
+        raise InputError(
+            f"weights: {path} holds no state dict: key {odd!r} is no text; expected names of tensors"
+        )
     if not prefix:
         return state
     kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -50,6 +48,22 @@ def read(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
             f"prefix: no tensor of {path} has a name that begins with {prefix!r}; the first is {first!r}"
         )
     return kept
+
+
+def _content(path: Path) -> Any:
+    """Return what a weights file holds, by what it is, whatever its name."""
+    try:
+        if recognise(path, EXPECTED) is not Kind.SAFETENSORS:
+            wrong_kind(path, EXPECTED, *torch_files.READABLE)
+            return torch_files.read(path)
+    except InputError as error:
+        raise InputError(f"weights: {error}") from None
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # of a damaged file
+        raise InputError(f"weights: {path} is a damaged safetensors file ({reason(error)})") from None
 
 
 def load(network: Any, state: Mapping[str, torch.Tensor], path: Path) -> None:
