@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from attrib_core.features.heads import heads
 from attrib_core.features.index import build, factory_string
-from attrib_core.storage import tables
+from attrib_core.storage import tables, vector_columns
 
 PART = 50000
 ROWS_OF_A_CENTRE = 100
@@ -123,7 +123,7 @@ def _measure(
 ) -> Iterator[dict[str, Any]]:
     plain, threads = heads.load(None), int(os.environ["OMP_NUM_THREADS"])
     path, queries_path = folder / "index.faiss", folder / "queries.npy"
-    query_rows = [tables.vectors(table.column("embedding")) for table in map(pq.read_table, queries)]
+    query_rows = [vector_columns.vectors(table.column("embedding")) for table in map(pq.read_table, queries)]
     np.save(queries_path, np.concatenate(query_rows))
     made = _apart(
         BUILD, json.dumps([[*map(str, parts)], str(path), factory, TRAIN_ROWS, options.seed, threads])

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from attrib_core.abc_benchmark.result_tables import COLUMN_BY_METRIC
 from attrib_core.attribution.metrics import bootstrap, sign_flip_test
 from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
 from attrib_core.attribution.metrics.summary import MEDIAN, average, average_resamples, check_resamples
 from attrib_core.common.errors import InputError
+from attrib_core.storage import parquet_files
 
 MATCH = ("model", "category")
 
@@ -26,14 +25,9 @@ def read(folder: Path) -> pd.DataFrame:
     These two come from `metrics.parquet`, and are null where the folder has no readable one.
     """
     path = Path(folder) / "per_query.parquet"
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file, expected the output of abc evaluate --out {folder}"
-        ) from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such file, expected the output of abc evaluate --out {folder}")
+    table = parquet_files.read(path)
     missing = {"test", "prompt_kind", "model_index", "average_precision"} - set(table.column_names)
     if missing:
         raise InputError(f"{path}: missing columns {sorted(missing)}, expected the output of abc evaluate")
@@ -53,8 +47,8 @@ def _mapper(side: pd.DataFrame) -> str | None:
 
 def _setting(path: Path, column: str) -> str | None:
     try:
-        return str(pq.read_table(path, columns=[column])[column][0].as_py())
-    except (OSError, pa.ArrowException, IndexError):
+        return str(parquet_files.read(path, [column])[column][0].as_py())
+    except (InputError, IndexError):
         return None
 
 

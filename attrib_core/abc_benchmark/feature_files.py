@@ -14,11 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from attrib_core.attribution.ranking.embedding_stream import check_file
 from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic, numpy_files, tables, torch_archive, torch_files
+from attrib_core.storage import atomic, numpy_files, parquet_files, torch_archive, torch_files, vector_columns
 from attrib_core.storage.torch_files import describe
 
 
@@ -192,16 +190,14 @@ def _open_parquet(path: Path) -> Matrix:
         raise InputError(f"{path}: no Parquet files in this folder, expected parts of embeddings")
     dim = None
     for part in parts:
-        dim = check_file(part, dim)
-    rows = sum(pq.read_metadata(part).num_rows for part in parts)
+        dim = vector_columns.dimension(part, dim, exact=False)
+    rows = parquet_files.count_rows(parts)
 
     def blocks(step: int) -> Iterator[Block]:
-        start = 0
-        for batch in tables.iterate(parts, ["image_id", "embedding"], step):
-            yield Block(
-                start, tables.vectors(batch.column("embedding")), batch.column("image_id").to_pylist()
-            )
-            start += len(batch)
+        before = 0
+        for _, _, names, vectors in vector_columns.stream(parts, step, exact=False):
+            yield Block(before, vectors, names.to_pylist())
+            before += len(names)
 
     return Matrix(str(path), rows, int(dim or 0), blocks)
 

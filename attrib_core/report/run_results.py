@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from attrib_core.attribution.metrics.metrics_table import Row
 from attrib_core.common.errors import InputError
 from attrib_core.report.sections.timings import ModelCost, model_costs
-from attrib_core.storage import tables
+from attrib_core.storage import parquet_files, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +82,6 @@ def rows_of(paths: Iterable[Path], name: str, columns: Sequence[str] | None = No
     return rows
 
 
-def count_rows(paths: Iterable[Path]) -> int:
-    """Count the rows of Parquet files from their footers."""
-    return sum(pq.read_metadata(path).num_rows for path in paths)
-
-
 def read_facts(files: RunFiles) -> Facts:
     """Read the counts of a run, without reading images."""
     exemplars = tables.read(
@@ -102,7 +96,7 @@ def read_facts(files: RunFiles) -> Facts:
         for entry in pc.value_counts(batch.column("condition")).to_pylist():
             queries[entry["values"]] += entry["counts"]
     return Facts(
-        pool_rows=count_rows(files.pool),
+        pool_rows=parquet_files.count_rows(files.pool),
         rejects=_counts(row["reason"] for row in rows_of(files.rejects, "rejects")),
         excluded=_counts(excluded["reason"].to_pylist()),
         excluded_rows=len(set(excluded["image_id"].to_pylist())),

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic
+from attrib_core.storage import atomic, parquet_files
 from attrib_core.storage.schemas.registry import FILES as FILES
 from attrib_core.storage.schemas.registry import IMAGE, embedding_schema, schema
 from attrib_core.storage.schemas.registry import SCHEMAS as SCHEMAS
@@ -86,12 +86,7 @@ def read(path: Path, name: str, columns: Sequence[str] | None = None) -> pa.Tabl
     expected = schema(name)
     if columns:
         expected = pa.schema([expected.field(column) for column in columns])
-    with _opened(Path(path), columns or ()) as file:
-        try:
-            table = file.read(columns=list(columns) if columns else None)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: broken Parquet file of {name!r}: {_one_line(error)}") from None
-    return conform(table, expected, str(path))
+    return conform(parquet_files.read(Path(path), columns or ()), expected, str(path))
 
 
 def read_parts(paths: Iterable[Path], name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -105,8 +100,8 @@ def read_parts(paths: Iterable[Path], name: str, columns: Sequence[str] | None =
 def iterate(paths: Iterable[Path], columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
     """Stream columns of several parts in batches of at most `batch_size` rows."""
     for path in paths:
-        with _opened(Path(path), columns) as file:
-            yield from file.iter_batches(batch_size=batch_size, columns=list(columns))
+        with parquet_files.opened(Path(path), columns) as file:
+            yield from parquet_files.batches(file, Path(path), batch_size, columns)
 
 
 def rows_at(
@@ -114,11 +109,11 @@ def rows_at(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield rows of a part by their numbers, which are sorted: (number, row). Reads only row groups that hold some."""
     wanted, first = deque(numbers), 0
-    with _opened(Path(path), columns) as file:
+    with parquet_files.opened(Path(path), columns) as file:
         for group in range(file.num_row_groups):
             end = first + file.metadata.row_group(group).num_rows
             if wanted and wanted[0] < end:
-                for batch in file.iter_batches(batch_size, row_groups=[group], columns=list(columns)):
+                for batch in parquet_files.batches(file, Path(path), batch_size, columns, [group]):
                     while wanted and wanted[0] < first + len(batch):
                         number = wanted.popleft()
                         yield number, batch.slice(number - first, 1).to_pylist()[0]
@@ -126,37 +121,6 @@ def rows_at(
             first = end
     if wanted:
         raise InputError(f"{path}: has no row {wanted[0]}, only {first} rows")
-
-
-def _opened(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    """Open a Parquet file and check that it has some columns."""
-    try:
-        # With pre_buffer, the default of pyarrow, all row groups stay in memory until the last is read.
-        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such table; expected a Parquet file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {_one_line(error)}") from None
-    missing = set(columns) - set(file.schema_arrow.names)
-    if missing:
-        raise InputError(f"{path}: missing columns {sorted(missing)}, it has {file.schema_arrow.names}")
-    return file
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def vectors(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return a column of fixed-size float32 lists as an array, (rows, dim); without a copy if it is one chunk."""
-    if isinstance(column, pa.ChunkedArray):
-        if column.num_chunks == 1:
-            return vectors(column.chunk(0))
-        if column.num_chunks == 0:
-            return np.empty((0, column.type.list_size), dtype=np.float32)
-        return np.concatenate([vectors(chunk) for chunk in column.chunks])
-    flat: np.ndarray = column.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(-1, column.type.list_size)
 
 
 def embedding_table(ids: Sequence[str], embeddings: np.ndarray) -> pa.Table:

@@ -272,7 +272,7 @@ def broken(case: World, written: dict[str, Any], what: str, folder: Path) -> dic
         ("query twice", ["'s00-q0'", "twice"]),
         ("width", ["5 and 4 dimensions"]),
         ("widths", ["part-0000.parquet", "5 dimensions", "have 4"]),
-        ("no file", ["none.parquet", "no such file"]),
+        ("no file", ["none.parquet", "no such table"]),
         ("top_k", ["ranking.top_k: 0"]),
         ("bins", ["ranking.bins: 0", "2 to"]),
         ("pool_block", ["ranking.pool_block: 0"]),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as PilImage
 
 from attrib_core.common.errors import InputError
-from attrib_core.storage import tables
+from attrib_core.storage import tables, vector_columns
 from attrib_core.storage.schemas.registry import abc_per_query_schema
 
 
@@ -125,7 +125,7 @@ def test_broken_pages_are_reported(tmp_path):
     content = bytearray(path.read_bytes())
     content[4:60] = b"\xff" * 56
     path.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="t.parquet: broken Parquet file of 'rejects'"):
+    with pytest.raises(InputError, match="t.parquet: not a readable Parquet file"):
         tables.read(path, "rejects")
 
 
@@ -172,12 +172,12 @@ def test_embeddings_read_back_bit_for_bit(tmp_path):
         sink.write(tables.embedding_table([f"a{n}" for n in range(4)], values[:4]))
         sink.write(tables.embedding_table([f"a{n}" for n in range(4, 11)], values[4:]))
     column = pq.read_table(path).column("embedding")
-    assert np.array_equal(tables.vectors(column), values)
-    assert np.array_equal(tables.vectors(column.slice(3, 6)), values[3:9])
+    assert np.array_equal(vector_columns.vectors(column), values)
+    assert np.array_equal(vector_columns.vectors(column.slice(3, 6)), values[3:9])
     chunked = pa.chunked_array([column.combine_chunks().slice(0, 2), column.combine_chunks().slice(2)])
-    assert np.array_equal(tables.vectors(chunked), values)
-    assert tables.vectors(column.slice(0, 0)).shape == (0, 5)
-    assert tables.vectors(pa.chunked_array([], type=column.type)).shape == (0, 5)
+    assert np.array_equal(vector_columns.vectors(chunked), values)
+    assert vector_columns.vectors(column.slice(0, 0)).shape == (0, 5)
+    assert vector_columns.vectors(pa.chunked_array([], type=column.type)).shape == (0, 5)
     with pytest.raises(ValueError, match="2 ids for 11"):
         tables.embedding_table(["a", "b"], values)
 

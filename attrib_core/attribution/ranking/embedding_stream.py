@@ -9,11 +9,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from attrib_core.attribution.ranking import fixed_point
 from attrib_core.common.errors import InputError
-from attrib_core.storage import tables
+from attrib_core.storage import tables, vector_columns
 
 
 class Projection(Protocol):
@@ -37,18 +36,13 @@ def read_blocks(
     Rows whose image_id is in `without` are left out. Raises InputError, with file and row, for an unreadable
     file, a file of another dimension than the first, and a vector that is not finite or has length 0.
     """
-    dim: int | None = None
-    for path in map(Path, paths):
-        dim = check_file(path, dim)
-        for batch in tables.iterate([path], ["image_id", "embedding"], rows):
-            names = batch.column("image_id")
-            vectors = tables.vectors(batch.column("embedding"))
-            if without is not None:
-                kept = pc.invert(pc.is_in(names, value_set=without)).to_numpy(zero_copy_only=False)
-                names, vectors = names.filter(pa.array(kept)), vectors[kept]
-            if len(names):
-                ids = names.to_pylist()
-                yield EmbeddingBlock(ids, _projected(vectors, ids, project, path))
+    for path, _, names, vectors in vector_columns.stream(paths, rows):
+        if without is not None:
+            kept = pc.invert(pc.is_in(names, value_set=without)).to_numpy(zero_copy_only=False)
+            names, vectors = names.filter(pa.array(kept)), vectors[kept]
+        if len(names):
+            ids = names.to_pylist()
+            yield EmbeddingBlock(ids, _projected(vectors, ids, project, path))
 
 
 def read_all(paths: Sequence[Path], project: Projection) -> EmbeddingBlock:
@@ -74,27 +68,6 @@ def regroup(blocks: Iterator[EmbeddingBlock], rows: int) -> Iterator[EmbeddingBl
             ids, parts = ids[rows:], [unit[rows:]]
     if ids:
         yield EmbeddingBlock(ids, np.concatenate(parts))
-
-
-def check_file(path: Path, dim: int | None) -> int:
-    """Return the dimension of an embedding file; InputError for another file, or another one than `dim`."""
-    try:
-        schema = pq.read_schema(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a Parquet file of embeddings") from None
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: not a readable Parquet file of embeddings: {error}") from None
-    kind = schema.field("embedding").type if "embedding" in schema.names else pa.null()
-    if not (
-        "image_id" in schema.names
-        and pa.types.is_fixed_size_list(kind)
-        and kind.value_type.equals(pa.float32())
-    ):
-        expected = "image_id and embedding (float32 lists of one size)"
-        raise InputError(f"{path}: has columns {schema.names}, expected {expected}")
-    if dim is not None and kind.list_size != dim:
-        raise InputError(f"{path}: embeddings of {kind.list_size} dimensions, the files before have {dim}")
-    return int(kind.list_size)
 
 
 def _projected(vectors: np.ndarray, ids: list[str], project: Projection, path: Path) -> np.ndarray:

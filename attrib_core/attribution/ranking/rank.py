@@ -24,7 +24,7 @@ from attrib_core.attribution.ranking import embedding_stream, fixed_point
 from attrib_core.attribution.ranking.accumulator import RankAccumulator
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads.heads import Heads
-from attrib_core.storage import tables
+from attrib_core.storage import tables, vector_columns
 
 QUERY_COLUMNS = ("query_id", "exemplar_set", "condition", "prompt_kind")
 EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set")
@@ -258,7 +258,7 @@ def _count_pool(pool: Sequence[Path], without: pa.Array) -> int:
     """Count the rows of the pool; InputError where an excluded row is missing, or no other row is left."""
     total, found = 0, set()
     for path in map(Path, pool):
-        embedding_stream.check_file(path, None)
+        vector_columns.dimension(path)
         for batch in tables.iterate([path], ["image_id"], 1 << 17):
             names = batch.column("image_id")
             total += len(names)

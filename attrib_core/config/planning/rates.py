@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
 from attrib_core.config.planning import expected_jobs
 from attrib_core.config.planning.base_model_facts import STABLE_DIFFUSION, Base
 from attrib_core.config.planning.counts import Counts, denoising_steps
 from attrib_core.diffusion.synthesis import image_formats
-from attrib_core.storage import run_layout, tables
+from attrib_core.storage import parquet_files, run_layout, tables
 
 REFERENCE = Path(__file__).parent / "reference.toml"
 COUNTED_BY_ROWS = ("pool", "prior", "synthesize")  # and embeddings; other stages are counted by jobs
@@ -133,7 +131,7 @@ def from_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | 
             continue
         stage, number = job.stage, 1
         if stage in COUNTED_BY_ROWS or job.rule.startswith("embed_"):
-            number = pq.read_metadata(output).num_rows
+            number = parquet_files.count_rows([output])
             if stage != "synthesize":  # its output here is the table without images
                 size[stage] += output.stat().st_size
                 rows[stage] += number
@@ -141,7 +139,7 @@ def from_run(run: Path, counts: Counts, config: Mapping[str, Any], base: Base | 
             number *= denoising_steps(config, stage)
         if job.rule == "sample_part" and _encoding(output) == wanted:
             size["image"] += output.stat().st_size
-            rows["image"] += pq.read_metadata(output).num_rows
+            rows["image"] += parquet_files.count_rows([output])
         work[stage] += number
         spent[stage] += took
     source = f"measured in {run}"

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from attrib_core.common import families
 from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError
@@ -21,7 +19,7 @@ from attrib_core.config.planning.rates import Rates
 from attrib_core.data.prompts import MODIFIER_TOKEN
 from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.features.index import factory_string
-from attrib_core.storage import run_layout
+from attrib_core.storage import run_layout, vector_columns
 
 FLOAT32, FLOAT64 = 4, 8
 TOKEN_KEYS = ("clip_l", "clip_g")  # of two text encoders, as in `diffusion.deltas.token_file`
@@ -72,7 +70,7 @@ def dimensions(config: Mapping[str, Any], run: Path | None) -> dict[str, int | N
         width = families.dim(section, f"encoders.{name}")
         path = run_layout.path(run, run_layout.EXEMPLAR_EMBEDDINGS, encoder=name) if run else None
         if width is None and path and path.is_file():
-            width = pq.read_schema(path).field("embedding").type.list_size
+            width = vector_columns.dimension(path)
         found[name] = width
     return found
 

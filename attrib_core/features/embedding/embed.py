@@ -21,14 +21,15 @@ import pyarrow as pa
 from attrib_core.common import hashing
 from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.features.embedding.encoder_protocol import Encoder
-from attrib_core.features.embedding.image_rows import ImageRow, open_table, read_rows
-from attrib_core.storage import tables
+from attrib_core.features.embedding.image_rows import ImageRow, read_rows
+from attrib_core.storage import parquet_files, tables, vector_columns
 from attrib_core.storage.store import layout, pieces
 from attrib_core.storage.store.make_missing import StoredResults
 
 LOGGER = logging.getLogger(__name__)
 MAX_HELD_BYTES = 1 << 27
 """Bytes of images that a job holds at most between computing their keys and encoding them."""
+VALUES = 1 << 16
 GROUP = 1024
 """Rows of a row group at most; all of a group are read where one of its pieces is needed."""
 Conditions = Mapping[str, Any]
@@ -64,8 +65,8 @@ def find_pieces(
     found = []
     image_column, text_column = encoder_protocol.input_columns(encoder, text_column, where=str(path))
     columns = [column for column in (id_column, image_column, text_column, by) if column]
-    with open_table(path, columns) as file:
-        groups = file.read([by]).column(by).to_pylist() if by else itertools.repeat(None)
+    with parquet_files.opened(path, columns) as file:
+        groups = _values(path, by) if by else itertools.repeat(None)
         all_rows = read_rows(
             file,
             path,
@@ -135,7 +136,9 @@ def embed(
         stored.folder, [piece.key for piece in wanted if piece.key not in missing], ["embedding"]
     )
     blocks = itertools.chain.from_iterable(
-        new.take(len(piece.names)) if piece.key in missing else [tables.vectors(next(old)["embedding"])]
+        new.take(len(piece.names))
+        if piece.key in missing
+        else [vector_columns.vectors(next(old)["embedding"])]
         for piece in wanted
     )
     # Not a row group a piece: hundreds of small ones are expensive to write, and so are their statistics to read.
@@ -144,6 +147,11 @@ def embed(
     for start in range(0, total, GROUP):
         group = names[start : start + GROUP]
         yield tables.embedding_table(group, np.concatenate(list(buffer.take(len(group)))))
+
+
+def _values(path: Path, column: str) -> Iterator[Any]:
+    for batch in tables.iterate([path], [column], VALUES):
+        yield from batch.column(column).to_pylist()
 
 
 class _Buffer:

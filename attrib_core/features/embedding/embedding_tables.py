@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
 from attrib_core.features.embedding.encoder_protocol import Encoder
-from attrib_core.features.embedding.image_rows import open_table
-from attrib_core.storage import tables
+from attrib_core.storage import parquet_files, tables, vector_columns
 
 _METADATA = b"encoder"
 
@@ -29,7 +27,7 @@ def schema(encoder: Encoder) -> pa.Schema:
 
 def identity(path: Path) -> dict[str, Any]:
     """Return the identity of the encoder that computed a part of embeddings."""
-    value = (pq.read_schema(path).metadata or {}).get(_METADATA, b"{}")
+    value = (parquet_files.schema(path).metadata or {}).get(_METADATA, b"{}")
     return dict(json.loads(value))
 
 
@@ -44,21 +42,10 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
 def stream(paths: Iterable[Path], *, rows: int = tables.ROW_GROUP) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield names and (n, dim) float32 of parts of embeddings, at most `rows` at a time.
 
-    Raises InputError for a missing file or column and for a part of another dimension than those before.
+    Raises InputError for a missing file or column, a null, and a part of another dimension than those before.
     """
-    dim: int | None = None
-    for path in paths:
-        with open_table(path, ["image_id", "embedding"]) as file:
-            kind = file.schema_arrow.field("embedding").type
-            if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
-                raise InputError(f"{path}: column 'embedding' is {kind}, expected a fixed-size list of float")
-            dim = dim or kind.list_size
-            if kind.list_size != dim:
-                raise InputError(
-                    f"{path}: embeddings of {kind.list_size} dimensions, expected {dim} as in the parts before"
-                )
-            for batch in file.iter_batches(batch_size=rows, columns=["image_id", "embedding"]):
-                yield batch.column("image_id").to_pylist(), tables.vectors(batch.column("embedding"))
+    for _, _, names, vectors in vector_columns.stream(paths, rows):
+        yield names.to_pylist(), vectors
 
 
 def sample(
@@ -86,6 +73,5 @@ def sample(
 
 
 def _names(path: Path) -> Iterator[str]:
-    with open_table(path, ["image_id"]) as file:
-        for batch in file.iter_batches(columns=["image_id"]):
-            yield from batch.column("image_id").to_pylist()
+    for batch in tables.iterate([path], ["image_id"], 1 << 16):
+        yield from batch.column("image_id").to_pylist()

@@ -21,8 +21,9 @@ from attrib_core.common.errors import InputError
 from attrib_core.data.images import to_rgb
 from attrib_core.features.embedding import encoder_protocol
 from attrib_core.features.embedding.encoder_protocol import Encoder
-from attrib_core.features.embedding.image_rows import ImageRow, open_table, read_rows
+from attrib_core.features.embedding.image_rows import ImageRow, read_rows
 from attrib_core.runtime.progress import progress
+from attrib_core.storage import parquet_files
 
 CHUNK = 256
 """Rows read and encoded at a time, about."""
@@ -67,7 +68,7 @@ def encode_table(
     """
     image_column, text_column = encoder_protocol.input_columns(encoder, text_column, where=str(path))
     columns = [column for column in (id_column, image_column, text_column) if column]
-    with open_table(path, columns) as file:
+    with parquet_files.opened(path, columns) as file:
         total = file.metadata.num_rows if chosen is None else sum(chosen)
         rows = read_rows(
             file, path, id_column=id_column, image_column=image_column, text_column=text_column, step=CHUNK

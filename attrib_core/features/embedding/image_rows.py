@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError
 from attrib_core.data import prompts
+from attrib_core.storage import parquet_files
 
 IMAGES_COPIED = 16
 """Images copied out of a table at once: faster than one by one, and little memory compared with the table's."""
@@ -30,20 +31,6 @@ class ImageRow(NamedTuple):
     where: str
 
 
-def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    """Open a Parquet file; raise InputError if it is missing, not readable, or lacks one of the columns."""
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such table; expected a Parquet file") from None
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}") from None
-    missing = [name for name in columns if name not in file.schema_arrow.names]
-    if missing:
-        raise InputError(f"{path}: missing columns {missing}; it has {file.schema_arrow.names}")
-    return file
-
-
 def read_rows(
     file: pq.ParquetFile,
     path: Path,
@@ -58,7 +45,7 @@ def read_rows(
     Raises InputError for an image without bytes and for a row without text.
     """
     columns = [column for column in (id_column, image_column, text_column) if column]
-    for batch in file.iter_batches(batch_size=step, columns=columns):
+    for batch in parquet_files.batches(file, path, step, columns):
         ids = batch.column(id_column).to_pylist()
         images = _image_bytes(batch.column(image_column)) if image_column else itertools.repeat(None)
         texts = batch.column(text_column).to_pylist() if text_column else itertools.repeat(None)

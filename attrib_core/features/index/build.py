@@ -17,7 +17,6 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError
 from attrib_core.features.embedding import embedding_tables
@@ -25,7 +24,7 @@ from attrib_core.features.heads.heads import Heads
 from attrib_core.features.index.factory_string import resolve
 from attrib_core.features.index.inverted_lists import ShardedIndex
 from attrib_core.runtime.progress import progress
-from attrib_core.storage import atomic, tables
+from attrib_core.storage import atomic, parquet_files, tables
 
 TOLERANCE = 1e-6
 """Similarities that differ by less count as equal: about the precision of float32 sums of unit vectors."""
@@ -68,7 +67,7 @@ def build(
     train on, and an empty pool.
     """
     left_out = frozenset(excluded)
-    factory, probes = resolve(factory, probes, sum(pq.read_metadata(part).num_rows for part in pool))
+    factory, probes = resolve(factory, probes, parquet_files.count_rows(pool))
     sharded: ShardedIndex | None = None
     ids: list[str] = []
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from attrib_core.attribution.metrics.metrics_table import Row
 from attrib_core.common.errors import InputError
+from attrib_core.storage import parquet_files
 
 BATCH = 256
+KEYS = 1 << 16
 
 
 def rows_by_id(
@@ -30,12 +31,12 @@ def rows_by_id(
         where.append(str(path))
         if len(found) == len(values):
             continue
-        with pq.ParquetFile(path) as file:
+        with parquet_files.opened(path, list({key, *columns})) as file:
             for group in range(file.num_row_groups):
-                hits = pc.is_in(file.read_row_group(group, columns=[key])[key], value_set=values)
-                if not pc.any(hits).as_py():
+                keys = parquet_files.batches(file, path, KEYS, [key], [group])
+                if not any(pc.any(pc.is_in(batch.column(key), value_set=values)).as_py() for batch in keys):
                     continue
-                for batch in file.iter_batches(BATCH, row_groups=[group], columns=list({key, *columns})):
+                for batch in parquet_files.batches(file, path, BATCH, list({key, *columns}), [group]):
                     kept = batch.filter(pc.is_in(batch.column(key), value_set=values))
                     found |= {row[key]: row for row in kept.to_pylist()}
     missing = sorted(set(values.to_pylist()) - set(found))
