@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
@@ -49,3 +50,22 @@ def test_parts_are_found_in_rising_order_and_by_their_table(tmp_path: Path) -> N
 def test_documentation_has_placeholders_for_wildcards() -> None:
     written = run_layout.documented(run_layout.QUERY_EMBEDDINGS)
     assert written == "embeddings/<encoder>/queries/part-*.parquet"
+
+
+def test_a_table_names_the_rule_that_writes_it(tmp_path: Path) -> None:
+    for file in (Path(__file__).parents[2] / "rules").glob("*.smk"):
+        for rule in re.split(r"^(?=rule )", file.read_text("utf-8"), flags=re.MULTILINE)[1:]:
+            output = re.search(r"^    output:\n(.*?)^    \w", rule, re.MULTILINE | re.DOTALL)
+            for name in re.findall(r"run_layout\.([A-Z_]+)", output[1] if output else ""):
+                template = getattr(run_layout, name)
+                if template.endswith(".parquet"):
+                    assert run_layout.WRITERS.get(template) == rule.split()[1].rstrip(":"), (file, name)
+    tables = {template for template in TEMPLATES.values() if template.endswith(".parquet")}
+    assert set(run_layout.WRITERS) == tables
+    path = run_layout.path(tmp_path, run_layout.POOL_EMBEDDINGS, encoder="clip", part="0001")
+    assert run_layout.rule_of(path) is None  # no run
+    (tmp_path / run_layout.RECORDS).mkdir()
+    assert run_layout.rule_of(path) == "embed_pool_part"
+    assert run_layout.rule_of(tmp_path / "metrics.parquet") == "measure"
+    assert run_layout.rule_of(tmp_path / "other.parquet") is None
+    assert run_layout.rule_of(Path("metrics.parquet")) is None
