@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError, reason
 from attrib_core.storage import run_layout
 from attrib_core.storage.file_kinds import Kind, recognise
 
+ParquetFile = pq.ParquetFile
 ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """What pyarrow raises for damaged files."""
 
@@ -64,6 +66,15 @@ def read(path: Path, columns: Sequence[str] = ()) -> pa.Table:
             return file.read(columns=list(columns) or None)
         except ERRORS as error:
             raise damaged(path, error) from None
+
+
+def where(path: Path, condition: ds.Expression, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the rows of a file that meet a condition. Raises InputError as `opened` does."""
+    opened(path, columns or ()).close()
+    try:
+        return ds.dataset(path, format="parquet").to_table(columns and list(columns), filter=condition)
+    except ERRORS as error:
+        raise damaged(path, error) from None
 
 
 def schema(path: Path) -> pa.Schema:

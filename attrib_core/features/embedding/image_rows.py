@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError
 from attrib_core.data import prompts
@@ -32,7 +31,7 @@ class ImageRow(NamedTuple):
 
 
 def read_rows(
-    file: pq.ParquetFile,
+    file: parquet_files.ParquetFile,
     path: Path,
     *,
     id_column: str,

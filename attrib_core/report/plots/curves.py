@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 
 from attrib_core.attribution.metrics import per_query
 from attrib_core.attribution.metrics.metrics_table import Row
-from attrib_core.storage import tables
+from attrib_core.storage import parquet_files, tables
 
 COLUMNS = (
     "encoder", "mapper", "query_id", "exemplar_set", "condition", "exemplar_id", "similarity",
@@ -54,7 +54,7 @@ def read(
         for kind in sorted({row["kind"] for row in sets}):
             names = [row["exemplar_set"] for row in sets if row["kind"] == kind and row["split"] == "test"]
             own = ds.field("exemplar_set").isin(pa.array(names, pa.string()))
-            table = ds.dataset(path).to_table(list(COLUMNS), filter=own)
+            table = parquet_files.where(path, own, COLUMNS)
             for condition in ("customized", "control"):
                 part = table.filter(pc.equal(table["condition"], condition))
                 if part.num_rows:

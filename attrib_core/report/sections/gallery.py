@@ -22,7 +22,7 @@ from attrib_core.diffusion.synthesis import report_sample
 from attrib_core.report.run_results import RunFiles
 from attrib_core.report.sections.row_lookup import rows_by_id
 from attrib_core.report.sections.thumbnails import thumbnail
-from attrib_core.storage import tables
+from attrib_core.storage import parquet_files, tables
 
 MOST_EXEMPLARS = 8
 QUERY_COLUMNS = (*report_sample.COLUMNS, "prompt")
@@ -240,7 +240,7 @@ def _sampled_queries(paths: Sequence[Path], sets: Sequence[str]) -> dict[str, li
 def _scores(path: Path, queries: Sequence[str], retrievals: int) -> dict[str, list[Row]]:
     """Read the soft scores by query, best first: the top candidates and all exemplars."""
     top = (ds.field("rank") <= retrievals) | ds.field("is_exemplar")
-    table = ds.dataset(path).to_table(filter=ds.field("query_id").isin(pa.array(queries, pa.string())) & top)
+    table = parquet_files.where(path, ds.field("query_id").isin(pa.array(queries, pa.string())) & top)
     found: dict[str, list[Row]] = {name: [] for name in queries}
     for row in sorted(
         table.to_pylist(), key=lambda row: (row["rank"], not row["is_exemplar"], row["candidate_id"])
