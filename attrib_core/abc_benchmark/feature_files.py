@@ -159,7 +159,9 @@ def _open_npy(path: Path) -> Matrix:
 
     def blocks(step: int) -> Iterator[Block]:
         for start in range(0, len(array), step):
-            yield Block(start, np.ascontiguousarray(array[start : start + step], np.float32), None)
+            with np.errstate(over="ignore"):
+                vectors = np.ascontiguousarray(array[start : start + step], np.float32)
+            yield Block(start, vectors, None)
 
     return Matrix(str(path), len(array), array.shape[1], blocks)
 
@@ -179,7 +181,9 @@ def _mapped_matrix(
                 offset=offset + start * dim * dtype.itemsize,
                 shape=(min(step, rows - start), dim),
             )
-            yield Block(start, np.asarray(part, dtype=np.float32), _slice(names, start, step))
+            with np.errstate(over="ignore"):  # becomes infinite, which is told by row
+                vectors = np.asarray(part, dtype=np.float32)
+            yield Block(start, vectors, _slice(names, start, step))
 
     return Matrix(where, rows, dim, blocks)
 

@@ -52,6 +52,8 @@ def batches(
     while True:
         try:
             batch = next(found, None)
+            if batch is not None:
+                batch.validate(full=True)  # such as text that is not UTF-8
         except ERRORS as error:
             raise damaged(path, error) from None
         if batch is None:
@@ -63,7 +65,9 @@ def read(path: Path, columns: Sequence[str] = ()) -> pa.Table:
     """Read a file into memory; `columns` selects some of its columns. Raises InputError as `opened` does."""
     with opened(path, columns) as file:
         try:
-            return file.read(columns=list(columns) or None)
+            table = file.read(columns=list(columns) or None)
+            table.validate(full=True)
+            return table
         except ERRORS as error:
             raise damaged(path, error) from None
 

@@ -85,11 +85,12 @@ def test_tensors_of_every_form_have_their_values(form: str, how: str, tmp_path: 
     for matrix in (test.exemplars, test.queries[0].features):
         assert np.array_equal(np.concatenate([one.vectors for one in matrix.blocks(4)]), VALUES.numpy())
     assert test.queries[0].models.tolist() == [0, 1, 1, 0, 0, 1]
-    head = {"weight": FORMS[form](VALUES[:4]), "bias": made[0]}
+    head = {"weight": made, "bias": made[:, 0]}
     mapper = mapper_files.read_mapper(
         save(tmp_path / "m.pth", {"real_mapper": head, "synth_mapper": head}, how)
     )
-    assert np.array_equal(mapper.real.layers[0].weight, VALUES[:4].numpy())
+    assert np.array_equal(mapper.real.layers[0].weight, VALUES.numpy())
+    assert np.array_equal(mapper.synth.layers[0].bias, VALUES[:, 0].numpy())
 
 
 def test_views_of_one_storage_have_their_own_values(tmp_path: Path) -> None:
@@ -148,6 +149,8 @@ def test_eight_bit_floats_are_read(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("zipped", [True, False])
 def test_what_has_no_rows_of_floats_is_named(feats: Any, words: str, zipped: bool, tmp_path: Path) -> None:
+    if words.endswith("nested") and not zipped:
+        pytest.skip("torch reads the sizes of nested tensors in the old format before they are there")
     torch.save({"feats": feats}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(InputError) as caught:
         feature_files.open_pool(tmp_path / "a.pth")
