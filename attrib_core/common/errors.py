@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
+
+LONGEST_REASON = 200
+LONGEST_VALUE = 80
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -39,3 +46,41 @@ def close_matches(name: str, choices: Iterable[str]) -> str:
     if similar:
         return "did you mean " + " or ".join(repr(choice) for choice in similar) + "?"
     return "choose one of " + ", ".join(repr(choice) for choice in known)
+
+
+def reason(error: BaseException) -> str:
+    """Return why a library failed, for an error message: its first sentence in one line, at most 200 characters.
+
+    What follows the first sentence is advice or detail, which is seldom right for the user. An error of the system
+    is said without its number and path.
+    """
+    text = (error.strerror or "") if isinstance(error, OSError) and error.errno else str(error)
+    line = " ".join(_COLOURS.sub("", text).split())
+    sentence = re.split(r"[.!?] (?=[A-Z])", line)[0]
+    return cut(printable(sentence.rstrip(" .:")), LONGEST_REASON) or type(error).__name__
+
+
+def shown(value: Any, length: int = LONGEST_VALUE) -> str:
+    """Return a value as an error message shows it: its `repr`, cut to a length, which escapes what cannot be printed."""
+    return cut(repr(value), length)
+
+
+def cut(text: str, length: int = LONGEST_VALUE) -> str:
+    """Return a text of at most `length` characters, a longer one with an ellipsis at its end."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return a text that can be printed and stored: control characters and lone surrogates are escaped.
+
+    A byte of a file name that is not UTF-8 is in Python a surrogate, and becomes "\\xe9".
+    """
+    return "".join(map(_escaped, text)) if _UNPRINTABLE.search(text) else text
+
+
+def _escaped(character: str) -> str:
+    if not _UNPRINTABLE.match(character):
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that Python could not decode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
