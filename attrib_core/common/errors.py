@@ -9,6 +9,8 @@ from typing import Any
 
 LONGEST_REASON = 200
 LONGEST_VALUE = 80
+LONGEST_PATH = 300
+"""Characters of a path in a message, of which the end says most."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -61,8 +63,13 @@ def reason(error: BaseException) -> str:
 
 
 def shown(value: Any, length: int = LONGEST_VALUE) -> str:
-    """Return a value as an error message shows it: its `repr`, cut to a length, which escapes what cannot be printed."""
+    """Return a value as an error message shows it: its `repr`, cut to a length; it escapes what cannot be printed."""
     return cut(repr(value), length)
+
+
+def shown_path(path: object) -> str:
+    """Return a path as an error message shows it: in quotes, unprintable characters escaped, cut to 300 characters."""
+    return f"'{cut(printable(str(path)), LONGEST_PATH)}'"
 
 
 def cut(text: str, length: int = LONGEST_VALUE) -> str:
