@@ -12,7 +12,7 @@ LONGEST_VALUE = 80
 LONGEST_PATH = 300
 """Characters of a path in a message, of which the end says most."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -78,7 +78,7 @@ def cut(text: str, length: int = LONGEST_VALUE) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text that can be printed and stored: control characters and lone surrogates are escaped.
+    """Return a text that can be printed and stored: control characters, ends of lines and lone surrogates are escaped.
 
     A byte of a file name that is not UTF-8 is in Python a surrogate, and becomes "\\xe9".
     """

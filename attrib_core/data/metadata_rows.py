@@ -84,6 +84,8 @@ def csv_rows(stream: Iterable[str], reading: Reading) -> Iterator[Row]:
             line = lines.number - len(lines.row) + 1
             if cells is None:
                 why = ": a quote is not closed, or has text behind it; double the quotes inside a cell"
+                if len(lines.row[0]) > LONGEST_CELL:
+                    why = f": a cell is longer than {LONGEST_CELL} characters"
                 yield reading.wrong(number, line, why, _cell(lines.row[0], file))
                 lines.repeat_all_but_first()
             elif not cells:  # an empty line

@@ -131,7 +131,7 @@ def read_file(path: Path, name: str) -> bytes:
 
 def _stays_below(name: str, folder: Path) -> bool:
     """Return whether the folder of a name with `..` is the one that the name without `..` has, or is below `folder`."""
-    parent, root = os.path.dirname(name), os.path.realpath(folder)
+    parent, root = name if name.endswith("..") else os.path.dirname(name), os.path.realpath(folder)
     plain, real = os.path.normpath(parent), os.path.realpath(folder / parent)
     if not plain.startswith("..") and os.path.realpath(folder / plain) == real:
         return True
