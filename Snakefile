@@ -5,6 +5,10 @@ from snakemake.utils import min_version
 
 min_version("9.20")
 
+
+include: "rules/config_files.smk"
+
+
 # Snakemake would merge the user's config with this one, so that encoders which the user removed would remain.
 if not workflow.overwrite_configfiles:
 

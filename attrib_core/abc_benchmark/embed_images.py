@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from attrib_core.abc_benchmark.feature_files import write_pool
 from attrib_core.abc_benchmark.test_cases import Description, feature_content, read_descriptions
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, shown_path
 from attrib_core.data.sources.folder import SUFFIXES
 from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.features.embedding.image_rows import ImageRow
-from attrib_core.storage import torch_files
+from attrib_core.storage import relative_paths, text_files, torch_files
 
 
 def embed_test_case(
@@ -90,9 +91,9 @@ def _encoded(
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:  # a broken link, missing permission, a file removed meanwhile
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected an image") from None
+        return relative_paths.read_file(path, path.name)
+    except InputError as error:  # a broken link, missing permission, a file removed meanwhile
+        raise InputError(f"{path}: cannot be read ({error}), expected an image") from None
 
 
 def _check_reads_images(encoder: encoder_protocol.Encoder, where: str) -> None:
@@ -109,11 +110,20 @@ def _check_files_exist(testcase: Path, images: Path, entries: Sequence[Descripti
         groups: Mapping[str, list[str]] = {"exemplar": entry.exemplar} | entry.synth
         for group, paths in groups.items():
             for path in paths:
-                if not (images / path).is_file():
-                    raise InputError(
-                        f"{testcase}: entry {number}, {group}: no file {images / path};"
-                        " expected --images to be the folder that the paths start from"
-                    )
+                where = f"{testcase}: entry {number}, {group}"
+                _check_path(
+                    path, images, where, "expected --images to be the folder that the paths start from"
+                )
+
+
+def _check_path(path: str, folder: Path, where: str, expected: str) -> None:
+    """Raise InputError for a path that is no file below a folder, or a path that cannot be one."""
+    try:
+        relative_paths.check(path, folder)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if not os.path.isfile(folder / path):
+        raise InputError(f"{where}: no file {folder / path}; {expected}")
 
 
 def find_images(folder: Path) -> list[str]:
@@ -131,36 +141,40 @@ def find_images(folder: Path) -> list[str]:
     ]
     if not found:
         raise InputError(f"--pool: 0 images below {folder}; expected files {', '.join(sorted(SUFFIXES))}")
+    for name in found:
+        try:
+            text_files.check_characters(name)
+        except InputError as error:
+            raise InputError(f"--pool: {folder}: {shown_path(name)}: {error}; rename the file") from None
     return sorted(found)
 
 
 def read_list(path: Path, folder: Path) -> list[str]:
     """Read the paths of images below a folder from a text file, one per line; empty lines are skipped.
 
-    Raises InputError, with the line, for a path that is absolute, listed twice, or no file.
+    Raises InputError, with the line, for a path that is absolute, leads out of the folder, is no file, or has the file
+    of another line.
     """
     if not folder.is_dir():
         raise InputError(
             f"--pool: {folder} is no folder, expected the one that the paths of --list start from"
         )
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--list: {path} cannot be read as UTF-8 text: {error}") from None
-    found: dict[str, int] = {}
-    for number, line in enumerate((line.rstrip("\r") for line in lines), start=1):
-        if not line:
-            continue
-        where = f"{path}: line {number}"
-        if Path(line).is_absolute():
-            raise InputError(f"{where}: {line!r} is absolute, expected a path relative to --pool")
-        if line in found:
-            raise InputError(f"{where}: {line!r} is also in line {found[line]}, expected each image once")
-        if not (folder / line).is_file():
-            raise InputError(
-                f"{where}: no file {folder / line}; expected --pool to be the folder that the paths start from"
-            )
-        found[line] = number
+        text = text_files.read(path, expected="list of images")
+    except InputError as error:
+        raise InputError(f"--list: {error}") from None
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    numbers = [number for number, line in enumerate(lines, start=1) if line]
+    found = [lines[number - 1] for number in numbers]
     if not found:
         raise InputError(f"--list: {path} names 0 images, expected one path per line")
-    return list(found)
+    for number, name in zip(numbers, found, strict=True):
+        expected = "expected --pool to be the folder that the paths start from"
+        _check_path(name, folder, f"{path}: line {number}", expected)
+    for later, earlier in relative_paths.same_files(pa.chunked_array([found]), folder).items():
+        other = "" if found[later] == found[earlier] else f" as {shown_path(found[earlier])}"
+        raise InputError(
+            f"{path}: line {numbers[later]}: {shown_path(found[later])} is also in line {numbers[earlier]}{other},"
+            " expected each image once"
+        )
+    return found

@@ -10,7 +10,8 @@ from typing import Any
 from attrib_core.cli.console import log_to_stderr
 from attrib_core.cli.out_paths import check_pth
 from attrib_core.common import families
-from attrib_core.common.errors import InputError, close_matches
+from attrib_core.common.errors import InputError, close_matches, shown
+from attrib_core.storage import yaml_files
 
 
 def add(one: argparse.ArgumentParser) -> None:
@@ -125,26 +126,20 @@ def _encoder_section(name: str, config: Path | None, options: Sequence[str]) -> 
 
 
 def _option_value(option: str) -> tuple[str, Any]:
-    import yaml
-
     key, equals, value = option.partition("=")
     if not key or not equals:
-        raise InputError(f"--set: {option!r}; expected KEY=VALUE, such as weights=PATH")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        return key, value
+        raise InputError(f"--set: {shown(option)}; expected KEY=VALUE, such as weights=PATH")
+    return key, yaml_files.value(value)
 
 
 def _read_encoders(config: Path) -> dict[str, dict[str, Any]]:
     """Return the encoders of a config; its other sections are not checked."""
-    import yaml
-
     try:
-        encoders = yaml.safe_load(config.read_text("utf-8"))["encoders"]
-        return {str(name): dict(section) for name, section in encoders.items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config: {config} cannot be read: {' '.join(str(error).split())}") from None
+        values = yaml_files.read(config)
+    except InputError as error:
+        raise InputError(f"--config: {error}") from None
+    try:
+        return {str(name): dict(section) for name, section in values["encoders"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(
             f"--config: {config} has no encoders; expected the key, with a section for each name"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, cut, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,9 +101,14 @@ def lines(features: Features, searched: Searched, rows: Sequence[dict[str, Any]]
             yield "  rank  influence  similarity  image_id  caption  attribution  licence"
             listed = 0.0
         listed += row["influence"]
-        name = row["image_id"] + (" (exemplar)" if row["is_exemplar"] else "")
-        words = "  ".join(str(row[column] or "-") for column in ("caption", "attribution", "licence"))
+        name = printable(row["image_id"]) + (" (exemplar)" if row["is_exemplar"] else "")
+        words = "  ".join(_short(row[column]) for column in ("caption", "attribution", "licence"))
         yield f"  {row['rank']:4d}  {percent(row['influence']):>9}  {row['similarity']:10.3f}  {name}  {words}"
         if following is None or following["rank"] == 1:
             rest = searched.distractors + searched.exemplars - row["rank"]
             yield f"  all {rest} others together {percent(max(0.0, 1.0 - row['none'] - listed))}"
+
+
+def _short(text: str | None) -> str:
+    """Return a text of the pool as the terminal shows it, in one line of at most 80 characters; "-" for none."""
+    return cut(printable(" ".join((text or "-").split())))

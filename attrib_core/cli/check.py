@@ -29,7 +29,7 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"  {line}")
     if not config.exemplars.held_out_only:
         print("  warning: exemplars.held_out_only is false, so the base model may have seen exemplars")
-    for line in checks.warnings(config):
+    for line in [*checks.warnings(config), *checks.source_warnings(plain(config))]:
         print(f"  warning: {line}")
     return 0
 

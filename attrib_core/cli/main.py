@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from attrib_core.cli import abc, attribute, check, delta, docs, plan, status, store, why
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, reason, shown_path
 from attrib_core.config.schema_evaluation import Mapper
 
 
@@ -28,6 +30,10 @@ def parser() -> argparse.ArgumentParser:
 def main(given: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a mistake of the user's is one line and status 2."""
     arguments = parser().parse_args(given)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # for names that are not UTF-8, and terminals that are not
     try:
         exit_status: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -38,4 +44,9 @@ def main(given: Sequence[str] | None = None) -> int:
         # The reader has closed the pipe ("| head"); the interpreter must not try to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of a path among the arguments
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"error: no such file: {shown_path(error.filename)}: {reason(error)}", file=sys.stderr)
+        return 2
     return exit_status

@@ -5,6 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
+
+LONGEST_REASON = 200
+LONGEST_VALUE = 80
+LONGEST_PATH = 300
+"""Characters of a path in a message, of which the end says most."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ADVICE = re.compile(r"weights_only|allow_pickle|trust|unsafe|file an issue|https?://", re.IGNORECASE)
+"""What libraries advise for files that they refuse: to open them nevertheless."""
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -42,21 +52,45 @@ def close_matches(name: str, choices: Iterable[str]) -> str:
     return "choose one of " + ", ".join(repr(choice) for choice in known)
 
 
-LONGEST_REASON = 200
-_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_ADVICE = re.compile(r"weights_only|allow_pickle|trust|unsafe|file an issue|https?://", re.IGNORECASE)
-"""What libraries advise for files that they refuse: to open them nevertheless."""
-
-
 def reason(error: BaseException) -> str:
-    """Return a library's exception as a reason in one short line, without its advice and its colour codes.
+    """Return why a library failed, for an error message: its first sentence in one line, at most 200 characters.
 
-    That of an operating system's error is its text alone, without number and path. An exception that says nothing
-    else gives its type.
+    What follows the first sentence is advice or detail, which is seldom right for the user; advice to open a file
+    unsafely is passed over. An error of the system is said without its number and path.
     """
-    text = getattr(error, "strerror", None) or str(error)
-    line = " ".join(_COLOURS.sub("", str(text)).split())
-    kept = [part for part in re.split(r"(?<=[.;!?])\s+", line) if not _ADVICE.search(part)]
-    found = " ".join(kept).strip().rstrip(".;")
-    found = "".join(letter if letter.isprintable() else "?" for letter in found)
-    return f"{found[:LONGEST_REASON]}..." if len(found) > LONGEST_REASON else found or type(error).__name__
+    text = (error.strerror or "") if isinstance(error, OSError) and error.errno else str(error)
+    line = " ".join(_COLOURS.sub("", text).split())
+    sentences = (part for part in re.split(r"[.!?;] (?=[A-Z])", line) if not _ADVICE.search(part))
+    sentence = next(sentences, "")
+    return cut(printable(sentence.rstrip(" .:")), LONGEST_REASON) or type(error).__name__
+
+
+def shown(value: Any, length: int = LONGEST_VALUE) -> str:
+    """Return a value as an error message shows it: its `repr`, cut to a length; it escapes what cannot be printed."""
+    return cut(repr(value), length)
+
+
+def shown_path(path: object) -> str:
+    """Return a path as an error message shows it: in quotes, unprintable characters escaped, cut to 300 characters."""
+    return f"'{cut(printable(str(path)), LONGEST_PATH)}'"
+
+
+def cut(text: str, length: int = LONGEST_VALUE) -> str:
+    """Return a text of at most `length` characters, a longer one with an ellipsis at its end."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return a text that can be printed and stored: control characters, ends of lines and lone surrogates are escaped.
+
+    A byte of a file name that is not UTF-8 is in Python a surrogate, and becomes "\\xe9".
+    """
+    return "".join(map(_escaped, text)) if _UNPRINTABLE.search(text) else text
+
+
+def _escaped(character: str) -> str:
+    if not _UNPRINTABLE.match(character):
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that Python could not decode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -38,7 +38,7 @@ from typing import Any
 
 import pydantic
 
-from attrib_core.common.errors import InputError, close_matches
+from attrib_core.common.errors import InputError, close_matches, cut, shown
 from attrib_core.common.validation import validate
 
 KINDS = {
@@ -66,7 +66,7 @@ def module(kind: str, family: str, where: str | None = None) -> ModuleType:
     """Import and return the module of a family. Raises InputError with similar names for an unknown family."""
     where = where or kind
     if family not in names(kind):
-        raise InputError(f"{where}.family: no family {family!r}, {close_matches(family, names(kind))}")
+        raise InputError(f"{where}.family: no family {shown(family)}, {close_matches(family, names(kind))}")
     with _check_packages(where, family):
         return importlib.import_module(f"{KINDS[kind]}.{family}")
 
@@ -97,7 +97,9 @@ def check(kind: str, family: str, options: Mapping[str, Any], where: str | None 
     known = parameters(kind, family, where)
     for name in options:
         if name not in known:
-            raise InputError(f"{where}.{name}: no option of family {family!r}, {close_matches(name, known)}")
+            raise InputError(
+                f"{where}.{cut(name)}: no option of family {family!r}, {close_matches(name, known)}"
+            )
     model = options_model(
         kind, family, where=where, with_context=[name for name in CONTEXT if name in options]
     )
@@ -168,7 +170,7 @@ def with_preset(kind: str, section: Mapping[str, Any], where: str) -> dict[str, 
         return dict(section)
     name, known = section["preset"], presets(kind)
     if not isinstance(name, str) or name not in known:
-        raise InputError(f"{where}.preset: no preset {name!r}, {close_matches(str(name), known)}")
+        raise InputError(f"{where}.preset: no preset {shown(name)}, {close_matches(str(name), known)}")
     if "family" in section:
         raise InputError(
             f"{where}.family: {section['family']!r} in addition to a preset, which names its own; remove one"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from attrib_core.common.errors import InputError, close_matches
+from attrib_core.common.errors import InputError, close_matches, cut, shown
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -44,17 +44,19 @@ def _plain(value: Any) -> Any:
 
 def _line(model: type[pydantic.BaseModel], error: pydantic.ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"] if part != "[key]"]
+    location = [cut(str(part)) for part in first["loc"] if part != "[key]"]
     path = ".".join(([where] if where else []) + location) or "config"
     kind, value = first["type"], first["input"]
     if kind == "extra_forbidden":
         known = _keys_at(model, location[:-1])
-        return f"{path}: no such key (value {value!r}), {close_matches(location[-1], known)}"
+        return f"{path}: no such key (value {shown(value)}), {close_matches(location[-1], known)}"
+    if kind == "json_invalid":  # the text is from json.dumps, so that only this can be wrong
+        return f"{path}: {shown(value)} has half of an emoji; expected whole characters"
     if kind == "missing":
         return f"{path}: this key is needed, and it is missing"
     if kind == "value_error":
-        return f"{path}: {value!r}: {first['msg'].removeprefix('Value error, ')}"
-    return f"{path}: {value!r} is wrong, it {_SUBJECT.sub('', first['msg'])}"
+        return f"{path}: {shown(value)}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{path}: {shown(value)} is wrong, it {_SUBJECT.sub('', first['msg'])}"
 
 
 def _keys_at(model: type[pydantic.BaseModel], location: list[str]) -> list[str]:

@@ -225,6 +225,13 @@ def check_source(config: Mapping[str, Any]) -> None:
         sampling.check_enough(source.labels(0, images), _held_out(config), source=family, **options)
 
 
+def source_warnings(config: Mapping[str, Any]) -> list[str]:
+    """Return what the source finds odd, such as rows that become rejects; of the config as plain values."""
+    family, options = families.split(config["pool"]["source"])
+    source = families.load("sources", family, options, where="pool.source", seed=config["seed"])
+    return [f"pool.source: {line}" for line in source.warnings()] if hasattr(source, "warnings") else []
+
+
 def _held_out(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the base model was not trained on, without reading weights; None if it does not say."""
     family, options = families.split(config["base_model"])

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-Name = Annotated[str, Field(pattern=NAME)]
+LONGEST_NAME = 100
+"""Characters of the longest name; names of files are made of it, which may have 255."""
+Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)]
 Positive = Annotated[int, Field(ge=1)]
 
 

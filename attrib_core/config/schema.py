@@ -6,7 +6,7 @@ The defaults are the demo, so an empty config runs it; `config.yaml` has the sam
 
 from __future__ import annotations
 
-from attrib_core.config.fields import NAME, Family, Name, Section, family, key
+from attrib_core.config.fields import LONGEST_NAME, NAME, Family, Name, Section, family, key
 from attrib_core.config.schema_evaluation import Calibration, Index, Mapper, Metrics, Ranking, Report
 from attrib_core.config.schema_generation import Exemplars, Parts, Pool, Prompts, Synthesis
 
@@ -30,7 +30,9 @@ WITHOUT_EFFECT = {
 class Config(Section):
     """A run, from pool to report."""
 
-    run: str = key("demo", "name of the run; all its files are in `results/<run>`", pattern=NAME)
+    run: str = key(
+        "demo", "name of the run; all its files are in `results/<run>`", pattern=NAME, max_length=LONGEST_NAME
+    )
     seed: int = key(2306, "seed from which all random numbers of the run are derived", ge=0)
     parts: Parts = key(Parts(), "how the work is cut into jobs")
     pool: Pool = key(Pool(), "the images among which attribution searches")

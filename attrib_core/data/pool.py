@@ -21,11 +21,11 @@ from typing import Any
 from PIL import Image as PilImage
 
 from attrib_core.common import families
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, printable
 from attrib_core.data.images import to_png, to_rgb
 from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.runtime.progress import progress
-from attrib_core.storage import tables
+from attrib_core.storage import tables, text_files
 
 LOGGER = logging.getLogger(__name__)
 MIN_SIDE = 32
@@ -71,13 +71,14 @@ def build(
 
     Input rows have the columns of the table `pool` except width, height and perceptual_hash, which
     are added here. Rejected are images that are missing or cannot be decoded, images with a side
-    below `min_side` pixels, and repeated image_ids (within these rows; the exemplars stage finds
-    ids that are in two parts).
+    below `min_side` pixels, repeated image_ids (within these rows; the exemplars stage finds
+    ids that are in two parts), rows with a `reason` of the source's, and texts that no table can store.
     """
     seen: set[str] = set()
     for row in rows:
-        image_id = row["image_id"]
+        image_id = printable(row["image_id"])
         try:
+            _check_texts(row)
             if image_id in seen:
                 raise InputError("duplicate id")
             seen.add(image_id)
@@ -113,6 +114,18 @@ def save(
     for reason, count in sorted(reasons.items()):
         LOGGER.warning("%d images rejected: %s (all in %s)", count, reason, rejects_path)
     return {table: counts[table] for table in ("pool", "rejects")}
+
+
+def _check_texts(row: Mapping[str, Any]) -> None:
+    """Raise InputError for a row that the source rejects, and for a text with half of an emoji or NUL."""
+    if "reason" in row:
+        raise InputError(row["reason"])
+    for name, value in row.items():
+        if isinstance(value, str):
+            try:
+                text_files.check_characters(value)
+            except InputError as error:
+                raise InputError(f"text: {name}: {error}") from None
 
 
 def _checked(row: Mapping[str, Any], min_side: int) -> dict[str, Any]:

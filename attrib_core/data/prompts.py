@@ -12,6 +12,7 @@ an exemplar's subject.
 
 from __future__ import annotations
 
+import os
 import re
 import string
 from collections import defaultdict
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core.common import hashing
-from attrib_core.common.errors import InputError, close_matches
+from attrib_core.common.errors import InputError, close_matches, cut, shown, shown_path
 from attrib_core.data.naming import article
+from attrib_core.storage import text_files
 
 FOLDER = Path(__file__).parent / "prompts_data"
 MODIFIER_TOKEN = "<new1>"
@@ -34,13 +36,13 @@ def list_path(name: str) -> Path:
     Raises InputError, with similar names, for a list that does not exist.
     """
     path = Path(name) if name.endswith(".txt") else FOLDER / f"{name}.txt"
-    if path.is_file():
+    if os.path.isfile(path):  # False, too, for a name that no file can have
         return path
     if name.endswith(".txt"):
-        raise InputError(f"prompts: no file {name!r}")
+        raise InputError(f"prompts: no file {shown_path(name)}")
     known = [file.stem for file in FOLDER.glob("*.txt")]
     raise InputError(
-        f"prompts: no list {name!r}, {close_matches(name, known)}; or give a path that ends in .txt"
+        f"prompts: no list {shown(name)}, {close_matches(name, known)}; or give a path that ends in .txt"
     )
 
 
@@ -51,7 +53,7 @@ def read_list(name: str, *, tokens: int = 1) -> list[str]:
     """
     path = list_path(name)
     templates = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_files.read(path, expected="list of prompts").splitlines(), start=1):
         template = " ".join(line.split())
         if template and not template.startswith("#"):
             _check(template, f"{path}: line {number}", tokens)
@@ -176,16 +178,16 @@ def _check(template: str, where: str, tokens: int) -> None:
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise InputError(f"{where}: {template!r}: {error}") from None
+        raise InputError(f"{where}: {shown(template)}: {error}") from None
     names = [name for _, name, _, _ in pieces if name is not None]
     for _, name, form, conversion in pieces:
         if name is not None and (name not in PLACEHOLDERS or form or conversion):
             raise InputError(
-                f"{where}: {{{name}}} in {template!r}; placeholders are {{token}} and {{category}}"
+                f"{where}: {{{cut(name)}}} in {shown(template)}; placeholders are {{token}} and {{category}}"
             )
     if names.count("token") != tokens or MODIFIER_TOKEN in template:
         raise InputError(
-            f"{where}: {template!r} has {{token}} {names.count('token')} times; expected {tokens},"
+            f"{where}: {shown(template)} has {{token}} {names.count('token')} times; expected {tokens},"
             f" and {MODIFIER_TOKEN!r} nowhere else"
         )
 

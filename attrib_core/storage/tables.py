@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic, parquet_files
+from attrib_core.storage import atomic, parquet_files, text_files
 from attrib_core.storage.schemas.registry import FILES as FILES
 from attrib_core.storage.schemas.registry import IMAGE, embedding_schema, schema
 from attrib_core.storage.schemas.registry import SCHEMAS as SCHEMAS
@@ -140,8 +140,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; InputError where it is missing or not valid JSON."""
+    """Read a JSON file; InputError where it is missing or not valid JSON, or where a text in it cannot be stored."""
+    text = text_files.read(path)
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # not UTF-8, or not JSON
+        return text_files.parse_json(text)
+    except InputError as error:
         raise InputError(f"{path}: not a readable JSON file: {error}") from None

@@ -10,8 +10,9 @@ import yaml
 
 from attrib_core.common.errors import InputError
 from attrib_core.config import checks
-from attrib_core.config.load import load_config, plain, read_yaml
+from attrib_core.config.load import load_config, plain
 from attrib_core.config.schema import Config
+from attrib_core.storage import yaml_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +29,7 @@ def test_an_empty_config_is_the_demo():
 
 
 def test_config_yaml_shows_every_key_with_its_default():
-    shown = read_yaml(ROOT / "config.yaml")
+    shown = yaml_files.read(ROOT / "config.yaml")
     default = Config().model_dump(mode="json")
     assert shown.keys() == default.keys()
     assert shown == default
@@ -191,7 +192,7 @@ def test_more_denoising_steps_than_in_training_are_an_error():
 def test_a_duplicate_key_is_an_error(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("seed: 1\npool: {images: 5}\nseed: 2\n")
-    with pytest.raises(InputError, match="c.yaml: .*duplicate key 'seed'.*line 3"):
+    with pytest.raises(InputError, match="c.yaml: .*line 3: duplicate key 'seed'"):
         load_config(path)
 
 
@@ -213,7 +214,7 @@ def test_unreadable_files_are_errors(tmp_path):
     path.write_text("# nothing\n")
     assert load_config(path) == load_config({})
     path.write_bytes(b"run: \xff\xfe")
-    with pytest.raises(InputError, match="not readable as YAML"):
+    with pytest.raises(InputError, match="c.yaml: not UTF-8 at byte 5"):
         load_config(path)
 
 

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
-from attrib_core.config.load import load_config, load_config_without_source, plain, read_yaml
+from attrib_core.config.load import load_config, load_config_without_source, plain
 from attrib_core.config.planning import base_model_facts, counts, expected_jobs, safetensors_headers, sizes
 from attrib_core.config.planning.rates import Rate, Rates
 from attrib_core.diffusion.base_models import bundled
 from attrib_core.diffusion.pipeline.unet_weights import UNetWeights
 from attrib_core.features.embedding import encoder_protocol
-from attrib_core.storage import tables
+from attrib_core.storage import tables, yaml_files
 from tests.config.planning_fixtures import stable_diffusion
 from tests.workflow_fixtures import TINY, snakemake
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def config_values(path: Path = ROOT / "config.yaml", **changes: Any) -> dict[str, Any]:
-    return plain(load_config_without_source({**read_yaml(path), **changes}))
+    return plain(load_config_without_source({**yaml_files.read(path), **changes}))
 
 
 def test_numbers_of_the_demo() -> None:

@@ -11,13 +11,14 @@ import torch
 
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
-from attrib_core.config.load import load_config, plain, read_yaml
+from attrib_core.config.load import load_config, plain
 from attrib_core.diffusion.customization import augmentation, training_data, training_loop
 from attrib_core.diffusion.customization.augmentation import View
 from attrib_core.diffusion.customization.method import Customizer
 from attrib_core.diffusion.customizers.custom_diffusion import CustomDiffusion
 from attrib_core.diffusion.pipeline import components
 from attrib_core.diffusion.pipeline.components import Components
+from attrib_core.storage import yaml_files
 from tests.diffusion import diffusion_fixtures as fixtures
 from tests.diffusion.diffusion_fixtures import TOKEN
 
@@ -150,7 +151,7 @@ def test_the_loss_counts_only_inside_the_mask(loaded: Components) -> None:
 
 def test_the_published_loss_is_four_times_that_of_the_published_settings(loaded: Components) -> None:
     """There, errors of exemplars are summed over channels and divided by cells; those of prior images are averaged."""
-    values = read_yaml(Path(__file__).parents[2] / "config" / "paper.yaml")["customizer"]
+    values = yaml_files.read(Path(__file__).parents[2] / "config" / "paper.yaml")["customizer"]
     method = CustomDiffusion(exemplar_batch=3, prior_batch=2, prior_weight=values["prior_weight"], stack=1)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -182,7 +183,7 @@ def test_training_with_all_switches(loaded: Components) -> None:
 
 def test_the_published_settings_are_a_config() -> None:
     """`config/paper.yaml`, except for images and weights, which are not shipped."""
-    values = read_yaml(Path(__file__).parents[2] / "config" / "paper.yaml")
+    values = yaml_files.read(Path(__file__).parents[2] / "config" / "paper.yaml")
     for key in ("pool", "exemplars", "base_model"):
         del values[key]
     config = plain(load_config(values))

@@ -94,8 +94,8 @@ def test_what_is_wrong_with_a_folder(images: Path, world: World) -> None:
     assert re.match(r"prior: folder '.*mine': five\.png: 8 bytes are no image", said())
     (images / "five.png").unlink()
     (images / "five.png").mkdir()
-    (images / "cat" / "four.txt").write_bytes(b"\xff\xfe")
-    assert re.match(r"prior: .*four\.txt: not UTF-8 at byte 0", said())
+    (images / "cat" / "four.txt").write_bytes(b"\xff")
+    assert re.match(r"prior: .*cat/four\.png: caption: four\.txt: not UTF-8 at byte 0", said())
 
 
 def test_a_broken_image_leaves_the_other_classes(images: Path, world: World, requested: list[str]) -> None:

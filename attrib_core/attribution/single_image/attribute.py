@@ -21,10 +21,10 @@ from attrib_core.attribution.calibration.similarities import from_candidates
 from attrib_core.attribution.calibration.soft_scores import soft_scores
 from attrib_core.attribution.ranking import embedding_stream, rank
 from attrib_core.attribution.single_image.finished_run import Features, Run
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, printable
 from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.features.embedding.image_rows import ImageRow, without_modifier_token
-from attrib_core.storage import tables
+from attrib_core.storage import tables, text_files
 
 CREDIT = ("image_id", "caption", "attribution", "licence")
 QUERY_BLOCK, POOL_BLOCK, QUERY_GROUP = 64, 8192, 512
@@ -50,6 +50,10 @@ def embed(
     if reads != "images" and prompt is None:
         what = "text alone" if reads == "text" else "text with the image"
         raise InputError(f"--prompt: the encoder reads {what}; say what the image was generated from")
+    try:
+        text_files.check_characters(prompt or "")
+    except InputError as error:
+        raise InputError(f"--prompt: {error}") from None
     text = None if prompt is None or reads == "images" else without_modifier_token(prompt)
 
     def rows() -> Iterator[ImageRow]:
@@ -134,7 +138,7 @@ def attribute(
     credits = read_credits(run, {row["candidate_id"] for row in rows})
     result = [
         {
-            "image": str(paths[int(row["query_id"])]),
+            "image": printable(str(paths[int(row["query_id"])])),
             "kind": features.kind,
             "encoder": features.encoder,
             "mapper": features.mapper,

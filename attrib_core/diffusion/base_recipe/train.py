@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from transformers import CLIPTokenizer
 
+from attrib_core.common.errors import InputError
 from attrib_core.data.drawing.held_out import held_out_objects
 from attrib_core.data.drawing.styles import STYLES
 from attrib_core.diffusion.base_recipe import autoencoder, corpus, denoiser, export
 from attrib_core.diffusion.base_recipe.tokenizer import train_tokenizer
-from attrib_core.storage import numpy_files, torch_files
+from attrib_core.storage import numpy_files, torch_files, yaml_files
 
 
 def corpus_items(config: dict[str, Any]) -> list[corpus.Item]:
@@ -111,7 +111,10 @@ def main() -> None:
         "--preview", action="store_true", help="export what the checkpoint holds, train nothing"
     )
     arguments = parser.parse_args()
-    config = yaml.safe_load(arguments.config.read_text("utf-8"))
+    try:
+        config = yaml_files.read(arguments.config)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
 

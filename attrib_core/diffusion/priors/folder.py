@@ -44,10 +44,11 @@ class Folder:
 
     def plan(self, classes: Sequence[PriorClass], inputs: PriorInputs) -> list[PriorSet]:
         """Select the images of each class by name and caption; these are read once for their digests."""
-        known = [
-            (number, entry["image_id"], entry["caption"], entry["category"])
-            for number, entry in enumerate(self.source.rows_without_images(0, len(self.source)))
-        ]
+        known = []
+        for number, entry in enumerate(self.source.rows_without_images(0, len(self.source))):
+            if "reason" in entry:
+                raise InputError(f"{self.where}: {entry['image_id']}: {entry['reason']}")
+            known.append((number, entry["image_id"], entry["caption"], entry["category"]))
         planned = []
         for one in classes:
             matching = [entry for entry in known if self._matches(one, *entry[1:])]
@@ -100,7 +101,7 @@ class Folder:
         (entry,) = self.source.rows(number, number + 1)
         data: bytes | None = entry["image"]["bytes"]
         if data is None:
-            raise InputError(f"{self.where}: {entry['image_id']}: the file cannot be read")
+            raise InputError(f"{self.where}: {entry['image_id']}: {entry['reason']}")
         return data
 
 
@@ -122,8 +123,10 @@ def load(
 
 
 def checked(**options: Any) -> dict[str, Any]:
-    """Check the options against the folder and return them."""
-    _source(options["path"], options["metadata"])
+    """Check the options against the folder, in whose table no row may be wrong, and return them."""
+    source = _source(options["path"], options["metadata"])
+    for problem in source.problems.values():
+        raise option_error("metadata" if options["metadata"] else "path", problem)
     return options
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from attrib_core.common import hub_cache
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, shown_path
 
 HUB = "hub:"
 OPEN_CLIP_FILES = (
@@ -28,8 +29,8 @@ def file(weights: str, names: Sequence[str]) -> Path:
     if weights.startswith(HUB):
         return _cached(weights, names, "name the file of weights in it by `weights`")
     path = Path(weights).expanduser()
-    if not path.is_file():
-        raise InputError(f"weights: no file {weights!r}; expected a path, or hub:owner/model")
+    if not os.path.isfile(path):  # False, too, for a name that no file can have
+        raise InputError(f"weights: no file {shown_path(weights)}; expected a path, or hub:owner/model")
     return path
 
 
@@ -38,9 +39,9 @@ def folder(weights: str, name: str) -> Path:
     if weights.startswith(HUB):
         return _cached(weights, [name], "name it by `weights`").parent
     path = Path(weights).expanduser()
-    if not (path / name).is_file():
+    if not os.path.isfile(path / name):
         raise InputError(
-            f"weights: no folder {weights!r} with a file {name}; expected one, or hub:owner/model"
+            f"weights: no folder {shown_path(weights)} with a file {name}; expected one, or hub:owner/model"
         )
     return path
 
@@ -48,7 +49,9 @@ def folder(weights: str, name: str) -> Path:
 def _cached(weights: str, names: Sequence[str], instead: str) -> Path:
     match = _HUB_NAME.fullmatch(weights)
     if match is None:
-        raise InputError(f"weights: {weights!r} names no model of the hub; expected hub:owner/model@revision")
+        raise InputError(
+            f"weights: {shown_path(weights)} names no model of the hub; expected hub:owner/model@revision"
+        )
     first: InputError | None = None
     for name in names:
         try:
