@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from attrib_core.attribution.ranking.embedding_stream import check_file
 from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic, tables, torch_files
+from attrib_core.storage import atomic, tables, torch_archive, torch_files
 from attrib_core.storage.torch_files import describe
 
 
@@ -70,21 +70,35 @@ def tensor_matrix(path: Path, key: str, tensor: Any, names: Sequence[str] | None
 
     def blocks(step: int) -> Iterator[Block]:
         for start in range(0, rows, step):
-            yield Block(start, tensor[start : start + step].float().numpy(), _slice(names, start, step))
+            some = torch_files.values(tensor[start : start + step].float())
+            yield Block(start, some.numpy(), _slice(names, start, step))
 
     return Matrix(f"{path}: {key}", rows, dim, blocks)
 
 
 def matrix_shape(path: Path, key: str, tensor: Any) -> tuple[int, int]:
     """Return (rows, dim) of a tensor of floats. Raises InputError for anything else."""
-    import torch
-
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2 or not tensor.is_floating_point():
+    if not _is_matrix(tensor):
         raise InputError(f"{path}: {key} is {describe(tensor)}, expected a tensor (rows, dim) of floats")
     rows, dim = tensor.shape
     if not dim:
         raise InputError(f"{path}: {key} is {describe(tensor)}, expected at least one dimension")
     return rows, dim
+
+
+def _is_matrix(value: Any) -> bool:
+    """Return whether a value is a dense tensor of two axes, with values that can become float32."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or not torch_archive.is_dense(value) or value.is_meta:
+        return False
+    if value.ndim != 2 or not value.is_floating_point():
+        return False
+    try:
+        value[:0].float()
+    except (RuntimeError, NotImplementedError):  # such as two numbers of 4 bits in each byte
+        return False
+    return True
 
 
 def row_names(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | None:
@@ -123,22 +137,17 @@ def write_pool(parts: Iterable[tuple[Sequence[str], np.ndarray]], dim: int, path
 
 
 def _open_pth(path: Path) -> Matrix:
-    import torch
-
-    content = torch_files.read(path, tensors="shapes")
+    content, places = torch_files.read_with_places(path)
     if not isinstance(content, dict) or "feats" not in content:
         raise InputError(f"{path}: is {describe(content)}, expected a dict with 'feats' and 'paths'")
     tensor = content["feats"]
-    rows, dim = matrix_shape(path, "feats", tensor)
-    names = row_names(path, "paths", content.get("paths"), rows)
-    if tensor.device.type != "meta":  # a file in the old format, which is in memory already
+    shape = matrix_shape(path, "feats", tensor)
+    names = row_names(path, "paths", content.get("paths"), shape[0])
+    stored = None if places is None else places.matrix(places.content["feats"])
+    if stored is None:
         return tensor_matrix(path, "feats", tensor, names)
-    dtype = {torch.float32: "<f4", torch.float64: "<f8", torch.float16: "<f2"}.get(tensor.dtype)
-    storage_offset = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-    if dtype is None or storage_offset is None or not tensor.is_contiguous():
-        return tensor_matrix(path, "feats", torch_files.read(path, tensors="mapped")["feats"], names)
-    offset = storage_offset + tensor.storage_offset() * np.dtype(dtype).itemsize
-    return _mapped_matrix(path, f"{path}: feats", np.dtype(dtype), offset, (rows, dim), names)
+    offset, dtype = stored
+    return _mapped_matrix(path, f"{path}: feats", dtype, offset, shape, names)
 
 
 def _open_npy(path: Path) -> Matrix:

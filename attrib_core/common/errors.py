@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -39,3 +40,23 @@ def close_matches(name: str, choices: Iterable[str]) -> str:
     if similar:
         return "did you mean " + " or ".join(repr(choice) for choice in similar) + "?"
     return "choose one of " + ", ".join(repr(choice) for choice in known)
+
+
+LONGEST_REASON = 200
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ADVICE = re.compile(r"weights_only|allow_pickle|trust|unsafe|file an issue|https?://", re.IGNORECASE)
+"""What libraries advise for files that they refuse: to open them nevertheless."""
+
+
+def reason(error: BaseException) -> str:
+    """Return a library's exception as a reason in one short line, without its advice and its colour codes.
+
+    That of an operating system's error is its text alone, without number and path. An exception that says nothing
+    else gives its type.
+    """
+    text = getattr(error, "strerror", None) or str(error)
+    line = " ".join(_COLOURS.sub("", str(text)).split())
+    kept = [part for part in re.split(r"(?<=[.;!?])\s+", line) if not _ADVICE.search(part)]
+    found = " ".join(kept).strip().rstrip(".;")
+    found = "".join(letter if letter.isprintable() else "?" for letter in found)
+    return f"{found[:LONGEST_REASON]}..." if len(found) > LONGEST_REASON else found or type(error).__name__

@@ -1,50 +1,65 @@
-"""Read and write files of `torch.save` that hold plain data. No code in them is run."""
+"""Read and write files of `torch.save` that hold plain data: the only place that opens them. No code in them is run."""
 
 from __future__ import annotations
 
 import pickle
 import re
-import zipfile
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic
+from attrib_core.common.errors import InputError, reason
+from attrib_core.storage import atomic, torch_archive
+from attrib_core.storage.file_kinds import Kind, wrong_kind
 
 PLAIN = "only tensors, numbers, strings, lists, tuples and dictionaries are read"
+EXPECTED = "a file of torch.save"
+READABLE = (Kind.TORCH, Kind.TORCH_OLD, Kind.PICKLE, Kind.ZIP)
 MAX_KEYS_IN_MESSAGE = 8
 
 
-def read(path: Path, *, tensors: Literal["memory", "mapped", "shapes"] = "memory") -> Any:
+def read(path: Path, *, tensors: Literal["memory", "mapped"] = "memory") -> Any:
     """Return what `torch.save` wrote, on the CPU, if it is plain data.
 
-    tensors  'memory': read into memory; 'mapped': memory maps of the file; 'shapes': on the device "meta",
-             without values. The format from before 2020 is no zip file, cannot be mapped, and is always
-             read into memory.
+    tensors  'memory': read into memory; 'mapped': memory maps of the file. The format from before 2020 is no zip file
+             and is always read into memory, and so is a file that was compressed or changed since.
 
-    Raises InputError for a file that is missing, broken, or needs code to unpickle.
+    Raises InputError for a file that is missing, broken, another kind of file, or needs code to unpickle.
     """
+    if tensors == "mapped":
+        return read_with_places(path)[0]
+    wrong_kind(path, EXPECTED, *READABLE)
+    return _loaded(path, mmap=False)
+
+
+def read_with_places(path: Path) -> tuple[Any, torch_archive.Shapes | None]:
+    """Return the content of a file, mapped where that is safe, and then also where its tensors are in it.
+
+    Errors as in `read`.
+    """
+    wrong_kind(path, EXPECTED, *READABLE)
+    shapes = torch_archive.read_shapes(path)
+    mmap = shapes is not None and shapes.can_be_mapped()
+    return _loaded(path, mmap=mmap), shapes if mmap else None
+
+
+def _loaded(path: Path, *, mmap: bool) -> Any:
     import torch
 
-    device, mmap = "cpu", False
     try:
-        if zipfile.is_zipfile(path):
-            device, mmap = "meta" if tensors == "shapes" else "cpu", tensors == "mapped"
-        return torch.load(path, map_location=device, mmap=mmap, weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected one that torch.save wrote") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a folder, expected a file that torch.save wrote") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sparse tensors, quantized tensors and the like
+            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message advises to run the code
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:
             raise InputError(
-                f"{path}: needs code to unpickle ({named[1]}), refused; {PLAIN}: save it again with these alone"
+                f"{path}: needs code to unpickle ({named[1]}), refused; {PLAIN}: save it again with these alone,"
+                " such as the state_dict of a model"
             ) from None
         raise InputError(f"{path}: not a readable file of torch.save; {PLAIN}") from None
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError, AttributeError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a readable file of torch.save ({reason}); {PLAIN}") from None
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path}: not a readable file of torch.save ({reason(error)}); {PLAIN}") from None
 
 
 def save(content: Any, path: Path) -> Path:
@@ -56,10 +71,18 @@ def save(content: Any, path: Path) -> Path:
     return path
 
 
+def values(tensor: Any) -> Any:
+    """Return a tensor as one of its values alone: without gradient, negated and conjugated where its bits say so."""
+    return tensor.detach().resolve_conj().resolve_neg()
+
+
 def describe(value: Any) -> str:
     """Describe a value for an error message: "a tensor (3, 4) of int64", "a list of 7", "a str"."""
+    if hasattr(value, "is_nested") and not torch_archive.is_dense(value):
+        return f"a tensor that is {_kind(value)}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+        on_meta = ", without values" if getattr(value, "is_meta", False) else ""
+        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}{on_meta}"
     if isinstance(value, dict):
         names = sorted(map(str, value))
         more = f" and {len(names) - MAX_KEYS_IN_MESSAGE} more" if len(names) > MAX_KEYS_IN_MESSAGE else ""
@@ -67,3 +90,10 @@ def describe(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     return "missing" if value is None else f"a {type(value).__name__}"
+
+
+def _kind(tensor: Any) -> str:
+    """Return what makes a tensor other than dense."""
+    if tensor.is_nested:
+        return "nested"
+    return "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")

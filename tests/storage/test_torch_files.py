@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,11 +23,14 @@ def test_plain_data_is_read_in_each_way(zipped: bool, tmp_path: Path) -> None:
     for how in ("memory", "mapped"):
         content = torch_files.read(path, tensors=how)
         assert torch.equal(content["feats"], TENSOR) and content["paths"] == ["x", "y", "z"]
-    content = torch_files.read(path, tensors="shapes")
-    assert content["feats"].shape == (3, 4) and content["feats"].is_meta == zipped
+    content, places = torch_files.read_with_places(path)
+    assert torch.equal(content["feats"], TENSOR) and (places is not None) == zipped
+    if places is not None:
+        offset, dtype = places.matrix(places.content["feats"]) or (0, "f8")
+        assert np.array_equal(np.fromfile(path, dtype, 12, offset=offset), np.arange(12))
 
 
-@pytest.mark.parametrize("tensors", ["memory", "mapped", "shapes"])
+@pytest.mark.parametrize("tensors", ["memory", "mapped"])
 def test_code_is_refused_and_not_run(
     tensors: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,9 +44,9 @@ def test_code_is_refused_and_not_run(
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.pth").write_bytes(b"hello")
     for name, message in (
-        ("none.pth", "no such file, expected one that torch.save wrote"),
-        ("", "a folder, expected a file that torch.save wrote"),
-        ("bad.pth", "not a readable file of torch.save"),
+        ("none.pth", "none.pth: no such file; expected a file of torch.save"),
+        ("", "a folder; expected a file of torch.save"),
+        ("bad.pth", "bad.pth: is a text; expected a file of torch.save"),
     ):
         with pytest.raises(InputError, match=message):
             torch_files.read(tmp_path / name)
