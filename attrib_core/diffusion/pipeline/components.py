@@ -86,7 +86,7 @@ def load(base: BaseModel, device: str) -> Components:
     pipeline, omitted = StableDiffusionPipeline, {"safety_checker": None, "requires_safety_checker": False}
     if description.pipeline_class(base.path) == description.XL:
         pipeline, omitted = StableDiffusionXLPipeline, {"add_watermarker": False}
-    networks.scheduler(base.path)
+    networks.check_small_parts(base.path)
     parts = {part: networks.load(base.path, part) for part in description.weight_parts(base.path)}
     try:
         with networks.quiet():

@@ -30,6 +30,9 @@ OLDER_PREFIX = "text_model."
 IGNORED = ("position_ids",)
 """Ends of tensors that older versions stored and none needs."""
 SHOWN = 3
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("spiece.model",))
+"""Files of a tokenizer: all of one of these."""
+LONGEST_PROMPT = 100_000
 
 
 def check(folder: Path) -> list[str]:
@@ -44,10 +47,24 @@ def check(folder: Path) -> list[str]:
         library, name = class_of(folder, part)
         if name in COMPARED:
             notes += _compare(folder / part, given, _empty(folder / part, library, name))
+    check_small_parts(folder)
+    return notes
+
+
+def check_small_parts(folder: Path) -> None:
+    """Build the scheduler and the tokenizers of a base model; InputError where one is missing or cannot be built.
+
+    transformers makes an empty tokenizer of a folder without files, and one that pads prompts without end of a folder
+    without a length.
+    """
     scheduler(folder)
     for part in description.tokenizer_parts(folder):
-        tokenizer(folder / part, class_of(folder, part)[1])
-    return notes
+        built = tokenizer(folder / part, class_of(folder, part)[1])
+        if not 1 < built.model_max_length <= LONGEST_PROMPT:
+            raise InputError(
+                f"{folder / part}/tokenizer_config.json: model_max_length is {built.model_max_length}, expected the"
+                " tokens that the text encoder reads, such as 77"
+            )
 
 
 def class_of(folder: Path, part: str) -> tuple[str, str]:
@@ -142,10 +159,10 @@ def scheduler(folder: Path, config: Any = None) -> DDIMScheduler:
 
 def tokenizer(folder: Path, name: str = "CLIPTokenizer") -> Any:
     """Load a tokenizer of a folder; InputError where it cannot be read, or knows no words."""
-    if not any(
-        (folder / one).is_file() for one in ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
-    ):
-        raise InputError(f"{folder}: no tokenizer.json or vocab.json; the base model lacks its {folder.name}")
+    if not any(all((folder / one).is_file() for one in files) for files in TOKENIZERS):
+        raise InputError(
+            f"{folder}: no tokenizer.json, or vocab.json and merges.txt; the base model lacks its {folder.name}"
+        )
     try:
         with quiet():
             return getattr(transformers, name).from_pretrained(folder, local_files_only=True)
