@@ -62,6 +62,11 @@ def _source(one: argparse.ArgumentParser) -> None:
         "--token-file", type=Path, nargs="+", default=[], metavar="F",
         help="files of its tokens, if they are separate, such as '<new1>.bin'",
     )  # fmt: skip
+    one.add_argument(
+        "--token",
+        metavar="NAME",
+        help="name of its token; default: as in the file, or the name of a web UI's file",
+    )
 
 
 def _base(one: argparse.ArgumentParser, *, required: bool) -> None:
@@ -86,8 +91,9 @@ def import_delta(arguments: argparse.Namespace) -> int:
 
     name = arguments.name or arguments.delta.stem
     paths, contents = import_export.import_delta(
-        arguments.delta, arguments.token_file, _open_base(arguments.base), arguments.out, name
-    )
+        arguments.delta, arguments.token_file, _open_base(arguments.base), arguments.out, name,
+        arguments.token,
+    )  # fmt: skip
     print(f"{arguments.delta}: {import_export.method(contents)}")
     for path in paths:
         print(f"wrote {path}")
@@ -101,7 +107,8 @@ def export_delta(arguments: argparse.Namespace) -> int:
     if arguments.layout != "lora" and (arguments.rank is not None or arguments.share != 1):
         raise InputError(f"--rank and --share are for --layout lora, not {arguments.layout!r}")
     base = _open_base(arguments.base)
-    contents = layouts.read(arguments.delta, arguments.token_file)
+    contents = layouts.read(arguments.delta, arguments.token_file, arguments.token)
+    import_export.check_whole(contents, arguments.delta)
     import_export.check_fit(contents, base, arguments.delta)
     for path in import_export.export_delta(
         contents, base, arguments.layout, arguments.out,
@@ -115,7 +122,7 @@ def describe_delta(arguments: argparse.Namespace) -> int:
     """Print method, sizes and norms of a delta."""
     from attrib_core.diffusion.deltas import import_export, layouts
 
-    contents = layouts.read(arguments.delta, arguments.token_file)
+    contents = layouts.read(arguments.delta, arguments.token_file, arguments.token)
     base = None
     if arguments.base is not None:
         base = _open_base(arguments.base)

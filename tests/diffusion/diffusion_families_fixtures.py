@@ -67,7 +67,7 @@ def save_sd2(folder: Path) -> Path:
     return folder
 
 
-def save_xl(folder: Path) -> Path:
+def save_xl(folder: Path, **changes: Any) -> Path:
     """Like SDXL base 1.0: the second tokenizer pads with "!", and its encoder's config has the end token 2."""
     from attrib_core.diffusion.base_recipe import autoencoder
 
@@ -75,7 +75,7 @@ def save_xl(folder: Path) -> Path:
     first, second = tokenizer(folder), tokenizer(folder, pad="!")
     network = unet(
         24 + 40, transformer_layers_per_block=[1, 2], addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24 + 6 * 8,
+        projection_class_embeddings_input_dim=24 + 6 * 8, **changes,
     )  # fmt: skip
     pipe = StableDiffusionXLPipeline(
         vae=autoencoder.build([16, 16, 16], 4, SIDE), unet=network, tokenizer=first, tokenizer_2=second,

@@ -1,37 +1,25 @@
-"""Read shapes of weights from the headers of safetensors files, without torch."""
+"""Shapes of weights from the headers of safetensors files, and sizes of such files, without torch."""
 
 from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 from attrib_core.common.errors import InputError
+from attrib_core.storage import safetensors_files
+from attrib_core.storage.safetensors_files import LENGTH, Shape
 
-Shape = tuple[int, ...]
-LENGTH = struct.Struct("<Q")
-LARGEST_HEADER = 100_000_000  # the format's own limit
 ALIGNED, FLOAT32 = 8, 4
 
 
 def shapes(path: Path) -> dict[str, Shape]:
     """Read the shapes of the tensors of a safetensors file, by key; InputError for another file.
 
-    The file starts with the length of its JSON header in 8 bytes.
+    A plan needs no numbers, so they may still be on their way here.
     """
-    try:
-        with path.open("rb") as stream:
-            (length,) = LENGTH.unpack(stream.read(LENGTH.size))
-            if length > LARGEST_HEADER:
-                raise ValueError(f"a header of {length} bytes")
-            entries = json.loads(stream.read(length))
-        return {key: tuple(entry["shape"]) for key, entry in entries.items() if key != "__metadata__"}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected weights as safetensors") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise InputError(f"{path}: not readable as safetensors: {error}") from None
+    return dict(safetensors_files.header(path, alone=True).shapes)
 
 
 def unet_shapes(folder: Path) -> dict[str, Shape]:

@@ -22,10 +22,10 @@ from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
 from attrib_core.diffusion.customization import stacked_layers
-from attrib_core.diffusion.deltas import lora_factors, token_file
+from attrib_core.diffusion.deltas import lora_factors, tensor_checks, token_file
 from attrib_core.diffusion.pipeline.components import Components
 from attrib_core.diffusion.pipeline.prompt_encoding import TextEncoder
-from attrib_core.storage import atomic
+from attrib_core.storage import atomic, safetensors_files
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def checksum(delta_path: Path, token_path: Path) -> str:
 def read(delta_path: Path, token_path: Path, token: str, expected: str) -> Delta:
     """Read both files of a model after a check of their checksum.
 
-    Raises InputError for a missing, changed or unreadable file.
+    Raises InputError for a missing, changed or unreadable file, and for one with NaN or infinite numbers, or with
+    zeros alone.
     """
     try:
         parts = delta_path.read_bytes(), token_path.read_bytes()
@@ -87,7 +88,11 @@ def read(delta_path: Path, token_path: Path, token: str, expected: str) -> Delta
         weights, rows = (load_tensors(part) for part in parts)
     except SafetensorError as error:
         raise InputError(f"{delta_path}: not readable as safetensors: {error}") from None
-    return Delta(weights, *token_file.embeddings_of(rows, token, token_path))
+    delta = Delta(weights, *token_file.embeddings_of(rows, token, token_path))
+    for path, tensors in ((delta_path, weights), (token_path, rows)):
+        tensor_checks.check_finite(path, tensors)
+        tensor_checks.check_not_all_zero(path, "its tensors", tensors)
+    return delta
 
 
 @contextmanager
@@ -183,14 +188,16 @@ def load_into(
     keys or shapes that do not fit the pipeline and for a token file that is for another number of text encoders; and
     after loading, where no weight has changed or the token's embedding is not that of the file.
     """
-    stored = load_tensors(token_path.read_bytes())
+    stored, _ = safetensors_files.load(token_path, "the file of a token")
     rows = [torch.atleast_2d(row) for row in token_file.embeddings_of(stored, token, token_path)]
     encoders = [(pipe.tokenizer, pipe.text_encoder)]
     if getattr(pipe, "text_encoder_2", None) is not None:
         encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
     if len(rows) != len(encoders):
         raise InputError(f"{token_path}: is for {len(rows)} text encoders, the pipeline has {len(encoders)}")
-    weights: dict[str, torch.Tensor] = load_tensors(delta_path.read_bytes())
+    weights, _ = safetensors_files.load(delta_path, "the file of a delta")
+    for path, tensors in ((delta_path, weights), (token_path, stored)):
+        tensor_checks.check_finite(path, tensors)
     for own, (_, encoder) in zip(rows, encoders, strict=True):
         table = encoder.get_input_embeddings().weight
         if own.shape[1] != table.shape[1]:

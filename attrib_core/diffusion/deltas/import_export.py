@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import layouts, lora_factors, svd_compression, token_file
+from attrib_core.diffusion.deltas import layouts, lora_factors, svd_compression, token_file, token_layouts
 from attrib_core.diffusion.deltas.delta_files import Delta
 from attrib_core.diffusion.deltas.layouts import Contents
-from attrib_core.diffusion.pipeline import description
+from attrib_core.diffusion.pipeline import description, networks
 from attrib_core.diffusion.pipeline.unet_weights import UNetWeights
 from attrib_core.storage import atomic
 
@@ -23,19 +23,29 @@ KEY_AND_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 @dataclass(frozen=True)
 class Base:
-    """The parts of a base model that a delta must fit: the UNet's weights, and the widths of the text encoders."""
+    """The parts of a base model that a delta must fit: the UNet's weights, the widths and words of the text encoders.
+
+    vocabularies: the words of each tokenizer; none for those that the folder lacks.
+    """
 
     weights: UNetWeights
     widths: list[int]
+    vocabularies: list[Container[str]] = field(default_factory=list)
 
 
 def open_base(folder: Path) -> Base:
     """Open a folder in diffusers layout, whose tensors are read on access; InputError where it is none."""
-    return Base(UNetWeights(folder), description.text_widths(folder))
+    weights, widths = UNetWeights(folder), description.text_widths(folder)
+    tokenizers = [folder / name for name in ("tokenizer", "tokenizer_2")]
+    words = [networks.tokenizer(one).get_vocab() for one in tokenizers if one.is_dir()]
+    return Base(weights, widths, words)
 
 
 def check_fit(contents: Contents, base: Base, where: Path) -> None:
-    """Raise InputError where a delta does not fit a base model, or does not differ from it."""
+    """Raise InputError where a delta does not fit a base model, or does not differ from it.
+
+    Also for a token that no prompt can have, or that the base model's tokenizer knows as a word.
+    """
     name = base.weights.folder
     changed = not contents.weights
     for key, value in contents.weights.items():
@@ -46,8 +56,8 @@ def check_fit(contents: Contents, base: Base, where: Path) -> None:
                 f"{where}: key {key!r} names no weight of the UNet of {name}; it is of another base model"
             )
         if lora_factors.is_factor(key):
-            up = lora_factors.factor_pair(contents.weights, target, shape)[1]
-            changed = changed or bool(up.any())
+            down, up = lora_factors.factor_pair(contents.weights, target, shape)
+            changed = changed or bool((up @ down).any())
             continue
         if value.shape != shape:
             hint = ""
@@ -60,6 +70,7 @@ def check_fit(contents: Contents, base: Base, where: Path) -> None:
     if not changed:
         raise InputError(f"{where}: every weight equals that of {name}; nothing is customized")
     for token, row in contents.tokens.items():
+        _check_name(token, base, where)
         rows = [row] if token not in contents.tokens_2 else [row, contents.tokens_2[token]]
         if len(rows) != len(base.widths):
             raise InputError(
@@ -72,23 +83,46 @@ def check_fit(contents: Contents, base: Base, where: Path) -> None:
                 )
 
 
+def _check_name(token: str, base: Base, where: Path) -> None:
+    """Raise InputError for a token that no prompt can have, or that the base model's tokenizers know as a word."""
+    problem = token_layouts.name_problem(token)
+    if problem:
+        raise InputError(f"{where}: token {token!r} {problem}; {token_layouts.RENAME}")
+    for words in base.vocabularies:
+        if token in words or f"{token}</w>" in words:
+            raise InputError(
+                f"{where}: token {token!r} is a word that the tokenizer of {base.weights.folder} knows;"
+                f" {token_layouts.RENAME}"
+            )
+
+
+def check_whole(contents: Contents, where: Path) -> None:
+    """Raise InputError for a delta that also changes a text encoder, since a delta here holds the UNet and tokens."""
+    if contents.text_encoder:
+        raise InputError(
+            f"{where}: also changes a text encoder ({len(contents.text_encoder)} tensors, such as"
+            f" {contents.text_encoder[0]!r}), which a delta here cannot hold; without it, it would be another model"
+        )
+
+
 def import_delta(
-    path: Path, token_files: Iterable[Path], base: Base, out: Path, name: str
+    path: Path, token_files: Iterable[Path], base: Base, out: Path, name: str, token: str | None = None
 ) -> tuple[list[Path], Contents]:
     """Convert a delta from any layout to this package's own; returns the files written and their contents.
 
     The files are `<name>.safetensors` and one for each token, `<name>.token.safetensors` for the first and
-    `<name>.token-2.safetensors` and so on for others, each written atomically. Raises InputError as `layouts.read`
-    and `check_fit` do, and for a delta without a token.
+    `<name>.token-2.safetensors` and so on for others, each written atomically. Raises InputError as `layouts.read`,
+    `check_whole` and `check_fit` do, and for a delta without a token.
     """
-    contents = layouts.read(path, token_files)
+    contents = layouts.read(path, token_files, token)
+    check_whole(contents, path)
     check_fit(contents, base, path)
     if not contents.tokens:
         raise InputError(f"{path}: holds no token; name its file with --token-file, such as '<new1>.bin'")
     files = {f"{name}.safetensors": save_tensors(_contiguous(contents.weights))}
-    for number, (token, row) in enumerate(contents.tokens.items(), start=1):
+    for number, (own, row) in enumerate(contents.tokens.items(), start=1):
         suffix = "" if number == 1 else f"-{number}"
-        content = token_file.to_bytes(token, row, contents.tokens_2.get(token))
+        content = token_file.to_bytes(own, row, contents.tokens_2.get(own))
         files[f"{name}.token{suffix}.safetensors"] = content
     return _written(out, files), contents
 
@@ -135,11 +169,21 @@ def describe(contents: Contents, size: int, base: Base | None) -> list[str]:
         kinds.setdefault(_kind(key), []).append(key)
     for kind, keys in kinds.items():
         lines.append(f"{kind}: {len(keys)} layers, {_norms(keys, weights, base)}")
+    pairs = [key for key in weights if key.endswith(lora_factors.DOWN)]
+    if pairs and not any(lora_factors.product(weights, lora_factors.weight_key(key)).any() for key in pairs):
+        lines.append("warning: all of its products of factors are zero, so it changes nothing")
+    if contents.text_encoder:
+        lines.append(
+            f"warning: also changes a text encoder ({len(contents.text_encoder)} tensors, such as"
+            f" {contents.text_encoder[0]}), which is not read; import and export refuse it"
+        )
     for rows, place in ((contents.tokens, ""), (contents.tokens_2, " in the second text encoder")):
         for token, row in rows.items():
             vectors = torch.atleast_2d(row)
             each = ", ".join(f"{float(norm):.4g}" for norm in vectors.norm(dim=1))
             lines.append(f"token {token}{place}: {len(vectors)} of {vectors.shape[1]} values, norm {each}")
+            if problem := token_layouts.name_problem(token):
+                lines.append(f"warning: the name of token {token!r} {problem}; {token_layouts.RENAME}")
     return lines
 
 
@@ -173,9 +217,9 @@ def _norms(keys: Iterable[str], weights: Mapping[str, torch.Tensor], base: Base 
             norms.append(weights[key].norm())
             changes += [(weights[key] - base.weights[key]).norm()] if base else []
         else:
-            down, up = (weights[name] for name in lora_factors.factor_keys(key))
-            changes.append((up @ down).norm())
-            norms += [(base.weights[key] + up @ down).norm()] if base else []
+            change = lora_factors.product(weights, key)
+            changes.append(change.norm())
+            norms += [(base.weights[key].flatten(1) + change).norm()] if base else []
     parts = []
     if norms:
         parts.append(f"norm {float(torch.stack(norms).norm()):.4g}")

@@ -6,10 +6,11 @@
   modifier_token_2; compressed, it has two factors u, v for each weight;
 - `diffusers`: `pytorch_custom_diffusion_weights.bin` or `.safetensors`, with keys of attention processors. Stock
   diffusers writes it, and reads it without effect;
-- `lora`: two factors for each weight under peft's keys, which `load_lora_weights` reads;
-- `token`: only a token's embedding, for one or two text encoders (see `token_file`).
+- `lora`: two factors for each weight, in one of the layouts of `lora_layouts`, which `load_lora_weights` reads;
+- `token`: only a token's embedding, for one or two text encoders (see `token_layouts`).
 
-Pickled files are read as tensors only: anything else in them is refused and not executed.
+Pickled files are read as tensors only: anything else in them is refused and not executed. Tensors with NaN are refused.
+What a file has for the text encoder besides the token is listed, since a delta here cannot hold it.
 """
 
 from __future__ import annotations
@@ -22,94 +23,137 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
-from attrib_core.diffusion.deltas import lora_factors, token_file
-from attrib_core.storage import torch_files
+from attrib_core.diffusion.deltas import lora_factors, lora_layouts, tensor_checks, token_file, token_layouts
+from attrib_core.storage import safetensors_files, torch_files
 
 LAYOUTS = ("unet", "custom-diffusion", "diffusers", "lora", "token")
 NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
 PROCESSOR = ".processor."
 SUFFIX = "_custom_diffusion"
+CUSTOM_DIFFUSION = ("unet", "modifier_token", "modifier_token_2")
+"""Entries of a delta.bin that are read."""
 
 
 @dataclass(frozen=True)
 class Contents:
     """The contents of a file: weights by UNet key or as factors, and the embeddings of tokens.
 
-    tokens_2: embeddings of the same tokens in the second text encoder; empty where there is none.
+    tokens_2: embeddings of the same tokens in the second text encoder; empty where there is none. text_encoder: keys
+    of changed weights of a text encoder, which are not read.
     """
 
     layout: str
     weights: dict[str, torch.Tensor]
     tokens: dict[str, torch.Tensor]
     tokens_2: dict[str, torch.Tensor] = field(default_factory=dict)
+    text_encoder: tuple[str, ...] = ()
 
 
-def read(path: Path, token_files: Iterable[Path] = ()) -> Contents:
-    """Read a delta's file in any layout, and the files of its tokens.
+def read(path: Path, token_files: Iterable[Path] = (), token: str | None = None) -> Contents:
+    """Read a delta's file in any layout, and the files of its tokens; `token` is another name for its one token.
 
-    Raises InputError for a file that is missing, has anything but tensors, or is in no known layout, and for a
-    token that occurs twice.
+    Raises InputError for a file that is missing, has anything but tensors, or is in no known layout, for numbers
+    that are NaN or infinite, and for a token that occurs twice.
     """
-    found = _contents(path, _load(path))
+    found = _contents(path)
     tokens, second = dict(found.tokens), dict(found.tokens_2)
     for other in token_files:
-        inner = _contents(other, _load(other))
+        inner = _contents(other)
         if inner.layout != "token":
             raise InputError(f"{other}: is of the layout {inner.layout!r}, expected the embedding of a token")
-        for token, row in inner.tokens.items():
-            if token in tokens:
-                raise InputError(f"{other}: token {token!r} occurs twice")
-            tokens[token] = row
+        for name, row in inner.tokens.items():
+            if name in tokens:
+                raise InputError(f"{other}: token {name!r} occurs twice")
+            tokens[name] = row
         second |= inner.tokens_2
-    return Contents(found.layout, found.weights, tokens, second)
+    if token is not None:
+        tokens, second = token_layouts.renamed(path, tokens, second, token)
+    return Contents(found.layout, found.weights, tokens, second, found.text_encoder)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> tuple[Any, Mapping[str, str]]:
+    """Return the content of a file, and its metadata."""
     if path.suffix != ".safetensors":
-        return torch_files.read(path)
-    try:
-        return load_tensors(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected the file of a delta") from None
-    except SafetensorError as error:
-        raise InputError(f"{path}: not readable as safetensors: {error}") from None
+        return torch_files.read(path), {}
+    return safetensors_files.load(path, "the file of a delta")
 
 
-def _contents(path: Path, stored: Any) -> Contents:
+def _contents(path: Path) -> Contents:
+    stored, metadata = _load(path)
     if not isinstance(stored, Mapping) or not stored:
         if isinstance(stored, Mapping) and path.suffix == ".safetensors":
             return Contents("unet", {}, {})  # textual inversion changes no weight
         raise InputError(f"{path}: holds a {type(stored).__name__}, expected a dictionary of tensors")
-    if "unet" in stored or "modifier_token" in stored:
-        weights = _unpacked(path, stored.get("unet", {}))
-        tokens, second = (_tokens(path, stored.get(f"modifier_token{end}", {})) for end in ("", "_2"))
-        if second and set(second) != set(tokens):
+    for key in stored:
+        if not isinstance(key, str):
             raise InputError(
-                f"{path}: modifier_token has {sorted(tokens)}, modifier_token_2 {sorted(second)}; expected the same"
+                f"{path}: key {key!r} is a {type(key).__name__}, expected names of weights or tokens"
             )
-        return Contents("custom-diffusion", weights, tokens, second)
-    if token_file.is_for_two_encoders(stored):
-        first, other = token_file.embedding_pair(_tokens(path, stored), path)
-        token = token_file.token_name(path)
-        return Contents("token", {}, {token: first}, {token: other})
+    if "unet" in stored or "modifier_token" in stored:
+        return _custom_diffusion(path, stored)
     if any(SUFFIX in key for key in stored):
         # an attention layer that was not trained is an empty dictionary
         kept = {key: value for key, value in stored.items() if not isinstance(value, Mapping) or value}
-        return Contents("diffusers", _tensors(path, {_from_processor(k): v for k, v in kept.items()}), {})
-    if any(lora_factors.is_factor(key) for key in stored):
-        return Contents("lora", _tensors(path, _scaled(path, stored)), {})
-    if all(isinstance(value, torch.Tensor) and "." not in key for key, value in stored.items()):
-        return Contents("token", {}, _tokens(path, stored))
-    if all(key.endswith((".weight", ".bias")) for key in stored):
-        return Contents("unet", _tensors(path, stored), {})
+        weights = tensor_checks.floats(path, {_from_processor(key): value for key, value in kept.items()})
+        return _whole(path, Contents("diffusers", weights, {}))
+    if lora_layouts.recognised(stored):
+        lora = lora_layouts.read(path, stored, metadata)
+        layout = f"lora ({lora.layout})" if lora.layout else "lora"
+        return Contents(layout, lora.factors, {}, text_encoder=lora.text_encoder)
+    if token_layouts.recognised(stored):
+        return Contents("token", {}, *token_layouts.read(path, stored))
+    text_encoder = tuple(sorted(key for key in stored if key.startswith(lora_layouts.TEXT_ENCODERS)))
+    plain = {key: value for key, value in stored.items() if key not in text_encoder}
+    if all(key.endswith((".weight", ".bias")) for key in plain):
+        if all(key.startswith(lora_factors.PREFIX) for key in plain):
+            plain = {key.removeprefix(lora_factors.PREFIX): value for key, value in plain.items()}
+        return _whole(
+            path, Contents("unet", tensor_checks.floats(path, plain), {}, text_encoder=text_encoder)
+        )
     raise InputError(
-        f"{path}: key {next(iter(stored))!r} belongs to no known layout; known: {', '.join(LAYOUTS)}"
+        f"{path}: key {next(iter(plain))!r} belongs to no known layout; known: {', '.join(LAYOUTS)}"
     )
+
+
+def _whole(path: Path, contents: Contents) -> Contents:
+    """Return the contents after a check that not all of their weights are zero."""
+    tensor_checks.check_not_all_zero(path, "its weights", contents.weights)
+    return contents
+
+
+def _custom_diffusion(path: Path, stored: Mapping[str, Any]) -> Contents:
+    """Read a delta.bin of the Custom Diffusion code, which may also have a trained text encoder."""
+    weights = _unpacked(path, stored.get("unet", {}))
+    tokens, second = (_modifier_tokens(path, stored, end) for end in ("", "_2"))
+    if second and set(second) != set(tokens):
+        raise InputError(
+            f"{path}: modifier_token has {sorted(tokens)}, modifier_token_2 {sorted(second)}; expected the same"
+        )
+    further = {key: value for key, value in stored.items() if key not in CUSTOM_DIFFUSION}
+    text_encoder = [key for key in further if key.startswith("text_encoder")]
+    for key, value in further.items():
+        if key not in text_encoder and not (isinstance(value, Mapping) and not value):
+            raise InputError(
+                f"{path}: key {key!r} is {torch_files.describe(value)}; expected only {', '.join(CUSTOM_DIFFUSION)}"
+            )
+    found: list[str] = []
+    for key in text_encoder:
+        value = further[key]
+        found += [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else [key]
+    return _whole(path, Contents("custom-diffusion", weights, tokens, second, tuple(sorted(found))))
+
+
+def _modifier_tokens(path: Path, stored: Mapping[str, Any], end: str) -> dict[str, torch.Tensor]:
+    """Return the embeddings of the entry `modifier_token`, or of that with another end."""
+    rows = stored.get(f"modifier_token{end}", {})
+    if not isinstance(rows, Mapping) or not all(isinstance(token, str) for token in rows):
+        raise InputError(
+            f"{path}: key 'modifier_token{end}' is {torch_files.describe(rows)}, expected embeddings by token"
+        )
+    return token_layouts.tokens(path, rows, zeros=bool(end) or "modifier_token_2" in stored)
 
 
 def _unpacked(path: Path, stored: Any) -> dict[str, torch.Tensor]:
@@ -117,44 +161,22 @@ def _unpacked(path: Path, stored: Any) -> dict[str, torch.Tensor]:
     if not isinstance(stored, Mapping):
         raise InputError(f"{path}: key 'unet' holds a {type(stored).__name__}, expected a dictionary")
     found: dict[str, Any] = {}
+    pairs = []
     for key, value in stored.items():
+        if not isinstance(key, str):
+            raise InputError(
+                f"{path}: key {key!r} in 'unet' is a {type(key).__name__}, expected names of weights"
+            )
         if isinstance(value, Mapping) and set(value) == {"u", "v"}:
             down, up = lora_factors.factor_keys(key)
             found |= {down: value["v"], up: value["u"]}
+            pairs.append((down, up))
         else:
             found[key] = value
-    return _tensors(path, found)
-
-
-def _scaled(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Multiply the scale alpha / rank into the factors B, where a file has `.alpha` keys."""
-    found = {key: value for key, value in stored.items() if not key.endswith(".alpha")}
-    for key, alpha in stored.items():
-        if key.endswith(".alpha"):
-            layer = key.removesuffix(".alpha")
-            try:
-                down, up = found[layer + lora_factors.DOWN], found[layer + lora_factors.UP]
-            except KeyError:
-                raise InputError(f"{path}: key {key!r} has no factors") from None
-            found[layer + lora_factors.UP] = up * (float(alpha) / len(down))
-    return found
-
-
-def _tensors(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    for key, value in stored.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            raise InputError(f"{path}: key {key!r} is not a tensor of floating-point numbers")
-    return {key: value.float() for key, value in sorted(stored.items())}
-
-
-def _tokens(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    found = _tensors(path, stored)
-    for token, row in found.items():
-        if row.ndim not in (1, 2):
-            raise InputError(
-                f"{path}: {token!r} has shape {tuple(row.shape)}, expected a vector, or a few of them"
-            )
-    return found
+    weights = tensor_checks.floats(path, found)
+    for down, up in pairs:
+        lora_factors.check_pair(path, down, weights[down], weights[up])
+    return weights
 
 
 def _from_processor(key: str) -> str:

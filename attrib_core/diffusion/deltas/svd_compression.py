@@ -40,7 +40,9 @@ def compress(
                 f"delta key {key!r}: a LoRA holds no bias; leave biases out, or choose another layout"
             )
         own = lora_factors.base_weight(base, target)
-        if lora_factors.is_factor(key) and (rank is None or min(weight.shape) <= rank) and share == 1:
+        if own.ndim < 2:
+            raise InputError(f"delta key {key!r}: a LoRA holds matrices only; choose another layout")
+        if lora_factors.is_factor(key) and (rank is None or _rank(weight) <= rank) and share == 1:
             found[key] = weight
             continue
         down, up = lora_factors.factor_keys(target)
@@ -53,13 +55,18 @@ def compress(
                 f"delta key {key!r}: shape {tuple(changed.shape)}, the base model has {tuple(own.shape)}"
             )
         left, values, right = torch.linalg.svd(
-            changed.double().cpu() - own.double().cpu(), full_matrices=False
+            (changed.double().cpu() - own.double().cpu()).flatten(1), full_matrices=False
         )
         count = _count_kept(values, rank, share)
         root = values[:count].sqrt()
-        found[down] = (root[:, None] * right[:count]).float().contiguous()
-        found[up] = (left[:, :count] * root).float().contiguous()
+        ones = [1] * (own.ndim - 2)
+        found[down] = (root[:, None] * right[:count]).float().reshape(-1, *own.shape[1:]).contiguous()
+        found[up] = (left[:, :count] * root).float().reshape(len(own), -1, *ones).contiguous()
     return found
+
+
+def _rank(factor: torch.Tensor) -> int:
+    return min(factor.flatten(1).shape)
 
 
 def _count_kept(values: torch.Tensor, rank: int | None, share: float) -> int:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
 from attrib_core.common.errors import InputError
+from attrib_core.storage import safetensors_files
 
 FIRST, SECOND = "clip_l", "clip_g"
 NAME = "modifier_token"
@@ -34,9 +34,7 @@ def token_name(path: Path) -> str:
     """Read the token of a file for two text encoders from its metadata, or else from the name of the file."""
     if path.suffix != ".safetensors":
         return path.stem
-    with safe_open(path, framework="pt") as stored:
-        metadata: dict[str, str] = stored.metadata() or {}
-    return metadata.get(NAME, path.stem)
+    return safetensors_files.header(path).metadata.get(NAME, path.stem)
 
 
 def is_for_two_encoders(stored: Mapping[str, object]) -> bool:

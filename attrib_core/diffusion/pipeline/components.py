@@ -17,12 +17,10 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
-from attrib_core.common.errors import InputError
-from attrib_core.diffusion.pipeline import description
+from attrib_core.common.errors import InputError, reason
+from attrib_core.diffusion.pipeline import description, networks
 from attrib_core.diffusion.pipeline.cropping import micro_conditioning
 from attrib_core.diffusion.pipeline.description import BaseModel
 from attrib_core.diffusion.pipeline.prompt_encoding import PromptEmbeds, TextEncoder
@@ -82,27 +80,29 @@ class Components:
 def load(base: BaseModel, device: str) -> Components:
     """Load the pipeline of a described folder with stock diffusers; only safetensors are read.
 
-    Raises InputError where diffusers cannot load the pipeline that the folder's index names.
+    Raises InputError where diffusers cannot load the pipeline that the folder's index names, and where a network
+    would not have all of its weights from the files.
     """
-    # progress bars would fill the logs of jobs
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
     pipeline, omitted = StableDiffusionPipeline, {"safety_checker": None, "requires_safety_checker": False}
     if description.pipeline_class(base.path) == description.XL:
         pipeline, omitted = StableDiffusionXLPipeline, {"add_watermarker": False}
+    networks.check_small_parts(base.path)
+    parts = {part: networks.load(base.path, part) for part in description.weight_parts(base.path)}
     try:
-        pipe = pipeline.from_pretrained(
-            base.path,
-            dtype=torch.float32,
-            feature_extractor=None,
-            use_safetensors=True,
-            local_files_only=True,
-            **omitted,
-        )
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        with networks.quiet():
+            pipe = pipeline.from_pretrained(
+                base.path,
+                dtype=torch.float32,
+                feature_extractor=None,
+                local_files_only=True,
+                **parts,
+                **omitted,
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # of diffusers, and of transformers for the tokenizers
         raise InputError(
-            f"{base.path}: diffusers cannot load it as a Stable Diffusion pipeline: {reason}"
+            f"{base.path}: diffusers cannot load it as a Stable Diffusion pipeline: {reason(error)}"
         ) from error
     return from_pipeline(pipe, base, device)
 
@@ -135,8 +135,7 @@ def from_pipeline(
         encoders=tuple(encoders),
         unet=pipe.unet,
         vae=pipe.vae,
-        # by default DDIM clips to [-1, 1], which latents exceed; not every scheduler's config turns that off
-        scheduler=DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False),
+        scheduler=networks.scheduler(base.path, pipe.scheduler.config),
         device=torch.device(device),
         zeros_for_empty_prompt=bool(pipe.config.get("force_zeros_for_empty_prompt", False)),
     )

@@ -1,6 +1,6 @@
 """A base model before it is loaded: its folder, and what its JSON files say.
 
-Standard library only, so that planning a run needs no torch.
+Without torch, so that planning a run needs none.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError
+from attrib_core.diffusion.pipeline import weight_files
 
 HELD_OUT = "held_out.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -50,20 +51,19 @@ def files(folder: Path) -> list[Path]:
 
     Raises InputError where the folder is no pipeline in diffusers layout or lacks weights.
     """
-    stems = SUBFOLDERS | dict.fromkeys(TEXT_ENCODERS[pipeline_class(folder)], SUBFOLDERS["text_encoder"])
-    for name, stem in stems.items():
-        if not any((folder / name).glob(f"{stem}*.safetensors")):
-            raise InputError(
-                f"{folder / name / stem}.safetensors: no such file; the base model lacks the weights of its {name}"
-            )
-        for shards in sorted((folder / name).glob(f"{stem}.safetensors.index.json")):
-            for shard in sorted(set(_json(shards).get("weight_map", {}).values())):
-                if not (folder / name / shard).is_file():
-                    raise InputError(
-                        f"{folder / name / shard}: no such file, but {shards.name} names it; the base model lacks"
-                        f" weights of its {name}"
-                    )
+    for part, stem in weight_parts(folder).items():
+        weight_files.of_part(folder / part, stem)
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def weight_parts(folder: Path) -> dict[str, str]:
+    """Return the parts of a folder that have weights, with the beginning of their files' names."""
+    return SUBFOLDERS | dict.fromkeys(TEXT_ENCODERS[pipeline_class(folder)], SUBFOLDERS["text_encoder"])
+
+
+def tokenizer_parts(folder: Path) -> list[str]:
+    """Return the folders of the tokenizers, in the order of the text encoders."""
+    return [name.replace("text_encoder", "tokenizer") for name in TEXT_ENCODERS[pipeline_class(folder)]]
 
 
 def pipeline_class(folder: Path) -> str:
@@ -71,7 +71,7 @@ def pipeline_class(folder: Path) -> str:
     index = folder / "model_index.json"
     if not index.is_file():
         raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
-    kind: str = _json(index).get("_class_name", "")
+    kind: str = read_json(index).get("_class_name", "")
     if kind not in TEXT_ENCODERS:
         raise InputError(f"{index}: _class_name is {kind!r}, expected one of {', '.join(TEXT_ENCODERS)}")
     return kind
@@ -80,7 +80,7 @@ def pipeline_class(folder: Path) -> str:
 def text_widths(folder: Path) -> list[int]:
     """Read the widths of a folder's text encoders, in their order."""
     return [
-        int(_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH))
+        int(read_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH))
         for name in TEXT_ENCODERS[pipeline_class(folder)]
     ]
 
@@ -89,11 +89,13 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
     """Describe a folder from its JSON files and a digest of its bytes; no weights are loaded.
 
     With a `fingerprint` the digest is not computed. Raises InputError for a missing file, a file that is not JSON,
-    a missing key, and components that do not fit each other.
+    a missing key, weights that are cut off or no safetensors, and components that do not fit each other.
     """
     folder = folder.resolve()
     files(folder)
-    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    for part, stem in weight_parts(folder).items():
+        weight_files.shapes(folder / part, stem)
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES[:2]:
         raise InputError(
@@ -101,7 +103,7 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
             " expected 'epsilon' or 'v_prediction'"
         )
     if pipeline_class(folder) == XL:
-        _check_xl(folder, _json(folder / "unet" / "config.json"))
+        _check_xl(folder, read_json(folder / "unet" / "config.json"))
     return BaseModel(
         path=folder,
         fingerprint=hashing.folder_digest(folder) if fingerprint is None else fingerprint,
@@ -113,13 +115,13 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
 
 def resolution(folder: Path) -> int:
     """Compute the side of an image in pixels: that of the latent, doubled for each downsampling of the autoencoder."""
-    unet, vae = (_json(folder / part / "config.json") for part in ("unet", "vae"))
+    unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
     return _side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
 
 
 def read(path: Path) -> BaseModel:
     """Read the description in a `base_model.json`."""
-    values = _json(path)
+    values = read_json(path)
     try:
         return BaseModel(
             path=Path(values["path"]),
@@ -141,7 +143,7 @@ def held_out(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    values = _json(path)
+    values = read_json(path)
     for name in ("subjects", "styles"):
         entries = values.get(name)
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
@@ -165,7 +167,7 @@ def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
             f"{where}: cross_attention_dim is {unet.get('cross_attention_dim')!r}, but the text encoders are"
             f" {' + '.join(map(str, widths))} wide"
         )
-    pooled = _json(folder / "text_encoder_2" / "config.json").get("projection_dim", CLIP_WIDTH)
+    pooled = read_json(folder / "text_encoder_2" / "config.json").get("projection_dim", CLIP_WIDTH)
     needed = pooled + TIME_IDS * unet.get("addition_time_embed_dim", 0)
     if unet.get("projection_class_embeddings_input_dim") != needed:
         raise InputError(
@@ -187,7 +189,8 @@ def _side(unet: dict[str, Any], folder: Path) -> int:
     return size
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; InputError for a file that is missing or another one."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

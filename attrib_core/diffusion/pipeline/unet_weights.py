@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from attrib_core.common.errors import InputError
+from attrib_core.storage import safetensors_files
 
 
 class UNetWeights(Mapping[str, torch.Tensor]):
@@ -29,13 +30,9 @@ class UNetWeights(Mapping[str, torch.Tensor]):
         self._paths: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for path in paths:
-            try:
-                with safe_open(path, framework="pt") as stored:
-                    for key in stored.keys():  # noqa: SIM118 - no dictionary
-                        self._paths[key] = path
-                        self.shapes[key] = tuple(stored.get_slice(key).get_shape())
-            except SafetensorError as error:
-                raise InputError(f"{path}: not readable as safetensors: {error}") from None
+            found = safetensors_files.header(path).shapes
+            self.shapes |= found
+            self._paths |= dict.fromkeys(found, path)
 
     def __getitem__(self, key: str) -> torch.Tensor:
         with safe_open(self._paths[key], framework="pt") as stored:
