@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from attrib_core.data import pool
+from attrib_core.data import image_headers, pool
 from attrib_core.data.images import to_png, to_rgb
 from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.storage import tables
@@ -61,7 +61,7 @@ def test_build_streams() -> None:
 
 def rotated(image: PilImage.Image) -> bytes:
     exif = PilImage.Exif()
-    exif[pool.EXIF_ORIENTATION] = 6
+    exif[image_headers.ORIENTATION] = 6
     return encoded(image, "JPEG", quality=95, exif=exif)
 
 
