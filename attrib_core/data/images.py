@@ -35,8 +35,10 @@ FORMATS = (
 )  # fmt: skip
 EXPECTED = "expected PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or JPEG 2000"
 KEPT_FORMATS = frozenset({"PNG", "JPEG", "WEBP"})
-LARGE_DECODERS = frozenset({"WEBP", "AVIF", "JPEG2000"})
-"""Formats whose decoders take about 20 bytes a pixel, others 7 to 10: half as many pixels, to stay below 1 GB."""
+MAX_BYTES = 1_000_000_000
+"""Memory that decoding an image may take, about."""
+DECODER_BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 24}
+"""Bytes a pixel while an image is decoded, where Pillow's limit of pixels alone would go beyond MAX_BYTES."""
 FLAT_LEVELS = 8
 """Most levels between the darkest and the brightest number of each channel in an image that shows nothing.
 
@@ -134,17 +136,16 @@ def _silence() -> None:
 
 def _check_size(size: tuple[int, int], kind: str | None) -> None:
     width, height = size
-    if min(size) < 1:
-        raise InputError(f"{width} x {height} pixels; expected an image")
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and kind in LARGE_DECODERS:
-        limit //= 2
-    if limit is not None and width * height > limit:
-        raise InputError(_too_large(limit))
+    limits = [Image.MAX_IMAGE_PIXELS] if Image.MAX_IMAGE_PIXELS else []
+    if kind in DECODER_BYTES:
+        limits.append(MAX_BYTES // DECODER_BYTES[kind])
+    if limits and width * height > min(limits):
+        raise InputError(_too_large(min(limits), kind))
 
 
-def _too_large(limit: int | None) -> str:
-    return f"more than {limit} pixels; make the image smaller"
+def _too_large(limit: int | None, kind: str | None = None) -> str:
+    as_kind = f" as {kind}" if kind in DECODER_BYTES else ""
+    return f"more than {limit} pixels{as_kind}; make the image smaller"
 
 
 def _orientation(image: Image.Image) -> int:
