@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if options.only:
         print(json.dumps(_fuzz(options.only, options.mutations, options.seed)))
         return []
-    formats = [*images.FORMATS, *REFUSED]
+    formats = options.formats
     print(f"{'format':10}" + "".join(f"{name:>10}" for name in COLUMNS))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -95,6 +95,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--mutations", type=int, default=100_000, help="files; default: %(default)s")
     parser.add_argument("--seed", type=int, default=2306, help="seed of the changes; default: %(default)s")
+    parser.add_argument("--formats", nargs="+", default=[*images.FORMATS, *REFUSED], help="default: all")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the format that a child process decodes
     return parser.parse_args(arguments)
 
