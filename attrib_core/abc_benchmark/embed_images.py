@@ -8,7 +8,7 @@ so that the published code and `abc evaluate` both read it, and has two more key
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,21 @@ import pyarrow as pa
 from attrib_core.abc_benchmark.feature_files import write_pool
 from attrib_core.abc_benchmark.test_cases import Description, feature_content, read_descriptions
 from attrib_core.common.errors import InputError, shown_path
+from attrib_core.data.images import is_flat
 from attrib_core.data.sources.folder import SUFFIXES
 from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.features.embedding.image_rows import ImageRow
 from attrib_core.storage import relative_paths, text_files, torch_files
 
+BLANK_SHOWN = 5
+"""Names of blank images that are told."""
+
 
 def embed_test_case(
     testcase: Path, images: Path, encoder: encoder_protocol.Encoder, out: Path, *, threads: int = -1
 ) -> Iterator[str]:
-    """Write the features of a JSON of test cases; yield a message for each group of images, then the file.
+    """Write the features of a JSON of test cases; yield a message for each group of images, the blank ones, then
+    the file.
 
     The paths in the JSON are relative to `images`; all files are checked before the first is read. Raises
     InputError for a missing or broken image, with its entry in the JSON, and for an encoder that reads
@@ -37,11 +42,13 @@ def embed_test_case(
     entries = read_descriptions(testcase)
     _check_files_exist(testcase, images, entries)
 
+    blank: set[str] = set()
+
     def features(paths: Sequence[str]) -> Any:
         """Return (paths, dim) float32 features, a tensor."""
         import torch
 
-        blocks = [block for _, block in _encoded(paths, images, encoder, threads)]
+        blocks = [block for _, block in _encoded(paths, images, encoder, threads, blank)]
         return torch.from_numpy(np.concatenate(blocks) if blocks else np.empty((0, encoder.dim), np.float32))
 
     exemplars = [path for entry in entries for path in entry.exemplar]
@@ -56,6 +63,7 @@ def embed_test_case(
         "categories": [entry.category for entry in entries],
     }
     torch_files.save(feature_content(entries, exemplar_features, synthesized) | more, out)
+    yield from _tell_blank(blank)
     yield f"wrote {out}"
 
 
@@ -67,7 +75,8 @@ def embed_pool(
     listed: Path | None = None,
     threads: int = -1,
 ) -> Iterator[str]:
-    """Write `feats` (images, dim) float32 and `paths` of a folder's images; yield a message before and after.
+    """Write `feats` (images, dim) float32 and `paths` of a folder's images; yield a message before and after,
+    and one that names blank images.
 
     The rows are those of `find_images`, or of `read_list` if `listed` is given; paths are relative to the
     folder, with "/" as separator. Features are written as they are computed, so that memory holds a few
@@ -77,16 +86,32 @@ def embed_pool(
     _check_reads_images(encoder, str(folder))
     paths = find_images(folder) if listed is None else read_list(listed, folder)
     yield f"{len(paths)} images, {encoder.dim} features"
-    write_pool(_encoded(paths, folder, encoder, threads), encoder.dim, out)
+    blank: set[str] = set()
+    write_pool(_encoded(paths, folder, encoder, threads, blank), encoder.dim, out)
+    yield from _tell_blank(blank)
     yield f"wrote {out}"
 
 
 def _encoded(
-    paths: Sequence[str], folder: Path, encoder: encoder_protocol.Encoder, threads: int
+    paths: Sequence[str], folder: Path, encoder: encoder_protocol.Encoder, threads: int, blank: set[str]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield paths and their features, in order, some at a time."""
+    """Yield paths and their features, in order, some at a time; the paths of blank images are added to `blank`."""
+
+    def seen(path: str, image: np.ndarray) -> None:
+        if is_flat(image):
+            blank.add(path)
+
     rows = (ImageRow(path, _read_bytes(folder / path), None, str(folder / path)) for path in paths)
-    return encode.encode_rows(rows, encoder, where=str(folder), total=len(paths), threads=threads)
+    return encode.encode_rows(rows, encoder, where=str(folder), total=len(paths), threads=threads, seen=seen)
+
+
+def _tell_blank(blank: Collection[str]) -> Iterator[str]:
+    """Yield a line that names blank images. Their rows stay: the files of the benchmark refer to rows by number."""
+    if not blank:
+        return
+    shown = ", ".join(sorted(blank)[:BLANK_SHOWN])
+    more = f" and {len(blank) - BLANK_SHOWN} more" if len(blank) > BLANK_SHOWN else ""
+    yield f"blank, one colour all over, so that their features say nothing: {len(blank)} images: {shown}{more}"
 
 
 def _read_bytes(path: Path) -> bytes:

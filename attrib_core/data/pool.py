@@ -9,28 +9,22 @@ CMYK, gray, 16 bit, another format, rotated by EXIF) is converted to RGB by
 from __future__ import annotations
 
 import functools
-import io
 import json
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as PilImage
-
 from attrib_core.common import families
 from attrib_core.common.errors import InputError, printable
-from attrib_core.data.images import to_png, to_rgb
+from attrib_core.data.images import check_content, decode, to_png
 from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.runtime.progress import progress
 from attrib_core.storage import tables, text_files
 
 LOGGER = logging.getLogger(__name__)
 MIN_SIDE = 32
-KEPT_FORMATS = frozenset({"PNG", "JPEG", "WEBP"})
-EXIF_ORIENTATION = 0x0112
 ROWS_PER_WRITE = 256
 
 
@@ -71,8 +65,9 @@ def build(
 
     Input rows have the columns of the table `pool` except width, height and perceptual_hash, which
     are added here. Rejected are images that are missing or cannot be decoded, images with a side
-    below `min_side` pixels, repeated image_ids (within these rows; the exemplars stage finds
-    ids that are in two parts), rows with a `reason` of the source's, and texts that no table can store.
+    below `min_side` pixels, images of one colour all over, repeated image_ids (within these rows; the
+    exemplars stage finds ids that are in two parts), rows with a `reason` of the source's, and texts that
+    no table can store.
     """
     seen: set[str] = set()
     for row in rows:
@@ -132,25 +127,15 @@ def _checked(row: Mapping[str, Any], min_side: int) -> dict[str, Any]:
     data = row["image"]["bytes"]
     if data is None:
         raise InputError(f"unreadable: no file {row['image']['path']}")
-    image = to_rgb(data, where="undecodable")
+    image, transparent, plain = decode(data, where="undecodable")
     height, width = image.shape[:2]
     if min(width, height) < min_side:
         raise InputError(f"too small: {width} x {height} pixels, at least {min_side} are needed")
+    check_content(image, where="blank", transparent=transparent)
     return {
         **row,
-        "image": {"bytes": data if is_plain(data) else to_png(image), "path": row["image"]["path"]},
+        "image": {"bytes": data if plain else to_png(image), "path": row["image"]["path"]},
         "width": width,
         "height": height,
         "perceptual_hash": difference_hash(image),
     }
-
-
-def is_plain(data: bytes) -> bool:
-    """Return whether an encoded image is RGB, upright, opaque, and in a format that all programs open."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
-        with PilImage.open(io.BytesIO(data)) as image:
-            upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
-            still = getattr(image, "n_frames", 1) == 1
-            opaque = "transparency" not in image.info
-            return image.mode == "RGB" and image.format in KEPT_FORMATS and upright and still and opaque

@@ -287,3 +287,19 @@ def test_either_pool_or_testcase_is_required(what, capsys):
     with pytest.raises(SystemExit):
         main(["abc", "embed", "--encoder", "pixel", "--out", "x.pth", *what])
     assert "--pool" in capsys.readouterr().err
+
+
+def test_blank_images_stay_and_are_named(tmp_path, capsys):
+    folder, out = write_pool(tmp_path / "laion"), tmp_path / "pool.pth"
+    assert embed_pool(folder, out) == 0 and "blank," not in capsys.readouterr().out
+    for number in range(7):
+        Image.new("RGB", (16, 16), (number, number, number)).save(folder / f"{number}.png")
+    assert embed_pool(folder, out, "--threads", "2") == 0
+    told = "blank, one colour all over, so that their features say nothing: 7 images: "
+    assert f"{told}0.png, 1.png, 2.png, 3.png, 4.png and 2 more\nwrote" in capsys.readouterr().out
+    assert torch.load(out, weights_only=True)["paths"] == sorted([*POOL, *(f"{n}.png" for n in range(7))])
+    testcase = write_case(tmp_path)
+    Image.new("RGB", (16, 16)).save(tmp_path / "dataset/synth/media/1/0.png")
+    assert embed(testcase, tmp_path / "x.pth") == 0
+    assert ": 1 images: dataset/synth/media/1/0.png\nwrote" in capsys.readouterr().out
+    assert len(torch.load(tmp_path / "x.pth", weights_only=True)["synth_tensors"]["media"]) == 6

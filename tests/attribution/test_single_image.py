@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.csv
 import pytest
+from PIL import Image
 
 from attrib_core.attribution.calibration import calibrate
 from attrib_core.attribution.ranking import rank
@@ -201,7 +202,12 @@ def test_the_command_prints_a_line_a_candidate_and_writes_a_table(
         (["--out", "a.txt"], "--out: a.txt, expected a name that ends in .parquet or .csv"),
         (["--run", "nowhere"], "--run: nowhere: no such folder"),
         (["--run", "{empty}"], "expected a finished run"),
-        (["{broken}"], "bytes are no image that Pillow knows"),
+        (["{broken}"], "7 bytes are no image that can be read, but text ('nothing')"),
+        (["{black}"], "black.png: blank: every pixel is black (0, 0, 0), as a safety checker leaves it"),
+        (
+            ["{clear}"],
+            "clear.png: blank: every pixel is white (255, 255, 255), transparency is laid over white",
+        ),
         (["missing.png"], "missing.png: No such file or directory; expected the file of an image"),
     ],
 )
@@ -214,9 +220,12 @@ def test_mistakes_are_one_line(
 ) -> None:
     folder, _, image = finished
     broken, empty = tmp_path / "broken.png", tmp_path / "empty"
+    black, clear = tmp_path / "black.png", tmp_path / "clear.png"
+    Image.new("RGB", (64, 64)).save(black)
+    Image.new("RGBA", (64, 64)).save(clear)
     broken.write_bytes(b"nothing")
     empty.mkdir()
-    given = [option.format(broken=broken, empty=empty) for option in options]
+    given = [option.format(broken=broken, empty=empty, black=black, clear=clear) for option in options]
     images = given if not given[0].startswith("--") else [str(image)]
     options = given if given[0].startswith("--") else []
     assert main(["attribute", *images, "--run", str(folder), "--mapper", "untuned", *options]) == 2

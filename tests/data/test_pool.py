@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from attrib_core.data import pool
+from attrib_core.data import image_headers, pool
 from attrib_core.data.images import to_png, to_rgb
 from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.storage import tables
@@ -59,9 +59,37 @@ def test_build_streams() -> None:
     assert [next(made)[1]["image_id"] for _ in range(3)] == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (
+            PilImage.new("RGB", (40, 40)),
+            "blank: every pixel is black (0, 0, 0), as a safety checker leaves it",
+        ),
+        (PilImage.new("RGB", (40, 40), "pink"), "blank: every pixel is (255, 192, 203), so it shows nothing"),
+        (
+            PilImage.new("RGBA", (40, 40), (0, 0, 0, 0)),
+            "blank: every pixel is white (255, 255, 255), transparency",
+        ),
+    ],
+)
+def test_blank_images_are_rejected(shown: PilImage.Image, words: str) -> None:
+    white_drawing = PilImage.new("RGBA", (40, 40), (255, 255, 255, 0))
+    white_drawing.paste((255, 255, 255, 255), (10, 10, 30, 30))
+    black_drawing = PilImage.new("RGBA", (40, 40), (0, 0, 0, 0))
+    black_drawing.paste((0, 0, 0, 255), (10, 10, 30, 30))
+    files = {"white": white_drawing, "black": black_drawing, "one": shown}
+    made = list(pool.build(row(name, encoded(one)) for name, one in files.items()))
+    assert [(table, value["image_id"]) for table, value in made] == [
+        ("rejects", "white"), ("pool", "black"), ("rejects", "one"),
+    ]  # fmt: skip
+    assert "so what is drawn in white is lost" in made[0][1]["reason"]
+    assert made[2][1]["reason"].startswith(words)
+
+
 def rotated(image: PilImage.Image) -> bytes:
     exif = PilImage.Exif()
-    exif[pool.EXIF_ORIENTATION] = 6
+    exif[image_headers.ORIENTATION] = 6
     return encoded(image, "JPEG", quality=95, exif=exif)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from attrib_core.common import families
 from attrib_core.common.errors import InputError
@@ -92,6 +93,8 @@ def test_what_is_wrong_with_a_folder(images: Path, world: World) -> None:
     assert "has 3 images for class 'dog' by subfolder (dog/)" in said(choose="subfolder", images=4)
     (images / "five.png").write_bytes(b"no image")
     assert re.match(r"prior: folder '.*mine': five\.png: 8 bytes are no image", said())
+    Image.new("RGB", (64, 64), "white").save(images / "five.png")
+    assert re.match(r"prior: folder '.*mine': five\.png: blank: every pixel is white", said())
     (images / "five.png").unlink()
     (images / "five.png").mkdir()
     (images / "cat" / "four.txt").write_bytes(b"\xff")

@@ -190,3 +190,14 @@ def test_scale_runs_the_workflow_with_sleepers(
     output = capsys.readouterr().out
     assert "24 sets, pool of 1,200: 23 jobs" in output and "load of the machine" in output
     assert ("a job: " in output) == (most_jobs != "0")
+
+
+@pytest.mark.slow
+def test_fuzz_images_counts_every_file(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = script("fuzz_images")["main"](["--mutations", "500", "--formats", "PNG", "TIFF", "EPS"])
+    assert [row["format"] for row in rows] == ["PNG", "TIFF", "EPS", "all"] and rows[-1]["files"] == 500
+    for row in rows:
+        assert row["images"] + row["refused"] + row["other"] == row["files"]
+        assert row["other"] == row["crash"] == row["programs"] == row["warnings"] == 0
+        assert row["peak_mb"] > 30
+    assert rows[-1]["images"] > 50 and "peak_mb" in capsys.readouterr().out

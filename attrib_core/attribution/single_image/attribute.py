@@ -22,6 +22,7 @@ from attrib_core.attribution.calibration.soft_scores import soft_scores
 from attrib_core.attribution.ranking import embedding_stream, rank
 from attrib_core.attribution.single_image.finished_run import Features, Run
 from attrib_core.common.errors import InputError, printable
+from attrib_core.data.images import check_content, decode
 from attrib_core.features.embedding import encode, encoder_protocol
 from attrib_core.features.embedding.image_rows import ImageRow, without_modifier_token
 from attrib_core.storage import tables, text_files
@@ -44,7 +45,8 @@ def embed(
 ) -> np.ndarray:
     """Embed image files, (images, dim) float32, as the run embeds a synthesized image with its prompt.
 
-    Raises InputError for a file that is missing or no image, and for an encoder that reads text without a prompt.
+    Raises InputError for a file that is missing, no image or blank (one colour all over), and for an encoder that
+    reads text without a prompt.
     """
     reads = encoder_protocol.input_kind(encoder)
     if reads != "images" and prompt is None:
@@ -62,6 +64,9 @@ def embed(
                 data = path.read_bytes()
             except OSError as error:
                 raise InputError(f"{path}: {error.strerror}; expected the file of an image") from None
+            if reads != "text":
+                image, transparent, _ = decode(data, where=str(path))
+                check_content(image, where=f"{path}: blank", transparent=transparent)
             yield ImageRow(str(path), data, text, str(path))
 
     found = [features for _, features in encode.encode_rows(rows(), encoder, where="images")]

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from attrib_core.common import families, hashing
 from attrib_core.common.errors import InputError
-from attrib_core.data.images import to_rgb
+from attrib_core.data.images import check_content, decode
 from attrib_core.diffusion.customization.prior_protocol import (
     PriorClass,
     PriorInputs,
@@ -90,11 +90,13 @@ class Folder:
         }[self.choose]
 
     def encoded_images(self, sets: Sequence[PriorSet], inputs: PriorInputs) -> Iterator[bytes]:
-        """Yield the files unchanged, each after a check that it can be decoded."""
+        """Yield the files unchanged, each after a check that it can be decoded and is not blank."""
         for one in sets:
             for number, planned in zip(one.locations, one.rows, strict=True):
                 data = self._read(number)
-                to_rgb(data, where=f"{self.where}: {planned['image']['path']}")
+                where = f"{self.where}: {planned['image']['path']}"
+                image, transparent, _ = decode(data, where=where)
+                check_content(image, where=f"{where}: blank", transparent=transparent)
                 yield data
 
     def _read(self, number: int) -> bytes:

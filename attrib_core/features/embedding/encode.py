@@ -84,12 +84,14 @@ def encode_rows(
     where: str,
     total: int | None = None,
     threads: int = 0,
+    seen: Callable[[str, np.ndarray], None] | None = None,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield ids and features, (n, dim) float32, of rows, some hundreds at a time.
 
     `threads` decode and prepare images ahead of the encoder, IMAGES_AHEAD each at most; with 0 it is done as images
     are needed; -1 means GPU_DECODING_THREADS where the encoder computes on a GPU, else 0. The features do not depend
-    on it. `where` names the rows in an InputError, raised for features that are not (rows, dim) finite float32.
+    on it. `seen` is called with the id of a row and its decoded image, in any order. `where` names the rows in an
+    InputError, raised for features that are not (rows, dim) finite float32.
     """
     kind = encoder_protocol.input_kind(encoder)
     if threads < 0:
@@ -100,6 +102,8 @@ def encode_rows(
 
     def decode(row: ImageRow) -> tuple[str, Any]:
         image = None if kind == "text" or row.image is None else to_rgb(row.image, where=row.where)
+        if seen is not None and image is not None:
+            seen(row.id, image)
         encoder_input = {"images": image, "text": row.text, "both": (image, row.text)}[kind]
         return row.id, prepare(encoder_input) if prepare else encoder_input
 
