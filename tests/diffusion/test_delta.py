@@ -308,7 +308,7 @@ def test_other_bad_input(
         layouts.to_files("diffusers", other, {}, state)
     with pytest.raises(InputError, match="no diffusion_pytorch_model"):
         import_export.UNetWeights(tmp_path)
-    with pytest.raises(InputError, match="no such file, expected one that torch.save wrote"):
+    with pytest.raises(InputError, match="no such file; expected a file of torch.save"):
         layouts.read(tmp_path / "nothing.bin")
     with pytest.raises(InputError, match="expected the file of a delta"):
         layouts.read(tmp_path / "nothing.safetensors")
