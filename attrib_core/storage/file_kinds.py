@@ -96,10 +96,10 @@ def of_bytes(head: bytes) -> Kind:
         return Kind.IMAGE
     if head[257:262] == b"ustar":
         return Kind.TAR
-    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
-        return Kind.TORCH_OLD if head[2:].startswith(TORCH_OLD_NUMBER) else Kind.PICKLE
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         return Kind.SAFETENSORS
+    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
+        return Kind.TORCH_OLD if head[2:].startswith(TORCH_OLD_NUMBER) else Kind.PICKLE
     return _text(head)
 
 

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError, reason
-from attrib_core.storage import run_layout
+from attrib_core.storage import rerun_hints
 from attrib_core.storage.file_kinds import Kind, recognise
 
 ParquetFile = pq.ParquetFile
@@ -100,13 +100,5 @@ def damaged(path: Path, error: Exception) -> InputError:
     """Return the error for a file that pyarrow cannot read: what it is, and for one of a run how to get it back."""
     kind = recognise(path, "a Parquet file")
     if kind not in (Kind.PARQUET, Kind.UNKNOWN):
-        return InputError(f"{path}: not a readable Parquet file: is {kind}{again(path)}")
-    return InputError(f"{path}: not a readable Parquet file: {reason(error)}{again(path)}")
-
-
-def again(path: Path) -> str:
-    """Return the end of a message about a damaged table: for one of a run, the rule that makes it anew."""
-    rule = run_layout.rule_of(path)
-    return (
-        "" if rule is None else f"; remove it and give the same snakemake command again: rule {rule} makes it"
-    )
+        return InputError(f"{path}: not a readable Parquet file: is {kind}{rerun_hints.again(path)}")
+    return InputError(f"{path}: not a readable Parquet file: {reason(error)}{rerun_hints.again(path)}")

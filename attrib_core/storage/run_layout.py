@@ -7,8 +7,6 @@ are names of the config.
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from pathlib import Path
 
 BASE_MODEL = "base_model.json"
@@ -86,48 +84,6 @@ JOB_NAMES = {
     "report": "report/all",
 }
 """The name of each rule's jobs, by which logs, benchmark files and notes of keys are named."""
-
-WRITERS = {
-    POOL_PART: "pool_part",
-    POOL_REJECTS: "pool_part",
-    EXEMPLARS: "exemplars",
-    PROMPTS: "exemplars",
-    EXCLUDED: "exemplars",
-    PRIOR_IMAGES: "prior",
-    MODELS_PART: "customize_part",
-    SYNTHESIZED_PART: "synthesize_part",
-    QUERIES_PART: "synthesize_part",
-    SAMPLE_PART: "sample_part",
-    POOL_EMBEDDINGS: "embed_pool_part",
-    QUERY_EMBEDDINGS: "embed_queries_part",
-    EXEMPLAR_EMBEDDINGS: "embed_exemplars",
-    MAPPER_CURVE: "tune",
-    INDEX_IDS: "index",
-    RANKS: "rank",
-    CANDIDATES: "rank",
-    METRICS: "measure",
-    COMPARISONS: "measure",
-    STRATA: "measure",
-    MATCHED: "measure",
-    SOFT_SCORES: "calibrate",
-    CALIBRATION: "calibrate",
-    RELIABILITY: "calibrate",
-}
-"""The rule that writes each table, for messages about a damaged one."""
-
-
-def rule_of(path: Path) -> str | None:
-    """Return the rule that writes a table; None for a file that is in no folder of a run."""
-    for template, rule in WRITERS.items():
-        depth = template.count("/") + 1
-        run, name = path.parents[depth - 1 : depth], "/".join(path.parts[-depth:])
-        if (
-            fnmatch.fnmatchcase(name, re.sub("{[^}]*}", "*", template))
-            and run
-            and (run[0] / RECORDS).is_dir()
-        ):
-            return rule
-    return None
 
 
 def log(run: str, rule: str) -> str:

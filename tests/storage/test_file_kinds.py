@@ -67,6 +67,7 @@ def zip_bytes() -> bytes:
         (gzip.compress(b"a"), Kind.GZIP),
         (written(lambda stream: pq.write_table(pa.table({"a": [1]}), stream)), Kind.PARQUET),
         (safetensors_bytes({"a": np.ones(3)}), Kind.SAFETENSORS),
+        (b"\x80\x02\0\0\0\0\0\0{" + b" " * 640, Kind.SAFETENSORS),  # a length that begins as a pickle does
         (written(lambda stream: Image.new("RGB", (3, 3)).save(stream, "WEBP")), Kind.IMAGE),
         (b'{"a": 1}', Kind.JSON),
         ("ä".encode() * 300 + b"text", Kind.TEXT),

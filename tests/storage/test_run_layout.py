@@ -6,7 +6,7 @@ import re
 import string
 from pathlib import Path
 
-from attrib_core.storage import run_layout
+from attrib_core.storage import rerun_hints, run_layout
 
 TEMPLATES = {
     name: value for name, value in vars(run_layout).items() if name.isupper() and isinstance(value, str)
@@ -59,13 +59,13 @@ def test_a_table_names_the_rule_that_writes_it(tmp_path: Path) -> None:
             for name in re.findall(r"run_layout\.([A-Z_]+)", output[1] if output else ""):
                 template = getattr(run_layout, name)
                 if template.endswith(".parquet"):
-                    assert run_layout.WRITERS.get(template) == rule.split()[1].rstrip(":"), (file, name)
+                    assert rerun_hints.WRITERS.get(template) == rule.split()[1].rstrip(":"), (file, name)
     tables = {template for template in TEMPLATES.values() if template.endswith(".parquet")}
-    assert set(run_layout.WRITERS) == tables
+    assert set(rerun_hints.WRITERS) == tables
     path = run_layout.path(tmp_path, run_layout.POOL_EMBEDDINGS, encoder="clip", part="0001")
-    assert run_layout.rule_of(path) is None  # no run
+    assert rerun_hints.rule_of(path) is None  # no run
     (tmp_path / run_layout.RECORDS).mkdir()
-    assert run_layout.rule_of(path) == "embed_pool_part"
-    assert run_layout.rule_of(tmp_path / "metrics.parquet") == "measure"
-    assert run_layout.rule_of(tmp_path / "other.parquet") is None
-    assert run_layout.rule_of(Path("metrics.parquet")) is None
+    assert rerun_hints.rule_of(path) == "embed_pool_part"
+    assert rerun_hints.rule_of(tmp_path / "metrics.parquet") == "measure"
+    assert rerun_hints.rule_of(tmp_path / "other.parquet") is None
+    assert rerun_hints.rule_of(Path("metrics.parquet")) is None
