@@ -27,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoImageFile
 
 from attrib_core.common.errors import InputError
-from attrib_core.data import image_headers, image_modes
+from attrib_core.data import image_headers, image_kinds, image_modes
 
 FORMATS = (
     "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
@@ -85,7 +85,7 @@ def decode(data: bytes, *, where: str) -> Decoded:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except UnidentifiedImageError:
-        what = image_headers.describe(data)
+        what = image_kinds.describe(data)
         but = f", but {what}" if what else ""
         raise InputError(
             f"{where}: {len(data)} bytes are no image that can be read{but}; {EXPECTED}"
@@ -104,6 +104,8 @@ def _decode(data: bytes) -> Decoded:
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         kept = opened.format in KEPT_FORMATS and getattr(opened, "n_frames", 1) == 1
         _check_size(opened.size, opened.format)
+        if opened.format == "TGA" and not image_headers.is_tga(data):
+            raise UnidentifiedImageError
         image: Image.Image = opened
         if isinstance(opened, IcoImageFile):  # the icon alone would lose what its PNG says of transparency
             image = opened.ico.getimage(opened.size)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from attrib_core.common.errors import InputError
 from attrib_core.data import images
-from attrib_core.data.image_headers import describe
+from attrib_core.data.image_kinds import describe
 from attrib_core.data.images import FLAT_LEVELS, check_content, decode, is_flat, to_rgb
 from tests.data.image_file_fixtures import exif, tiff_image
 from tests.data.image_fixtures import encoded, image

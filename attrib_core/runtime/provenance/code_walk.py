@@ -11,8 +11,10 @@ from attrib_core.runtime.provenance.definitions import Module, Statement, Target
 from attrib_core.storage import digests
 
 PACKAGE = "attrib_core"
-UNCOUNTED = frozenset({f"{PACKAGE}.runtime.job", f"{PACKAGE}.runtime.progress", f"{PACKAGE}.common.errors"})
-"""Modules that surround the computation and never affect a result."""
+UNCOUNTED = frozenset(
+    f"{PACKAGE}.{name}" for name in ("runtime.job", "runtime.progress", "common.errors", "data.image_kinds")
+)
+"""Modules that surround the computation, or write messages, and never affect a result."""
 BY_CONFIG = frozenset({f"{PACKAGE}.common.families"})
 """Modules that import others by names from the config; each rule lists those for its fingerprint."""
 BY_LITERAL = {f"{PACKAGE}.storage.schemas.registry": "SCHEMAS"}
