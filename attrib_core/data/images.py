@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import re
 import warnings
 from typing import NamedTuple
@@ -42,9 +43,11 @@ DECODER_BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 24}
 FLAT_LEVELS = 8
 """Most levels between the darkest and the brightest number of each channel in an image that shows nothing.
 
-One colour that is saved as WebP of quality 80 comes back with up to 7, as JPEG or AVIF with none; the eye hardly
-sees 8 of 255. The faintest image of the demo's pool has 64.
+One colour that is saved as WebP of quality 80 comes back with up to 7, as AVIF of quality 10 with 4, as JPEG
+with none; the eye hardly sees 8 of 255. The faintest image of the demo's pool has 64.
 """
+# without a handler of its own, Pillow writes on the terminal where logging is not set up
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _UPRIGHT = {
     2: lambda image: image[:, ::-1],
