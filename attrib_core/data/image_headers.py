@@ -1,8 +1,4 @@
-"""Read from the first bytes of a file, without a decoder, what it is, and how its EXIF turns an image.
-
-Files that are called images are often something else: an error page that was saved as "a.jpg", a pointer of
-Git LFS, a drawing. `describe` names them, so that a message says what is there.
-"""
+"""Read headers without a decoder: the orientation from raw EXIF without its other tags, and whether TGA is likely."""
 
 from __future__ import annotations
 
@@ -10,130 +6,8 @@ import struct
 
 ORIENTATION = 0x0112
 """Tag of the orientation in EXIF and TIFF: 1 upright, 2 to 8 mirrored or turned."""
-
-_BEGINNINGS = (
-    (b"version https://git-lfs.github.com/spec", "a Git LFS pointer (git lfs pull fetches the file)"),
-    (b"/annex/objects/", "a git-annex pointer (git annex get fetches the file)"),
-    (b"%PDF-", "a PDF document"),
-    (b"%!PS", "PostScript"),
-    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
-    (b"AT&TFORM", "a DjVu document"),
-    (b"{\\rtf", "an RTF document"),
-    (b"8BPS", "a Photoshop file (PSD)"),
-    (b"gimp xcf", "a GIMP file (XCF)"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"BPG\xfb", "BPG"),
-    (b"qoif", "QOI"),
-    (b"DDS ", "a texture (DDS)"),
-    (b"BLP1", "a texture (BLP)"),
-    (b"BLP2", "a texture (BLP)"),
-    (b"FTEX", "a texture (FTEX)"),
-    (b"\xabKTX", "a texture (KTX)"),
-    (b"v/1\x01", "OpenEXR"),
-    (b"#?RADIANCE", "Radiance HDR"),
-    (b"SIMPLE  =", "FITS"),
-    (b"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)"),
-    (b"\0\0\2\0", "a Windows cursor (CUR)"),
-    (b"icns", "an Apple icon (ICNS)"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a Microsoft compound file (DOC, XLS, FPX, MIC)"),
-    (b"\x01\xda\0", "SGI"),
-    (b"\x01\xda\1", "SGI"),
-    (b"\x59\xa6\x6a\x95", "a Sun raster file"),
-    (b"\x0a\x05\x01", "PCX"),
-    (b"#define ", "XBM, or the source of a program"),
-    (b"/* XPM */", "XPM"),
-    (b"\0\x05\x16\x07", "a macOS resource file (._ in front of the image's name)"),
-    (b"PK\3\4", "a ZIP archive"),
-    (b"PK\5\6", "an empty ZIP archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"\x1f\x8b", "gzip"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard"),
-    (b"PAR1", "a Parquet table"),
-    (b"\x89HDF", "HDF5"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"SQLite format 3", "an SQLite database"),
-    (b"\x7fELF", "a program (ELF)"),
-    (b"MZ", "a program (Windows)"),
-    (b"GRIB", "GRIB"),
-    (b"BUFR", "BUFR"),
-    (b"\x1aE\xdf\xa3", "a video (Matroska or WebM)"),
-    (b"FLV\1", "a video (FLV)"),
-    (b"\0\0\1\xba", "a video (MPEG)"),
-    (b"\0\0\1\xb3", "a video (MPEG)"),
-    (b"OggS", "Ogg audio or video"),
-    (b"ID3", "audio (MP3)"),
-    (b"fLaC", "audio (FLAC)"),
-    (b"data:image/", "an image in a data URI (decode its base64)"),
-    (b"iVBORw0KGgo", "a PNG in base64 (decode it)"),
-    (b"/9j/4", "a JPEG in base64 (decode it)"),
-    (b"\x89PNG\r\n\x1a\n", "a damaged PNG"),
-    (b"\x89PNG", "a PNG that was changed in a transfer as text"),
-    (b"\xff\xd8", "a damaged JPEG"),
-    (b"GIF8", "a damaged GIF"),
-    (b"BM", "a damaged BMP, or one of a rare kind"),
-    (b"II*\0", "a TIFF that is damaged or of a kind that is not read"),
-    (b"MM\0*", "a TIFF that is damaged or of a kind that is not read"),
-    (b"II+\0", "a BigTIFF that is damaged or of a kind that is not read"),
-    (b"MM\0+", "a BigTIFF that is damaged or of a kind that is not read"),
-    (b"\0\0\0\x0cjP  ", "a damaged JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "a damaged JPEG 2000"),
-    (b"\0\0\1\0", "a damaged Windows icon (ICO)"),
-)
-_BRANDS = {
-    b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC",
-    b"mif1": "HEIC or another HEIF", b"msf1": "HEIC or another HEIF", b"crx ": "a camera's raw file (CR3)",
-    b"avif": "a damaged AVIF", b"avis": "a damaged AVIF", b"jp2 ": "a damaged JPEG 2000",
-}  # fmt: skip
-_RIFF = {
-    b"WEBP": "a damaged WebP",
-    b"AVI ": "a video (AVI)",
-    b"WAVE": "audio (WAV)",
-    b"ACON": "a cursor (ANI)",
-}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 """Letters of `struct` for TIFF's types of whole numbers."""
-
-
-def describe(data: bytes) -> str | None:
-    """Name what bytes that could not be opened as an image are, by how they begin; None where that says nothing."""
-    if not data:
-        return "an empty file"
-    if not data.strip(b"\0"):
-        return "zeros alone (a download or copy that did not finish?)"
-    for beginning, name in _BEGINNINGS:
-        if data.startswith(beginning):
-            return name
-    if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "a video (MP4 or QuickTime)")
-    if data.startswith(b"RIFF"):
-        return _RIFF.get(data[8:12])
-    if data[257:262] == b"ustar":
-        return "a tar archive"
-    if data[40:44] == b" EMF":
-        return "a Windows metafile (EMF)"
-    return _describe_text(data[:4096])
-
-
-def _describe_text(start: bytes) -> str | None:
-    """Name a text by its first bytes; None if they are none."""
-    wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = start.decode("utf-16" if wide else "utf-8-sig", "replace").strip()
-    if sum(letter.isprintable() or letter.isspace() for letter in text[:200]) < 0.95 * len(text[:200]):
-        return None
-    lower = text.lower()
-    if lower.startswith(("<!doctype html", "<html", "<head", "<body")) or "<html" in lower[:1000]:
-        return "an HTML page (the server's error page?)"
-    if "<svg" in lower:
-        return "an SVG drawing"
-    if lower.startswith("<?xml"):
-        return "XML"
-    if not text or "\ufffd" in text[:200]:
-        return None
-    return f"text ({' '.join(text.split())[:40]!r})"
 
 
 def exif_orientation(exif: bytes) -> int | None:
@@ -157,3 +31,11 @@ def exif_orientation(exif: bytes) -> int | None:
     except struct.error:  # cut off; what came before counts
         pass
     return found
+
+
+def is_tga(data: bytes) -> bool:
+    """Return whether what Pillow takes for TGA, which has no fixed beginning, is likely to be that.
+
+    A file without a palette has zeros where others describe theirs; cursors, damaged icons and videos have not.
+    """
+    return data[1] == 1 or not any(data[3:7]) or data.endswith(b"TRUEVISION-XFILE.\0")

@@ -110,7 +110,10 @@ def _tiff_rule(image: TiffImageFile) -> Rule:
             )
     if raw and photometric == 6 and _subsampled(image):
         raise InputError("a TIFF of uncompressed YCbCr with fewer colours than pixels; expected RGB or JPEG")
-    return Rule(white=4095 if bits[0] == 12 else 65535, inverted=photometric == 0)
+    white_is_zero = (
+        tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    )  # without the tag: black, as libtiff does
+    return Rule(white=4095 if bits[0] == 12 else 65535, inverted=white_is_zero)
 
 
 def _subsampled(image: TiffImageFile) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import re
 import warnings
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoImageFile
 
 from attrib_core.common.errors import InputError
-from attrib_core.data import image_headers, image_modes
+from attrib_core.data import image_headers, image_kinds, image_modes
 
 FORMATS = (
     "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
@@ -42,9 +43,11 @@ DECODER_BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 24}
 FLAT_LEVELS = 8
 """Most levels between the darkest and the brightest number of each channel in an image that shows nothing.
 
-One colour that is saved as WebP of quality 80 comes back with up to 7, as JPEG or AVIF with none; the eye hardly
-sees 8 of 255. The faintest image of the demo's pool has 64.
+One colour that is saved as WebP of quality 80 comes back with up to 7, as AVIF of quality 10 with 4, as JPEG
+with none; the eye hardly sees 8 of 255. The faintest image of the demo's pool has 64.
 """
+# without a handler of its own, Pillow writes on the terminal where logging is not set up
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _UPRIGHT = {
     2: lambda image: image[:, ::-1],
@@ -85,7 +88,7 @@ def decode(data: bytes, *, where: str) -> Decoded:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except UnidentifiedImageError:
-        what = image_headers.describe(data)
+        what = image_kinds.describe(data)
         but = f", but {what}" if what else ""
         raise InputError(
             f"{where}: {len(data)} bytes are no image that can be read{but}; {EXPECTED}"
@@ -104,6 +107,8 @@ def _decode(data: bytes) -> Decoded:
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         kept = opened.format in KEPT_FORMATS and getattr(opened, "n_frames", 1) == 1
         _check_size(opened.size, opened.format)
+        if opened.format == "TGA" and not image_headers.is_tga(data):
+            raise UnidentifiedImageError
         image: Image.Image = opened
         if isinstance(opened, IcoImageFile):  # the icon alone would lose what its PNG says of transparency
             image = opened.ico.getimage(opened.size)

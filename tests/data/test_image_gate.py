@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,12 @@ from PIL import Image
 
 from attrib_core.common.errors import InputError
 from attrib_core.data import images
-from attrib_core.data.image_headers import describe
+from attrib_core.data.image_kinds import describe
 from attrib_core.data.images import FLAT_LEVELS, check_content, decode, is_flat, to_rgb
 from tests.data.image_file_fixtures import exif, tiff_image
 from tests.data.image_fixtures import encoded, image
 
+ROOT = Path(__file__).parents[2]
 SHOWN = Image.fromarray(image())
 NAMED = {
     b"": "an empty file",
@@ -167,6 +171,18 @@ def test_warnings_of_pillow_are_not_shown_not_even_in_threads() -> None:
         assert all(np.array_equal(one, image()) for one in found)
         assert len(warnings.filters) <= before + 1
     assert shown == []
+
+
+def test_pillow_writes_nothing_on_the_terminal(tmp_path: Path) -> None:
+    many = tiff_image(np.zeros((4, 4, 1), dtype=int), 8, 1, more={277: (3, [999])})
+    (tmp_path / "a.tif").write_bytes(many)
+    code = "import sys; from attrib_core.data.images import to_rgb; to_rgb(open(sys.argv[1], 'rb').read(), where='x')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.tif")], capture_output=True, text=True, cwd=ROOT
+    )
+    *_, last = done.stderr.splitlines()
+    assert "InputError: x: " in last and "a TIFF that is damaged or of a kind that is not read" in last
+    assert "More samples per pixel" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "GIF"])

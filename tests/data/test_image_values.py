@@ -249,6 +249,22 @@ def test_first_frame_of_all_formats_with_several(kind: str) -> None:
     assert not decode(data, where="x").plain
 
 
+def test_sixteen_bits_without_a_photometric_tag_begin_with_black() -> None:
+    some = numbers(16)
+    data = tiff_image(some, 16, BLACK_IS_ZERO)
+    without = data.replace(struct.pack("<HHI", 262, 3, 1), struct.pack("<HHI", 263, 3, 1))
+    assert without != data and np.array_equal(to_rgb(without, where="x"), scaled(some, 16))
+
+
+def test_tga_is_not_taken_for_what_begins_alike() -> None:
+    data = encoded(Image.new("RGB", (8, 8), (1, 2, 3)), "TGA")
+    assert to_rgb(data, where="x")[0, 0].tolist() == [1, 2, 3]
+    assert to_rgb(data[:-26], where="x")[0, 0].tolist() == [1, 2, 3]  # of version 1, which has no footer
+    cursor = b"\0\0\2\0\1\0" + data[6:-26]
+    with pytest.raises(InputError, match=r"but a Windows cursor \(CUR\); expected"):
+        to_rgb(cursor, where="x")
+
+
 def test_a_palette_of_tga_keeps_its_alpha() -> None:
     image = Image.new("RGBA", (8, 8), (10, 20, 30, 255))
     image.paste((0, 0, 0, 0), (0, 0, 4, 8))

@@ -19,9 +19,10 @@ UNCOUNTED = frozenset(
         "common.errors",
         "storage.file_kinds",
         "storage.rerun_hints",
+        "data.image_kinds",
     )
 )
-"""Modules that surround the computation and never affect a result."""
+"""Modules that surround the computation, or write messages, and never affect a result."""
 BY_CONFIG = frozenset({f"{PACKAGE}.common.families"})
 """Modules that import others by names from the config; each rule lists those for its fingerprint."""
 BY_LITERAL = {f"{PACKAGE}.storage.schemas.registry": "SCHEMAS"}
