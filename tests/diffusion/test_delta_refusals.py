@@ -148,6 +148,7 @@ def test_loras_that_are_refused(
         ({"text_encoder.r": 4}, "has no key that begins with 'unet.'"),
         ({"unet.r": 4, "unet.lora_alpha": 4}, "rank 4 for 'down_blocks"),
         ({"unet.r": 2, "unet.lora_alpha": "x"}, "lora_alpha is 'x', expected a number"),
+        ('{"unet.r": 2, "unet.lora_alpha": 1' + 400 * "0" + "}", "lora_alpha is '1000"),
         ({"unet.r": 2, "unet.use_dora": True}, "use_dora is True"),
         ({"unet.r": 2, "unet.init_lora_weights": "pissa"}, "which changes the base model itself"),
         (

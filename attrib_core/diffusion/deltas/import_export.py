@@ -190,6 +190,8 @@ def describe(contents: Contents, size: int, base: Base | None) -> list[str]:
 def method(contents: Contents) -> str:
     """Infer the customization method from the keys of a delta."""
     keys = list(contents.weights)
+    if not keys and contents.text_encoder:
+        return "changes of a text encoder alone"
     if not keys:
         return "textual inversion (only a token)"
     if all(lora_factors.is_factor(key) for key in keys):

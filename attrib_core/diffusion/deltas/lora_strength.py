@@ -22,6 +22,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 DEFAULT = 8
 """peft's rank and alpha where a configuration omits them."""
 PATTERN = re.compile(r"\^?[\w.\\*|-]+\$?")
+LARGEST = 1e30
 MOST_STARS = 3  # a pattern with more could take very long
 REFUSED = (
     "use_dora", "lora_bias", "fan_in_fan_out", "modules_to_save", "layer_replication", "use_qalora",
@@ -165,6 +166,6 @@ def _first_match(patterns: Mapping[str, float], layer: str) -> str:
 
 
 def _number(where: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-        raise InputError(f"{where}: {name} is {value!r}, expected a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise InputError(f"{where}: {name} is {str(value)[:20]!r}, expected a number")
     return float(value)

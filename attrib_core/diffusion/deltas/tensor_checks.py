@@ -11,6 +11,8 @@ import torch
 from attrib_core.common.errors import InputError
 from attrib_core.storage import torch_archive, torch_files
 
+LARGEST = 1e30
+
 
 def floats(path: Path, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return tensors of any floating-point type as float32, sorted by key.
@@ -58,7 +60,7 @@ def single_number(path: Path, key: str, value: Any) -> float:
     )
     if not one and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise InputError(f"{path}: key {key!r} is {torch_files.describe(value)}, expected one number")
-    number = float(value)
-    if not abs(number) < float("inf"):
-        raise InputError(f"{path}: key {key!r} is {number}, expected a finite number")
-    return number
+    number = value if isinstance(value, int) else float(value)  # a whole number of Python may be too large
+    if not abs(number) < LARGEST:
+        raise InputError(f"{path}: key {key!r} is {str(number)[:20]}, expected a finite number")
+    return float(number)
