@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from attrib_core.common.errors import InputError, printable, reason
+from attrib_core.common.errors import InputError, cut, printable, reason
 
 LONGEST = 1 << 30
 """Bytes of the longest text that is read as a whole."""
@@ -110,7 +110,10 @@ def parse_json(text: str) -> Any:
         raise InputError(reason(error)) from None
     if "\\u" in text:
         for one in _texts(value):
-            check_characters(one)
+            try:
+                check_characters(one)
+            except InputError as error:
+                raise InputError(f"'{cut(printable(one))}': {error}") from None
     return value
 
 

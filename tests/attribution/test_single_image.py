@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from attrib_core.attribution.calibration import calibrate
 from attrib_core.attribution.ranking import rank
 from attrib_core.attribution.single_image import attribute
 from attrib_core.attribution.single_image import finished_run as runs
+from attrib_core.cli import attribute as command
 from attrib_core.cli.main import main
 from attrib_core.features.embedding import embedding_tables, encode
 from attrib_core.features.encoders import pixel
@@ -256,3 +258,20 @@ def test_an_encoder_of_text_needs_a_prompt_and_reads_it_without_the_token(finish
     with pytest.raises(ValueError, match="--prompt: the encoder reads text alone"):
         attribute.embed([finished[2]], Lengths())
     assert attribute.embed([finished[2]], Lengths(), prompt="a <new1> cat").tolist() == [[len("a cat")]]
+
+
+def test_long_captions_are_cut_on_the_terminal_alone(finished: FinishedRun) -> None:
+    run = runs.open_run(finished[0])
+    (features,) = runs.choose_features(run, kind="object", encoder="pixel", mapper="untuned")
+    embedded = attribute.embed([finished[2]], run.encoder("pixel"))
+    rows, searched = attribute.attribute(run, features, embedded, [finished[2]], top=2)
+    long = "word\n" * 3000
+    changed = [{**row, "caption": long, "licence": "a\x1b[2Jb", "attribution": None} for row in rows]
+    shown = list(command.lines(features, searched, changed))
+    assert len(shown) == 6 and all(len(line) < 300 and line.isprintable() for line in shown)
+    assert shown[3].endswith("  " + "word " * 15 + "word…  -  a\\x1b[2Jb") and changed[0]["caption"] == long
+
+
+def test_a_prompt_that_is_not_utf8_is_refused(finished: FinishedRun) -> None:
+    with pytest.raises(ValueError, match=r"--prompt: character 4 is a byte that is not UTF-8"):
+        attribute.embed([finished[2]], SimpleNamespace(reads="text"), prompt="caf\udce9")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,34 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: {path}: pool.imagess: no such key (value 4), did you mean 'images'?\n"
+
+
+def test_check_says_what_becomes_of_the_table_of_a_folder_and_prints_any_name(tmp_path):
+    """With a config whose name is not UTF-8, and a terminal without Unicode."""
+    images = tmp_path / "images"
+    images.mkdir()
+    rows = [f"{number}.png,café {number},cup" for number in range(6)]
+    table = "file,subject,category,width\n" + "\n".join(row + ",5" for row in rows) + '\n7.png,"x,cup,5\n'
+    (images / "m.csv").write_text(table, "utf-8")
+    source = f"{{family: folder, path: {images}, metadata: {images}/m.csv, licence: x, attribution: y}}"
+    config = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.yaml")
+    Path(config).write_text(
+        f"pool: {{images: 7, source: {source}}}\nexemplars: {{object_sets: 6, style_sets: 0, unseen_categories: []}}\n"
+        "mapper: {trained_on: [object]}\nencoders: {a: {family: pixel}}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "attrib_core", "check", "--config", config],
+        cwd=ROOT,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    out = done.stdout.decode("ascii")
+    assert (done.returncode, done.stderr) == (0, b"") and r"caf\udce9.yaml: fine" in out
+    assert (
+        "warning: pool.source: 1 of 7 rows become rejects, the first: row: line 8: a quote is not closed"
+        in out
+    )
+    assert "warning: pool.source: columns of the table that are not read: width" in out
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,9 @@ def test_a_pipe_with_a_writer_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('["\\ud83d"]', r"character 1 is half of an emoji (\ud83d)"),
-        ('{"a": {"b\\udc00c": 1}}', r"character 2 is half of an emoji (\udc00)"),
-        ('["a\\u0000"]', "character 2 is NUL"),
+        ('["\\ud83d"]', r"'\ud83d': character 1 is half of an emoji (\ud83d)"),
+        ('{"a": {"b\\udc00c": 1}}', r"'b\udc00c': character 2 is half of an emoji (\udc00)"),
+        ('["a\\u0000"]', r"'a\x00': character 2 is NUL"),
         ("[" * 100_000, "nested too deep"),
         ("9" * 5000, "Exceeds the limit"),
         ("[1", "Expecting ',' delimiter: line 1 column 3 (char 2)"),

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from attrib_core.common.errors import InputError
+from attrib_core.config.load import load_config
 from attrib_core.runtime import job_records, snakemake_metadata
 from attrib_core.storage import tables
 from tests.workflow_fixtures import ROOT, TINY, config_file, own_lines, planned, snakemake, tail
@@ -35,6 +37,17 @@ def test_a_bad_config_is_one_line_before_anything_starts(
         assert words in own_lines(result)[0]
     assert "Traceback" not in result.stdout + result.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_a_mistake_in_yaml_is_the_line_that_check_prints(tmp_path: Path) -> None:
+    """Snakemake itself would take the last of two equal keys."""
+    config = tmp_path / "twice.yaml"
+    config.write_text(TINY.read_text("utf-8") + "seed: 8\n", "utf-8")
+    result = snakemake(tmp_path, config)
+    with pytest.raises(InputError) as caught:
+        load_config(config)
+    assert result.returncode == 1 and "line 25: duplicate key 'seed'" in str(caught.value)
+    assert own_lines(result) == [f"Error in the config: {caught.value}"], tail(result)
 
 
 @pytest.mark.slow
