@@ -60,7 +60,7 @@ def reason(error: BaseException) -> str:
     """
     text = (error.strerror or "") if isinstance(error, OSError) and error.errno else str(error)
     line = " ".join(_COLOURS.sub("", text).split())
-    sentences = (part for part in re.split(r"[.!?;] (?=[A-Z])", line) if not _ADVICE.search(part))
+    sentences = (part for part in re.split(r"[.!?;] ", line) if not _ADVICE.search(part))
     sentence = next(sentences, "")
     return cut(printable(sentence.rstrip(" .:")), LONGEST_REASON) or type(error).__name__
 

@@ -17,6 +17,7 @@ class Kind(StrEnum):
 
     EMPTY = "an empty file"
     LFS = "a Git LFS pointer: the file itself was not downloaded, `git lfs pull` fetches it"
+    ANNEX = "a git-annex pointer: the file itself was not downloaded, `git annex get` fetches it"
     HTML = "an HTML page, as a failed download leaves it"
     XML = "an XML file"
     TORCH = "a file of torch.save"
@@ -29,6 +30,9 @@ class Kind(StrEnum):
     ZSTD = "a zstd file, to be unpacked first"
     XZ = "an xz file, to be unpacked first"
     BZIP2 = "a bzip2 file, to be unpacked first"
+    RAR = "a RAR archive"
+    SEVEN_ZIP = "a 7z archive"
+    OFFICE = "a Microsoft compound file, as .doc and .xls are"
     TAR = "a tar archive"
     NPY = "an array of NumPy (.npy)"
     PARQUET = "a Parquet file"
@@ -45,20 +49,22 @@ class Kind(StrEnum):
 
 SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"version https://git-lfs.github.com/", Kind.LFS),
+    (b"/annex/objects/", Kind.ANNEX),
     (b"\x1f\x8b", Kind.GZIP),
     (b"\x28\xb5\x2f\xfd", Kind.ZSTD),
     (b"\xfd7zXZ\x00", Kind.XZ),
-    (b"BZh", Kind.BZIP2),
+    (b"Rar!", Kind.RAR),
+    (b"7z\xbc\xaf\x27\x1c", Kind.SEVEN_ZIP),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind.OFFICE),
     (b"\x93NUMPY", Kind.NPY),
-    (b"PAR1", Kind.PARQUET),
-    (b"PARE", Kind.PARQUET),
-    (b"ARROW1", Kind.ARROW),
+    (b"ARROW1\x00\x00", Kind.ARROW),
     (b"\x89HDF\r\n\x1a\n", Kind.HDF5),
     (b"SQLite format 3\x00", Kind.SQLITE),
     (b"%PDF-", Kind.PDF),
     (b"\x89PNG", Kind.IMAGE),
     (b"\xff\xd8\xff", Kind.IMAGE),
-    (b"GIF8", Kind.IMAGE),
+    (b"GIF87a", Kind.IMAGE),
+    (b"GIF89a", Kind.IMAGE),
 )
 TORCH_OLD_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that begins each file of the old torch.save, as it is pickled."""
@@ -92,6 +98,10 @@ def of_bytes(head: bytes) -> Kind:
             return kind
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return Kind.ZIP
+    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
+        return Kind.BZIP2
+    if head.startswith((b"PAR1", b"PARE")) and _text(head) is Kind.UNKNOWN:  # not the word PARENT
+        return Kind.PARQUET
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return Kind.IMAGE
     if head[257:262] == b"ustar":

@@ -100,11 +100,11 @@ def test_a_file_of_the_wrong_kind_is_named_with_the_right_one(tmp_path: Path) ->
 def test_a_reason_is_one_line_without_advice_and_colours() -> None:
     long = "Weights only load failed. \x1b[1mdo so if you trust the source\x1b[0m\n (1) Use weights_only=False. No."
     for error, text in [
-        (ValueError(long), "Weights only load failed. No"),
+        (ValueError(long), "Weights only load failed"),
         (ValueError("pickled data when allow_pickle=False"), "ValueError"),
         (FileNotFoundError(2, "No such file or directory", "x"), "No such file or directory"),
         (EOFError(), "EOFError"),
-        (ValueError("a\x07b"), "a?b"),
-        (ValueError("x" * 999), "x" * 200 + "..."),
+        (ValueError("a\x07b"), "a\\x07b"),
+        (ValueError("x" * 999), "x" * 199 + "…"),
     ]:
         assert reason(error) == text
