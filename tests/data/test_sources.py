@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,15 @@ def test_too_few_images(images: Path) -> None:
     settings = {"family": "folder", "path": str(images), "licence": "x", "attribution": "y"}
     with pytest.raises(InputError, match=r"pool\.images: 5 or more requested, but source 'folder' has 4"):
         list(pool.part(settings, start=0, stop=5, seed=1))
+
+
+def test_a_name_that_is_not_utf8_and_a_pipe_are_rejects(images: Path) -> None:
+    (images / "z.jpg").rename(os.fsdecode(os.fsencode(images) + b"/caf\xe9.jpg"))
+    os.mkfifo(images / "pipe.png")
+    settings = {"family": "folder", "path": str(images), "licence": "x", "attribution": "y"}
+    made = {row["image_id"]: row.get("reason") for _, row in pool.part(settings, start=0, stop=5, seed=1)}
+    assert made["pipe.png"] == "unreadable: pipe.png is a pipe or device, expected a file"
+    assert made[r"caf\xe9.jpg"] == r"path: 'caf\xe9.jpg': character 4 is a byte that is not UTF-8 (\xe9)"
+    assert made["birds/duck.png"] is None and len(made) == 5
+    source = folder.load(path=str(images), licence="x", attribution="y")
+    assert list(source.labels(0, 5))[2]["image_id"] == r"caf\xe9.jpg" and len(source.warnings()) == 1

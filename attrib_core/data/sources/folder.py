@@ -190,8 +190,8 @@ def _list_images(folder: Path) -> tuple[pa.Table, dict[int, str]]:
         try:
             text_files.check_characters(name)
         except InputError as error:
-            problems[number] = f"path: {error}"
             found[number] = printable(name)
+            problems[number] = f"path: '{found[number]}': {error}"
     return pa.table({"file": pa.array(found, pa.string())}), problems
 
 

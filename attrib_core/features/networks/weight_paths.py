@@ -28,7 +28,7 @@ def file(weights: str, names: Sequence[str]) -> Path:
     """
     if weights.startswith(HUB):
         return _cached(weights, names, "name the file of weights in it by `weights`")
-    path = Path(weights).expanduser()
+    path = Path(os.path.expanduser(weights))
     if not os.path.isfile(path):  # False, too, for a name that no file can have
         raise InputError(f"weights: no file {shown_path(weights)}; expected a path, or hub:owner/model")
     return path
@@ -38,7 +38,7 @@ def folder(weights: str, name: str) -> Path:
     """Return the folder that holds the file `name`: the path itself, or the snapshot in the hub's cache."""
     if weights.startswith(HUB):
         return _cached(weights, [name], "name it by `weights`").parent
-    path = Path(weights).expanduser()
+    path = Path(os.path.expanduser(weights))
     if not os.path.isfile(path / name):
         raise InputError(
             f"weights: no folder {shown_path(weights)} with a file {name}; expected one, or hub:owner/model"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrib_core.common import hashing
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, shown_path
 from attrib_core.features.networks import state_dicts, weight_paths
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ def files(*, weights: str, **_others: Any) -> list[Path]:
     if weights.startswith(weight_paths.HUB):
         path = weight_paths.file(weights, HUB_FILES)
     else:
-        path = _preset_file(weights, preset) if preset else Path(weights).expanduser()
-    if not path.is_file():
+        path = _preset_file(weights, preset) if preset else Path(os.path.expanduser(weights))
+    if not os.path.isfile(path):  # False, too, for a name that no file can have
         known = ", ".join(repr(name) for name in presets())
-        raise InputError(f"weights: no file {weights!r} and no preset of that name; presets: {known}")
+        raise InputError(
+            f"weights: no file {shown_path(weights)} and no preset of that name; presets: {known}"
+        )
     return [path, PRESETS]
 
 
