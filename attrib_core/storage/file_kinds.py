@@ -25,7 +25,7 @@ class Kind(StrEnum):
     TORCHSCRIPT = "a TorchScript program"
     PICKLE = "a pickle of Python objects"
     NPZ = "an archive of several arrays (.npz)"
-    ZIP = "a zip archive"
+    ZIP = "a zip archive, as .xlsx files are"
     GZIP = "a gzip file, to be unpacked first"
     ZSTD = "a zstd file, to be unpacked first"
     XZ = "an xz file, to be unpacked first"
@@ -53,7 +53,7 @@ SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"\x1f\x8b", Kind.GZIP),
     (b"\x28\xb5\x2f\xfd", Kind.ZSTD),
     (b"\xfd7zXZ\x00", Kind.XZ),
-    (b"Rar!", Kind.RAR),
+    (b"Rar!\x1a\x07", Kind.RAR),
     (b"7z\xbc\xaf\x27\x1c", Kind.SEVEN_ZIP),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind.OFFICE),
     (b"\x93NUMPY", Kind.NPY),

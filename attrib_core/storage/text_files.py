@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attrib_core.common.errors import InputError, cut, printable, reason
+from attrib_core.storage import file_kinds
+from attrib_core.storage.file_kinds import Kind
 
 LONGEST = 1 << 30
 """Bytes of the longest text that is read as a whole."""
@@ -23,20 +25,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_OTHER_FILES = (
-    (b"PAR1", "a Parquet file"),
-    (b"ARROW1", "an Arrow file"),
-    (b"PK\x03\x04", "a zip file, as .xlsx and .npz files are"),
-    (b"\xd0\xcf\x11\xe0", "a file of Excel or Word"),
-    (b"\x1f\x8b", "compressed by gzip"),
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"%PDF-", "a PDF file"),
-    (b"SQLite format 3", "a SQLite database"),
-    (b"\x93NUMPY", "a file of numpy"),
-)
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_HTML = re.compile(rb"\s*<(!doctype html|html[\s>])", re.IGNORECASE)
+_TEXTS = (Kind.TEXT, Kind.JSON, Kind.XML, Kind.EMPTY, Kind.UNKNOWN)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -149,15 +138,9 @@ def _check_kind(data: bytes, where: str, start: int = 0) -> None:
         for mark, encoding in _MARKS:
             if data.startswith(mark):
                 raise InputError(f"{where}: saved as {encoding}; save it as UTF-8")
-        for magic, kind in _OTHER_FILES:
-            if data.startswith(magic):
-                raise InputError(f"{where}: {kind}; expected text in UTF-8")
-        if data.startswith(_LFS_POINTER):
-            raise InputError(
-                f"{where}: a pointer of Git LFS in place of the file; fetch it with git lfs pull"
-            )
-        if _HTML.match(data[:1000]):
-            raise InputError(f"{where}: an HTML page, as from a failed download; expected the file itself")
+        kind = file_kinds.of_bytes(data[: file_kinds.HEAD])
+        if kind not in _TEXTS:
+            raise InputError(f"{where}: is {kind}; expected text in UTF-8")
     if (at := data.find(b"\0")) >= 0:
         raise InputError(f"{where}: byte {start + at} is NUL; expected text in UTF-8, and no UTF-16")
 

@@ -23,6 +23,7 @@ SOUND = {
     "combining letters": ("e\u0301".encode(), "e\u0301"),
     "tabs and controls": (b"a\tb\x0c\x1b", "a\tb\x0c\x1b"),
     "less-than signs": (b"<3 html < css", "<3 html < css"),
+    "beginnings of other files": (b"PARENT,BZh,GIF8", "PARENT,BZh,GIF8"),
 }
 OTHER = {
     "UTF-16": ("naïve".encode("utf-16"), "saved as UTF-16; save it as UTF-8"),
@@ -34,11 +35,11 @@ OTHER = {
     "cut in a letter": (b"caf\xc3", "not UTF-8 at byte 3 (0xc3)"),
     "surrogates": (b"a \xed\xa0\xbd", "not UTF-8 at byte 2 (0xed)"),
     "NUL": (b"a\0b", "byte 1 is NUL"),
-    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
-    "HTML": (b"\n<!DOCTYPE html>\n<html>", "an HTML page"),
-    "Excel": (b"PK\x03\x04\x14\0", "a zip file, as .xlsx and .npz files are"),
-    "Parquet": (b"PAR1\x15\x04", "a Parquet file"),
-    "gzip": (b"\x1f\x8b\x08", "compressed by gzip"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer: "),
+    "HTML": (b"\n<!DOCTYPE html>\n<html>", "is an HTML page"),
+    "Excel": (b"PK\x03\x04\x14\0", "is a zip archive, as .xlsx files are; expected text in UTF-8"),
+    "Parquet": (b"PAR1\x15\x04", "is a Parquet file; expected text in UTF-8"),
+    "gzip": (b"\x1f\x8b\x08", "is a gzip file, to be unpacked first"),
 }
 
 
