@@ -287,4 +287,4 @@ def test_a_name_that_is_not_utf8_and_a_pipe_are_rejects(images: Path) -> None:
     assert made[r"caf\xe9.jpg"] == r"path: 'caf\xe9.jpg': character 4 is a byte that is not UTF-8 (\xe9)"
     assert made["birds/duck.png"] is None and len(made) == 5
     source = folder.load(path=str(images), licence="x", attribution="y")
-    assert list(source.labels(0, 5))[2]["image_id"] == r"caf\xe9.jpg" and len(source.warnings()) == 1
+    assert list(source.labels(0, 5))[3]["image_id"] == r"caf\xe9.jpg" and len(source.warnings()) == 1
