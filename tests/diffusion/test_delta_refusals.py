@@ -75,6 +75,7 @@ FULL = [
     (lambda w: one(w, lambda v: v.to_sparse()), "is not a tensor of floating-point numbers"),
     (lambda w: one(w, lambda v: v.to("meta")), "is not a tensor of floating-point numbers"),
     (lambda w: one(w, lambda v: v.to(torch.int8)), "but a tensor (128, 96) of int8"),
+    (lambda w: {"model.diffusion_model.out.2.bias": vector()}, "is a whole model in the keys of Stability's code"),
     (lambda w: {"unet": {3: vector()}}, "key 3 in 'unet' is a int"),
     (lambda w: {"unet": w, "modifier_token": [vector()]}, "key 'modifier_token' is a list of 1, expected embeddings"),
     (lambda w: {"unet": w, "vae": {"a": vector()}}, "key 'vae' is a dict with ['a']"),

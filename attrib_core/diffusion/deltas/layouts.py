@@ -33,6 +33,7 @@ LAYOUTS = ("unet", "custom-diffusion", "diffusers", "lora", "token")
 NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
 PROCESSOR = ".processor."
 SUFFIX = "_custom_diffusion"
+CHECKPOINT = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
 CUSTOM_DIFFUSION = ("unet", "modifier_token", "modifier_token_2")
 """Entries of a delta.bin that are read."""
 
@@ -107,6 +108,11 @@ def _contents(path: Path) -> Contents:
         return Contents("token", {}, *token_layouts.read(path, stored))
     text_encoder = tuple(sorted(key for key in stored if key.startswith(lora_layouts.TEXT_ENCODERS)))
     plain = {key: value for key, value in stored.items() if key not in text_encoder}
+    checkpoint = next((key for key in plain if key.startswith(CHECKPOINT)), None)
+    if checkpoint is not None:
+        raise InputError(
+            f"{path}: is a whole model in the keys of Stability's code, by its key {checkpoint!r}; no delta"
+        )
     if all(key.endswith((".weight", ".bias")) for key in plain):
         if all(key.startswith(lora_factors.PREFIX) for key in plain):
             plain = {key.removeprefix(lora_factors.PREFIX): value for key, value in plain.items()}
