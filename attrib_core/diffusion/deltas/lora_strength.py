@@ -7,7 +7,6 @@ in `adapter_config.json` next to it. In a file without either, alpha is the rank
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core.common.errors import InputError
+from attrib_core.storage import text_files
 
 METADATA = "lora_adapter_metadata"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -94,19 +94,18 @@ def _configuration(
     if not peft:
         return "", None
     beside = path.with_name(ADAPTER_CONFIG)
-    try:
-        return ADAPTER_CONFIG, _json(str(beside), beside.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError):
+    if not beside.is_file():
         raise InputError(
-            f"{path}: a LoRA in keys of peft, whose strength (lora_alpha) is in {ADAPTER_CONFIG}, which is not"
-            " readable next to it; copy it there"
-        ) from None
+            f"{path}: a LoRA in keys of peft, whose strength (lora_alpha) is in {ADAPTER_CONFIG}, which is not next to"
+            " it; copy it there"
+        )
+    return ADAPTER_CONFIG, _json(str(beside), text_files.read(beside))
 
 
 def _json(where: str, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = text_files.parse_json(text)
+    except InputError as error:
         raise InputError(f"{where}: not readable as JSON: {error}") from None
     if not isinstance(found, dict):
         raise InputError(f"{where}: is a {type(found).__name__}, expected a configuration of LoRA")

@@ -5,14 +5,13 @@ Headers alone are read, without torch; `check_numbers` reads all numbers once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from attrib_core.common.errors import InputError
-from attrib_core.storage import safetensors_files
+from attrib_core.storage import safetensors_files, text_files
 from attrib_core.storage.safetensors_files import Shape
 
 EXPONENTS = {
@@ -43,11 +42,16 @@ def of_part(folder: Path, stem: str) -> list[Path]:
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
+    text = text_files.read(index)
     try:
-        named = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        named = text_files.parse_json(text)["weight_map"].values()
         names = sorted({str(name) for name in named})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{index}: not readable as an index of shards; fetch it again") from None
+    except InputError as error:
+        raise InputError(f"{index}: not readable as an index of shards ({error}); fetch it again") from None
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{index}: not readable as an index of shards (no weight_map); fetch it again"
+        ) from None
     for name in names:
         if not (folder / name).is_file():
             raise InputError(
