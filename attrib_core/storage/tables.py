@@ -141,7 +141,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; InputError where it is missing or not valid JSON, or where a text in it cannot be stored."""
-    text = text_files.read(path)
+    text = text_files.read(path, expected="JSON file")
     try:
         return text_files.parse_json(text)
     except InputError as error:

@@ -151,7 +151,7 @@ def test_a_pool_of_bad_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
         (["--cases", "a.json", "b.json"], ["--cases", "2 files", "1 of --test"]),
         (["--fit-cases", "a.json", "b.json"], ["--fit-cases", "2 files", "1 of --fit"]),
         (["--fit", "TEST"], ["'test_x'", "other models"]),
-        (["--calibrator", "none.json"], ["none.json: not a readable JSON file"]),
+        (["--calibrator", "none.json"], ["none.json: no such JSON file"]),
         (["--calibrator", "none.txt"], ["none.txt", ".pth"]),
         (["--calibrator", "state.pth"], ["state.pth", "inv_tau", "expected a state dict"]),
         (["--calibrator", "cold.pth"], ["cold.pth: inv_tau is 0", "more than 0"]),

@@ -106,7 +106,7 @@ def test_a_json_of_other_models_is_refused(tmp_path: Path, capsys: pytest.Captur
         assert all(word in line for word in [str(paths["cases"]), *words]), line
     paths["cases"].write_text("{")
     assert "not a readable JSON file" in evaluate_error(paths, capsys, "--cases", str(paths["cases"]))
-    assert "not a readable JSON file" in evaluate_error(paths, capsys, "--cases", str(tmp_path / "none.json"))
+    assert "no such JSON file" in evaluate_error(paths, capsys, "--cases", str(tmp_path / "none.json"))
 
 
 def test_a_wrong_published_category_is_corrected(tmp_path: Path) -> None:

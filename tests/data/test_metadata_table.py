@@ -201,7 +201,7 @@ def test_a_wrong_line_of_json_is_a_problem(tmp_path: Path, line: str, message: s
             ": not UTF-8 at byte 5 (0xe4), perhaps Windows-1252; save it as UTF-8",
         ),
         ("file\na.png\n".encode("utf-16"), ": saved as UTF-16; save it as UTF-8"),
-        (b"PAR1\x15\x04", ": a Parquet file; expected text in UTF-8"),
+        (b"PAR1\x15\x04", ": is a Parquet file; expected text in UTF-8"),
         (b"file\na\0.png\n", ": byte 6 is NUL"),
     ],
 )
