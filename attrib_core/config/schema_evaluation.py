@@ -92,7 +92,9 @@ class Metrics(Section):
     """Metrics and their intervals."""
 
     recall_ks: list[Positive] = key([5, 10, 100], "cut-offs of recall and success", min_length=1)
-    bootstrap: int = key(1000, "bootstrap resamples of models for the 95 % intervals", ge=10)
+    bootstrap: int = key(
+        1000, "random draws for a p-value, where there are too many models to try all", ge=10
+    )
     ties: Literal["half", "above", "below"] = key(
         "half",
         "how distractors that tie with an exemplar count: half of them as ranked above it; all above"
