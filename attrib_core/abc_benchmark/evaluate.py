@@ -24,7 +24,7 @@ from attrib_core.abc_benchmark.unit_vectors import (
     rows_at_once,
 )
 from attrib_core.attribution.metrics import ceiling_and_chance
-from attrib_core.attribution.metrics.per_query import TIES, Ranking, per_query, positions_from_counts
+from attrib_core.attribution.metrics.per_query import POLICIES, Ranking, per_query, positions_from_counts
 from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.attribution.metrics.strata import split_into_strata
 from attrib_core.attribution.metrics.summary import summarize
@@ -178,8 +178,8 @@ def system(
 
     Queries are in the order of the prompt kinds and, within each, of the file.
     """
-    if ties not in TIES:
-        raise InputError(f"--ties: {ties!r}, expected one of {', '.join(TIES)}")
+    if ties not in POLICIES:
+        raise InputError(f"--ties: {ties!r}, expected one of {', '.join(POLICIES)}")
     if not recall_ks or min(recall_ks) < 1:
         raise InputError(f"--recall-ks: {list(recall_ks)}, expected numbers of at least 1")
     before = np.cumsum([0] + [queries.features.rows for queries, _ in counted])

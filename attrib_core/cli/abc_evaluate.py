@@ -22,9 +22,10 @@ def add(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument(
         "--ties",
-        choices=("half", "above", "below"),
+        choices=("half", "above", "below", "expected"),
         default="half",
-        help="where a distractor as similar as the exemplar counts; default: %(default)s",
+        help="where a distractor as similar as the exemplar counts: half, all or none above it, or the expectation"
+        " over random orders; default: %(default)s",
     )
     one.add_argument(
         "--bad-rows",

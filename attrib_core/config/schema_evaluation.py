@@ -95,10 +95,11 @@ class Metrics(Section):
     bootstrap: int = key(
         1000, "random draws for a p-value, where there are too many models to try all", ge=10
     )
-    ties: Literal["half", "above", "below"] = key(
+    ties: Literal["half", "above", "below", "expected"] = key(
         "half",
         "how distractors that tie with an exemplar count: half of them as ranked above it; all above"
-        " (pessimistic); all below (optimistic)",
+        " (pessimistic); all below (optimistic); or each metric as its expectation over random orders of ties, so"
+        " that features that do not tell images apart are exactly at chance",
     )
     alike: list[list[str]] = key(
         [

@@ -44,7 +44,7 @@ def systems(
     ranks      (name for messages, table with RANK_COLUMNS), one encoder and mapper each
     exemplars  the table `exemplars`, or its EXEMPLAR_COLUMNS; with `category`, groups by category are known
     recall_ks  cut-offs
-    ties       a policy of `per_query.TIES`
+    ties       one of `per_query.POLICIES`
 
     Raises InputError for a cut-off below 1, another policy, and tables that do not belong together.
     """

@@ -22,7 +22,11 @@ ABC_METRICS = pa.schema(
     [
         _TEST,
         _MAPPER,
-        column("ties", TEXT, "where tied distractors count: 'half', 'above' or 'below' the exemplar"),
+        column(
+            "ties",
+            TEXT,
+            "how ties count: 'half', 'above' or 'below' the exemplar, 'expected' over random orders",
+        ),
         _PROMPT_KIND,
         column("group_by", TEXT, "'all', or the property that groups the models: 'category', 'n_exemplars'"),
         column("group", TEXT, "'all', the category, or the range of numbers of exemplars"),
