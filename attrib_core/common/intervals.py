@@ -4,12 +4,12 @@ A share, or another mean of values within [0, 1], has Wilson's score interval (1
 observations n_e in place of the number of values, and Student's quantile t in place of the normal one:
 
     (p + t^2 / 2 n_e -+ t sqrt(p (1 - p) / n_e + t^2 / 4 n_e^2)) / (1 + t^2 / n_e)
-    1 / n_e = min(1, V / p (1 - p) + 1 / 2 n^2)    for n models, V by `crossing`
+    1 / n_e = min(1, V / p (1 - p) + 1 / 2 m^2)    m = min(n, df + 1) for n models; V and df by `crossing`
 
 The effective number is that of Korn and Graubard (1998); Dean and Pagano (2015) find Wilson's interval with it to be
 the best of those for clustered data near 0 and 1. The second term of 1 / n_e makes up for the variance of V over few
-models: by simulation (`benchmarks/inference.py`) it is the smallest that is enough. At 0 and at 1 values say nothing
-about how much models vary, so each model counts as one observation: n_e = n.
+models or prompts: by simulation (`benchmarks/inference.py`) it is about the smallest that is enough. At 0 and at 1
+values say nothing about how much models vary, so each model counts as one observation: n_e = n.
 
 A difference of two means has the interval of Newcombe (1998), MOVER of Zou and Donner (2008), from the intervals
 l1..u1, l2..u2 of both and their correlation r, which is 0 for groups of different models:
@@ -32,7 +32,7 @@ from attrib_core.common.crossing import Spread
 
 LEVEL = 0.95
 FEW = 0.5
-"""Added to 1 / n_e, over the squared number of models."""
+"""Added to 1 / n_e, over the squared number of models, or of degrees of freedom and one where these are fewer."""
 NO_SPREAD = 1e-9  # shares nearer to 0 and 1 are 0 and 1, up to rounding
 
 
@@ -56,16 +56,18 @@ def of_share(
     """
     if models < 2 or math.isnan(spread.variance):
         return NONE
-    inverse = _inverse_of(value, spread.variance, models)
+    inverse = _inverse_of(value, spread, models)
     if inverse is None:
         inverse = 1.0 / models if at_bound is None else at_bound
     return Interval(*_score(value, inverse, spread.df, level), spread.df)
 
 
-def _inverse_of(value: float, variance: float, models: int) -> float | None:
+def _inverse_of(value: float, spread: Spread, models: int) -> float | None:
     """Compute 1 / n_e of a share; None at 0 and 1."""
     own = value * (1.0 - value)
-    return None if own < NO_SPREAD else min(1.0, variance / own + FEW / models**2)
+    if own < NO_SPREAD:
+        return None
+    return min(1.0, spread.variance / own + FEW / min(models, spread.df + 1.0) ** 2)
 
 
 def of_mean(value: float, spread: Spread, *, level: float = LEVEL) -> Interval:
@@ -95,7 +97,7 @@ def share_side(value: float, spread: Spread, models: int) -> Side:
     def interval(df: float, at_bound: float | None) -> Interval:
         return of_share(value, Spread(spread.variance, df), models, at_bound=at_bound)
 
-    return Side(value, spread.variance, _inverse_of(value, spread.variance, models), interval)
+    return Side(value, spread.variance, _inverse_of(value, spread, models), interval)
 
 
 def of_difference(ours: Side, theirs: Side, spread: Spread) -> Interval:

@@ -25,23 +25,33 @@ def by_loops(
 ) -> tuple[float, float]:
     """The formulas of the module's docstring, written out."""
 
-    def squares(values: list[float], *groups: list[str]) -> float:
+    def squares(values: list[float], *groups: list[str]) -> dict[str, float]:
+        """Sums of squares by list of the sums of values within groups."""
         sums: dict[tuple[str, ...], float] = defaultdict(float)
-        for value, *group in zip(values, *groups, strict=True):
-            sums[tuple(group)] += value
-        return sum(one**2 for one in sums.values())
+        for value, name, *group in zip(values, lists, *groups, strict=True):
+            sums[name, *group] += value
+        found: dict[str, float] = defaultdict(float)
+        for key, one in sums.items():
+            found[key[0]] += one**2
+        return found
 
-    members = defaultdict(list)
-    for term, name, side in zip(terms, lists, sides, strict=True):
+    members, by_model = defaultdict(list), defaultdict(float)
+    for term, name, side, model in zip(terms, lists, sides, models, strict=True):
         members[name, side].append(term)
+        by_model[model] += term
     within = [
         term - sum(members[name, side]) / len(members[name, side])
         for term, name, side in zip(terms, lists, sides, strict=True)
     ]
-    n, g, k = len(set(models)), len(set(prompts)), len(set(lists))
-    first = n / (n - 1) * squares(terms, models)
-    more = max(0.0, g / (g - k) * squares(within, prompts) - squares(within, models, prompts))
-    return first + more, (first + more) ** 2 / (first**2 / (n - 1) + more**2 / (g - k))
+    n = len(by_model)
+    first = n / (n - 1) * sum(one**2 for one in by_model.values())
+    of_prompts, of_pairs = squares(within, prompts), squares(within, models, prompts)
+    variance, below = first, first**2 / (n - 1)
+    for name in set(lists):
+        g = len({prompt for prompt, own in zip(prompts, lists, strict=True) if own == name})
+        more = max(0.0, g / (g - 1) * of_prompts[name] - of_pairs[name])
+        variance, below = variance + more, below + more**2 / (g - 1)
+    return variance, variance**2 / below
 
 
 @pytest.mark.parametrize("seed", range(6))

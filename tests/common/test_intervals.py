@@ -17,7 +17,7 @@ from attrib_core.common.intervals import Interval, Side
 def test_the_ends_for_a_share_solve_the_score_equation(value: float, models: int, df: int) -> None:
     variance = value * (1 - value) / models / 3
     found = intervals.of_share(value, Spread(variance, df), models)
-    inverse = variance / (value * (1 - value)) + 0.5 / models**2
+    inverse = variance / (value * (1 - value)) + 0.5 / min(models, df + 1) ** 2
     t = stats.t.ppf(0.975, df)
     for end in found[:2]:
         assert (end - value) ** 2 == pytest.approx(t**2 * end * (1 - end) * inverse)
@@ -46,7 +46,7 @@ def test_no_interval_of_one_model_and_of_infinite_values() -> None:
 
 
 def side(value: float, variance: float, models: int = 8) -> Side:
-    return intervals.share_side(value, Spread(variance, 3), models)
+    return intervals.share_side(value, Spread(variance, 7), models)
 
 
 @pytest.mark.parametrize("r", [-0.4, 0.0, 0.9, 1.0])
@@ -78,7 +78,7 @@ def test_p_values_agree_with_the_ends_and_with_the_t_distribution() -> None:
     found = intervals.of_share(0.2, Spread(0.004, 6), 9)
     assert intervals.share_tail(0.2, found, found.low, above=True) == pytest.approx(0.025)
     assert intervals.share_tail(0.2, found, found.high, above=False) == pytest.approx(0.025)
-    inverse = 0.004 / 0.16 + 0.5 / 81
+    inverse = 0.004 / 0.16 + 0.5 / 49  # seven, by the degrees of freedom, are fewer than nine models
     expected = stats.t.sf((0.3 - 0.2) / math.sqrt(0.21 * inverse), 6)
     assert intervals.share_tail(0.2, found, 0.3, above=False) == pytest.approx(expected)
     assert intervals.share_tail(0.2, found, 0.3, above=True) == pytest.approx(1 - expected)

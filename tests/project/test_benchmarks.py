@@ -146,7 +146,9 @@ def test_inference_compares_old_and_new_procedures(capsys: pytest.CaptureFixture
     cases = list(dict.fromkeys(row["case"] for row in rows))
     assert [(row["case"], row["models"]) for row in rows] == [(case, n) for case in cases for n in (3, 6)]
     for row in rows:
-        by_interval = any(words in row["case"] for words in ("control at chance", "influence", "none of these"))
+        by_interval = any(
+            words in row["case"] for words in ("control at chance", "influence", "none of these")
+        )
         assert np.isnan(row["new"]) == (by_interval and row["models"] == 3)
         assert np.isnan(row["new"]) or 0 <= row["new"] <= 1
     again = script("inference")["main"](["--models", "6", "--samples", "2"])
