@@ -3,12 +3,16 @@
     python benchmarks/mapper.py results/demo results/seed-2307 results/seed-2308
 
 For each encoder, mapper and split, on sets of the kind that the mapper is for: the gain of tuned over untuned
-features in percentage points, Recall@K and mAP, all prompts together. For each run with its 95 % interval, a paired
-bootstrap over models, as in its table `comparisons`; then the mean over runs, with a 95 % interval in which the run
-is the unit of sampling: Student's t, mean +- t(n - 1) s / sqrt(n), with s the standard deviation of the runs' gains.
-It includes the variation of models and of the noise in training, synthesis and tuning from seed to seed, and assumes
-normally distributed gains. With three runs t is 4.3 and with two 12.7, so the interval is wide, as it should be: a run
-is one observation. Resampling three runs with replacement would give too narrow an interval.
+features in percentage points, Recall@K and mAP, all prompts together. For each run with its 95 % interval over models
+and prompts, as in its table `comparisons`; then the mean over runs, with a 95 % interval in which the run is the unit
+of sampling: Student's t, mean +- t(n - 1) s / sqrt(n), with s the standard deviation of the runs' gains. It includes
+the variation of models and of the noise in training, synthesis and tuning from seed to seed, and assumes normally
+distributed gains. With three runs t is 4.3 and with two 12.7, so the interval is wide, as it should be: a run is one
+observation. Resampling three runs with replacement would give too narrow an interval.
+
+Three gains may agree by chance: s of three is below half of what it estimates one time in five. Each run has its own
+models, so a gain cannot vary less between runs than its standard error within one. So s^2 is not less than the mean
+square of these errors, each half of a run's interval divided by its t.
 
 On validation the best of many mappers was selected, so that its gain is biased upwards; the claim is on test.
 Runs whose sets are drawn from the same images are different samples, not different populations.
@@ -34,7 +38,7 @@ SPLITS = ("validation", "test")
 METRICS = ("recall_at_k", "mean_average_precision")
 LEVEL = 0.95
 COLUMNS = ("encoder", "comparison", "mapper", "condition", "split", "kind", "seen", "prompt_kind", "metric", "k",
-           "difference", "ci_low", "ci_high", "n_models")  # fmt: skip
+           "difference", "ci_low", "ci_high", "df", "n_models")  # fmt: skip
 Key = tuple[str, str, str, str, str]
 """Kind of sets, encoder, mapper, split, metric."""
 
@@ -57,12 +61,17 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def over_runs(gains: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and the ends of Student's interval, the runs as the sample; NaN for the ends of one run."""
+def over_runs(gains: Sequence[float], errors: Sequence[float] = ()) -> tuple[float, float, float]:
+    """Mean and the ends of Student's interval, the runs as the sample; NaN for the ends of one run.
+
+    `errors` are the standard errors of the gains within their runs; NaN, which is that of one model, is left out.
+    """
     mean = float(np.mean(gains))
     if len(gains) < 2:
         return mean, float("nan"), float("nan")
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains)))
+    within = [error**2 for error in errors if not np.isnan(error)]
+    variance = max(float(np.var(gains, ddof=1)), float(np.mean(within)) if within else 0.0)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1) * np.sqrt(variance / len(gains)))
     return mean, mean - half, mean + half
 
 
@@ -102,7 +111,7 @@ def _rows(found: dict[str, dict[Key, dict[str, Any]]]) -> Iterator[dict[str, Any
     for key in sorted(known, key=lambda key: (*key[:3], order[key[3]], METRICS.index(key[4]))):
         own = {name: one[key] for name, one in found.items() if key in one}
         gains = [row["difference"] for row in own.values()]
-        mean, low, high = over_runs(gains)
+        mean, low, high = over_runs(gains, [_error(row) for row in own.values()])
         yield dict(zip(("kind", "encoder", "mapper", "split", "metric"), key, strict=True)) | {
             "runs": {name: (row["difference"], row["ci_low"], row["ci_high"]) for name, row in own.items()},
             "models": {name: row["n_models"] for name, row in own.items()},
@@ -111,6 +120,11 @@ def _rows(found: dict[str, dict[Key, dict[str, Any]]]) -> Iterator[dict[str, Any
             "high": high,
             "above": sum(gain > 0 for gain in gains),
         }
+
+
+def _error(row: dict[str, Any]) -> float:
+    """Standard error of a gain within its run."""
+    return float((row["ci_high"] - row["ci_low"]) / 2 / stats.t.ppf((1 + LEVEL) / 2, row["df"]))
 
 
 def _lines(rows: Sequence[dict[str, Any]], names: Sequence[str], k: int) -> Iterator[str]:

@@ -25,7 +25,6 @@ rule calibrate:
     params:
         settings=CONFIG["calibration"],
         kinds=kinds_of,
-        judging={"bootstrap": CONFIG["metrics"]["bootstrap"]},
         seed=CONFIG["seed"],
         code=fingerprint("workflow_scripts/calibrate.py"),
     script:

@@ -17,7 +17,6 @@ with job(snakemake):
             kinds=snakemake.params.kinds,
             save=soft_scores.write,
             seed=snakemake.params.seed,
-            **snakemake.params.judging,
             **snakemake.params.settings,
         )
     tables.write_json(Path(outputs.calibrator), calibrated.calibrator)

@@ -15,9 +15,9 @@ with job(snakemake):
         recall_ks=settings["recall_ks"],
         ties=settings["ties"],
     )
-    bootstrap = {"resamples": settings["bootstrap"], "seed": snakemake.params.seed}
-    tables.write(Path(outputs.metrics), "metrics", list(measure.measure(measured, **bootstrap)))
-    tables.write(Path(outputs.comparisons), "comparisons", list(measure.compare(measured, **bootstrap)))
-    tables.write(Path(outputs.strata), "strata", list(measure.strata(measured, **bootstrap)))
-    matched = measure.matched(measured, alike=settings["alike"], **bootstrap)
+    draws = {"resamples": settings["bootstrap"], "seed": snakemake.params.seed}
+    tables.write(Path(outputs.metrics), "metrics", list(measure.measure(measured)))
+    tables.write(Path(outputs.comparisons), "comparisons", list(measure.compare(measured, **draws)))
+    tables.write(Path(outputs.strata), "strata", list(measure.strata(measured)))
+    matched = measure.matched(measured, alike=settings["alike"], **draws)
     tables.write(Path(outputs.matched), "matched", list(matched))

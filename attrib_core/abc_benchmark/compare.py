@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from attrib_core.abc_benchmark.result_tables import COLUMN_BY_METRIC
-from attrib_core.attribution.metrics import bootstrap, sign_flip_test
 from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
-from attrib_core.attribution.metrics.summary import MEDIAN, average, average_resamples, check_resamples
+from attrib_core.attribution.metrics.paired_comparison import paired
+from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, interval_columns
+from attrib_core.common.crossing import Crossing
 from attrib_core.common.errors import InputError
 from attrib_core.storage import parquet_files
 
@@ -117,22 +118,13 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, resamples: int, seed: int
             continue
         mine, other = (side[side["model_index"].isin(common)] for side in (mine, other))
         names = [f"{model:06d}" for model in common]
-        draws = bootstrap.resamples(names, resamples, seed)
-        sets = [np.searchsorted(common, side["model_index"]) for side in (mine, other)]
+        crossing = Crossing(np.concatenate([mine["model_index"], other["model_index"]]))
         for metric, k, name in _metrics(first, second):
             a, b = mine[name].to_numpy(), other[name].to_numpy()
-            low, high, p = np.nan, np.nan, np.nan
-            if len(common) > 1:
-                resampled = [average_resamples(metric, *side, draws) for side in ((a, sets[0]), (b, sets[1]))]
-                low, high = bootstrap.interval(resampled[0] - resampled[1])
-                added = sign_flip_test.model_differences(metric, a, sets[0], b, sets[1], len(common))
-                p = sign_flip_test.p_value(added, names, times=resamples, seed=seed)
-            value, against = average(metric, a), average(metric, b)
+            found = paired(metric, a, b, crossing, names, resamples=resamples, seed=seed)
             yield {
                 "test": test, "against_test": test, "prompt_kind": kind, "matched_by": "model",
-                "metric": metric, "k": k, "value": value, "against_value": against,
-                "difference": value - against, "ci_low": low, "ci_high": high, "p_value": p,
-                "n_models": len(common), "n_against": len(common),
+                "metric": metric, "k": k, **found.columns(), "n_models": len(common), "n_against": len(common),
             }  # fmt: skip
 
 
@@ -152,8 +144,8 @@ def _matched(
                 yield {
                     "test": tests[0], "against_test": tests[1], "prompt_kind": kind, "matched_by": "category",
                     "metric": metric, "k": k, "value": found.ours, "against_value": found.theirs,
-                    "difference": found.ours - found.theirs, "ci_low": found.ci_low,
-                    "ci_high": found.ci_high, "p_value": found.p_value, "n_models": found.n_ours,
+                    "difference": found.ours - found.theirs, **interval_columns(found.interval),
+                    "p_value": found.p_value, "p_error": found.p_error, "n_models": found.n_ours,
                     "n_against": found.n_theirs,
                 }  # fmt: skip
 

@@ -24,10 +24,10 @@ from attrib_core.abc_benchmark.unit_vectors import (
     rows_at_once,
 )
 from attrib_core.attribution.metrics import ceiling_and_chance
-from attrib_core.attribution.metrics.per_query import TIES, Ranking, per_query, positions_from_counts
+from attrib_core.attribution.metrics.per_query import POLICIES, Ranking, per_query, positions_from_counts
 from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.attribution.metrics.strata import split_into_strata
-from attrib_core.attribution.metrics.summary import check_resamples, summarize
+from attrib_core.attribution.metrics.summary import summarize
 from attrib_core.attribution.ranking import matmul
 from attrib_core.attribution.ranking.float32_counts import Counter
 from attrib_core.common.errors import InputError
@@ -178,8 +178,8 @@ def system(
 
     Queries are in the order of the prompt kinds and, within each, of the file.
     """
-    if ties not in TIES:
-        raise InputError(f"--ties: {ties!r}, expected one of {', '.join(TIES)}")
+    if ties not in POLICIES:
+        raise InputError(f"--ties: {ties!r}, expected one of {', '.join(POLICIES)}")
     if not recall_ks or min(recall_ks) < 1:
         raise InputError(f"--recall-ks: {list(recall_ks)}, expected numbers of at least 1")
     before = np.cumsum([0] + [queries.features.rows for queries, _ in counted])
@@ -210,16 +210,15 @@ def system(
     )  # fmt: skip
 
 
-def measure(one: System, *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+def measure(one: System) -> Iterator[dict[str, Any]]:
     """Yield rows of the table `abc_metrics`, without its first columns.
 
     Metrics are averaged for each prompt kind, over all models, by category and by number of exemplars.
     """
-    check_resamples(resamples)
     kinds = one.labels["prompt_kind"]
     for kind in dict.fromkeys(kinds.tolist()):
         members = np.flatnonzero(kinds == kind)
         groups = [("all", "all", members), *split_into_strata(one, members)]
         for by, name, some in groups:
-            for row in summarize(one, some, resamples=resamples, seed=seed):
+            for row in summarize(one, some):
                 yield {"prompt_kind": kind, "group_by": by, "group": name, **row}

@@ -81,7 +81,8 @@ def add(one: argparse.ArgumentParser) -> None:
         one, "--top-k", 100, "candidates stored one by one, and those of a query in soft_scores"
     )
     abc_options.add_integer(one, "--bins", 2048, "bins of the histogram of all others")
-    abc_options.add_bootstrap(one, "seed of the resamples, of parts of the pool and of --fit-queries")
+    abc_options.add_integer(one, "--seed", 0, "seed of parts of the pool and of --fit-queries")
+    abc_options.add_ignored(one, "--bootstrap")
     one.set_defaults(run=calibrate)
 
 
@@ -168,7 +169,6 @@ def calibrate(arguments: argparse.Namespace) -> int:
                     shown=arguments.top_k,
                     absent_share=arguments.absent_share,
                     pool_shares=arguments.pool_shares,
-                    bootstrap=arguments.bootstrap,
                     seed=arguments.seed,
                 )
                 place = labels | {"test": test.path.stem, "prompt_kind": one.prompt_kind}
@@ -210,11 +210,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--bins: {arguments.bins}, expected 2 to {MAX_BINS}")
     try:
         calibration.check_settings(
-            arguments.top_k,
-            arguments.forms,
-            arguments.absent_share,
-            arguments.pool_shares,
-            arguments.bootstrap,
+            arguments.top_k, arguments.forms, arguments.absent_share, arguments.pool_shares
         )
     except InputError as error:  # it names the key of the config
         key, _, rest = str(error).partition(":")

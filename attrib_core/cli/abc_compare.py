@@ -19,7 +19,10 @@ def add(one: argparse.ArgumentParser) -> None:
         default="model",
         help="two systems on the same models, or different models within categories; default: %(default)s",
     )
-    abc_options.add_bootstrap(one)
+    abc_options.add_integer(
+        one, "--bootstrap", 1000, "random draws for a p-value, where there are too many models to try all"
+    )
+    abc_options.add_integer(one, "--seed", 0, "seed of these draws")
     abc_options.add_out(one, "folder for comparisons.parquet", required=False)
     one.set_defaults(run=compare)
 

@@ -22,9 +22,10 @@ def add(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument(
         "--ties",
-        choices=("half", "above", "below"),
+        choices=("half", "above", "below", "expected"),
         default="half",
-        help="where a distractor as similar as the exemplar counts; default: %(default)s",
+        help="where a distractor as similar as the exemplar counts: half, all or none above it, or the expectation"
+        " over random orders; default: %(default)s",
     )
     one.add_argument(
         "--bad-rows",
@@ -38,7 +39,7 @@ def add(one: argparse.ArgumentParser) -> None:
         default="auto",
         help="where similarities are computed; counts do not depend on it; default: %(default)s",
     )
-    abc_options.add_bootstrap(one)
+    abc_options.add_ignored(one, "--bootstrap", "--seed")
     abc_options.add_out(one, "folder for per_query.parquet and metrics.parquet")
     one.set_defaults(run=evaluate)
 
@@ -54,7 +55,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
     abc_options.check_distinct_names("--test", arguments.test)
     if min(arguments.recall_ks) < 1:
         raise InputError(f"--recall-ks: {min(arguments.recall_ks)}, expected numbers of at least 1")
-    abc_options.check_at_least("--bootstrap", arguments.bootstrap, 1)
     check_folder(arguments.out)
     labels = {"mapper": str(arguments.mapper or UNTUNED), "ties": arguments.ties}
     per_query, rows = [], []
@@ -87,7 +87,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
                 categories=of_models,
             )
             per_query.append(result_tables.per_query(system, test.queries))
-            measured = evaluation.measure(system, resamples=arguments.bootstrap, seed=arguments.seed)
+            measured = evaluation.measure(system)
             rows += [{"test": test.path.stem, **labels, **row} for row in measured]
     with tables.writer(arguments.out / "per_query.parquet", per_query[0].schema) as sink:
         for table in per_query:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,10 @@ def add_mapper(one: Any) -> None:
     )
 
 
-def add_bootstrap(one: Any, seed: str = "seed of the resamples") -> None:
-    """Add --bootstrap and --seed; `seed` says what the seed is for."""
-    add_integer(one, "--bootstrap", 1000, "resamples of the models")
-    add_integer(one, "--seed", 0, seed)
+def add_ignored(one: Any, *options: str) -> None:
+    """Add options without effect, so that commands of earlier releases still run: intervals are not resampled."""
+    for option in options:
+        one.add_argument(option, type=int, help=SUPPRESS)
 
 
 def add_integer(one: Any, option: str, default: int, text: str) -> None:

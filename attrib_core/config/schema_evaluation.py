@@ -92,11 +92,14 @@ class Metrics(Section):
     """Metrics and their intervals."""
 
     recall_ks: list[Positive] = key([5, 10, 100], "cut-offs of recall and success", min_length=1)
-    bootstrap: int = key(1000, "bootstrap resamples of models for the 95 % intervals", ge=10)
-    ties: Literal["half", "above", "below"] = key(
+    bootstrap: int = key(
+        1000, "random draws for a p-value, where there are too many models to try all", ge=10
+    )
+    ties: Literal["half", "above", "below", "expected"] = key(
         "half",
         "how distractors that tie with an exemplar count: half of them as ranked above it; all above"
-        " (pessimistic); all below (optimistic)",
+        " (pessimistic); all below (optimistic); or each metric as its expectation over random orders of ties, so"
+        " that features that do not tell images apart are exactly at chance",
     )
     alike: list[list[str]] = key(
         [

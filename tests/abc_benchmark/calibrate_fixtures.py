@@ -27,4 +27,4 @@ def write_cases(folder: Path) -> tuple[AbcCase, AbcCase, list[str]]:
 
 
 def run_calibrate(files: list[str], out: Path, *options: str) -> int:
-    return main(["abc", "calibrate", *files, "--out", str(out), "--bootstrap", "20", *options])
+    return main(["abc", "calibrate", *files, "--out", str(out), *options])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -159,7 +160,7 @@ def test_a_calibrator_file_gives_the_metrics_of_the_fit_and_takes_another_absent
     given = [*files[:2], *files[4:], "--calibrator", str(tmp_path / "out" / "calibrator.json")]
     assert run_calibrate(given, tmp_path / "again") == 0
     one, other = (pq.read_table(tmp_path / name / "calibration.parquet") for name in ("out", "again"))
-    assert one.equals(other)
+    pd.testing.assert_frame_equal(one.to_pandas(), other.to_pandas())  # NaN where there is no interval
     assert run_calibrate(given, tmp_path / "rare", "--absent-share", "0.01") == 0
     rows = [pq.read_table(tmp_path / name / "calibration.parquet").to_pylist() for name in ("out", "rare")]
     masses = [

@@ -144,7 +144,6 @@ def test_a_pool_of_bad_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
         (["--forms", "published", "published"], ["--forms", "each once"]),
         (["--absent-share", "1"], ["--absent-share: 1", "less than 1"]),
         (["--pool-shares", "0"], ["--pool-shares", "above 0"]),
-        (["--bootstrap", "0"], ["--bootstrap: 0"]),
         (["--top-k", "0"], ["--top-k: 0"]),
         (["--bins", "1"], ["--bins: 1"]),
         (["--fit-queries", "0"], ["--fit-queries: 0"]),

@@ -124,7 +124,6 @@ def test_a_wrong_published_category_is_corrected(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (["--recall-ks", "0"], ["--recall-ks", "0"]),
-        (["--bootstrap", "0"], ["--bootstrap", "0"]),
         (["--cases", "a.json", "b.json"], ["--cases", "2 files", "1 of --test"]),
         (["--test", "x/a.pth", "y/a.pth"], ["--test", "'a'"]),
         (["--out", __file__], ["--out", __file__, "expected a folder"]),

@@ -108,7 +108,7 @@ def own_metrics(
     )
     return {
         (row["kind"], row["prompt_kind"], row["metric"], row["k"], name): row[name]
-        for row in measure.measure(systems, resamples=5, seed=1)
+        for row in measure.measure(systems)
         if (row["condition"], row["split"], row["seen"]) == ("customized", "test", "all")
         for name in ("value", "ceiling", "chance", "n_queries", "n_models")
     }
@@ -206,7 +206,7 @@ def test_a_run_is_exported_tuned_on_calibrated_and_evaluated(tmp_path: Path) -> 
     checked = ["--train-cases", *cases["train"], "--validation-cases", *cases["validation"]]
     little = ["--epochs", "1", "--distractors", "8", "--validation-distractors", "40", "--penalties", "1"]
     assert main(["abc", "tune", *pool, *trained, *checked, *little, "--out", mapper]) == 0
-    tested = ["--test", *files["test"], "--cases", *cases["test"], "--mapper", mapper, "--bootstrap", "5"]
+    tested = ["--test", *files["test"], "--cases", *cases["test"], "--mapper", mapper]
     fitted = ["--fit", *files["validation"], "--fit-cases", *cases["validation"]]
     assert main(["abc", "calibrate", *pool, *fitted, *tested, "--out", str(tmp_path / "soft")]) == 0
     assert main(["abc", "evaluate", *pool, *tested, "--out", str(tmp_path / "found")]) == 0

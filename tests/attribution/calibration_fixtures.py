@@ -118,7 +118,6 @@ def calibrated(
         kinds=kinds,
         forms=[form],
         pool_shares=[0.5],
-        bootstrap=50,
     )
     return done, pa.concat_tables(saved).to_pylist()
 

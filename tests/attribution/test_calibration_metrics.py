@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from attrib_core.attribution.calibration import auc
+from attrib_core.attribution.calibration.calibration_errors import area_under_curve
 from attrib_core.attribution.calibration.calibration_metrics import LEVELS, CalibrationMetrics
 from attrib_core.attribution.calibration.pool_aware import Parameters, PoolAware
 from attrib_core.attribution.calibration.published_form import PublishedCalibrator
 from attrib_core.attribution.calibration.scoring_rules import EDGES
 from attrib_core.attribution.calibration.soft_scores import soft_scores
+from attrib_core.common import intervals
+from attrib_core.common.crossing import Crossing, Spread
 from tests.attribution.calibration_fixtures import (
     Case,
     all_cosines,
@@ -34,9 +36,7 @@ def rows_of(metrics: CalibrationMetrics, kind: str = "all") -> dict[str, dict]:
 
 def test_metrics_of_displayed_influence_equal_sums_over_the_whole_pool() -> None:
     rng = np.random.default_rng(4)
-    metrics = CalibrationMetrics(
-        PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT, resamples=5
-    )
+    metrics = CalibrationMetrics(PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT)
     brier, counts = [], np.zeros((4, 14))  # predicted and true influence, then those of none
     candidates = np.zeros(14)
     for number in range(12):
@@ -72,9 +72,7 @@ def test_metrics_of_displayed_influence_equal_sums_over_the_whole_pool() -> None
 
 def test_the_excess_is_a_mean_over_candidates_with_an_interval_over_models() -> None:
     rng = np.random.default_rng(6)
-    metrics = CalibrationMetrics(
-        PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT, resamples=40, seed=3
-    )
+    metrics = CalibrationMetrics(PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT)
     given: dict[str, list[np.ndarray]] = {}
     for number in range(18):
         name = f"model-{number % 6}"
@@ -89,30 +87,69 @@ def test_the_excess_is_a_mean_over_candidates_with_an_interval_over_models() -> 
             )
     sets = {name: np.hstack(parts) for name, parts in given.items()}
     found, names = rows_of(metrics), sorted(sets)
-    draws = metrics._draws(names)
     assert LEVELS == (0.1, 0.01, 0.001)
     for level in LEVELS:
-        row, means = found[f"displayed_excess_at_{level:g}"], []
-        for drawn in [np.ones(6, int), *draws]:
-            weight, displayed, true = np.hstack(
-                [np.tile(sets[n], int(k)) for n, k in zip(names, drawn, strict=True)]
-            )
-            high = displayed >= level
-            if high.any():
-                means.append(np.average((displayed - true)[high], weights=weight[high]))
-        models = sum(bool((sets[name][1] >= level).any()) for name in names)
-        assert (row["n_models"], row["n_queries"]) == (models, 3 * models)
-        assert row["value"] == pytest.approx(means[0], abs=1e-4)
-        low, high_quantile = (
-            np.quantile(means[1:], q, method=how) for q, how in ((0.025, "lower"), (0.975, "higher"))
-        )
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high_quantile), abs=1e-4)
+        row, high = found[f"displayed_excess_at_{level:g}"], []
+        for name in names:
+            weight, displayed, true = sets[name][:, sets[name][1] >= level]
+            if len(weight):
+                high.append([weight.sum(), weight @ displayed, weight @ true])
+        sums = np.array(high)
+        n, means = len(sums), sums.sum(axis=0)[1:] / sums[:, 0].sum()
+        assert (row["n_models"], row["n_queries"]) == (n, 3 * n)
+        assert row["value"] == pytest.approx(means[0] - means[1], abs=1e-4)
+        errors = (sums[:, 1:] - sums[:, :1] * means) / sums[:, 0].sum()  # of a ratio of two sums
+        errors = np.column_stack([errors, errors[:, 0] - errors[:, 1]])
+        spreads = [Spread(float(v), n - 1) for v in (errors**2).sum(axis=0) * n / (n - 1)]
+        sides = [
+            intervals.share_side(value, spread, n)
+            for value, spread in zip(means.tolist(), spreads, strict=False)
+        ]
+        expected = intervals.of_difference(*sides, spreads[2])
+        assert (row["ci_low"], row["ci_high"], row["df"]) == pytest.approx(expected, abs=1e-3)
         assert row["ci_low"] < row["value"] < row["ci_high"]
+
+
+def test_queries_of_a_prompt_are_not_independent() -> None:
+    """Names as synthesis gives them tell prompts; other names do not, and each query is by itself."""
+    rng = np.random.default_rng(8)
+    with_prompts, without = (
+        CalibrationMetrics(PoolAware({"object": PARAMETERS}, ABSENT), shown=5, absent_share=ABSENT)
+        for _ in range(2)
+    )
+    cells, values = [], []
+    for model in range(6):
+        for prompt in range(5):
+            own, others = rng.normal(0.25 + 0.05 * prompt, 0.05, 1), rng.normal(0.1, 0.1, 300)
+            batch = single_query_batch(own, others, top=80, bins=200_000)
+            name = f"m{model}"
+            with_prompts.add(replace(batch, sets=[name], queries=[f"{name}.customized.scene-{prompt}.0"]))
+            without.add(replace(batch, sets=[name]))
+            cells.append((model, prompt))
+            values.append(pool_aware_shares(own, others, PARAMETERS, ABSENT)[0][0])
+    models, prompts = np.array(cells).T
+    exact = np.array(values)
+    for metrics, crossing in ((with_prompts, Crossing(models, prompts)), (without, Crossing(models))):
+        row = rows_of(metrics)["exemplar_mass"]
+        spread = crossing.spread((exact - exact.mean()) / len(exact))
+        expected = intervals.of_share(float(exact.mean()), spread, 6)
+        assert (row["ci_low"], row["ci_high"], row["df"]) == pytest.approx(expected, abs=1e-4)
+    for name, row in rows_of(with_prompts).items():
+        assert row["value"] == pytest.approx(rows_of(without)[name]["value"])
+
+
+def test_infinite_likelihoods_have_no_interval() -> None:
+    metrics = CalibrationMetrics(PublishedCalibrator(0.05, -0.5), shown=2, absent_share=0.5)
+    for name, own in (("a", 0.9), ("b", 0.1)):
+        metrics.add(replace(single_query_batch(np.array([own]), np.array([0.8, 0.85])), sets=[name]))
+    row = rows_of(metrics)["negative_log_likelihood"]
+    assert np.isinf(row["value"]) and np.isnan([row["ci_low"], row["ci_high"]]).all()
+    assert rows_of(metrics)["impossible"]["value"] == 0.5
 
 
 def test_an_excess_of_one_model_has_no_interval_and_of_no_model_no_row() -> None:
     calibrator = PoolAware({"object": PARAMETERS}, ABSENT)
-    metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT, resamples=5)
+    metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT)
     rng = np.random.default_rng(0)
     others = rng.uniform(-0.1, 0.1, 5000)
     metrics.add(replace(single_query_batch(np.array([0.9]), others), sets=["clear"]))
@@ -120,14 +157,14 @@ def test_an_excess_of_one_model_has_no_interval_and_of_no_model_no_row() -> None
     found = rows_of(metrics)
     assert found["displayed_excess_at_0.1"]["n_models"] == 1
     assert np.isnan(found["displayed_excess_at_0.1"]["ci_low"])
-    metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT, resamples=5)
+    metrics = CalibrationMetrics(calibrator, shown=5, absent_share=ABSENT)
     metrics.add(replace(single_query_batch(np.array([0.0]), others), sets=["lost"]))
     assert "displayed_excess_at_0.1" not in rows_of(metrics)
 
 
 def test_reliability_of_displayed_influence_is_that_of_soft_scores(case: Case) -> None:
     calibrator = PoolAware(dict.fromkeys(("object", "style"), PARAMETERS), 0.5)
-    metrics = CalibrationMetrics(calibrator, shown=1500, absent_share=1e-12, resamples=5)
+    metrics = CalibrationMetrics(calibrator, shown=1500, absent_share=1e-12)
     rows = []
     for one in batches(case, "test"):
         metrics.add(one)
@@ -148,7 +185,7 @@ def test_reliability_of_displayed_influence_is_that_of_soft_scores(case: Case) -
 
 
 def test_a_calibrator_without_none_is_penalized_for_queries_without_sources() -> None:
-    metrics = CalibrationMetrics(PublishedCalibrator(0.05, 0.0), shown=2, absent_share=0.5, resamples=5)
+    metrics = CalibrationMetrics(PublishedCalibrator(0.05, 0.0), shown=2, absent_share=0.5)
     # right with the exemplar in the pool
     metrics.add(single_query_batch(np.array([0.99]), np.array([0.2, 0.1])))
     found = rows_of(metrics)
@@ -157,26 +194,21 @@ def test_a_calibrator_without_none_is_penalized_for_queries_without_sources() ->
     assert found["none_auc"]["value"] == 0.5
 
 
-def test_auc_equals_scikit_learn_in_every_resample() -> None:
+def test_auc_equals_scikit_learn_and_its_variance_delong() -> None:
     rng = np.random.default_rng(2)
-    sets = np.sort(rng.integers(0, 7, 90))
     lower, upper = np.round(rng.normal(0, 1, 90), 1), np.round(rng.normal(0.6, 1, 90), 1)  # with ties
-    pairs = auc.mann_whitney(lower, upper, sets, 7)
-    counts = np.bincount(sets, minlength=7)
     truth, value = np.repeat([0, 1], 90), np.concatenate([lower, upper])
-    whole = auc.auc(pairs, counts, np.ones((1, 7)))[0]
-    assert whole == pytest.approx(roc_auc_score(truth, value), abs=1e-12)
-    draws = rng.multinomial(7, np.full(7, 1 / 7), size=20)
-    for drawn, found in zip(draws, auc.auc(pairs, counts, draws), strict=True):
-        weight = np.tile(drawn[sets], 2)
-        assert found == pytest.approx(roc_auc_score(truth, value, sample_weight=weight), abs=1e-12)
+    error = area_under_curve(lower, upper, Crossing(np.arange(90)))
+    assert error.value == pytest.approx(roc_auc_score(truth, value), abs=1e-12)
+    wins = np.sign(upper[:, None] - lower) / 2 + 0.5
+    both = wins.mean(axis=0) + wins.mean(axis=1)  # a query is one negative and one positive
+    spread = Spread(both.var(ddof=1) / 90, 89)
+    assert error.interval == pytest.approx(intervals.of_share(error.value, spread, 90))
 
 
 def test_none_auc_counts_pairs_of_masses() -> None:
     rng = np.random.default_rng(3)
-    metrics = CalibrationMetrics(
-        PoolAware({"object": PARAMETERS}, 0.5), shown=5, absent_share=0.5, resamples=5
-    )
+    metrics = CalibrationMetrics(PoolAware({"object": PARAMETERS}, 0.5), shown=5, absent_share=0.5)
     present, absent = [], []
     for _ in range(25):
         own, others = rng.normal(0.25, 0.1, 2), rng.normal(0.1, 0.1, 300)

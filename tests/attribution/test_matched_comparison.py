@@ -7,10 +7,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from attrib_core.attribution.metrics import measure
+from attrib_core.attribution.metrics import measure, permutation_test
 from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
 from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.attribution.metrics.strata import size_groups
+from attrib_core.common import intervals
+from attrib_core.common.crossing import Spread
 from attrib_core.storage import tables
 from tests.attribution.metrics_fixtures import world_of_systems
 
@@ -26,7 +28,7 @@ def systems(gain: float = 0.1) -> list[System]:
 
 def test_strata_average_their_own_queries() -> None:
     measured = systems()
-    rows = list(measure.strata(measured, resamples=20, seed=1))
+    rows = list(measure.strata(measured))
     tables.from_rows(rows, tables.schema("strata"))
     assert {(row["group_by"], row["group"]) for row in rows} == {
         ("category", "bird"), ("category", "tool"), ("category", "fruit"),
@@ -70,19 +72,37 @@ def models(values: list[float], strata: list[str], name: str) -> Models:
 
 
 def test_a_matched_difference_is_the_weighted_mean_over_strata() -> None:
-    ours = models([1.0, 3.0, 5.0, 100.0], ["a", "a", "b", "only ours"], "o")
-    theirs = models([0.0, 4.0, 4.0, 7.0, -50.0], ["a", "b", "b", "b", "only theirs"], "t")
+    ours = models([0.1, 0.3, 0.5, 1.0], ["a", "a", "b", "only ours"], "o")
+    theirs = models([0.0, 0.4, 0.4, 0.7, 0.9], ["a", "b", "b", "b", "only theirs"], "t")
     found = matched_difference(ours, theirs, resamples=50, seed=1)
     assert found is not None
     weights = {"a": 2 * 1 / 3, "b": 1 * 3 / 4}
     total = sum(weights.values())
-    assert found.ours == pytest.approx((weights["a"] * 2 + weights["b"] * 5) / total)
-    assert found.theirs == pytest.approx((weights["a"] * 0 + weights["b"] * 5) / total)
+    assert found.ours == pytest.approx((weights["a"] * 0.2 + weights["b"] * 0.5) / total)
+    assert found.theirs == pytest.approx((weights["a"] * 0 + weights["b"] * 0.5) / total)
     assert (found.n_ours, found.n_theirs, found.n_strata) == (3, 4, 2)
-    assert found.ci_low <= found.ours - found.theirs <= found.ci_high
+    rest = np.array(
+        [-0.1, 0.1, 0.0, 0.0, -0.1, -0.1, 0.2]
+    )  # from the means of strata, (2 + 2) of them for 7 models
+    sigma, share = (rest @ rest) / 3, np.array([weights["a"], weights["b"]]) / total
+    spreads = [Spread(float(sigma * (share**2 / counts).sum()), 3) for counts in ([2, 1], [1, 3])]
+    both = Spread(spreads[0].variance + spreads[1].variance, 3)
+    sides = [
+        intervals.share_side(value, spread, n)
+        for value, spread, n in zip((found.ours, found.theirs), spreads, (3, 4), strict=True)
+    ]
+    assert found.interval == pytest.approx(intervals.of_difference(*sides, both))
+    exact = permutation_test.p_value(
+        np.array([0.1, 0.3, 0.5, 0.0, 0.4, 0.4, 0.7]), np.arange(7) < 3, np.array(list("aababbb")),
+        np.arange(7), times=1, seed=1,
+    )  # fmt: skip
+    assert (found.p_value, found.p_error) == exact
+    assert found.interval.low <= found.ours - found.theirs <= found.interval.high
     assert matched_difference(ours, models([1.0], ["c"], "t"), resamples=5, seed=1) is None
+    pair = matched_difference(models([0.1], ["a"], "o"), models([0.4], ["a"], "t"), resamples=5, seed=1)
+    assert pair is not None and np.isnan([*pair.interval, pair.p_value]).all()
     one = matched_difference(models([1.0], ["a"], "o"), theirs, resamples=5, seed=1)
-    assert one is not None and np.isnan(one.ci_low) and np.isnan(one.p_value)
+    assert one is not None and np.isnan(one.p_value)
 
 
 def test_matching_removes_a_difference_of_composition() -> None:
@@ -97,7 +117,7 @@ def test_matching_removes_a_difference_of_composition() -> None:
             sides.append(models(values, strata, name))
         found = matched_difference(*sides, resamples=300, seed=trial)
         assert found is not None
-        covered += found.ci_low <= 0 <= found.ci_high
+        covered += found.interval.low <= 0 <= found.interval.high
         apparent += sides[0].values.mean() - sides[1].values.mean() > 0.15
     assert apparent == 60 and covered >= 52
 

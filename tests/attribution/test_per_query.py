@@ -77,4 +77,4 @@ def test_recall_curve_is_the_mean_recall() -> None:
 
 
 def test_the_config_has_these_tie_policies() -> None:
-    assert get_args(Metrics.model_fields["ties"].annotation) == tuple(per_query.TIES)
+    assert get_args(Metrics.model_fields["ties"].annotation) == per_query.POLICIES

@@ -153,7 +153,7 @@ def test_the_published_fit_minimizes_the_published_loss(second_case: Case) -> No
 def test_the_published_calibrator_has_no_none_and_its_relu_makes_exemplars_impossible() -> None:
     form = PublishedCalibrator(0.02, -0.2)
     one = single_query_batch(np.array([0.3]), np.array([0.9, 0.1]))
-    metrics = CalibrationMetrics(form, shown=2, absent_share=0.5, resamples=20)
+    metrics = CalibrationMetrics(form, shown=2, absent_share=0.5)
     metrics.add(one)
     found = {row["metric"]: row["value"] for row in metrics.rows() if row["kind"] == "all"}
     assert found["negative_log_likelihood"] == found["mixture_negative_log_likelihood"] == np.inf

@@ -124,7 +124,6 @@ def test_from_embeddings_to_metrics_and_soft_scores(run_script: Callable[..., No
         params={
             "settings": {"shown": 5},
             "kinds": ["object", "style"],
-            "judging": {"bootstrap": 20},
             "seed": 1,
         },
     )

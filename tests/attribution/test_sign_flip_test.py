@@ -23,7 +23,8 @@ def test_exact_p_values_equal_a_loop_and_scipy(models: int) -> None:
         abs(sum(map(float.__mul__, flips, differences.tolist())))
         for flips in itertools.product([1.0, -1.0], repeat=models)
     ]
-    found = sign_flip_test.p_value(differences, names(models), times=10, seed=1)
+    found, error = sign_flip_test.p_value(differences, names(models), times=10, seed=1)
+    assert error == 0
     assert found == pytest.approx(np.mean([one >= seen - 1e-9 for one in sums]))
     if models > 1:
         known = stats.permutation_test(
@@ -35,8 +36,10 @@ def test_exact_p_values_equal_a_loop_and_scipy(models: int) -> None:
 
 def test_models_that_agree_reach_the_smallest_p_and_equal_sums_count() -> None:
     for models in (2, 5, 6):
-        assert sign_flip_test.p_value(np.full(models, 0.1), names(models), times=1, seed=1) == 2 / 2**models
-    assert sign_flip_test.p_value(np.zeros(5), names(5), times=1, seed=1) == 1.0
+        assert (
+            sign_flip_test.p_value(np.full(models, 0.1), names(models), times=1, seed=1)[0] == 2 / 2**models
+        )
+    assert sign_flip_test.p_value(np.zeros(5), names(5), times=1, seed=1) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("models", [5, 8, 14, 40])
@@ -44,7 +47,7 @@ def test_the_level_is_kept_for_few_models(models: int) -> None:
     """Without a difference, p is below 0.05 in at most 5 % of samples, up to chance."""
     generator = np.random.default_rng(3)
     found = [
-        sign_flip_test.p_value(generator.normal(size=models), names(models), times=400, seed=1)
+        sign_flip_test.p_value(generator.normal(size=models), names(models), times=400, seed=1).p_value
         for _ in range(400)
     ]
     assert np.mean(np.array(found) < 0.05) <= 0.08
@@ -61,7 +64,8 @@ def test_random_signs_approximate_all_signs_and_depend_on_the_seed() -> None:
         sign_flip_test.p_value(differences, names(models), times=20_000, seed=seed) for seed in (1, 1, 2)
     ]
     assert found[0] == found[1] != found[2]
-    assert found[0] == pytest.approx(exact, abs=0.02)
+    assert found[0].p_value == pytest.approx(exact, abs=4 * found[0].error)
+    assert found[0].error == pytest.approx((exact * (1 - exact) / 20_000) ** 0.5, rel=0.1)
 
 
 def test_contributions_sum_to_the_difference_of_means() -> None:

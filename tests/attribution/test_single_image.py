@@ -99,7 +99,6 @@ def _rank_and_calibrate(run: Path, mapper: str, own: heads.Heads) -> None:
             kinds=["object"] if mapper == "linear-object" else None,
             shown=TOP,
             forms=["pool_aware"],
-            bootstrap=10,
         )
     tables.write_json(folder / "calibrator.json", done.calibrator)
     tables.write(folder / "calibration.parquet", "calibration", done.calibration)

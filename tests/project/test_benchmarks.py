@@ -6,8 +6,10 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
 
@@ -101,7 +103,7 @@ def gains(folder: Path, by_split: dict[str, float], k: int = 10) -> Path:
             "against_mapper": "untuned", "against_condition": "customized", "split": split, "kind": kind,
             "seen": "all", "prompt_kind": prompt_kind, "metric": metric, "k": cut, "value": 0.5, "against_value": 0.5,
             "difference": gain * (1 if metric == "recall_at_k" else 0.5), "ci_low": gain - 0.1, "ci_high": gain + 0.1,
-            "p_value": 0.5, "n_models": 7,
+            "df": 6.0, "p_value": 0.5, "p_error": 0.0, "n_queries": 56, "n_models": 7,
         }
         for split, gain in by_split.items()
         for metric, cut in (("recall_at_k", k), ("recall_at_k", 100), ("mean_average_precision", None))
@@ -129,11 +131,60 @@ def test_mapper_gains_over_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert test["runs"]["seed-1"] == (0.3, pytest.approx(0.2), pytest.approx(0.4)) and test["above"] == 3
     half = 4.302652729911275 * 0.1 / 3**0.5  # Student's t of 2 degrees of freedom, from a table
     assert (test["mean"], test["low"], test["high"]) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+    alike = script("mapper")["over_runs"]([0.20, 0.21, 0.22], [0.04, 0.05, float("nan")])
+    half = 4.302652729911275 * ((0.04**2 + 0.05**2) / 2 / 3) ** 0.5  # not below the errors within runs
+    assert alike == pytest.approx((0.21, 0.21 - half, 0.21 + half))
     output = capsys.readouterr().out
     assert "| object | pixel | linear-object | test | Recall@10 | +20.0 [+10.0, +30.0] | +30.0 " in output
     assert "On test the interval over 3 runs is above 0 in 0 of 2 lines, below 0 in 0." in output
     alone = script("mapper")["main"]([str(runs[0])])
     assert alone[0]["mean"] == 0.3 and alone[0]["low"] != alone[0]["low"]  # NaN: one run is no sample
+
+
+def test_inference_compares_old_and_new_procedures(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = script("inference")["main"](["--models", "3", "6", "--samples", "2"])
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    assert [(row["case"], row["models"]) for row in rows] == [(case, n) for case in cases for n in (3, 6)]
+    for row in rows:
+        by_interval = any(
+            words in row["case"] for words in ("control at chance", "influence", "none of these")
+        )
+        assert np.isnan(row["new"]) == (by_interval and row["models"] == 3)
+        assert np.isnan(row["new"]) or 0 <= row["new"] <= 1
+    again = script("inference")["main"](["--models", "6", "--samples", "2"])
+    assert again == [row for row in rows if row["models"] == 6]
+    assert "| interval holds: tuned, 0.68 | " in capsys.readouterr().out
+
+
+def test_populations_have_the_shares_that_they_are_drawn_with() -> None:
+    made = script("populations")
+    one = made["Population"]((0.3, 0.6), 0.3, 0.1, 0.2, never=0.1, always=0.2)
+    drawn = [made["draw"](np.random.default_rng(seed), 40, one, one, 0.5) for seed in range(60)]
+    assert one.mean == pytest.approx(0.2 + 0.7 * 0.45)
+    for values in (np.stack([some.ours for some in drawn]), np.stack([some.theirs for some in drawn])):
+        assert values.mean() == pytest.approx(one.mean, abs=0.015)
+        assert (values.mean(axis=2) == 1).mean() == pytest.approx(0.2, abs=0.03)
+    assert (drawn[0].ours != drawn[0].theirs).any() and drawn[0].prompts.shape == (40, 16)
+    assert [len(np.unique(row)) for row in drawn[0].prompts] == [8] * 40  # four of each list, twice
+
+
+def test_the_fit_finds_latent_correlations() -> None:
+    made = script("populations")
+    truth = made["Population"]((0.3, 0.7), 0.3, 0.15, 0.2)
+    rng = np.random.default_rng(4)
+    drawn = made["draw"](rng, 300, truth, truth, 0.0)
+    n, queries = drawn.ours.shape
+    labels = {
+        "exemplar_set": np.repeat([f"m{i}" for i in range(n)], queries),
+        "prompt": drawn.prompts.ravel().astype(str), "prompt_kind": drawn.lists.ravel().astype(str),
+    }  # fmt: skip
+    one = System(
+        "e", "m", labels, *[np.ones(n * queries, int)] * 2, {("recall_at_k", 10): drawn.ours.ravel()}, {}, {}
+    )
+    found = made["fit_population"](one, np.arange(n * queries), 10)
+    assert found.model == pytest.approx(0.3, abs=0.08)
+    assert found.both == pytest.approx(0.2, abs=0.08)
+    assert 0 <= found.prompt < 0.4 and found.never < 0.05 and found.always < 0.05
 
 
 def test_runs_without_what_the_mapper_benchmark_reads_are_named(tmp_path: Path) -> None:

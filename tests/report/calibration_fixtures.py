@@ -61,8 +61,9 @@ def write_calibration(
         )  # fmt: skip
         rows += [
             dict(encoder=encoder, mapper=mapper, form=calibrator, split="test", pool_share=share, kind=kind,
-                 metric=metric, value=float(value + worse), ci_low=float(value),
-                 ci_high=float(value + (0.1 if "none" in metric else 1)),
+                 metric=metric, value=float(value + worse),
+                 ci_low=float(value - (0.1 if "none" in metric else 0)),
+                 ci_high=float(value + (0.1 if "none" in metric else 1)), df=5.0,
                  n_queries=len(mass), n_models=5)
             for calibrator, worse in (("pool_aware", 0.0), ("published", 0.5), ("published_whole_pool", 0.2))
             for share in (1.0, 0.25)

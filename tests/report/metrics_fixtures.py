@@ -11,8 +11,8 @@ def metrics_row(**changes: Any) -> dict[str, Any]:
     """Return a row of metrics: Recall@10 of customized models on object sets of the test split."""
     base = dict(
         encoder="e", mapper="untuned", condition="customized", split="test", kind="object", seen="all",
-        prompt_kind="all", metric="recall_at_k", k=10, value=0.4, ci_low=0.3, ci_high=0.5, ceiling=1.0, chance=0.01,
-        n_queries=100, n_models=10,
+        prompt_kind="all", metric="recall_at_k", k=10, value=0.4, ci_low=0.3, ci_high=0.5, df=9.0, ceiling=1.0,
+        chance=0.01, n_queries=100, n_models=10,
     )  # fmt: skip
     return base | changes
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from attrib_core.attribution.metrics import measure
-from attrib_core.common import hashing
+from attrib_core.common import intervals
+from attrib_core.common.crossing import Crossing
 from attrib_core.storage import tables
 from tests.report.calibration_fixtures import write_benchmarks, write_calibration, write_tuning
 
@@ -78,7 +79,7 @@ def _write_subgroups(run: Path) -> None:
         recall_ks=KS,
     )
     alike = [sorted(set(filter(None, exemplars["category"].to_pylist())))]
-    tables.write(run / "strata.parquet", "strata", list(measure.strata(systems, resamples=100, seed=1)))
+    tables.write(run / "strata.parquet", "strata", list(measure.strata(systems)))
     rows = list(measure.matched(systems, resamples=100, seed=1, alike=alike))
     tables.write(run / "matched.parquet", "matched", rows)
 
@@ -122,7 +123,7 @@ def _rank(world: Any, pool: list[int], encoder: str, mapper: str) -> Iterator[di
 
 
 def _metrics(world: Any, ranked: list[dict[str, Any]], encoder: str, mapper: str) -> list[dict[str, Any]]:
-    """Means over queries with a small bootstrap over models, for every group of the schema."""
+    """Means over queries with intervals over models, for every group of the schema."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for item in ranked:
         query, entry = item["query"], world.sets[item["query"]["set"]]
@@ -135,15 +136,17 @@ def _metrics(world: Any, ranked: list[dict[str, Any]], encoder: str, mapper: str
         models = np.array([item["query"]["set"] for item in items])
         for metric, k in METRICS:
             values, ceilings, chances = np.transpose([_score(item, k, metric) for item in items])
-            low, high = _bootstrap(values, models)
             value = values.mean()
+            crossing = Crossing(models)
+            spread = crossing.spread((values - value) / len(values))
+            low, high, df = intervals.of_share(min(float(value), 1.0), spread, crossing.n_models)
             if metric == "median_rank":
                 low, value, high = np.quantile(values, [0.4, 0.5, 0.6])
             rows.append(
                 dict(
                     encoder=encoder, mapper=mapper, condition=condition, split=split, kind=kind, seen=seen,
                     prompt_kind=prompt_kind, metric=metric, k=k, value=value, ci_low=low, ci_high=high,
-                    ceiling=ceilings.mean(), chance=chances.mean(), n_queries=len(items),
+                    df=df, ceiling=ceilings.mean(), chance=chances.mean(), n_queries=len(items),
                     n_models=len(set(models.tolist())),
                 )
             )  # fmt: skip
@@ -177,14 +180,18 @@ def _comparisons(
         for metric, k in [*(("recall_at_k", k) for k in KS), ("mean_average_precision", None)]:
             one = means(ranked, "customized", split, kind, k)
             other = means(others, against[1], split, kind, k)
-            low, high = _bootstrap(one - other, np.arange(len(one)))
+            error = (one - other - (one - other).mean()) / len(one)
+            low, high, df = intervals.of_mean(
+                (one - other).mean(), Crossing(np.arange(len(one))).spread(error)
+            )
             rows.append(
                 dict(
                     encoder=encoder, comparison=comparison, mapper=mapper, condition="customized",
                     against_mapper=mapper if comparison == "condition" else against[0],
                     against_condition=against[1], split=split, kind=kind, seen="all", prompt_kind="all",
                     metric=metric, k=k, value=one.mean(), against_value=other.mean(),
-                    difference=(one - other).mean(), ci_low=low, ci_high=high, p_value=0.01, n_models=len(one),
+                    difference=(one - other).mean(), ci_low=low, ci_high=high, df=df,
+                    p_value=0.001, p_error=0.0, n_queries=8 * len(one), n_models=len(one),
                 )
             )  # fmt: skip
     return rows
@@ -201,11 +208,3 @@ def _score(item: dict[str, Any], k: int | None, metric: str = "") -> tuple[float
     hits = np.arange(1, count + 1)
     harmonic = float((1 / np.arange(1, total + 1)).sum())
     return float((hits / positions).mean()), 1.0, harmonic / total
-
-
-def _bootstrap(values: np.ndarray, models: np.ndarray) -> tuple[float, float]:
-    means = np.array([values[models == model].mean() for model in np.unique(models)])
-    rng = hashing.generator("report fixture", "bootstrap", len(means))
-    drawn = means[rng.integers(len(means), size=(300, len(means)))].mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)

@@ -30,9 +30,9 @@ def test_notes_on_matched_groups_have_the_number_of_models() -> None:
     metrics = known({"seen": "seen"}, {"seen": "unseen"})
     (note,) = subgroups.match_notes([match()], metrics)
     assert "12 models of unseen categories and 11 models of seen ones, in 3 groups" in note
-    assert "too narrow" not in note
+    assert "nothing is decided" not in note
     (note,) = subgroups.match_notes([match(n_models=3)], metrics)
-    assert "3 models" in note and "too narrow" in note
+    assert "3 models" in note and "fewer than 5 models on a side nothing is decided" in note
     (note,) = subgroups.match_notes([match(n_models=1, ci_low=None, ci_high=None, p_value=None)], metrics)
     assert "no interval" in note
     (note,) = subgroups.match_notes([], known({"seen": "seen"}))
@@ -65,5 +65,5 @@ def test_strata_have_each_group_and_a_note_on_small_ones() -> None:
         ("bird", 1, "50.0"), ("fish", 12, "50.0"),
     ]  # fmt: skip
     assert [line.cells["e untuned"].interval for line in birds.lines] == ["", "[10.0, 60.0]"]
-    assert "1 of 2 groups have fewer than 10 models, 1 of them only one" in birds.note
-    assert [line.group for line in sizes.lines] == ["1", "2\u20134"] and "at least 10 models" in sizes.note
+    assert "1 of 2 groups have fewer than 5 models, 1 of them only one" in birds.note
+    assert [line.group for line in sizes.lines] == ["1", "2\u20134"] and "at least 5 models" in sizes.note

@@ -54,7 +54,6 @@ def calibrate(
     forms: Sequence[str] = CALIBRATORS,
     absent_share: float = 0.5,
     pool_shares: Sequence[float] = (0.25, 0.0625),
-    bootstrap: int = 1000,
     seed: int = 0,
 ) -> Calibrated:
     """Fit on the validation split, pass soft scores of the test split to `save`, and evaluate both splits.
@@ -66,13 +65,13 @@ def calibrate(
     forms              names of CALIBRATORS to fit and evaluate; soft scores are of the first
     absent_share       assumed share of queries whose sources are not in the pool
     pool_shares        parts of the pool on which the calibrators, fitted on all of it, are evaluated too
-    bootstrap, seed    resamples of the models for the intervals; seed of the run
+    seed               seed of the run, for the parts of the pool
 
     The fit uses queries of customized models alone; on controls only "none of these" is evaluated. Raises
     InputError where the validation split has no such query, for settings out of range, and for tables that do
     not belong together.
     """
-    check_settings(shown, forms, absent_share, pool_shares, bootstrap)
+    check_settings(shown, forms, absent_share, pool_shares)
     labels = {name: _only(ranks, name) for name in ("encoder", "mapper")}
     validation = list(read_similarities(ranks, candidates, exemplars, "validation", kinds))
     if not validation and kinds is not None:
@@ -97,7 +96,6 @@ def calibrate(
             shown=shown,
             absent_share=absent_share,
             pool_shares=pool_shares,
-            bootstrap=bootstrap,
             seed=seed,
         )
         for split, queries in (("validation", validation), ("test", test()))
@@ -141,7 +139,7 @@ def warn_of_other_kinds(fitted: Collection[str], evaluated: Collection[str]) -> 
 
 
 def check_settings(
-    shown: int, forms: Sequence[str], absent_share: float, pool_shares: Sequence[float], bootstrap: int
+    shown: int, forms: Sequence[str], absent_share: float, pool_shares: Sequence[float]
 ) -> None:
     """Raise InputError, with the key, for a setting out of range."""
     if shown < 0:
@@ -154,8 +152,6 @@ def check_settings(
         raise InputError(
             f"calibration.pool_shares: {list(pool_shares)}, expected shares above 0 and below 1, each once"
         )
-    if bootstrap < 1:
-        raise InputError(f"metrics.bootstrap: {bootstrap}, expected at least 1")
 
 
 def _kinds(exemplars: pa.Table, split: str, kinds: Collection[str] | None) -> set[str]:

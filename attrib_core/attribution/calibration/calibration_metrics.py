@@ -2,7 +2,7 @@
 
 The true influence of a query is 1 / n for each of its n exemplars and 0 for all distractors, since the model
 was customized on the exemplars; without its exemplars in the pool, and for a control, it is "none of these".
-Intervals are percentiles over resamples of the customized models.
+Intervals are those of `common.intervals`, over models and prompts, of what `calibration_errors` computes.
 
 Shares assume that the sources are in the pool, and are evaluated on the queries as they are. The displayed
 influence (`soft_scores`) is the share times 1 minus the mass of "none of these". It makes no such assumption,
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from attrib_core.attribution.calibration import auc
+from attrib_core.attribution.calibration import calibration_errors as errors
+from attrib_core.attribution.calibration.calibration_errors import LEVELS, Error
 from attrib_core.attribution.calibration.calibrators import Calibrator, displayed_influence
 from attrib_core.attribution.calibration.scoring_rules import (
     EDGES,
@@ -25,29 +26,31 @@ from attrib_core.attribution.calibration.scoring_rules import (
     sum_in_bins,
     tail_mass,
 )
-from attrib_core.attribution.calibration.similarities import SimilarityBatch
+from attrib_core.attribution.calibration.similarities import CONDITION, SimilarityBatch
 from attrib_core.attribution.calibration.subsampling import hold_out_exemplars
-from attrib_core.common import hashing
+from attrib_core.attribution.metrics.query_groups import prompts_of
+from attrib_core.attribution.metrics.summary import interval_columns
+from attrib_core.common.crossing import Crossing
 
-LEVELS = (0.1, 0.01, 0.001)
-"""Edges of bins; the excess of displayed influence is over all candidates with one of these or more."""
+__all__ = ["LEVELS", "CalibrationMetrics"]
+
 ALL = "all"
+CONTROL = "control"
 NONE_THRESHOLD = 0.5
 """The answer to a query is "none of these" where that has more than this mass."""
+Cell = tuple[str, str, str]
+"""Kind of set, exemplar set and prompt; the prompt is empty where it is not known."""
 
 
 class CalibrationMetrics:
     """Metrics of a calibrator, accumulated over the batches of one split."""
 
-    def __init__(
-        self, calibrator: Calibrator, *, shown: int, absent_share: float, resamples: int = 1000, seed: int = 0
-    ) -> None:
+    def __init__(self, calibrator: Calibrator, *, shown: int, absent_share: float) -> None:
         self._calibrator, self._shown, self._absent_share = calibrator, shown, absent_share
-        self._resamples, self._seed = resamples, seed
-        self._values: dict[str, list[tuple[np.ndarray, list[str], list[str]]]] = {}
-        # by kind, set: (candidates, influence, truth) x bins; of displayed influence also the bins of "none"
-        self._bins: dict[tuple[str, str], np.ndarray] = {}
-        self._displayed: dict[tuple[str, str], np.ndarray] = {}
+        self._values: dict[str, list[tuple[np.ndarray, list[Cell]]]] = {}
+        # by cell: (candidates, influence, truth) x bins; of displayed influence also the bins of "none"
+        self._bins: dict[Cell, np.ndarray] = {}
+        self._displayed: dict[Cell, np.ndarray] = {}
 
     def add(self, batch: SimilarityBatch) -> None:
         """Add queries of customized models."""
@@ -77,30 +80,40 @@ class CalibrationMetrics:
             "none_mass_held_out": none_held_out,
             "none_said_held_out": (none_held_out > NONE_THRESHOLD).astype(float),
         }
-        self._append(values, batch)
-        kinds, sets = np.array(batch.kinds), np.array(batch.sets)
-        for name in sorted(set(batch.sets)):
-            queries = sets == name
-            entries, left = queries[batch.query], queries[held_out.query]
-            count, left_count, ones = batch.count[entries], held_out.count[left], np.ones(queries.sum())
-            key = (str(kinds[queries][0]), name)
-            self._bins[key] = self._bins.get(key, 0) + sum_in_bins(share[entries], count, truth[entries])
-            with_exemplars = [
-                sum_in_bins(displayed[entries], count, truth[entries]),
-                sum_in_bins(none[queries], ones, 0.0 * ones),
-            ]
-            without_exemplars = [
-                sum_in_bins(displayed_held_out[left], left_count, np.zeros(len(left_count))),
-                sum_in_bins(none_held_out[queries], ones, ones),
-            ]
-            mixed = present * np.hstack(with_exemplars) + absent * np.hstack(without_exemplars)
-            self._displayed[key] = self._displayed.get(key, 0) + mixed
+        own_cells = _cells(batch, CONDITION)
+        self._append(values, own_cells)
+        cells = sorted(set(own_cells))
+        number = {cell: place for place, cell in enumerate(cells)}
+        group = np.array([number[cell] for cell in own_cells], np.int64)
+        entries, left, ones = group[batch.query], group[held_out.query], np.ones(len(group))
+
+        def in_bins(
+            share: np.ndarray, count: np.ndarray, truth: np.ndarray, groups: np.ndarray
+        ) -> np.ndarray:
+            return sum_in_bins(share, count, truth, groups, len(cells))
+
+        shares = in_bins(share, batch.count, truth, entries)
+        with_exemplars = [
+            in_bins(displayed, batch.count, truth, entries),
+            in_bins(none, ones, 0.0 * ones, group),
+        ]
+        without_exemplars = [
+            in_bins(displayed_held_out, held_out.count, np.zeros(len(left)), left),
+            in_bins(none_held_out, ones, ones, group),
+        ]
+        mixed = present * np.concatenate(with_exemplars, axis=2) + absent * np.concatenate(
+            without_exemplars, axis=2
+        )
+        for place, cell in enumerate(cells):
+            self._bins[cell] = self._bins.get(cell, 0) + shares[place]
+            self._displayed[cell] = self._displayed.get(cell, 0) + mixed[place]
 
     def add_control(self, batch: SimilarityBatch) -> None:
         """Add control images, for which no exemplar is the source; the exemplars of the batch are left out."""
         none = self._calibrator.none_mass(hold_out_exemplars(batch))
         answered = (none > NONE_THRESHOLD).astype(float)
-        self._append({"none_mass_control": none, "none_said_control": answered}, batch)
+        values = {"none_mass_control": none, "none_said_control": answered}
+        self._append(values, _cells(batch, CONTROL))
 
     def rows(self, **labels: Any) -> list[dict[str, Any]]:
         """Return the rows of the table `calibration`, means over queries, by kind of set and for all.
@@ -129,16 +142,24 @@ class CalibrationMetrics:
                                     for the same queries without their exemplars, `_control` for controls
         """
         rows: list[dict[str, Any]] = []
-        for kind in sorted({ALL, *(kind for kind, _ in self._bins)}) if self._bins else []:
+        for kind in sorted({ALL, *(cell[0] for cell in self._bins)}) if self._bins else []:
             for name in sorted(self._values):
-                values, kinds, sets = self._all(name)
-                chosen = (kinds == kind) | (kind == ALL)
-                if chosen.any():
-                    rows.append(self._mean(name, kind, values[chosen], sets[chosen]))
-            rows.append(self._calibration_error("", self._bins, kind))
-            rows.append(self._calibration_error("mixture_", self._displayed, kind))
+                values, cells = self._all(name, kind)
+                if len(values):
+                    crossing = _crossing(cells)
+                    rows.append(_row(name, kind, errors.mean(name, values, crossing), len(values)))
+            for prefix, sums in (("", self._bins), ("mixture_", self._displayed)):
+                bins, cells = _of_kind(sums, kind)
+                error = errors.calibration_error(bins, _crossing(cells))
+                name = f"{prefix}expected_calibration_error"
+                rows.append(
+                    _row(name, kind, error, round(bins[:, 2].sum()))
+                )  # the truth of a query sums to 1
             rows += self._excesses(kind)
-            rows.append(self._none_auc(kind))
+            present, cells = self._all("none_mass", kind)
+            absent, _ = self._all("none_mass_held_out", kind)
+            error = errors.area_under_curve(present, absent, _crossing(cells))
+            rows.append(_row("none_auc", kind, error, len(cells)))
         return [{**labels, **row} for row in rows]
 
     def reliability_rows(self, **labels: Any) -> list[dict[str, Any]]:
@@ -149,85 +170,60 @@ class CalibrationMetrics:
         rows = [*_reliability("shares", shares), *_reliability("displayed", displayed)]
         return [{**labels, **row} for row in rows]
 
-    def _append(self, values: dict[str, np.ndarray], batch: SimilarityBatch) -> None:
+    def _append(self, values: dict[str, np.ndarray], cells: list[Cell]) -> None:
         for name, value in values.items():
-            self._values.setdefault(name, []).append((value, batch.kinds, batch.sets))
+            self._values.setdefault(name, []).append((value, cells))
 
-    def _all(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a value of all queries, their kinds and their sets."""
-        values, kinds, sets = (np.concatenate([part[i] for part in self._values[name]]) for i in range(3))
-        return values, kinds, sets
-
-    def _mean(self, name: str, kind: str, values: np.ndarray, sets: np.ndarray) -> dict[str, Any]:
-        names, index = np.unique(sets, return_inverse=True)
-        counts = np.bincount(index)
-        finite = np.isfinite(values)
-        sums = np.bincount(index, weights=np.where(finite, values, 0.0))
-        infinite = np.bincount(index, weights=~finite)
-        draws = self._draws(names.tolist())
-        means = np.where(draws @ infinite > 0, np.inf, (draws @ sums) / (draws @ counts))
-        return self._row(name, kind, float(values.mean()), means, len(values), len(names))
-
-    def _calibration_error(
-        self, prefix: str, sums: dict[tuple[str, str], np.ndarray], kind: str
-    ) -> dict[str, Any]:
-        by_set = {name: bins for (of, name), bins in sums.items() if kind in (of, ALL)}
-        names = sorted(by_set)
-        bins = np.stack([by_set[name] for name in names])
-        queries = bins[:, 2].sum(axis=1)  # the truth of a query sums to 1
-        difference = bins[:, 1] - bins[:, 2]
-        draws = self._draws(names)
-        errors = np.abs(draws @ difference).sum(axis=1) / 2.0 / (draws @ queries)
-        value = float(np.abs(difference.sum(axis=0)).sum() / 2.0 / queries.sum())
-        name = f"{prefix}expected_calibration_error"
-        return self._row(name, kind, value, errors, round(queries.sum()), len(names))
+    def _all(self, name: str, kind: str) -> tuple[np.ndarray, list[Cell]]:
+        """Return a value of all queries of a kind, and their cells."""
+        values = np.concatenate([part for part, _ in self._values[name]])
+        cells = [cell for _, some in self._values[name] for cell in some]
+        chosen = [cell[0] == kind or kind == ALL for cell in cells]
+        return values[chosen], [cell for cell, keep in zip(cells, chosen, strict=True) if keep]
 
     def _excesses(self, kind: str) -> list[dict[str, Any]]:
-        """Return the excess at each level, over models and resamples with candidates that reach it."""
-        by_set = {name: bins for (of, name), bins in self._displayed.items() if kind in (of, ALL)}
-        names, rows = sorted(by_set), []
-        draws, sets = self._draws(names), self._all("none_mass")[2]
+        """Return the excess at each level, over the models with candidates that reach it."""
+        bins, cells = _of_kind(self._displayed, kind)
+        rows = []
         for level in LEVELS:
             inside = slice(int(np.searchsorted(EDGES, level)), len(EDGES) - 1)
-            counts, predicted, true = np.array([by_set[name][:, inside].sum(axis=1) for name in names]).T
-            high = counts > 0
-            if not high.any():
-                continue
-            drawn = draws[draws @ counts > 0]
-            resampled = (drawn @ (predicted - true)) / (drawn @ counts)
-            value = float((predicted - true).sum() / counts.sum())
-            queries = int(np.isin(sets, np.array(names)[high]).sum())
-            name = f"displayed_excess_at_{level:g}"
-            rows.append(self._row(name, kind, value, resampled, queries, int(high.sum())))
+            sums = bins[:, :, inside].sum(axis=2)
+            high = {cell[1] for cell, count in zip(cells, sums[:, 0], strict=True) if count > 0}
+            kept = [cell[1] in high for cell in cells]
+            if high:
+                error = errors.excess(sums[kept], _crossing([cell for cell in cells if cell[1] in high]))
+                queries = sum(cell[1] in high for cell in self._all("none_mass", kind)[1])
+                rows.append(_row(f"displayed_excess_at_{level:g}", kind, error, queries))
         return rows
 
-    def _none_auc(self, kind: str) -> dict[str, Any]:
-        none, kinds, sets = self._all("none_mass")
-        none_held_out, _, _ = self._all("none_mass_held_out")
-        chosen = (kinds == kind) | (kind == ALL)
-        names, index = np.unique(sets[chosen], return_inverse=True)
-        counts = np.bincount(index)
-        pairs = auc.mann_whitney(none[chosen], none_held_out[chosen], index, len(names))
-        value = float(auc.auc(pairs, counts, np.ones((1, len(names))))[0])
-        resampled = auc.auc(pairs, counts, self._draws(names.tolist()))
-        return self._row("none_auc", kind, value, resampled, len(index), len(names))
 
-    def _draws(self, names: list[str]) -> np.ndarray:
-        """Draw how often each exemplar set is in each resample, (resamples, sets)."""
-        generator = hashing.generator(self._seed, "calibration over models", names)
-        return generator.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=self._resamples)
+def _cells(batch: SimilarityBatch, condition: str) -> list[Cell]:
+    """Return the cell of each query of a batch."""
+    prompts = prompts_of(batch.queries, batch.sets, [condition] * len(batch.queries))
+    known = [""] * len(batch.queries) if prompts is None else prompts.tolist()
+    return list(zip(batch.kinds, batch.sets, known, strict=True))
 
-    def _row(
-        self, name: str, kind: str, value: float, resampled: np.ndarray, queries: int, models: int
-    ) -> dict[str, Any]:
-        low = high = float("nan")
-        if models > 1 and len(resampled):  # no interpolation, since resamples may be infinite
-            low = float(np.quantile(resampled, 0.025, method="lower"))
-            high = float(np.quantile(resampled, 0.975, method="higher"))
-        return {
-            "kind": kind, "metric": name, "value": value, "ci_low": low, "ci_high": high,
-            "n_queries": queries, "n_models": models,
-        }  # fmt: skip
+
+def _crossing(cells: list[Cell]) -> Crossing:
+    """Return the models and prompts of some cells; prompts of one name but other kinds of sets are different."""
+    kinds, sets, prompts = (np.array(column) for column in zip(*cells, strict=True))
+    if "" in prompts:
+        return Crossing(sets)
+    lists = [f"{kind} {prompt.rpartition('-')[0]}" for kind, _, prompt in cells]
+    return Crossing(sets, np.char.add(np.char.add(kinds, " "), prompts), np.array(lists))
+
+
+def _of_kind(sums: dict[Cell, np.ndarray], kind: str) -> tuple[np.ndarray, list[Cell]]:
+    """Return the sums of the cells of a kind, (cells, 3, bins), and the cells, sorted."""
+    cells = sorted(cell for cell in sums if kind in (cell[0], ALL))
+    return np.stack([sums[cell] for cell in cells]), cells
+
+
+def _row(name: str, kind: str, error: Error, queries: int) -> dict[str, Any]:
+    return {
+        "kind": kind, "metric": name, "value": error.value, **interval_columns(error.interval),
+        "n_queries": queries, "n_models": error.models,
+    }  # fmt: skip
 
 
 def _reliability(judged: str, sums: np.ndarray) -> list[dict[str, Any]]:

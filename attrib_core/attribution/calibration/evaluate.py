@@ -22,13 +22,12 @@ def evaluate(
     shown: int,
     absent_share: float,
     pool_shares: Sequence[float],
-    bootstrap: int,
     seed: int,
 ) -> Evaluation:
     """Evaluate on all queries of one split, a batch at a time; the options are those of `calibrate`."""
-    options: dict[str, Any] = {"shown": shown, "absent_share": absent_share, "resamples": bootstrap}
+    options: dict[str, Any] = {"shown": shown, "absent_share": absent_share}
     found = {
-        (name, share): CalibrationMetrics(one.calibrator, **options, seed=seed)
+        (name, share): CalibrationMetrics(one.calibrator, **options)
         for name, one in fitted.items()
         for share in (1.0, *pool_shares)
     }

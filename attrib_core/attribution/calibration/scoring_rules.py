@@ -39,9 +39,14 @@ def tail_mass(batch: SimilarityBatch, share: np.ndarray, shown: int) -> np.ndarr
     return batch.total(mass, distractors)
 
 
-def sum_in_bins(share: np.ndarray, count: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Sum candidates, predicted and true influence in the bins of EDGES, (3, bins)."""
-    index = np.clip(np.searchsorted(EDGES, share, side="right") - 1, 0, len(EDGES) - 2)
-    return np.stack(
-        [np.bincount(index, weights=w, minlength=len(EDGES) - 1) for w in (count, count * share, truth)]
-    )
+def sum_in_bins(
+    share: np.ndarray, count: np.ndarray, truth: np.ndarray, groups: np.ndarray, number: int
+) -> np.ndarray:
+    """Sum candidates, predicted and true influence in the bins of EDGES, (number of groups, 3, bins).
+
+    share, count, truth, groups  (entries,) influence, candidates, true influence, and group: 0, 1, ...
+    """
+    bins = len(EDGES) - 1
+    index = groups * bins + np.clip(np.searchsorted(EDGES, share, side="right") - 1, 0, bins - 1)
+    sums = [np.bincount(index, weights=w, minlength=number * bins) for w in (count, count * share, truth)]
+    return np.stack([one.reshape(number, bins) for one in sums], axis=1)

@@ -51,8 +51,8 @@ def average_precision(n: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return expected
 
 
-def none_within(k: int, n: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Compute the probability that no exemplar is among the first k: C(M - k, n) / C(M, n).
+def none_within(k: int | np.ndarray, n: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Compute the probability that no exemplar is among the first k: C(M - k, n) / C(M, n); k may be (queries,).
 
     Placed one after the other, exemplar i (from 0) avoids the first k with probability
     (M - k - i) / (M - i), given that those before it did.

@@ -4,7 +4,9 @@ Seen and unseen classes of the published benchmark differ in composition: most u
 which are easier or harder than vehicles whether they were seen or not. So models are compared within
 strata (their coarse category), and the strata that have models of both groups are averaged with the same
 weights for both groups: n m / (n + m) for n and m models, which gives most weight to the strata where the
-comparison is most precise.
+comparison is most precise. P-values are of a permutation test within strata; intervals as everywhere, of
+`common.intervals`, with one variance of models around the means of their strata and groups for all. Both groups
+have prompts of the same lists, whose effects cancel in the difference, so prompts are no source of its variance.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attrib_core.attribution.metrics import bootstrap
+from attrib_core.attribution.metrics import permutation_test
 from attrib_core.attribution.metrics.query_groups import System
-from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, set_indices
+from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, interval_columns, set_indices
+from attrib_core.common import intervals
+from attrib_core.common.crossing import Spread
+from attrib_core.common.intervals import Interval
 
 
 class Models(NamedTuple):
@@ -32,9 +37,9 @@ class Difference(NamedTuple):
 
     ours: float
     theirs: float
-    ci_low: float
-    ci_high: float
+    interval: Interval
     p_value: float
+    p_error: float
     n_ours: int
     n_theirs: int
     n_strata: int
@@ -71,8 +76,8 @@ def matched(
                     yield {
                         "encoder": one.encoder, "mapper": one.mapper, **labels, "metric": key[0], "k": key[1],
                         "value": found.ours, "against_value": found.theirs,
-                        "difference": found.ours - found.theirs, "ci_low": found.ci_low,
-                        "ci_high": found.ci_high, "p_value": found.p_value, "n_models": found.n_ours,
+                        "difference": found.ours - found.theirs, **interval_columns(found.interval),
+                        "p_value": found.p_value, "p_error": found.p_error, "n_models": found.n_ours,
                         "n_against": found.n_theirs, "n_strata": found.n_strata,
                     }  # fmt: skip
 
@@ -89,33 +94,38 @@ def model_means(
 
 
 def matched_difference(ours: Models, theirs: Models, *, resamples: int, seed: int) -> Difference | None:
-    """Compare two groups of models; None where no stratum has models of both.
+    """Compare two groups of models by values within [0, 1]; None where no stratum has models of both.
 
-    A resample draws models of each group with replacement; a stratum without models of either group is left
-    out of that resample, and the others keep their weights.
+    `resamples` random assignments of models to groups, where there are too many to try all. No interval where each
+    group has one model in each stratum.
     """
     shared = np.intersect1d(ours.strata, theirs.strata)
     if not len(shared):
         return None
-    ours, theirs = _only(ours, shared), _only(theirs, shared)
-    belongs = [(side.strata[:, None] == shared).astype(float) for side in (ours, theirs)]
-    n, m = (one.sum(axis=0) for one in belongs)
-    weights = n * m / (n + m)
-    sides = zip((ours, theirs), belongs, (", ours", ", theirs"), strict=True)
-    means, counts = [], []
-    for side, one, name in sides:
-        drawn = bootstrap.resamples(side.names.tolist(), resamples, seed, salt=name)
-        draws = np.concatenate([np.ones((1, len(side.names))), drawn])
-        counts.append(draws @ one)
-        means.append((draws * side.values) @ one / np.maximum(counts[-1], 1))
-    share = weights * (counts[0] > 0) * (counts[1] > 0)
-    total = share.sum(axis=1)
-    a, b = ((share * mean).sum(axis=1) / np.where(total > 0, total, np.nan) for mean in means)
-    low, high, p = np.nan, np.nan, np.nan
-    differences = (a - b)[1:][total[1:] > 0]
-    if len(ours.names) > 1 and len(theirs.names) > 1 and len(differences):
-        (low, high), p = bootstrap.interval(differences), bootstrap.p_value(differences)
-    return Difference(float(a[0]), float(b[0]), low, high, p, len(ours.names), len(theirs.names), len(shared))
+    both = (_only(ours, shared), _only(theirs, shared))
+    belongs = [(side.strata[:, None] == shared).astype(float) for side in both]
+    counts = [one.sum(axis=0) for one in belongs]
+    weights = counts[0] * counts[1] / (counts[0] + counts[1])
+    share = weights / weights.sum()
+    means = [side.values @ one / n for side, one, n in zip(both, belongs, counts, strict=True)]
+    rest = [side.values - one @ mean for side, one, mean in zip(both, belongs, means, strict=True)]
+    numbers = [len(side.names) for side in both]
+    df = sum(numbers) - 2 * len(shared)
+    variance = float(sum(one @ one for one in rest)) / df if df > 0 else np.nan
+    our_side, their_side = (
+        intervals.share_side(float(share @ mean), Spread(variance * float(share**2 @ (1 / n)), df), models)
+        for mean, n, models in zip(means, counts, numbers, strict=True)
+    )
+    together = Spread(our_side.variance + their_side.variance, df)
+    interval = intervals.of_difference(our_side, their_side, together)
+    p, error = np.nan, np.nan
+    if min(numbers) > 1:
+        names, values, strata = (np.concatenate(part) for part in zip(*both, strict=True))
+        is_ours = np.repeat([True, False], numbers)
+        p, error = permutation_test.p_value(values, is_ours, strata, names, times=resamples, seed=seed)
+    return Difference(
+        our_side.value, their_side.value, interval, p, error, numbers[0], numbers[1], len(shared)
+    )  # fmt: skip
 
 
 def _only(models: Models, shared: np.ndarray) -> Models:

@@ -1,9 +1,9 @@
 """Measure retrieval and compare systems, from the counts of the tables `ranks` alone.
 
 A value is the mean over queries, as published, by condition, split, kind of set, seen or unseen
-category and prompt kind; median_rank is a median. Intervals are by bootstrap over models, p-values of
-paired differences by sign-flip tests over models. `comparisons` compares two systems on the same models:
-a mapper with 'untuned', the customized models with the control.
+category and prompt kind; median_rank is a median. Intervals are those of `common.intervals`, over models and
+prompts; p-values of paired differences are of `paired_comparison`. `comparisons` compares two systems on the same
+models: a mapper with 'untuned', the customized models with the control.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from attrib_core.attribution.metrics import bootstrap, sign_flip_test
 from attrib_core.attribution.metrics.matched_comparison import matched
+from attrib_core.attribution.metrics.paired_comparison import paired
 from attrib_core.attribution.metrics.query_groups import (
     EXEMPLAR_COLUMNS,
     RANK_COLUMNS,
     Group,
     System,
+    joint_crossing,
     system_from_ranks,
 )
 from attrib_core.attribution.metrics.strata import strata
-from attrib_core.attribution.metrics.summary import average, average_resamples, check_resamples, summarize
+from attrib_core.attribution.metrics.summary import check_resamples, summarize
 from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError
 
@@ -43,7 +44,7 @@ def systems(
     ranks      (name for messages, table with RANK_COLUMNS), one encoder and mapper each
     exemplars  the table `exemplars`, or its EXEMPLAR_COLUMNS; with `category`, groups by category are known
     recall_ks  cut-offs
-    ties       a policy of `per_query.TIES`
+    ties       one of `per_query.POLICIES`
 
     Raises InputError for a cut-off below 1, another policy, and tables that do not belong together.
     """
@@ -53,21 +54,19 @@ def systems(
     return [system_from_ranks(table, exemplars, cuts, ties, where) for where, table in ranks]
 
 
-def measure(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+def measure(measured: Sequence[System]) -> Iterator[dict[str, Any]]:
     """Compute the rows of the table `metrics`; the interval is NaN where there is only one model."""
-    check_resamples(resamples)
     for one in measured:
         for group, members in one.groups():
-            for row in summarize(one, members, resamples=resamples, seed=seed):
+            for row in summarize(one, members):
                 yield {"encoder": one.encoder, "mapper": one.mapper, **group._asdict(), **row}
 
 
 def compare(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
     """Compute the rows of the table `comparisons`: each mapper with 'untuned', customized with control.
 
-    Both sides are averaged over the queries of the models that both have. The interval is that of the
-    difference over resamples of these models, the p-value that of `sign_flip_test`; both are NaN where
-    there is only one model.
+    Both sides are averaged over the queries of the models that both have. Interval and p-value are NaN where
+    there is only one model. `resamples` random draws for the p-values, where there are too many models to try all.
     """
     check_resamples(resamples)
     untuned = {one.encoder: (one, dict(one.groups())) for one in measured if one.mapper == UNTUNED}
@@ -98,17 +97,12 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
     others = others[np.isin(other.labels["exemplar_set"][others], common)]
     if not len(common):
         return
-    draws = bootstrap.resamples(common.tolist(), resamples, seed)
-    my_sets = np.searchsorted(common, one.labels["exemplar_set"][mine])
-    other_sets = np.searchsorted(common, other.labels["exemplar_set"][others])
+    crossing = joint_crossing([(one, mine), (other, others)])
     for key in one.values:
-        a, b = one.values[key][mine], other.values[key][others]
-        low, high, p = np.nan, np.nan, np.nan
-        if len(common) > 1:
-            resampled = [average_resamples(key[0], *side, draws) for side in ((a, my_sets), (b, other_sets))]
-            low, high = bootstrap.interval(resampled[0] - resampled[1])
-            by_model = sign_flip_test.model_differences(key[0], a, my_sets, b, other_sets, len(common))
-            p = sign_flip_test.p_value(by_model, common.tolist(), times=resamples, seed=seed)
+        found = paired(
+            key[0], one.values[key][mine], other.values[key][others], crossing, common.tolist(),
+            resamples=resamples, seed=seed,
+        )  # fmt: skip
         yield {
             "encoder": one.encoder,
             "comparison": comparison,
@@ -118,11 +112,7 @@ def _pair(comparison: str, ours: _Side, theirs: _Side, resamples: int, seed: int
             **group._asdict(),
             "metric": key[0],
             "k": key[1],
-            "value": average(key[0], a),
-            "against_value": average(key[0], b),
-            "difference": average(key[0], a) - average(key[0], b),
-            "ci_low": low,
-            "ci_high": high,
-            "p_value": p,
+            **found.columns(),
+            "n_queries": len(mine),
             "n_models": len(common),
         }

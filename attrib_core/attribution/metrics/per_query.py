@@ -1,7 +1,8 @@
 """Retrieval metrics of each query, from the counts of the table `ranks`.
 
 How ties count is decided here alone: ranking stores how many distractors are more similar than an exemplar
-and how many are equally similar, and TIES says which share of the latter counts as ranked above it.
+and how many are equally similar, and TIES says which share of the latter counts as ranked above it. EXPECTED
+ranks them at random instead, and every metric is its expectation.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from attrib_core.attribution.metrics.expected_ties import Blocks, blocks, expected_metrics, expected_recall
 from attrib_core.common.errors import InputError, close_matches
 
 TIES = {"half": 0.5, "above": 1.0, "below": 0.0}
@@ -21,6 +23,9 @@ half   half of them: the exemplar is in the middle of the positions that it may 
 above  all of them: pessimistic, the exemplar comes last among its ties
 below  none of them, all are ranked below it: optimistic, the exemplar comes first among its ties
 """
+EXPECTED = "expected"
+"""The policy without a share: the expectation over random orders of tied candidates, see `expected_ties`."""
+POLICIES = (*TIES, EXPECTED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,8 @@ class Ranking:
     query     (rows,) index of the row's query
     hit       (rows,) 1 for the highest ranked exemplar of its query, 2 for the next, ...
     position  (rows,) 1 + number of candidates ranked above, float64: other exemplars, distractors, and the
-              share of tied distractors that TIES gives
+              share of tied distractors that TIES gives; the middle with EXPECTED
+    blocks    with EXPECTED: the ties of each query
 
     A row is one exemplar of one query, in the order of the table.
     """
@@ -40,6 +46,7 @@ class Ranking:
     query: np.ndarray
     hit: np.ndarray
     position: np.ndarray
+    blocks: Blocks | None = None
 
     def total(self, values: np.ndarray) -> np.ndarray:
         """Sum a value per row over the rows of each query, (queries,) float64."""
@@ -80,15 +87,16 @@ def positions_from_counts(
     siblings_above, above, tied  (rows,) exemplars of the query that are more similar; distractors that are
                                  more similar, equally similar
 
-    Raises InputError for another policy than those of TIES.
+    Raises InputError for another policy than POLICIES.
     """
-    if ties not in TIES:
-        raise InputError(f"metrics.ties: {ties!r}, {close_matches(ties, TIES)}")
+    if ties not in POLICIES:
+        raise InputError(f"metrics.ties: {ties!r}, {close_matches(ties, POLICIES)}")
     order = np.lexsort((exemplar, siblings_above, query))
     first = np.searchsorted(query[order], np.arange(len(queries)))  # where each query begins in `order`
     hit = np.empty(len(query), np.int64)
     hit[order] = np.arange(len(query)) - first[query[order]] + 1
-    return Ranking(queries, query, hit, hit + above + TIES[ties] * tied)
+    tied_blocks = blocks(query, above, tied) if ties == EXPECTED else None
+    return Ranking(queries, query, hit, hit + above + TIES.get(ties, 0.5) * tied, tied_blocks)
 
 
 def per_query(ranking: Ranking, ks: Sequence[int]) -> dict[tuple[str, int | None], np.ndarray]:
@@ -99,7 +107,11 @@ def per_query(ranking: Ranking, ks: Sequence[int]) -> dict[tuple[str, int | None
     success_at_k            1 where any exemplar is at position k or better
     mean_average_precision  average precision: mean over the exemplars of hit / position
     median_rank             position of the best exemplar (its median over queries is the metric)
+
+    With EXPECTED their expectations over orders of ties; of the position of the best exemplar the median.
     """
+    if ranking.blocks is not None:
+        return expected_metrics(ranking.blocks, len(ranking.queries), ks)
     n = ranking.exemplars()
     values: dict[tuple[str, int | None], np.ndarray] = {}
     for k in ks:
@@ -117,6 +129,8 @@ def per_query(ranking: Ranking, ks: Sequence[int]) -> dict[tuple[str, int | None
 def recall_curve(ranks: pa.Table, ks: Sequence[int], ties: str = "half") -> np.ndarray:
     """Compute recall at each of many cut-offs, averaged over the queries of the table, (ks,) float64."""
     ranking = positions(ranks, ties)
+    if ranking.blocks is not None:
+        return expected_recall(ranking.blocks, len(ranking.queries), ks)
     weight = 1.0 / ranking.exemplars()[ranking.query]
     order = np.argsort(ranking.position)
     reached = np.searchsorted(ranking.position[order], np.asarray(ks), side="right")

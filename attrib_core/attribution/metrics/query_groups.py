@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from attrib_core.attribution.metrics import ceiling_and_chance
 from attrib_core.attribution.metrics.per_query import per_query, positions
+from attrib_core.common.crossing import Crossing
 from attrib_core.common.errors import InputError
 
 EXEMPLAR_COLUMNS = ("exemplar_set", "kind", "split", "seen")
@@ -18,6 +20,7 @@ RANK_COLUMNS = (
     "encoder", "mapper", "query_id", "exemplar_set", "condition", "prompt_kind", "exemplar_id",
     "n_above", "n_tied", "n_siblings_above", "n_distractors",
 )  # fmt: skip
+CROSSED = ("exemplar_set", "prompt", "prompt_kind")
 SEEN = {"all": (True, False), "seen": (True,), "unseen": (False,)}
 
 
@@ -35,8 +38,8 @@ class Group(NamedTuple):
 class System:
     """All queries ranked with one encoder and mapper; every array is (queries,), in the order of names.
 
-    labels                   exemplar_set, condition, prompt_kind, kind, split, and category where it is known,
-                             str; seen, bool
+    labels                   exemplar_set, condition, prompt_kind, kind, split, and category and prompt where they
+                             are known, str; seen, bool
     exemplars, candidates    numbers of exemplars, and of exemplars and distractors together
     values, ceiling, chance  by (metric, k); chance lacks median_rank, which is no mean
     """
@@ -62,6 +65,36 @@ class System:
                 if len(members):
                     yield Group(condition, split, kind, seen, prompt_kind), members
 
+    @cached_property
+    def numbered(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return for exemplar_set, prompt and prompt_kind the names, sorted, and the number of each query's."""
+        names = [name for name in CROSSED if name in self.labels]
+        return {name: np.unique(self.labels[name], return_inverse=True) for name in names}
+
+    def crossing(self, members: np.ndarray) -> Crossing:
+        """Return the models and prompts of some queries."""
+        return joint_crossing([(self, members)])
+
+
+def joint_crossing(sides: Sequence[tuple[System, np.ndarray]]) -> Crossing:
+    """Return the models and prompts of queries of one or more systems, one system after the other."""
+
+    def joined(name: str) -> np.ndarray | None:
+        known = [one.numbered[name] for one, _ in sides if name in one.numbered]
+        if len(known) < len(sides):
+            return None
+        names = np.unique(np.concatenate([own for own, _ in known]))
+        return np.concatenate(
+            [
+                np.searchsorted(names, own)[numbers[members]]
+                for (own, numbers), (_, members) in zip(known, sides, strict=True)
+            ]
+        )
+
+    models, prompts, lists = (joined(name) for name in CROSSED)
+    assert models is not None  # every system has names of exemplar sets
+    return Crossing(models, prompts, lists)
+
 
 def _combinations(columns: list[np.ndarray]) -> list[tuple[str, ...]]:
     """Return the distinct combinations of labels, and those with 'all' in place of the last one."""
@@ -84,6 +117,11 @@ def system_from_ranks(
     ranking = positions(ranks, ties)
     first = np.unique(ranking.query, return_index=True)[1]  # a row of each query: all have the same labels
     labels = {name: _strings(ranks, name)[first] for name in ("exemplar_set", "condition", "prompt_kind")}
+    prompts = prompts_of(
+        ranking.queries.tolist(), *(labels[name].tolist() for name in ("exemplar_set", "condition"))
+    )
+    if prompts is not None:
+        labels["prompt"] = prompts
     labels |= _set_labels(labels["exemplar_set"], exemplars, where)
     n = ranking.exemplars()
     candidates = n + ranks.column("n_distractors").to_numpy()[first]
@@ -92,6 +130,21 @@ def system_from_ranks(
         encoder, mapper, labels, n, candidates, values,
         ceiling_and_chance.ceilings(list(values), n), ceiling_and_chance.chances(list(values), n, candidates),
     )  # fmt: skip
+
+
+def prompts_of(queries: Sequence[str], sets: Sequence[str], conditions: Sequence[str]) -> np.ndarray | None:
+    """Return the prompt of each query, such as 'scene-3', from names as synthesis gives them.
+
+    A name is '<exemplar set>.<condition>.<prompt kind>-<prompt index>.<sample>'. None where any has another form.
+    """
+    found = []
+    for query, own, condition in zip(queries, sets, conditions, strict=True):
+        prefix = f"{own}.{condition}."
+        prompt, _, sample = query.removeprefix(prefix).rpartition(".")
+        if not query.startswith(prefix) or not prompt or not sample.isdigit():
+            return None
+        found.append(prompt)
+    return np.array(found)
 
 
 def _set_labels(names: np.ndarray, exemplars: pa.Table, where: str) -> dict[str, np.ndarray]:

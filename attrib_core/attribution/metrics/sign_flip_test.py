@@ -2,21 +2,21 @@
 
 If two systems do not differ, the difference of each model might as well have had the other sign. The
 p-value is the share of all assignments of signs whose sum is as far from 0 as the observed one. It is valid
-for any number of models, unlike percentiles of a bootstrap, which are too narrow for few: with n models p
-cannot be below 2 / 2**n, so five models cannot reach a level of 0.05.
+for any number of models: with n models p cannot be below 2 / 2**n, so five models cannot reach a level of 0.05.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from attrib_core.attribution.metrics.summary import MEDIAN
 from attrib_core.common import hashing
 
-EXACT = 12
+EXACT = 16
 """Most models for which all signs are tried; for more, as many random ones as there are resamples."""
 TOLERANCE = 1e-12  # of the largest sum: sums that differ by rounding alone count as equal
 
@@ -57,7 +57,14 @@ def median_differences(
     )
 
 
-def p_value(differences: np.ndarray, names: Sequence[str], *, times: int, seed: int) -> float:
+class Tested(NamedTuple):
+    """A p-value, and the standard error of its estimate from random draws, 0 where it is exact."""
+
+    p_value: float
+    error: float
+
+
+def p_value(differences: np.ndarray, names: Sequence[str], *, times: int, seed: int) -> Tested:
     """Compute the two-sided p-value of "no difference" from one difference per model.
 
     `names` are the models, in sorted order. For more than EXACT models it is estimated from `times` random
@@ -65,17 +72,27 @@ def p_value(differences: np.ndarray, names: Sequence[str], *, times: int, seed: 
     """
     exact = len(differences) <= EXACT
     signs = _all_signs(len(differences)) if exact else _random_signs(tuple(names), times, seed)
+    return share_beyond(
+        signs @ differences, float(differences.sum()), exact, float(np.abs(differences).sum())
+    )
+
+
+def share_beyond(drawn: np.ndarray, observed: float, exact: bool, scale: float) -> Tested:
+    """Compute the share of the drawn values that are as far from 0 as the observed one; `scale` is the largest.
+
+    exact  whether all values were drawn, among them the observed one; otherwise it is counted with them, so that
+           the share is never 0 (Phipson and Smyth 2010)
+    """
+    beyond = int(np.count_nonzero(np.abs(drawn) >= abs(observed) - TOLERANCE * scale))
     extra = 0 if exact else 1
-    sums = np.abs(signs @ differences)
-    observed = abs(float(differences.sum()))
-    beyond = int(np.count_nonzero(sums >= observed - TOLERANCE * np.abs(differences).sum()))
-    return (beyond + extra) / (len(signs) + extra)
+    p = (beyond + extra) / (len(drawn) + extra)
+    return Tested(p, 0.0 if exact else float(np.sqrt(p * (1.0 - p) / len(drawn))))
 
 
 @functools.lru_cache(maxsize=EXACT)
 def _all_signs(models: int) -> np.ndarray:
-    """Return all assignments of signs, (2**models, models)."""
-    found: np.ndarray = 1.0 - 2.0 * ((np.arange(1 << models)[:, None] >> np.arange(models)) & 1)
+    """Return all assignments of signs but for their opposites, (2**(models - 1), models): the first sign is 1."""
+    found: np.ndarray = 1.0 - 2.0 * ((np.arange(1 << (models - 1))[:, None] >> np.arange(models)[::-1]) & 1)
     return found
 
 

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 
 from attrib_core.attribution.metrics.query_groups import System
-from attrib_core.attribution.metrics.summary import check_resamples, summarize
+from attrib_core.attribution.metrics.summary import summarize
 
 SIZES = ((1, 1), (2, 4), (5, 8), (9, 16), (17, 32), (33, None))
 """First and last number of exemplars of each group; the published style sets have 1 to 67."""
 
 
-def strata(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+def strata(measured: Sequence[System]) -> Iterator[dict[str, Any]]:
     """Compute the rows of the table `strata`: the groups of `measure`, split by category and exemplars.
 
     By category only where the exemplars were given with it. A group with a single stratum is left out.
     """
-    check_resamples(resamples)
     for one in measured:
         for group, members in one.groups():
             if group.seen != "all":
@@ -27,7 +26,7 @@ def strata(measured: Sequence[System], *, resamples: int, seed: int) -> Iterator
             labels = group._asdict()
             del labels["seen"]
             for by, name, some in split_into_strata(one, members):
-                for row in summarize(one, some, resamples=resamples, seed=seed):
+                for row in summarize(one, some):
                     yield {
                         "encoder": one.encoder, "mapper": one.mapper, **labels,
                         "group_by": by, "group": name, **row,

@@ -1,1 +1,1 @@
-"""Claims of the report: a table of questions with value, interval, p-value and verdict."""
+"""Claims of the report: a table of questions with value, interval, p-values and verdict."""

@@ -1,9 +1,8 @@
-"""The table of claims: questions that the run answers, each with value, interval, p-value and verdict."""
+"""The table of claims: questions that the run answers, each with value, interval, p-values and verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from attrib_core.attribution.calibration.calibration_metrics import LEVELS
@@ -12,23 +11,12 @@ from attrib_core.attribution.metrics.metrics_table import Metrics, Row
 from attrib_core.common.constants import UNTUNED
 from attrib_core.report import formatting
 from attrib_core.report.findings import verdicts
+from attrib_core.report.findings.claim import Claim, Draft, judged
 from attrib_core.report.sections import feature_choice, subgroups
 
 MAP = "mean_average_precision"
 MIN_CANDIDATES = 20
 """Candidates above a level of influence that a claim about it needs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One line of the table; value and interval are text, since their units differ."""
-
-    question: str
-    value: str = formatting.NONE
-    interval: str = ""
-    p_value: float | None = None
-    verdict: str
-    sentence: str
 
 
 def claims(
@@ -58,10 +46,10 @@ def claims(
     ]
     found += [displayed_influence(reliability, calibration, *features) for features in covered]
     found += [none_of_these(calibration, *features) for features in covered]
-    return [claim for claim in found if claim is not None]
+    return judged([draft for draft in found if draft is not None])
 
 
-def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str) -> Claim | None:
+def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str) -> Draft | None:
     """Answer whether customized models retrieve their exemplars, beyond chance and the prompt."""
     where: dict[str, Any] = dict(
         metric="recall_at_k", k=metrics.main_k, encoder=encoder, mapper=UNTUNED, kind=kind
@@ -79,10 +67,15 @@ def trace(metrics: Metrics, comparisons: Sequence[Row], kind: str, encoder: str)
     question = (
         f"Do images of models customized on {kind} sets retrieve their exemplars better than the control?"
     )
-    return _claim(question, verdicts.trace(recall, control, paired), sentence, **_difference(paired))
+    return Draft(
+        question=question,
+        evidence=verdicts.trace(recall, control, paired),
+        sentence=sentence,
+        **_difference(paired),
+    )
 
 
-def control_at_chance(metrics: Metrics, kind: str, encoder: str, mapper: str) -> Claim | None:
+def control_at_chance(metrics: Metrics, kind: str, encoder: str, mapper: str) -> Draft | None:
     """Answer whether the control is at chance; otherwise prompts retrieve exemplars without customization.
 
     At the largest K, since the first few candidates of a control near chance hold next to no exemplars.
@@ -92,11 +85,18 @@ def control_at_chance(metrics: Metrics, kind: str, encoder: str, mapper: str) ->
     if row is None:
         return None
     low, value, high = (row[name] and row[name] / row["chance"] for name in ("ci_low", "value", "ci_high"))
-    return _claim(
-        f"Is the control of {kind} sets at chance?",
-        verdicts.control_at_chance(row),
-        f"Recall@{formatting.count(k)} of {formatting.mapper(mapper)} {encoder} features is"
-        f" {formatting.row_share(row)} for the control; chance is {formatting.percent(row['chance'])}.",
+    factor = verdicts.smallest_factor(row)
+    power = (
+        f" At chance, {formatting.plural(row['n_models'], 'model')} could show it within a factor of"
+        f" {formatting.ratio(factor)}."
+        if factor
+        else ""
+    )
+    return Draft(
+        question=f"Is the control of {kind} sets at chance?",
+        evidence=verdicts.control_at_chance(row),
+        sentence=f"Recall@{formatting.count(k)} of {formatting.mapper(mapper)} {encoder} features is"
+        f" {formatting.row_share(row)} for the control; chance is {formatting.percent(row['chance'])}.{power}",
         value=f"{formatting.ratio(value)} × chance",
         interval="" if low is None else f"[{formatting.ratio(low)}, {formatting.ratio(high)}]",
     )
@@ -104,7 +104,7 @@ def control_at_chance(metrics: Metrics, kind: str, encoder: str, mapper: str) ->
 
 def tuning(
     metrics: Metrics, comparisons: Sequence[Row], kind: str, kept: Collection[tuple[str, str]]
-) -> Iterator[Claim]:
+) -> Iterator[Draft]:
     """Answer for each encoder whether the mapper of a kind helps on the test split."""
     mapper = metrics.mapper_for(kind)
     for encoder in metrics.encoders if mapper else ():
@@ -112,16 +112,21 @@ def tuning(
         where: dict[str, Any] = dict(metric=MAP, k=None, encoder=encoder, mapper=mapper, kind=kind)
         if (encoder, kind) in kept:
             sentence = "On the validation split no mapper was better than the identity, which was kept."
-            yield _claim(question, (verdicts.OPEN, ""), sentence)
+            yield Draft(question=question, evidence=verdicts.no_test(), sentence=sentence)
         elif paired := _paired(comparisons, "mapper", **where):
             after, before = (formatting.percent(paired[name]) for name in ("value", "against_value"))
             sentence = f"mAP is {after} with the mapper and {before} without it."
-            yield _claim(question, verdicts.difference(paired), sentence, **_difference(paired))
+            yield Draft(
+                question=question,
+                evidence=verdicts.difference(paired),
+                sentence=sentence,
+                **_difference(paired),
+            )
 
 
 def unseen(
     metrics: Metrics, comparisons: Sequence[Row], matched: Sequence[Row], kind: str, encoder: str, mapper: str
-) -> Claim | None:
+) -> Draft | None:
     """Answer whether retrieval beats the control on categories that are not in the train split, too."""
     mapper = metrics.resolve(mapper, kind) or mapper
     where: dict[str, Any] = dict(
@@ -144,7 +149,12 @@ def unseen(
         columns = _difference(match)
         sentence += f"; within like categories they differ by {columns['value']} {columns['interval']}"
     question = f"Does retrieval beat the control on {kind}s of unseen categories?"
-    return _claim(question, verdicts.difference(paired), f"{sentence}.", **_difference(paired))
+    return Draft(
+        question=question,
+        evidence=verdicts.difference(paired),
+        sentence=f"{sentence}.",
+        **_difference(paired),
+    )
 
 
 def displayed_influence(
@@ -153,7 +163,7 @@ def displayed_influence(
     encoder: str,
     mapper: str,
     kinds: Sequence[str] = (),
-) -> Claim | None:
+) -> Draft | None:
     """Answer whether displayed influence is accurate where it is large.
 
     `kinds` are the kinds of sets of the calibrator, if the run has several calibrators. Large is 10 % or more, or
@@ -171,18 +181,25 @@ def displayed_influence(
             break
     else:
         few = f"Fewer than {MIN_CANDIDATES} candidates have an influence of {formatting.percent(level)} or more."
-        return _claim(question, (verdicts.OPEN, ""), few)
+        return Draft(question=question, evidence=verdicts.no_test(), sentence=few)
     displayed, true = (
         sum(row[name] * row["n_candidates"] for row in large) / count
         for name in ("mean_influence", "exemplar_share")
     )
     excess = next(_find(calibration, **where, kind="all", metric=f"displayed_excess_at_{level:g}"), None)
-    return _claim(
-        question,
-        verdicts.displayed_influence(excess, displayed),
-        f"With {formatting.features(encoder, mapper)}, {formatting.plural(count, 'candidate')} with an influence of"
-        f" {formatting.percent(level)} or more have {formatting.percent(displayed, decimals=2)} on average, and a true"
-        f" share of {formatting.percent(true, decimals=2)}.",
+    power = ""
+    if excess and (margin := verdicts.smallest_margin(excess)) is not None:
+        within, allowed = (
+            formatting.percent(one, decimals=2) for one in (margin, verdicts.TOLERANCE * displayed)
+        )
+        models = formatting.plural(excess["n_models"], "model")
+        power = f" {models.capitalize()} could show them to be equal within {within}; {allowed} is allowed."
+    return Draft(
+        question=question,
+        evidence=verdicts.displayed_influence(excess, displayed),
+        sentence=f"With {formatting.features(encoder, mapper)}, {formatting.plural(count, 'candidate')} with an"
+        f" influence of {formatting.percent(level)} or more have {formatting.percent(displayed, decimals=2)} on"
+        f" average, and a true share of {formatting.percent(true, decimals=2)}.{power}",
         value=f"{formatting.points(displayed - true, decimals=2)} points",
         interval=formatting.points_interval(excess["ci_low"], excess["ci_high"], decimals=2)
         if excess
@@ -192,7 +209,7 @@ def displayed_influence(
 
 def none_of_these(
     calibration: Sequence[Row], encoder: str, mapper: str, kinds: Sequence[str] = ()
-) -> Claim | None:
+) -> Draft | None:
     """Answer whether "none of these" separates images with their exemplars in the pool from those without."""
     kind = kinds[0] if len(kinds) == 1 else "all"
     own = {
@@ -204,21 +221,16 @@ def none_of_these(
     auc = own["none_auc"]
     untuned = dict(encoder=encoder, mapper=UNTUNED, split="test", kind=kind, metric="none_auc")
     plain = None if mapper == UNTUNED else next(_find(calibration, **untuned), None)
-    return _claim(
-        f"Does “none of these” detect images whose exemplars are not in the pool{_for_sets(kinds)}?",
-        verdicts.none_of_these(auc),
-        f"Area under the ROC curve with {formatting.features(encoder, mapper)}"
+    return Draft(
+        question=f"Does “none of these” detect images whose exemplars are not in the pool{_for_sets(kinds)}?",
+        evidence=verdicts.none_of_these(auc),
+        sentence=f"Area under the ROC curve with {formatting.features(encoder, mapper)}"
         f"{f' ({formatting.row_share(plain)} untuned)' if plain else ''}; the answer is “none of these” for"
         f" {formatting.row_share(own['none_said_held_out'])} of images without their exemplars in the pool and,"
         f" wrongly, for {formatting.row_share(own['none_said'])} of images with them.",
         value=formatting.percent(auc["value"]),
         interval=formatting.interval(auc["ci_low"], auc["ci_high"]),
     )
-
-
-def _claim(question: str, decision: verdicts.Verdict, sentence: str, **columns: Any) -> Claim:
-    verdict, limit = decision
-    return Claim(question=question, verdict=verdict, sentence=f"{sentence} {limit}".strip(), **columns)
 
 
 def _find(rows: Iterable[Row], **where: Any) -> Iterator[Row]:
@@ -233,15 +245,11 @@ def _paired(comparisons: Sequence[Row], comparison: str, *, seen: str = "all", *
 
 
 def _difference(paired: Row | None) -> dict[str, Any]:
-    """Return value, interval and p-value of a paired difference in percentage points."""
+    """Return value and interval of a paired difference in percentage points."""
     if paired is None:
         return {}
     interval = formatting.points_interval(paired["ci_low"], paired["ci_high"])
-    return dict(
-        value=f"{formatting.points(paired['difference'])} points",
-        interval=interval,
-        p_value=paired["p_value"],
-    )
+    return dict(value=f"{formatting.points(paired['difference'])} points", interval=interval)
 
 
 def _for_sets(kinds: Sequence[str]) -> str:

@@ -136,9 +136,7 @@ def summary(rows: Sequence[Row], metrics: Metrics) -> str:
             )
     fewest = min(group.whole_pool[NLL]["n_models"] for group in groups)
     if 0 < fewest < FEW:
-        sentences.append(
-            f"Some lines have only {formatting.plural(fewest, 'model')}, so their intervals are too narrow."
-        )
+        sentences.append(f"Some lines have only {formatting.plural(fewest, 'model')}, which decide nothing.")
     return " ".join(sentences)
 
 

@@ -22,13 +22,17 @@ ABC_METRICS = pa.schema(
     [
         _TEST,
         _MAPPER,
-        column("ties", TEXT, "where tied distractors count: 'half', 'above' or 'below' the exemplar"),
+        column(
+            "ties",
+            TEXT,
+            "how ties count: 'half', 'above' or 'below' the exemplar, 'expected' over random orders",
+        ),
         _PROMPT_KIND,
         column("group_by", TEXT, "'all', or the property that groups the models: 'category', 'n_exemplars'"),
         column("group", TEXT, "'all', the category, or the range of numbers of exemplars"),
         *_fields(METRICS, "metric", "k"),
         column("value", FLOAT64, "mean over queries, as published; median_rank: the median"),
-        *_fields(METRICS, "ci_low", "ci_high", "ceiling", "chance", "n_queries", "n_models"),
+        *_fields(METRICS, "ci_low", "ci_high", "df", "ceiling", "chance", "n_queries", "n_models"),
     ]
 )
 
@@ -44,7 +48,7 @@ ABC_COMPARISONS = pa.schema(
         column("value", FLOAT64, "of the first system, over the models or categories that both have"),
         column("against_value", FLOAT64, "of the second"),
         column("difference", FLOAT64, "first minus second"),
-        *_fields(MATCHED, "ci_low", "ci_high", "p_value"),
+        *_fields(MATCHED, "ci_low", "ci_high", "df", "p_value", "p_error"),
         column("n_models", INT64, "models of the first system that were compared"),
         column("n_against", INT64, "models of the second"),
     ]

@@ -29,8 +29,13 @@ METRIC = column(
 )
 K = column("k", INT32, "cut-off, null where the metric has none", null=True)
 INTERVAL = (
-    column("ci_low", FLOAT64, "95 % interval, bootstrap over models: lower end; NaN for one model"),
+    column("ci_low", FLOAT64, "95 % interval over models and prompts: lower end; NaN for one model"),
     column("ci_high", FLOAT64, "upper end"),
+    column("df", FLOAT64, "degrees of freedom of the interval; NaN for one model"),
+)
+TEST = (
+    column("p_value", FLOAT64, "two-sided, for no difference; NaN for one model"),
+    column("p_error", FLOAT64, "standard error of p_value by its random draws; 0 where all were tried"),
 )
 
 MAPPER_CURVE = pa.schema(
@@ -115,9 +120,9 @@ MATCHED = pa.schema(
         column("value", FLOAT64, "of unseen categories: weighted mean over groups of similar categories"),
         column("against_value", FLOAT64, "of seen categories, with the same weights"),
         column("difference", FLOAT64, "unseen minus seen"),
-        column("ci_low", FLOAT64, "95 % bootstrap interval of the difference over models; NaN for one model"),
-        column("ci_high", FLOAT64, "upper end"),
-        column("p_value", FLOAT64, "two-sided, for no difference"),
+        column("ci_low", FLOAT64, "95 % interval of the difference over models: lower end; NaN if too few"),
+        *INTERVAL[1:],
+        *TEST,
         column("n_models", INT64, "models of unseen categories that have a match"),
         column("n_against", INT64, "models of seen categories that have a match"),
         column("n_strata", INT64, "groups of similar categories that have both"),
@@ -140,9 +145,10 @@ COMPARISONS = pa.schema(
         column("value", FLOAT64, "metric of this side, over the models that both sides have"),
         column("against_value", FLOAT64, "metric of the other side"),
         column("difference", FLOAT64, "value minus against_value"),
-        column("ci_low", FLOAT64, "95 % paired bootstrap interval of the difference; NaN for one model"),
-        column("ci_high", FLOAT64, "upper end"),
-        column("p_value", FLOAT64, "two-sided, for no difference: sign flips of models; NaN for one model"),
+        column("ci_low", FLOAT64, "95 % interval of the difference, paired: lower end; NaN for one model"),
+        *INTERVAL[1:],
+        *TEST,
+        column("n_queries", INT64, "queries of this side"),
         column("n_models", INT64, "customized models that both sides have"),
     ]
 )
