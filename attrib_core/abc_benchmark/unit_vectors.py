@@ -10,7 +10,7 @@ import numpy as np
 
 from attrib_core.abc_benchmark.feature_files import Block, Matrix
 from attrib_core.abc_benchmark.mapper_files import Head
-from attrib_core.attribution.ranking.float32_counts import MixedPrecision
+from attrib_core.attribution.ranking.mixed_precision import MixedPrecision
 from attrib_core.common.errors import InputError
 
 BAD_ROWS = ("refuse", "last")

@@ -15,6 +15,9 @@ from attrib_core.attribution.ranking import fixed_point
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables
 
+NEAR_ONE, EXACT_ENOUGH = 2.0**-11, 1 << 14
+"""Squared lengths that float32 has this near to 1 are within the limits of `fixed_point`, up to so many dimensions."""
+
 
 class Projection(Protocol):
     """One side of `attrib_core.features.heads.heads.Heads`: (rows, dim) to (rows, dim') float32, unit length."""
@@ -97,19 +100,27 @@ def check_file(path: Path, dim: int | None) -> int:
     return int(kind.list_size)
 
 
+def list_files(paths: Sequence[Path]) -> str:
+    """Name files in a message: the first, and how many more."""
+    first = str(paths[0]) if paths else "no files"
+    return first if len(paths) < 2 else f"{first} and {len(paths) - 1} more"
+
+
 def _projected(vectors: np.ndarray, ids: list[str], project: Projection, path: Path) -> np.ndarray:
-    finite = np.isfinite(vectors).all(axis=1)
-    _refuse(finite, ids, path, "a component that is not finite, expected numbers")
-    _refuse((vectors != 0).any(axis=1), ids, path, "only zeros, expected a vector with a direction")
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    if not (np.isfinite(squares) & (squares > 0)).all():  # or they are too large or small for float32
+        finite = np.isfinite(vectors).all(axis=1)
+        _refuse(finite, ids, path, "a component that is not finite, expected numbers")
+        _refuse((vectors != 0).any(axis=1), ids, path, "only zeros, expected a vector with a direction")
     try:
         unit = project(vectors, ids=ids)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    length = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))
-    normalised = (length > fixed_point.MIN_LENGTH) & (length < fixed_point.MAX_LENGTH)  # false for NaN
-    _refuse(
-        normalised, ids, path, "no unit length after the mapper, expected a finite vector with a direction"
-    )
+    if unit.shape[1] > EXACT_ENOUGH or not (np.abs(np.einsum("ij,ij->i", unit, unit) - 1) < NEAR_ONE).all():
+        length = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))
+        normalised = (length > fixed_point.MIN_LENGTH) & (length < fixed_point.MAX_LENGTH)  # false for NaN
+        what = "no unit length after the mapper, expected a finite vector with a direction"
+        _refuse(normalised, ids, path, what)
     return unit
 
 
