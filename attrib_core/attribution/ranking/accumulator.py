@@ -47,11 +47,14 @@ class RankAccumulator:
         self._vectors, self._grid = vectors, vectors.on_grid()
         self._histograms = Histograms(len(thresholds), bins, self._grid.scale)
         self._top_k, self._query_block = top_k, query_block
+        self._memory = np.empty((0, 0), np.float32)  # for the vectors of a block on the grid
         self._first, self._second = products_for(device), products_for(device)
 
     def add(self, ids: np.ndarray, unit: np.ndarray, left_out: LeftOutRows = None) -> None:
         """Add a block of distractors: ids (rows,) object, and unit vectors (rows, dim) float32."""
-        pairs = Pairs(self._vectors, fixed_point.vectors(unit))
+        if len(self._memory) < len(unit):
+            self._memory = np.empty(unit.shape, np.float32)
+        pairs = Pairs(self._vectors, fixed_point.vectors(unit, self._memory))
         grid = pairs.block.on_grid()
         loaded = self._first.load(grid.steps)
         bound = grid_bound(self._grid, grid, fixed_point.LONGEST)

@@ -17,6 +17,8 @@ from attrib_core.storage import tables
 
 NEAR_ONE, EXACT_ENOUGH = 2.0**-11, 1 << 14
 """Squared lengths that float32 has this near to 1 are within the limits of `fixed_point`, up to so many dimensions."""
+READ_ROWS = 4096
+"""Rows that are read and mapped at once: few enough that their memory is used again."""
 
 
 class Projection(Protocol):

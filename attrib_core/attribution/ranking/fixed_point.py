@@ -39,14 +39,17 @@ def similarities(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return product / ONE
 
 
-def vectors(unit: np.ndarray) -> MixedPrecision:
-    """Return unit vectors (rows, dim) float32 of which float64 has the `fixed_point` values."""
+def vectors(unit: np.ndarray, memory: np.ndarray | None = None) -> MixedPrecision:
+    """Return unit vectors (rows, dim) float32 of which float64 has the `fixed_point` values.
+
+    memory  array (rows or more, dim) float32 for the vectors on the grid: fresh pages cost more than rounding
+    """
     error = math.sqrt(unit.shape[1]) * 2.0**-27
 
     def points(rows: np.ndarray) -> np.ndarray:
-        return _rounded(unit[rows]).astype(np.float64)
+        return _rounded(unit.take(rows, axis=0)).astype(np.float64)
 
-    return MixedPrecision(unit, points, error, round_to_grid(unit, MAX_LENGTH, error))
+    return MixedPrecision(unit, points, error, round_to_grid(unit, MAX_LENGTH, error, memory))
 
 
 def _rounded(unit: np.ndarray) -> np.ndarray:

@@ -41,9 +41,12 @@ class Histograms:
 
     def without(self, query: int, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the histogram of a query without some products: counts (bins,) int64, sums of similarity (bins,)."""
-        rest = self._counts[query] - np.bincount(self.places(products).astype(np.intp), minlength=self.total)
-        counts = np.bincount(self._bin, weights=rest).astype(np.int64)
-        return counts, np.bincount(self._bin, weights=rest * self._middle)
+        rest = self._counts[query].copy()
+        np.subtract.at(rest, self.places(products).astype(np.intp), 1)
+        filled = rest.nonzero()[0]
+        bins, rest = self._bin[filled], rest[filled]
+        sums = np.bincount(bins, rest * self._middle[filled], self._bin[-1] + 1)
+        return np.bincount(bins, rest, self._bin[-1] + 1).astype(np.int64), sums
 
     def places(self, products: Any) -> Any:
         """Compute numbers of fine bins, not yet rounded down, of an array or tensor."""

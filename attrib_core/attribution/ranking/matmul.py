@@ -130,7 +130,7 @@ class NumpyScores:
             values = self.values[row]
             if least <= LOWEST:
                 least = max(_near_highest(values, k) - margin[place], LOWEST)
-            found = np.flatnonzero(values >= least)
+            found = (values >= least).nonzero()[0]
             if len(found) > 2 * k:
                 some = values[found]
                 found = found[some >= np.partition(some, len(some) - k)[len(some) - k] - margin[place]]
@@ -192,7 +192,7 @@ def _count_row(
         if not count:
             break
         if 4 * count < len(row):
-            kept = np.flatnonzero(reaching)
+            kept = reaching.nonzero()[0]
             left, row = (kept if left is None else left[kept]), row[kept]
             reaching = None
         clear = row > high[threshold]
@@ -202,7 +202,7 @@ def _count_row(
         if limit is not None and pairs > limit:
             return None
         if near:
-            columns = np.flatnonzero(~clear if reaching is None else reaching & ~clear)
+            columns = (~clear if reaching is None else reaching & ~clear).nonzero()[0]
             found.append((threshold, columns if left is None else left[columns]))
     return found
 

@@ -79,17 +79,19 @@ def error_bound(dim: int, error: float = UNIT_ERROR) -> float:
     return summing + 2.0 * error * (1.0 + error) + dim * 2.0**-125
 
 
-def round_to_grid(unit: np.ndarray, longest: float, error: float) -> Grid:
+def round_to_grid(unit: np.ndarray, longest: float, error: float, memory: np.ndarray | None = None) -> Grid:
     """Round vectors (rows, dim) float32, of length at most `longest`, to the grid.
 
-    error  length of the difference of these vectors from their float64 vectors, at most
+    error   length of the difference of these vectors from their float64 vectors, at most
+    memory  array (rows or more, dim) float32 for the result, see `fixed_point.vectors`
 
     Rounding lengthens a vector by at most sqrt(dim) / 2 steps, so it is scaled down by as much before.
     """
     rows, dim = unit.shape
     room = GRID * (1.0 - 2.0**-20) - math.sqrt(dim) / 2.0  # 2**-20: float32 rounds the scaled components
     scale = np.float32(room / longest)
-    steps, squares = np.empty((rows, dim), np.float32), np.empty(rows)
+    steps = np.empty((rows, dim), np.float32) if memory is None else memory[:rows]
+    squares = np.empty(rows)
     step = max(1, CACHED // dim)
     for start in range(0, rows, step):
         some, rounded = unit[start : start + step], steps[start : start + step]
@@ -124,7 +126,7 @@ class Pairs(NamedTuple):
 
     def products(self, query: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Compute float32 products, (pairs,)."""
-        return _products(self.queries.unit, query, self.block.unit.__getitem__, row)
+        return _products(self.queries.unit, query, lambda rows: self.block.unit.take(rows, axis=0), row)
 
     def similarities(self, query: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Compute the float64 similarities, (pairs,)."""
@@ -139,7 +141,7 @@ def _products(
     step = max(1, CACHED // left.shape[1])
     for start in range(0, len(row), step):
         some = slice(start, start + step)
-        products[some] = np.einsum("ij,ij->i", left[place[some]], right(row[some]))
+        products[some] = np.vecdot(left.take(place[some], axis=0), right(row[some]))
     return products
 
 

@@ -72,7 +72,7 @@ def rank(
     top_k: int = 100,
     bins: int = 2048,
     query_block: int = 512,
-    pool_block: int = 16384,
+    pool_block: int = 32768,
     query_group: int = 4096,
 ) -> Iterator[Ranked]:
     """Rank the exemplars of every query in the pool; yields the results of one group after another.
@@ -83,7 +83,7 @@ def rank(
     exemplar_rows              columns EXEMPLAR_COLUMNS of `exemplars`
     left_out                   by exemplar set the image_id of rows of the pool that are no distractors of its queries
     top_k, bins                candidates kept by name; histogram bins over [-1, 1] for the others
-    query_block, pool_block    rows of one matrix product; 512 and 16384 or more are fast
+    query_block, pool_block    rows of one matrix product; 512 and 32768 or more are fast
     query_group                queries for which the pool is read once; each takes about 16 bytes
                                a bin, 20 a top candidate and 8 a dimension
 
@@ -104,11 +104,12 @@ def rank(
     ):
         own = _own_sets(group.ids, labels, sets, unranked, queries)
         _check_width(group.unit, own[0].vectors, exemplars)
-        blocks = embedding_stream.read_blocks(pool, heads.real, rows=pool_block, without=without)
+        rows = min(pool_block, embedding_stream.READ_ROWS)
+        read = embedding_stream.read_blocks(pool, heads.real, rows=rows, without=without)
         yield rank_group(
             group,
             own,
-            _check_widths(blocks, group.unit, pool),
+            embedding_stream.regroup(_check_widths(read, group.unit, pool), pool_block),
             labels=labels,
             distractors=[distractors.get(labels.exemplar_set(name), distractors[None]) for name in group.ids],
             left_out=omitted,
