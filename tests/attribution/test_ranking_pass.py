@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from attrib_core.attribution.ranking import accumulator, fixed_point, matmul, mixed_precision, torch_matmul
+from attrib_core.attribution.ranking import (
+    accumulator,
+    fixed_point,
+    matmul,
+    mixed_precision,
+    rank,
+    torch_matmul,
+)
 from attrib_core.attribution.ranking.rank import Ranked
 from attrib_core.common.errors import InputError
 from tests.attribution.ranking_fixtures import World, ranked, unit, world
@@ -189,7 +197,8 @@ def test_torch_gives_the_same_tables(
     options = {"left_out": rows, "top_k": TOP, "bins": BINS, "pool_block": 90, "query_block": 7}
     by_numpy = ranked(case.write(tmp_path), **options)
     monkeypatch.setattr(torch_matmul, "COMPARED", compared)
-    monkeypatch.setattr(accumulator, "products_for", lambda _: torch_matmul.TorchProducts(device))
+    on_device = functools.partial(rank.rank_group, products=lambda: torch_matmul.TorchProducts(device))
+    monkeypatch.setattr(rank, "rank_group", on_device)
     by_torch = ranked(case.write(tmp_path), **options)
     assert by_torch.ranks.equals(by_numpy.ranks) and by_torch.candidates.equals(by_numpy.candidates)
 

@@ -7,14 +7,14 @@ few, as for an exemplar in the middle of the pool, a second product, in plain fl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from attrib_core.attribution.ranking import fixed_point
 from attrib_core.attribution.ranking.float32_counts import Counter, Look
 from attrib_core.attribution.ranking.histogram import Histograms
-from attrib_core.attribution.ranking.matmul import products_for
+from attrib_core.attribution.ranking.matmul import NumpyProducts, Products
 from attrib_core.attribution.ranking.mixed_precision import MixedPrecision, Pairs, grid_bound
 from attrib_core.attribution.ranking.top_k import TopK
 
@@ -30,6 +30,7 @@ class RankAccumulator:
 
     thresholds  of each query the exact similarities of its exemplars, (exemplars,) float64
     vectors     of the queries, by `fixed_point.vectors`
+    products    how to multiply, and where to count: `NumpyProducts`, or `TorchProducts` of a GPU
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class RankAccumulator:
         top_k: int,
         bins: int,
         query_block: int,
-        device: str = "cpu",
+        products: Callable[[], Products] = NumpyProducts,
     ) -> None:
         self.counter = Counter(thresholds, tie=fixed_point.TIE)
         self.top = TopK(len(thresholds), top_k)
@@ -48,7 +49,7 @@ class RankAccumulator:
         self._histograms = Histograms(len(thresholds), bins, self._grid.scale)
         self._top_k, self._query_block = top_k, query_block
         self._memory = np.empty((0, 0), np.float32)  # for the vectors of a block on the grid
-        self._first, self._second = products_for(device), products_for(device)
+        self._first, self._second = products(), products()
 
     def add(self, ids: np.ndarray, unit: np.ndarray, left_out: LeftOutRows = None) -> None:
         """Add a block of distractors: ids (rows,) object, and unit vectors (rows, dim) float32."""

@@ -12,7 +12,7 @@ Results do not depend on block, group or part sizes, nor on the order of the poo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 from attrib_core.attribution.ranking import embedding_stream, fixed_point
 from attrib_core.attribution.ranking.accumulator import RankAccumulator
 from attrib_core.attribution.ranking.distractors import LeftOut, count_distractors
+from attrib_core.attribution.ranking.matmul import NumpyProducts, Products
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads.heads import Heads
 from attrib_core.storage import tables
@@ -135,12 +136,12 @@ def rank_group(
     bins: int,
     query_block: int,
     left_out: LeftOut | None = None,
-    device: str = "cpu",
+    products: Callable[[], Products] = NumpyProducts,
 ) -> Ranked:
     """Rank the exemplars `own` of each query of a group in one pass over the pool.
 
     distractors  rows of the pool, without those that are left out: of each query, or one number for all
-    device       where products are computed and counted: 'cpu' or 'cuda'
+    products     how to multiply, see `RankAccumulator`
 
     The vectors of group and pool are of unit length and one width; see `rank` for the other options.
     """
@@ -150,7 +151,7 @@ def rank_group(
         top_k=top_k,
         bins=bins,
         query_block=query_block,
-        device=device,
+        products=products,
     )
     sets = [labels.exemplar_set(name) for name in group.ids] if left_out is not None else []
     for block in pool:
