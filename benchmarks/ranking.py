@@ -13,10 +13,9 @@ memory before the clock starts, except for ours, which streams its file within t
     product        queries times pool in float32, results discarded: an upper bound for any exact method
     FAISS Flat     only the 100 nearest: no rank beyond them
 
-Output: milliseconds per query (median of the repeats), peak resident memory, the ratio to the published way,
-and the fraction of the product's speed. `--enforce` exits with status 1 if a limit is missed at the largest pool (ours
-80 times faster and 70 % of the product, ours, all 100 times and 65 %, both 1.5 GB). Nothing is written outside a
-temporary folder. Ours, all reads its file once for 4,096 queries, so with fewer reading has a larger share.
+Output: milliseconds per query (median of the repeats), peak resident memory, the ratio to the published way, and the
+fraction of the product's speed. `--enforce` exits with status 1 if a limit is missed at the largest pool. Ours, all
+reads its file once for 4,096 queries; with fewer, reading has a larger share. Only a temporary folder is written to.
 """
 
 from __future__ import annotations
@@ -175,11 +174,7 @@ def _run(method: str, folder: Path, options: argparse.Namespace) -> dict[str, An
 
 
 def _peak() -> float:
-    """Largest resident memory of this process in MB.
-
-    Linux counts it anew from exec on in VmHWM, while ru_maxrss begins at that of the parent, which
-    held the generated pool.
-    """
+    """Largest resident memory of this process in MB; ru_maxrss begins at that of the parent, VmHWM does not."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -12,9 +12,7 @@ import numpy as np
 
 from attrib_core.attribution.ranking.histogram import Histograms
 
-MAX_PENDING = (
-    1 << 18
-)  # pairs that are collected before they are passed on; bounds memory, never changes a result
+MAX_PENDING = 1 << 18  # pairs collected before they are passed on; bounds memory, never changes a result
 LOWEST = np.finfo(np.float32).min  # below all products, above what is left out
 
 Again = Callable[[np.ndarray, np.ndarray], None]

@@ -7,7 +7,7 @@ queries, in constant memory. In the same pass the most similar distractors are k
 are counted in a histogram, from which calibration computes its sums over the whole pool. How ties count is
 decided later, in `metrics.per_query`.
 
-Results do not depend on block, group or part sizes, nor on the order of the pool: see `fixed_point`.
+Results do not depend on block, group or part sizes, nor on the order of the pool: see `mixed_precision`.
 """
 
 from __future__ import annotations
