@@ -190,12 +190,16 @@ def test_an_equal_candidate_of_a_later_block_enters_by_name() -> None:
     assert accumulator.rest(0, best.products)[0].tolist() == [0, 0, 0, 4]
 
 
-def test_regroup_keeps_rows_and_order() -> None:
+@pytest.mark.parametrize("reuse", [False, True])
+def test_regroup_keeps_rows_and_order(reuse: bool) -> None:
     blocks = [
         embedding_stream.EmbeddingBlock([f"{i}-{j}" for j in range(n)], np.full((n, 2), i))
         for i, n in enumerate([3, 1, 8, 2])
     ]
-    groups = list(embedding_stream.regroup(iter(blocks), 4))
+    groups = [
+        group._replace(unit=group.unit.copy())
+        for group in embedding_stream.regroup(iter(blocks), 4, reuse=reuse)
+    ]
     assert [len(group.ids) for group in groups] == [4, 4, 4, 2]
     assert [name for group in groups for name in group.ids] == [
         name for block in blocks for name in block.ids

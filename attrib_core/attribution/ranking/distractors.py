@@ -26,6 +26,8 @@ class LeftOut:
 
     def rows(self, ids: Sequence[str], sets: Sequence[str]) -> list[np.ndarray] | None:
         """Return the numbers of the rows `ids` of a block that are left out, one array a set; None: none at all."""
+        if not len(self.ids):
+            return None
         rows: dict[str, list[int]] = {}
         for row in np.flatnonzero(pc.is_in(pa.array(ids, pa.string()), value_set=self.ids)).tolist():
             for exemplar_set in self._sets_of[ids[row]]:

@@ -66,17 +66,23 @@ def read_all(paths: Sequence[Path], project: Projection) -> EmbeddingBlock:
     )
 
 
-def regroup(blocks: Iterator[EmbeddingBlock], rows: int) -> Iterator[EmbeddingBlock]:
-    """Yield the same rows in blocks of exactly `rows`; the last may be shorter."""
+def regroup(blocks: Iterator[EmbeddingBlock], rows: int, *, reuse: bool = False) -> Iterator[EmbeddingBlock]:
+    """Yield the same rows in blocks of exactly `rows`; the last may be shorter.
+
+    reuse  put all blocks in the same memory, so that each is valid until the next: fresh pages cost more than the copy
+    """
     ids: list[str] = []
     parts: list[np.ndarray] = []
+    memory = np.empty((0, 0), np.float32)
     for block in blocks:
         ids += block.ids
         parts.append(block.unit)
         while len(ids) >= rows:
-            unit = np.concatenate(parts)
+            if reuse and len(memory) < len(ids):
+                memory = np.empty((len(ids), block.unit.shape[1]), np.float32)
+            unit = np.concatenate(parts, out=memory[: len(ids)] if reuse else None)
             yield EmbeddingBlock(ids[:rows], unit[:rows])
-            ids, parts = ids[rows:], [unit[rows:]]
+            ids, parts = ids[rows:], [unit[rows:].copy()]
     if ids:
         yield EmbeddingBlock(ids, np.concatenate(parts))
 

@@ -110,7 +110,7 @@ def rank(
         yield rank_group(
             group,
             own,
-            embedding_stream.regroup(_check_widths(read, group.unit, pool), pool_block),
+            embedding_stream.regroup(_check_widths(read, group.unit, pool), pool_block, reuse=True),
             labels=labels,
             distractors=[distractors.get(labels.exemplar_set(name), distractors[None]) for name in group.ids],
             left_out=omitted,
