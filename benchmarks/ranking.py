@@ -13,9 +13,9 @@ memory before the clock starts, except for ours, which streams its file within t
     product        queries times pool in float32, results discarded: an upper bound for any exact method
     FAISS Flat     only the 100 nearest: no rank beyond them
 
-Output: milliseconds per query (median of the repeats), peak resident memory, the ratio to the published way,
-and the fraction of the product's speed. `--enforce` exits with status 1 if a limit is missed (80 times faster,
-70 % of the product, 1.5 GB at the largest pool). Nothing is written outside a temporary folder.
+Output: milliseconds per query (median of the repeats), peak resident memory, the ratio to the published way, and the
+fraction of the product's speed. `--enforce` exits with status 1 if a limit is missed at the largest pool. Ours, all
+reads its file once for 4,096 queries; with fewer, reading has a larger share. Only a temporary folder is written to.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ import numpy as np
 
 GENERATED = 65536  # rows made at once
 TOP = 100
-TIMES, FRACTION, GIGABYTES = 80.0, 0.7, 1.5
+LIMITS = {
+    "ours": (80.0, 0.7),
+    "ours, all": (100.0, 0.65),
+}  # times faster than published, fraction of the product
+GIGABYTES = 1.5
 COLUMNS = ("ms a query", "peak MB", "times", "of product")
 
 
@@ -107,21 +111,22 @@ def _check(rows: list[dict[str, Any]]) -> None:
 
 
 def _limits(rows: list[dict[str, Any]]) -> bool:
-    ours = next(row for row in rows if row["method"] == "ours")
-    limits = [
-        (
-            ours["times"] >= TIMES,
-            f"{ours['times']:.0f} times faster than the published way, at least {TIMES:.0f}",
-        ),
-        (ours["fraction"] >= FRACTION, f"{ours['fraction']:.2f} of the product's speed, at least {FRACTION}"),
-        (
-            ours["peak_mb"] <= 1000 * GIGABYTES,
-            f"{ours['peak_mb']:.0f} MB resident, at most {1000 * GIGABYTES:.0f}",
-        ),
-    ]
-    for met, words in limits:
-        print(f"{'met   ' if met else 'MISSED'} {words}")
-    return all(met for met, _ in limits)
+    all_met = True
+    for row in rows:
+        if row["method"] not in LIMITS:
+            continue
+        times, fraction = LIMITS[row["method"]]
+        for met, words in (
+            (row["times"] >= times, f"{row['times']:.0f} times faster than published, at least {times:.0f}"),
+            (
+                row["fraction"] >= fraction,
+                f"{row['fraction']:.2f} of the product's speed, at least {fraction}",
+            ),
+            (row["peak_mb"] <= 1000 * GIGABYTES, f"{row['peak_mb']:.0f} MB, at most {1000 * GIGABYTES:.0f}"),
+        ):
+            print(f"{'met   ' if met else 'MISSED'} {row['method']}: {words}")
+            all_met = all_met and met
+    return all_met
 
 
 def _generate(folder: Path, pool: int, options: argparse.Namespace) -> None:
@@ -169,11 +174,7 @@ def _run(method: str, folder: Path, options: argparse.Namespace) -> dict[str, An
 
 
 def _peak() -> float:
-    """Largest resident memory of this process in MB.
-
-    Linux counts it anew from exec on in VmHWM, while ru_maxrss begins at that of the parent, which
-    held the generated pool.
-    """
+    """Largest resident memory of this process in MB; ru_maxrss begins at that of the parent, VmHWM does not."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

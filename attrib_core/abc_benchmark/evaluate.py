@@ -95,7 +95,7 @@ def count(
             test,
             exemplars,
             query_block,
-            matmul.product_for(device),
+            matmul.products_for(device),
         )
         part.query[:] += start
         parts.append(part)
@@ -120,7 +120,7 @@ def _count_group(
     test: TestCase,
     exemplars: UnitVectors,
     query_block: int,
-    product: matmul.Product,
+    products: matmul.Products,
 ) -> Counts:
     own = [np.arange(*test.chunks[model]) for model in models]
     query = np.repeat(np.arange(len(own)), [len(rows) for rows in own])
@@ -130,7 +130,7 @@ def _count_group(
     similarity[rankable] = _similarities(queries, query[rankable], exemplars, exemplar[rankable])
     starts = np.searchsorted(query[rankable], np.flatnonzero(queries.good))
     thresholds = np.split(similarity[rankable], starts[1:]) if len(starts) else []
-    counter = Counter(thresholds, queries.vectors.unit.shape[1], product=product)
+    counter = Counter(thresholds, products=products)
     rows = bad = 0
     for block in pool:
         rows += len(block.good)

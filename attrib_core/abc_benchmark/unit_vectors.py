@@ -10,7 +10,7 @@ import numpy as np
 
 from attrib_core.abc_benchmark.feature_files import Block, Matrix
 from attrib_core.abc_benchmark.mapper_files import Head
-from attrib_core.attribution.ranking.float32_counts import MixedPrecision
+from attrib_core.attribution.ranking.mixed_precision import MixedPrecision
 from attrib_core.common.errors import InputError
 
 BAD_ROWS = ("refuse", "last")
@@ -18,7 +18,8 @@ FLOAT64_ROWS = 2048
 """Rows computed in float64 at once; bounds the memory of the copies."""
 SHORTEST, LONGEST = 2.0**-60, 2.0**60
 """Lengths between which scaling in float32 neither overflows nor loses digits."""
-BLOCK_BYTES = 1 << 26
+BLOCK_BYTES = 24 << 20
+"""Bytes of a block in float32; from 32 MB on, malloc takes fresh pages each time, which cost more than the copy."""
 
 
 class UnitVectors(NamedTuple):
@@ -33,7 +34,7 @@ class UnitVectors(NamedTuple):
 
 
 def rows_at_once(dim: int) -> int:
-    """Return the rows of a block of 64 MB in float32, so that memory does not depend on the dimension."""
+    """Return the rows of a block of BLOCK_BYTES in float32, so that memory does not depend on the dimension."""
     return max(256, min(1 << 15, BLOCK_BYTES // (4 * dim)))
 
 

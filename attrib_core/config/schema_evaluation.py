@@ -82,7 +82,7 @@ class Ranking(Section):
     top_k: int = key(100, "candidates kept for each query; calibration uses a histogram of the rest", ge=1)
     bins: int = key(2048, "bins of that histogram of cosines, from -1 to 1", ge=2)
     query_block: int = key(512, "queries of one matrix product; never changes a result", ge=1)
-    pool_block: int = key(16384, "pool rows of one matrix product; never changes a result", ge=1)
+    pool_block: int = key(32768, "pool rows of one matrix product; never changes a result", ge=1)
     query_group: int = key(
         4096, "queries for which the pool is read once; bounds memory, never changes a result", ge=1
     )

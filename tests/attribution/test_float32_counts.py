@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attrib_core.attribution.ranking import fixed_point, float32_counts
-from attrib_core.attribution.ranking.float32_counts import Counter, MixedPrecision
-from attrib_core.attribution.ranking.matmul import torch_product
+from attrib_core.attribution.ranking import fixed_point, float32_counts, matmul, mixed_precision
+from attrib_core.attribution.ranking.float32_counts import Counter
+from attrib_core.attribution.ranking.mixed_precision import MixedPrecision, error_bound
+from attrib_core.attribution.ranking.torch_matmul import TorchProducts
 from tests.attribution.ranking_fixtures import unit
 
 
@@ -58,10 +59,10 @@ def test_counts_equal_integer_counts_for_every_block(dim: int, sizes: list[int])
     tie = int(float32_counts.TIE * fixed_point.ONE)
     above = np.count_nonzero(differences > tie, axis=1)
     tied = np.count_nonzero(np.abs(differences) <= tie, axis=1)
-    near = np.count_nonzero(np.abs(differences) <= fixed_point.TIE, axis=1)
+    near = np.count_nonzero(np.abs(differences) <= fixed_point.TIE * fixed_point.ONE, axis=1)
     assert near.sum() > len(tied) and tied.sum() > 10  # more of them than float32 can tell apart
     for pool_block, query_block in [(1, 1), (7, 2), (50, 100), (240, 3)]:
-        counter = Counter([values / fixed_point.ONE for values in thresholds], dim)
+        counter = Counter([values / fixed_point.ONE for values in thresholds])
         for start in range(0, len(pool), pool_block):
             block = pool[start : start + pool_block]
             counter.add(on_grid(queries), on_grid(block), query_block=query_block)
@@ -80,7 +81,7 @@ def own_similarities(queries: np.ndarray, own: list[np.ndarray]) -> list[np.ndar
 def test_counts_equal_a_sort_in_float64(dim: int) -> None:
     pool, queries, own = crowded(dim + 1, dim, 300, [1, 4, 67])
     candidates, vectors = normalised(pool), normalised(queries).points(np.arange(3))
-    counter = Counter(own_similarities(queries, own), dim)
+    counter = Counter(own_similarities(queries, own))
     counter.add(normalised(queries), candidates, query_block=2)
     scores = vectors @ candidates.points(np.arange(300)).T
     for query in range(3):
@@ -95,7 +96,7 @@ def test_equal_vectors_tie_in_float64() -> None:
     row = rng.standard_normal((1, 768)).astype(np.float32)
     pool = np.repeat(row, 500, axis=0)
     query = rng.standard_normal((1, 768)).astype(np.float32)
-    counter = Counter(own_similarities(query, [row]), 768)
+    counter = Counter(own_similarities(query, [row]))
     counter.add(normalised(query), normalised(pool), query_block=1)
     assert (counter.above[0], counter.tied[0]) == (0, 500)
 
@@ -109,17 +110,17 @@ def test_no_float32_product_errs_by_more_than_the_bound(dim: int) -> None:
     for column in range(dim):  # one rounding a step
         worst += np.outer(a[:, column], b[:, column])
     for found in (a @ b.T, worst):
-        assert np.abs(found - true).max() <= float32_counts.error_bound(dim)
+        assert np.abs(found - true).max() <= error_bound(dim)
 
 
 def test_many_near_ties_are_computed_again_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, queries, own = crowded(9, 16, 200, [3, 1, 1])
     pool[:] = own[0][0]
-    at_once = Counter(own_similarities(queries, own), 16)
+    at_once = Counter(own_similarities(queries, own))
     at_once.add(normalised(queries), normalised(pool), query_block=9)
-    monkeypatch.setattr(float32_counts, "PAIR_BLOCK", 7)
-    monkeypatch.setattr(float32_counts, "MAX_PENDING", 11)
-    in_parts = Counter(own_similarities(queries, own), 16)
+    monkeypatch.setattr(mixed_precision, "CACHED", 7 * 16)
+    monkeypatch.setattr(matmul, "MAX_PENDING", 11)
+    in_parts = Counter(own_similarities(queries, own))
     in_parts.add(normalised(queries), normalised(pool), query_block=9)
     assert np.array_equal(at_once.above, in_parts.above) and np.array_equal(at_once.tied, in_parts.tied)
     assert at_once.tied[0] == 200
@@ -133,7 +134,7 @@ def test_products_by_torch_give_the_same_counts(device: str) -> None:
         pytest.skip("no CUDA device")
     pool, queries, own = crowded(11, 64, 500, [1, 12, 3])
     thresholds = own_similarities(queries, own)
-    by_numpy, by_torch = Counter(thresholds, 64), Counter(thresholds, 64, product=torch_product(device))
+    by_numpy, by_torch = Counter(thresholds), Counter(thresholds, products=TorchProducts(device))
     for counter in (by_numpy, by_torch):
         for start in range(0, 500, 130):
             counter.add(normalised(queries), normalised(pool[start : start + 130]), query_block=2)

@@ -23,7 +23,7 @@ def integers(vectors: np.ndarray) -> np.ndarray:
     return np.rint(vectors.astype(np.float64) * 2**26).astype(np.int64)
 
 
-def sorted_list(case: World, top_k: int, bins: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def sorted_list(case: World, top_k: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of ranks and candidates from a list of all integer similarities of each query, sorted and counted."""
     kept = [i for i, name in enumerate(case.pool_ids) if name not in set(case.excluded)]
     ids, pool = [case.pool_ids[i] for i in kept], integers(case.pool[kept])
@@ -45,18 +45,7 @@ def sorted_list(case: World, top_k: int, bins: int) -> tuple[list[dict[str, Any]
                     }
                 )
             order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
-            histogram, sums = [0] * bins, [0.0] * bins
-            for i in order[top_k:]:
-                place = min(bins - 1, max(0, (scores[i] + 2**52) * bins // 2**53))
-                histogram[place] += 1
-                sums[place] += scores[i] / 2**52
-            candidates.append(
-                {
-                    "candidate_ids": [ids[i] for i in order[:top_k]],
-                    "histogram": histogram,
-                    "histogram_sums": sums,
-                }
-            )
+            candidates.append({"candidate_ids": [ids[i] for i in order[:top_k]]})
     return ranks, candidates
 
 
@@ -69,18 +58,15 @@ CASES = [
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
-def test_counts_top_and_histogram_equal_those_of_a_sorted_list(number: int, tmp_path: Path) -> None:
+def test_counts_and_top_equal_those_of_a_sorted_list(number: int, tmp_path: Path) -> None:
     case = world(number, **CASES[number])
     case.excluded = case.pool_ids[1::7]
     found = ranked(case.write(tmp_path, pool_part=100), top_k=20, bins=50, query_block=4, pool_block=33)
-    ranks, candidates = sorted_list(case, 20, 50)
+    ranks, candidates = sorted_list(case, 20)
     columns = list(ranks[0])
     assert found.ranks.select(columns).to_pylist() == ranks
     assert set(found.ranks.column("n_distractors").to_pylist()) == {len(case.pool) - len(case.excluded)}
-    for row, expected in zip(found.candidates.to_pylist(), candidates, strict=True):
-        assert row["candidate_ids"] == expected["candidate_ids"]
-        assert row["histogram"] == expected["histogram"]
-        np.testing.assert_allclose(row["histogram_sums"], expected["histogram_sums"], atol=1e-7)
+    assert found.candidates.select(["candidate_ids"]).to_pylist() == candidates
 
 
 def test_the_cases_have_ties(tmp_path: Path) -> None:
@@ -152,7 +138,7 @@ def test_products_are_exact_for_every_shape() -> None:
         expected = integers(a) @ integers(b).T
         a, b = fixed_point.fixed_point(a), fixed_point.fixed_point(b)
         for rows, columns in [(130, 90), (1, 90), (130, 1), (7, 5)]:
-            found = fixed_point.similarities(a[:rows], b[:columns])
+            found = fixed_point.similarities(a[:rows], b[:columns]) * fixed_point.ONE
             assert np.array_equal(found.astype(np.int64), expected[:rows, :columns])
 
 
@@ -160,17 +146,8 @@ def test_rounding_moves_a_similarity_by_less_than_a_tie() -> None:
     rng = np.random.default_rng(1)
     for dim in (3, 64, 512, 1280):
         a, b = (unit(rng.standard_normal((200, dim))) for _ in range(2))
-        found = (
-            fixed_point.similarities(fixed_point.fixed_point(a), fixed_point.fixed_point(b)) / fixed_point.ONE
-        )
+        found = fixed_point.similarities(fixed_point.fixed_point(a), fixed_point.fixed_point(b))
         assert np.abs(found - a.astype(np.float64) @ b.astype(np.float64).T).max() < 6e-8
-
-
-def test_similarities_above_one_are_in_the_last_bin() -> None:
-    place, _ = fixed_point.histogram_bins(
-        np.array([-1.000001, -1.0, 0.0, 1.0, 1.000001]) * fixed_point.ONE, 8
-    )
-    assert place.tolist() == [0, 0, 4, 7, 7]
 
 
 def test_ties_at_the_border_of_the_top_are_settled_by_name(tmp_path: Path) -> None:
@@ -182,31 +159,47 @@ def test_ties_at_the_border_of_the_top_are_settled_by_name(tmp_path: Path) -> No
 
 
 def test_a_tie_is_a_difference_of_at_most_two_to_the_minus_23() -> None:
-    for exemplars in ([0.5], [0.5, 0.25, 0.125]):  # more than two are counted on a part of the candidates
-        accumulator = RankAccumulator([np.array(exemplars) * fixed_point.ONE], top_k=2, bins=4)
-        steps = np.array([-TIE - 1, -TIE, 0, TIE, TIE + 1, 2 * TIE])
-        accumulator.add(
-            0,
-            exemplars[-1] * fixed_point.ONE + steps[None, :].astype(np.float64),
-            np.array(list("abcdef"), object),
-        )
-        assert (accumulator.above[-1], accumulator.tied[-1]) == (2, 3)
+    for exemplars in ([0.5], [0.5, 0.25, 0.125]):
+        step = 2**27  # float32 has multiples of 2**-25 from 0.25 on
+        steps = np.array([-TIE - step, -TIE, 0, TIE, TIE + step, 2 * TIE]) / 2**52
+        pool = directions(exemplars[-1] / 2 + steps)
+        accumulator = accumulate([np.array(exemplars) / 2], pool, list("abcdef"))
+        assert (accumulator.counter.above[-1], accumulator.counter.tied[-1]) == (2, 3)
+
+
+def directions(cosines: np.ndarray) -> np.ndarray:
+    """Unit vectors of these cosines to (1, 0, 0), exact in float32, with lengths that float32 rounds."""
+    return np.stack([cosines, np.sqrt(1 - cosines**2), np.zeros(len(cosines))], axis=1).astype(np.float32)
+
+
+def accumulate(
+    thresholds: list[np.ndarray], pool: np.ndarray, names: list[str], block: int = 2
+) -> RankAccumulator:
+    query = fixed_point.vectors(np.array([[1, 0, 0]], np.float32))
+    accumulator = RankAccumulator(thresholds, query, top_k=2, bins=4, query_block=1)
+    for start in range(0, len(pool), block):
+        some = slice(start, start + block)
+        accumulator.add(np.array(names[some], object), pool[some])
+    return accumulator
 
 
 def test_an_equal_candidate_of_a_later_block_enters_by_name() -> None:
-    accumulator = RankAccumulator([np.zeros(1)], top_k=2, bins=4)
-    for names in (["m", "n"], ["z", "a"], ["b", "y"]):
-        accumulator.add(0, np.full((1, 2), 0.5 * fixed_point.ONE), np.array(names, object))
-    assert accumulator.top(0)[1] == ["a", "b"]
-    assert accumulator.rest(0)[0].tolist() == [0, 0, 0, 4]
+    accumulator = accumulate([np.zeros(1)], directions(np.full(6, 0.5)), list("mnzaby"))
+    best = accumulator.top.of_query(0)
+    assert best.ids.tolist() == ["a", "b"]
+    assert accumulator.rest(0, best.products)[0].tolist() == [0, 0, 0, 4]
 
 
-def test_regroup_keeps_rows_and_order() -> None:
+@pytest.mark.parametrize("reuse", [False, True])
+def test_regroup_keeps_rows_and_order(reuse: bool) -> None:
     blocks = [
         embedding_stream.EmbeddingBlock([f"{i}-{j}" for j in range(n)], np.full((n, 2), i))
         for i, n in enumerate([3, 1, 8, 2])
     ]
-    groups = list(embedding_stream.regroup(iter(blocks), 4))
+    groups = [
+        group._replace(unit=group.unit.copy())
+        for group in embedding_stream.regroup(iter(blocks), 4, reuse=reuse)
+    ]
     assert [len(group.ids) for group in groups] == [4, 4, 4, 2]
     assert [name for group in groups for name in group.ids] == [
         name for block in blocks for name in block.ids

@@ -1,76 +1,100 @@
-"""Accumulate counts, top candidates and histograms of a group of queries over the blocks of the pool."""
+"""Accumulate counts, top candidates and histograms of a group of queries over the blocks of the pool.
+
+One float32 product of vectors on the grid (`mixed_precision`) gives the histogram and a first look at all similarities.
+For most queries a few pairs are too near to a threshold, and are computed again in float64. Where it is more than a
+few, as for an exemplar in the middle of the pool, a second product, in plain float32, has a hundredth of the error.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from attrib_core.attribution.ranking import fixed_point
-from attrib_core.attribution.ranking.top_k import select_top_k, sort_by_score
+from attrib_core.attribution.ranking.float32_counts import Counter, Look
+from attrib_core.attribution.ranking.histogram import Histograms
+from attrib_core.attribution.ranking.matmul import NumpyProducts, Products
+from attrib_core.attribution.ranking.mixed_precision import MixedPrecision, Pairs, grid_bound
+from attrib_core.attribution.ranking.top_k import TopK
+
+FEW = 16  # queries for which a second product takes hardly longer than for one; only decides what is faster
+OPERATIONS_A_PAIR = 1 << 15  # of a product, in the time of one pair in float64; the same
+
+LeftOutRows = Sequence[np.ndarray] | None
+"""Numbers of the rows of a block that are no distractors of a query, one array a query; None: no row of any."""
 
 
 class RankAccumulator:
-    """Sums over the distractors seen so far, all of them integers, so the order of blocks does not matter.
+    """What is known of a group of queries from the distractors seen so far, whatever their blocks and order.
 
-    starts      (queries + 1,) exemplars of query q are starts[q]:starts[q + 1]
-    thresholds  (exemplars,) exact similarity of query and exemplar
-    above, tied (exemplars,) int64, distractors more similar than the exemplar, equally similar
+    thresholds  of each query the exact similarities of its exemplars, (exemplars,) float64
+    vectors     of the queries, by `fixed_point.vectors`
+    products    how to multiply, and where to count: `NumpyProducts`, or `TorchProducts` of a GPU
     """
 
-    def __init__(self, thresholds: list[np.ndarray], *, top_k: int, bins: int) -> None:
-        queries = len(thresholds)
-        self.starts = np.concatenate([[0], np.cumsum([len(values) for values in thresholds])]).astype(np.intp)
-        self.thresholds = np.concatenate(thresholds)
-        self.above = np.zeros(len(self.thresholds), np.int64)
-        self.tied = np.zeros(len(self.thresholds), np.int64)
-        self._top_k, self._bins = top_k, bins
-        self._top: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0, object))] * queries
-        self._floor = np.full(queries, -np.inf)  # the k-th best similarity so far
-        self._counts = np.zeros((queries, bins), np.int64)
-        self._sums = np.zeros((queries, bins), np.int64)
+    def __init__(
+        self,
+        thresholds: Sequence[np.ndarray],
+        vectors: MixedPrecision,
+        *,
+        top_k: int,
+        bins: int,
+        query_block: int,
+        products: Callable[[], Products] = NumpyProducts,
+    ) -> None:
+        self.counter = Counter(thresholds, tie=fixed_point.TIE)
+        self.top = TopK(len(thresholds), top_k)
+        self._vectors, self._grid = vectors, vectors.on_grid()
+        self._histograms = Histograms(len(thresholds), bins, self._grid.scale)
+        self._top_k, self._query_block = top_k, query_block
+        self._memory = np.empty((0, 0), np.float32)  # for the vectors of a block on the grid
+        self._first, self._second = products(), products()
 
-    def add(self, first: int, scores: np.ndarray, ids: np.ndarray) -> None:
-        """Add exact similarities (queries, candidates) of queries first, first + 1, ..."""
-        for query, row in enumerate(scores, start=first):
-            self._count(query, row)
-            self._update_top(query, row, ids)
-            counts, sums = self._histogram(row)
-            self._counts[query] += counts
-            self._sums[query] += sums
+    def add(self, ids: np.ndarray, unit: np.ndarray, left_out: LeftOutRows = None) -> None:
+        """Add a block of distractors: ids (rows,) object, and unit vectors (rows, dim) float32."""
+        if len(self._memory) < len(unit):
+            self._memory = np.empty(unit.shape, np.float32)
+        pairs = Pairs(self._vectors, fixed_point.vectors(unit, self._memory))
+        grid = pairs.block.on_grid()
+        loaded = self._first.load(grid.steps)
+        bound = grid_bound(self._grid, grid, fixed_point.LONGEST)
+        limit = 2 * self._top_k + unit.size // OPERATIONS_A_PAIR
+        for start in range(0, len(bound), self._query_block):
+            query = np.arange(start, min(start + self._query_block, len(bound)))
+            scores = self._first.multiply(self._grid.steps[query], loaded)
+            scores.histogram(self._histograms, start)
+            if left_out is not None:
+                rows, columns = _pairs(query, left_out)
+                self._histograms.remove(query[rows], scores.take(rows, columns))
+                scores.leave_out(rows, columns)
+            first = Look(scores, query, bound[query], self._grid.scale**-2, limit)
+            self._compare(first, pairs, ids, left_out)
 
-    def top(self, query: int) -> tuple[np.ndarray, list[str]]:
-        """Return the exact similarities and ids of the top candidates, sorted; ties by name."""
-        return sort_by_score(*self._top[query])
+    def rest(self, query: int, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the histogram of all candidates but the top: counts (bins,) int64, sums of similarity (bins,)."""
+        return self._histograms.without(query, top)
 
-    def rest(self, query: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the histogram of all other candidates: counts (bins,) int64, sums of similarity (bins,)."""
-        counts, sums = self._histogram(self._top[query][0])
-        return self._counts[query] - counts, fixed_point.from_steps(self._sums[query] - sums)
+    def _compare(self, first: Look, pairs: Pairs, ids: np.ndarray, left_out: LeftOutRows) -> None:
+        """Count the distractors above exemplars and find the top candidates, with a second look where it pays."""
+        rows = np.arange(len(first.query))
+        uncounted = self.counter.count(first, rows, pairs)
+        if 0 < len(uncounted) < FEW and first.limit is not None:
+            uncounted = self.counter.count(first._replace(limit=FEW * first.limit), uncounted, pairs)
+        unlisted = self.top.add(first, rows, pairs, first, ids)
+        again = np.union1d(uncounted, unlisted)
+        if len(again):
+            query = first.query[again]
+            scores = self._second.multiply(self._vectors.unit[query], self._second.load(pairs.block.unit))
+            if left_out is not None:
+                scores.leave_out(*_pairs(query, left_out))
+            second = Look(scores, query, np.full(len(query), pairs.bound()))
+            self.counter.count(second, np.searchsorted(again, uncounted), pairs)
+            self.top.add(second, np.searchsorted(again, unlisted), pairs, first, ids)
 
-    def _histogram(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        index, steps = fixed_point.histogram_bins(scores, self._bins)
-        sums = np.bincount(index, weights=steps, minlength=self._bins).astype(np.int64)
-        return np.bincount(index, minlength=self._bins), sums
 
-    def _count(self, query: int, row: np.ndarray) -> None:
-        span = slice(self.starts[query], self.starts[query + 1])
-        thresholds = self.thresholds[span]
-        if len(thresholds) > 2:  # one pass that drops what is below all exemplars makes the others short
-            row = row[row >= thresholds.min() - fixed_point.TIE]
-        for exemplar, threshold in enumerate(thresholds, start=span.start):
-            above = np.count_nonzero(row > threshold + fixed_point.TIE)
-            self.above[exemplar] += above
-            self.tied[exemplar] += np.count_nonzero(row >= threshold - fixed_point.TIE) - above
-
-    def _update_top(self, query: int, row: np.ndarray, ids: np.ndarray) -> None:
-        entering = np.flatnonzero(row >= self._floor[query])
-        if not len(entering):
-            return
-        if len(entering) > self._top_k:  # the first block: look up the ids of few candidates, not of all
-            border = np.partition(row, len(row) - self._top_k)[len(row) - self._top_k]
-            entering = np.flatnonzero(row >= border)
-        scores, names = self._top[query]
-        scores = np.concatenate([scores, row[entering]])
-        names = np.concatenate([names, ids[entering]])
-        self._top[query] = select_top_k(scores, names, self._top_k)
-        if len(self._top[query][0]) == self._top_k:
-            self._floor[query] = self._top[query][0].min()
+def _pairs(query: np.ndarray, left_out: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs (place in `query`, row of the block) that are left out."""
+    rows = [left_out[one] for one in query.tolist()]
+    place = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
+    return place, np.concatenate(rows)

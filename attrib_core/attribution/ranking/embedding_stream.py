@@ -14,6 +14,11 @@ from attrib_core.attribution.ranking import fixed_point
 from attrib_core.common.errors import InputError
 from attrib_core.storage import tables, vector_columns
 
+NEAR_ONE, EXACT_ENOUGH = 2.0**-11, 1 << 14
+"""Squared lengths that float32 has this near to 1 are within the limits of `fixed_point`, up to so many dimensions."""
+READ_ROWS = 4096
+"""Rows that are read and mapped at once: few enough that their memory is used again."""
+
 
 class Projection(Protocol):
     """One side of `attrib_core.features.heads.heads.Heads`: (rows, dim) to (rows, dim') float32, unit length."""
@@ -55,34 +60,48 @@ def read_all(paths: Sequence[Path], project: Projection) -> EmbeddingBlock:
     )
 
 
-def regroup(blocks: Iterator[EmbeddingBlock], rows: int) -> Iterator[EmbeddingBlock]:
-    """Yield the same rows in blocks of exactly `rows`; the last may be shorter."""
+def regroup(blocks: Iterator[EmbeddingBlock], rows: int, *, reuse: bool = False) -> Iterator[EmbeddingBlock]:
+    """Yield the same rows in blocks of exactly `rows`; the last may be shorter.
+
+    reuse  put all blocks in the same memory, so that each is valid until the next: fresh pages cost more than the copy
+    """
     ids: list[str] = []
     parts: list[np.ndarray] = []
+    memory = np.empty((0, 0), np.float32)
     for block in blocks:
         ids += block.ids
         parts.append(block.unit)
         while len(ids) >= rows:
-            unit = np.concatenate(parts)
+            if reuse and len(memory) < len(ids):
+                memory = np.empty((len(ids), block.unit.shape[1]), np.float32)
+            unit = np.concatenate(parts, out=memory[: len(ids)] if reuse else None)
             yield EmbeddingBlock(ids[:rows], unit[:rows])
-            ids, parts = ids[rows:], [unit[rows:]]
+            ids, parts = ids[rows:], [unit[rows:].copy()]
     if ids:
         yield EmbeddingBlock(ids, np.concatenate(parts))
 
 
+def list_files(paths: Sequence[Path]) -> str:
+    """Name files in a message: the first, and how many more."""
+    first = str(paths[0]) if paths else "no files"
+    return first if len(paths) < 2 else f"{first} and {len(paths) - 1} more"
+
+
 def _projected(vectors: np.ndarray, ids: list[str], project: Projection, path: Path) -> np.ndarray:
-    finite = np.isfinite(vectors).all(axis=1)
-    _refuse(finite, ids, path, "a component that is not finite, expected numbers")
-    _refuse((vectors != 0).any(axis=1), ids, path, "only zeros, expected a vector with a direction")
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    if not (np.isfinite(squares) & (squares > 0)).all():  # or they are too large or small for float32
+        finite = np.isfinite(vectors).all(axis=1)
+        _refuse(finite, ids, path, "a component that is not finite, expected numbers")
+        _refuse((vectors != 0).any(axis=1), ids, path, "only zeros, expected a vector with a direction")
     try:
         unit = project(vectors, ids=ids)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    length = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))
-    normalised = (length > fixed_point.MIN_LENGTH) & (length < fixed_point.MAX_LENGTH)  # false for NaN
-    _refuse(
-        normalised, ids, path, "no unit length after the mapper, expected a finite vector with a direction"
-    )
+    if unit.shape[1] > EXACT_ENOUGH or not (np.abs(np.einsum("ij,ij->i", unit, unit) - 1) < NEAR_ONE).all():
+        length = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))
+        normalised = (length > fixed_point.MIN_LENGTH) & (length < fixed_point.MAX_LENGTH)  # false for NaN
+        what = "no unit length after the mapper, expected a finite vector with a direction"
+        _refuse(normalised, ids, path, what)
     return unit
 
 

@@ -7,24 +7,25 @@ queries, in constant memory. In the same pass the most similar distractors are k
 are counted in a histogram, from which calibration computes its sums over the whole pool. How ties count is
 decided later, in `metrics.per_query`.
 
-Results do not depend on block, group or part sizes, nor on the order of the pool: see `fixed_point`.
+Results do not depend on block, group or part sizes, nor on the order of the pool: see `mixed_precision`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from attrib_core.attribution.ranking import embedding_stream, fixed_point
 from attrib_core.attribution.ranking.accumulator import RankAccumulator
+from attrib_core.attribution.ranking.distractors import LeftOut, count_distractors
+from attrib_core.attribution.ranking.matmul import NumpyProducts, Products
 from attrib_core.common.errors import InputError
 from attrib_core.features.heads.heads import Heads
-from attrib_core.storage import tables, vector_columns
+from attrib_core.storage import tables
 
 QUERY_COLUMNS = ("query_id", "exemplar_set", "condition", "prompt_kind")
 EXEMPLAR_COLUMNS = ("exemplar_id", "exemplar_set")
@@ -52,6 +53,10 @@ class Labels(NamedTuple):
     mapper: str
     queries: dict[str, dict[str, str]]
 
+    def exemplar_set(self, query: str) -> str:
+        """Return the exemplar set of a query."""
+        return self.queries[query]["exemplar_set"]
+
 
 def rank(
     *,
@@ -64,10 +69,11 @@ def rank(
     excluded: pa.Table,
     query_rows: pa.Table,
     exemplar_rows: pa.Table,
+    left_out: Mapping[str, Collection[str]] | None = None,
     top_k: int = 100,
     bins: int = 2048,
     query_block: int = 512,
-    pool_block: int = 16384,
+    pool_block: int = 32768,
     query_group: int = 4096,
 ) -> Iterator[Ranked]:
     """Rank the exemplars of every query in the pool; yields the results of one group after another.
@@ -76,10 +82,11 @@ def rank(
     excluded                   column image_id: rows of the pool that are not distractors
     query_rows                 columns QUERY_COLUMNS of `synthesized`: the queries to rank, all of them
     exemplar_rows              columns EXEMPLAR_COLUMNS of `exemplars`
+    left_out                   by exemplar set the image_id of rows of the pool that are no distractors of its queries
     top_k, bins                candidates kept by name; histogram bins over [-1, 1] for the others
-    query_block, pool_block    rows of one matrix product; 512 and 16384 or more are fast
+    query_block, pool_block    rows of one matrix product; 512 and 32768 or more are fast
     query_group                queries for which the pool is read once; each takes about 16 bytes
-                               a bin, 16 a top candidate and 4 a dimension
+                               a bin, 20 a top candidate and 8 a dimension
 
     Raises InputError for settings out of range; for vectors that are not finite or have length 0; and where
     embeddings, queries, exemplars and excluded rows do not belong together.
@@ -90,27 +97,30 @@ def rank(
     labels = Labels(encoder, mapper, {row["query_id"]: row for row in query_rows.to_pylist()})
     sets = _exemplar_sets(exemplars, heads, exemplar_rows)
     without = pa.array(sorted(set(excluded.column("image_id").to_pylist())), pa.string())
-    distractors = _count_pool(pool, without) - len(without)
+    omitted = LeftOut(left_out or {})
+    distractors = count_distractors(pool, without, omitted)
     unranked = set(labels.queries)
     for group in embedding_stream.regroup(
         embedding_stream.read_blocks(queries, heads.synth, rows=query_group), query_group
     ):
         own = _own_sets(group.ids, labels, sets, unranked, queries)
         _check_width(group.unit, own[0].vectors, exemplars)
-        blocks = embedding_stream.read_blocks(pool, heads.real, rows=pool_block, without=without)
+        rows = min(pool_block, embedding_stream.READ_ROWS)
+        read = embedding_stream.read_blocks(pool, heads.real, rows=rows, without=without)
         yield rank_group(
             group,
             own,
-            _check_widths(blocks, group.unit, pool),
+            embedding_stream.regroup(_check_widths(read, group.unit, pool), pool_block, reuse=True),
             labels=labels,
-            distractors=distractors,
+            distractors=[distractors.get(labels.exemplar_set(name), distractors[None]) for name in group.ids],
+            left_out=omitted,
             top_k=top_k,
             bins=bins,
             query_block=query_block,
         )
     if unranked:
         raise InputError(
-            f"{_names(queries)}: no embedding of query {min(unranked)!r}"
+            f"{embedding_stream.list_files(queries)}: no embedding of query {min(unranked)!r}"
             f" ({len(unranked)} of {len(labels.queries)} are missing)"
         )
 
@@ -121,18 +131,32 @@ def rank_group(
     pool: Iterable[embedding_stream.EmbeddingBlock],
     *,
     labels: Labels,
-    distractors: int,
+    distractors: int | Sequence[int],
     top_k: int,
     bins: int,
     query_block: int,
+    left_out: LeftOut | None = None,
+    products: Callable[[], Products] = NumpyProducts,
 ) -> Ranked:
-    """Rank the exemplars `own` of each query of a group in one pass over a pool of `distractors` rows.
+    """Rank the exemplars `own` of each query of a group in one pass over the pool.
 
-    The vectors of group and pool are of unit length and one width; see `rank` for the options.
+    distractors  rows of the pool, without those that are left out: of each query, or one number for all
+    products     how to multiply, see `RankAccumulator`
+
+    The vectors of group and pool are of unit length and one width; see `rank` for the other options.
     """
-    accumulator = RankAccumulator(_thresholds(group.unit, own), top_k=top_k, bins=bins)
+    accumulator = RankAccumulator(
+        _thresholds(group.unit, own),
+        fixed_point.vectors(group.unit),
+        top_k=top_k,
+        bins=bins,
+        query_block=query_block,
+        products=products,
+    )
+    sets = [labels.exemplar_set(name) for name in group.ids] if left_out is not None else []
     for block in pool:
-        _add(accumulator, group.unit, block, query_block)
+        rows = None if left_out is None else left_out.rows(block.ids, sets)
+        accumulator.add(np.array(block.ids, object), block.unit, rows)
     ranks = _rank_rows(group.ids, own, accumulator, labels, distractors)
     return Ranked(ranks, _candidate_rows(group.ids, accumulator, labels))
 
@@ -141,21 +165,8 @@ def _check_widths(
     blocks: Iterable[embedding_stream.EmbeddingBlock], queries: np.ndarray, pool: Sequence[Path]
 ) -> Iterator[embedding_stream.EmbeddingBlock]:
     for block in blocks:
-        _check_width(block.unit, queries, _names(pool))
+        _check_width(block.unit, queries, embedding_stream.list_files(pool))
         yield block
-
-
-def _add(
-    accumulator: RankAccumulator,
-    queries: np.ndarray,
-    block: embedding_stream.EmbeddingBlock,
-    query_block: int,
-) -> None:
-    """Add one block of the pool to the accumulator, `query_block` queries at a time."""
-    candidates, ids = fixed_point.fixed_point(block.unit), np.array(block.ids, object)
-    for first in range(0, len(queries), query_block):
-        some = fixed_point.fixed_point(queries[first : first + query_block])
-        accumulator.add(first, fixed_point.similarities(some, candidates), ids)
 
 
 def _thresholds(queries: np.ndarray, own: Sequence[ExemplarSet]) -> list[np.ndarray]:
@@ -175,12 +186,16 @@ def _siblings(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rank_rows(
-    ids: list[str], own: Sequence[ExemplarSet], accumulator: RankAccumulator, labels: Labels, distractors: int
+    ids: list[str],
+    own: Sequence[ExemplarSet],
+    accumulator: RankAccumulator,
+    labels: Labels,
+    distractors: int | Sequence[int],
 ) -> pa.Table:
-    repeats = np.diff(accumulator.starts)
+    counter = accumulator.counter
+    repeats = np.diff(counter.starts)
     siblings = [
-        _siblings(accumulator.thresholds[a:b])
-        for a, b in zip(accumulator.starts, accumulator.starts[1:], strict=False)
+        _siblings(counter.thresholds[a:b]) for a, b in zip(counter.starts, counter.starts[1:], strict=False)
     ]
     rows = [labels.queries[name] for name, count in zip(ids, repeats, strict=True) for _ in range(count)]
     columns: dict[str, Any] = {
@@ -188,25 +203,25 @@ def _rank_rows(
         "mapper": [labels.mapper] * len(rows),
         **{name: [row[name] for row in rows] for name in QUERY_COLUMNS},
         "exemplar_id": [name for exemplars in own for name in exemplars.ids],
-        "similarity": fixed_point.cosine(accumulator.thresholds),
-        "n_above": accumulator.above,
-        "n_tied": accumulator.tied,
+        "similarity": counter.thresholds.astype(np.float32),
+        "n_above": counter.above,
+        "n_tied": counter.tied,
         "n_siblings_above": np.concatenate([above for above, _ in siblings]),
         "n_siblings_tied": np.concatenate([tied for _, tied in siblings]),
-        "n_distractors": np.full(len(rows), distractors),
+        "n_distractors": np.repeat(np.broadcast_to(distractors, len(ids)), repeats),
     }
     return _table("ranks", columns)
 
 
 def _candidate_rows(ids: list[str], accumulator: RankAccumulator, labels: Labels) -> pa.Table:
-    top = [accumulator.top(query) for query in range(len(ids))]
-    rest = [accumulator.rest(query) for query in range(len(ids))]
+    top = [accumulator.top.of_query(query) for query in range(len(ids))]
+    rest = [accumulator.rest(query, best.products) for query, best in enumerate(top)]
     columns: dict[str, Any] = {
         "encoder": [labels.encoder] * len(ids),
         "mapper": [labels.mapper] * len(ids),
         "query_id": ids,
-        "candidate_ids": [names for _, names in top],
-        "similarities": [fixed_point.cosine(scores) for scores, _ in top],
+        "candidate_ids": [best.ids.tolist() for best in top],
+        "similarities": [best.similarities.astype(np.float32) for best in top],
         "histogram": [counts for counts, _ in rest],
         "histogram_sums": [sums for _, sums in rest],
     }
@@ -240,10 +255,13 @@ def _own_sets(
     for name in ids:
         if name not in labels.queries:
             raise InputError(
-                f"{_names(files)}: embedding of {name!r}, which is no query of the synthesized table"
+                f"{embedding_stream.list_files(files)}: embedding of {name!r}, which is no query of the"
+                " synthesized table"
             )
         if name not in unranked:
-            raise InputError(f"{_names(files)}: query {name!r} is embedded twice, expected once")
+            raise InputError(
+                f"{embedding_stream.list_files(files)}: query {name!r} is embedded twice, expected once"
+            )
         unranked.remove(name)
         exemplar_set = labels.queries[name]["exemplar_set"]
         if exemplar_set not in sets:
@@ -252,25 +270,6 @@ def _own_sets(
             )
         own.append(sets[exemplar_set])
     return own
-
-
-def _count_pool(pool: Sequence[Path], without: pa.Array) -> int:
-    """Count the rows of the pool; InputError where an excluded row is missing, or no other row is left."""
-    total, found = 0, set()
-    for path in map(Path, pool):
-        vector_columns.dimension(path)
-        for batch in tables.iterate([path], ["image_id"], 1 << 17):
-            names = batch.column("image_id")
-            total += len(names)
-            found.update(names.filter(pc.is_in(names, value_set=without)).to_pylist())
-    missing = set(without.to_pylist()) - found
-    if missing:
-        raise InputError(
-            f"excluded row {min(missing)!r} is not in the pool {_names(pool)}, expected its image_id"
-        )
-    if total == len(without):
-        raise InputError(f"{_names(pool)}: all {total} rows of the pool are excluded, expected distractors")
-    return total
 
 
 def _check_width(vectors: np.ndarray, others: np.ndarray, where: Path | str) -> None:
@@ -287,9 +286,3 @@ def _check_settings(*, bins: int, **others: int) -> None:
     for name, value in others.items():
         if value < 1:
             raise InputError(f"ranking.{name}: {value}, expected at least 1")
-
-
-def _names(paths: Sequence[Path]) -> str:
-    """Name files in a message: the first, and how many more."""
-    first = str(paths[0]) if paths else "no files"
-    return first if len(paths) < 2 else f"{first} and {len(paths) - 1} more"

@@ -33,8 +33,8 @@ __all__ = [
     "save",
 ]
 
-BLOCK_ROWS = 1024
-"""Rows mapped at once; bounds the memory of the float64 copy and changes nothing else."""
+BLOCK_ROWS, NORMALISED_ROWS = 1024, 64
+"""Rows mapped at once, and only normalised at once, in the cache; bounds the float64 copy and changes nothing else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +83,11 @@ def apply(embeddings: np.ndarray, head: Head | None, *, ids: Sequence[str] | Non
     if dim_in != dim:
         raise InputError(f"embeddings of {dim} dimensions for a head that takes {dim_in}")
     mapped = np.empty((rows, dim_out), dtype=np.float32)
-    for start in range(0, rows, BLOCK_ROWS):
-        block = embeddings[start : start + BLOCK_ROWS].astype(np.float64)
+    step = NORMALISED_ROWS if head is None else BLOCK_ROWS
+    for start in range(0, rows, step):
+        block = embeddings[start : start + step].astype(np.float64)
         block = block if head is None else head(block, _checked_norms(block, start, ids))
-        mapped[start : start + BLOCK_ROWS] = block / _checked_norms(block, start, ids)[:, None]
+        mapped[start : start + step] = block / _checked_norms(block, start, ids)[:, None]
     return mapped
 
 
