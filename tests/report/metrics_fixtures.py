@@ -1,10 +1,11 @@
-"""Rows of the table `metrics`, written by hand."""
+"""Rows of the table `metrics`, written by hand, and claims on their own."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from attrib_core.attribution.metrics.metrics_table import Metrics
+from attrib_core.report.findings.claim import Claim, Draft, judged
 
 
 def metrics_row(**changes: Any) -> dict[str, Any]:
@@ -20,3 +21,10 @@ def metrics_row(**changes: Any) -> dict[str, Any]:
 def metrics_of(*rows: dict[str, Any], mappers: tuple[str, ...] = ("untuned",)) -> Metrics:
     """Return the table of these rows, of the encoder "e"."""
     return Metrics(rows, ("e",), mappers)
+
+
+def alone(draft: Draft | None) -> Claim:
+    """Judge a claim as if it were the only one of the page."""
+    assert draft is not None
+    (claim,) = judged([draft])
+    return claim
