@@ -39,12 +39,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 GENERATED = 65536  # rows made at once
-TOP = 100
+TOP, GIGABYTES = 100, 1.5
 LIMITS = {
     "ours": (80.0, 0.7),
     "ours, all": (100.0, 0.65),
 }  # times faster than published, fraction of the product
-GIGABYTES = 1.5
 COLUMNS = ("ms a query", "peak MB", "times", "of product")
 
 
@@ -175,8 +174,7 @@ def _run(method: str, folder: Path, options: argparse.Namespace) -> dict[str, An
 
 def _peak() -> float:
     """Largest resident memory of this process in MB; ru_maxrss begins at that of the parent, VmHWM does not."""
-    status = Path("/proc/self/status")
-    if status.exists():
+    if (status := Path("/proc/self/status")).exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
