@@ -16,6 +16,8 @@ from attrib_core.storage import tables
 from tests.attribution.ranking_fixtures import World, ranked
 
 WHOLE_POOL = "published_whole_pool"
+HISTOGRAM_ERROR = 5e-4
+"""Largest error of a query's likelihood here: the similarities of the histogram are rounded (`mixed_precision`)."""
 
 
 class Case(NamedTuple):

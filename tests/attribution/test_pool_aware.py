@@ -14,6 +14,7 @@ from attrib_core.attribution.calibration.scoring_rules import negative_log_likel
 from attrib_core.attribution.calibration.similarities import SimilarityBatch
 from attrib_core.attribution.calibration.subsampling import hold_out_exemplars, select_queries
 from tests.attribution.calibration_fixtures import (
+    HISTOGRAM_ERROR,
     Case,
     all_cosines,
     batches,
@@ -79,7 +80,7 @@ def test_level_and_slope_are_the_logistic_regression_that_scipy_finds(second_cas
     present = np.array([standing_out(np.concatenate(piece)) for piece in pieces])
     absent = np.array([standing_out(others) for _, others in pieces])
     found = np.concatenate([log_mean_exp(one, np.full(len(one.queries), tau)) for one in parts])
-    np.testing.assert_allclose(found, present, atol=1e-4)
+    np.testing.assert_allclose(found, present, atol=HISTOGRAM_ERROR)
 
     def loss(x: np.ndarray) -> float:
         logit = [x[0] - x[1] * present, x[1] * absent - x[0]]

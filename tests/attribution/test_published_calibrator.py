@@ -14,6 +14,7 @@ from attrib_core.attribution.calibration.published_form import PublishedCalibrat
 from attrib_core.attribution.calibration.scoring_rules import negative_log_likelihood
 from attrib_core.attribution.calibration.similarities import SimilarityBatch
 from tests.attribution.calibration_fixtures import (
+    HISTOGRAM_ERROR,
     Case,
     all_cosines,
     batches,
@@ -34,12 +35,13 @@ FORMULAS = [
 def test_likelihood_equals_a_float64_sum_over_the_whole_pool(
     case: Case, calibrator: PublishedCalibrator
 ) -> None:
+    errors = []
     for one in batches(case):
         found = negative_log_likelihood(one, calibrator.shares(one))
         for query, value in zip(one.queries, found, strict=True):
             own, others = all_cosines(case, query)
-            expected = -np.log(published_shares(own, others, *calibrator)[: len(own)]).mean()
-            assert value == pytest.approx(expected, abs=1e-4)
+            errors.append(value + np.log(published_shares(own, others, *calibrator)[: len(own)]).mean())
+    assert np.abs(errors).max() < HISTOGRAM_ERROR and abs(np.mean(errors)) < HISTOGRAM_ERROR / 5
 
 
 @pytest.mark.parametrize("calibrator", [*FORMULAS, PublishedCalibrator(0.1, -0.05)])
@@ -123,7 +125,7 @@ def test_a_small_top_k_changes_the_likelihood_little(case: Case, tmp_path: Path)
             np.testing.assert_allclose(
                 negative_log_likelihood(fine, calibrator.shares(fine)),
                 negative_log_likelihood(coarse, calibrator.shares(coarse)),
-                atol=2e-4,
+                atol=1e-4 / calibrator.tau,  # the error of a similarity in the histogram, in units of tau
             )
 
 
