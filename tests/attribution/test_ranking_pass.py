@@ -38,24 +38,25 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def check(found: Ranked, expected: Expected, bins: int = BINS) -> None:
+def largest_error(dim: int) -> float:
+    """A bound of `grid_bound`, as `test_the_bounds_hold` has it."""
+    return 3.5e-3 * max(1.0, (dim / 512) ** 0.5)
+
+
+def check(found: Ranked, expected: Expected, dim: int) -> None:
     """Counts and the top must equal; the histogram is of similarities off by at most a known bound."""
     for name in ("above", "tied", "distractors"):
         assert found.ranks.column(f"n_{name}").to_pylist() == getattr(expected, name)
     assert found.ranks.column("similarity").to_pylist() == expected.similarity
     for name in ("candidate_ids", "similarities"):
         assert found.candidates.column(name).to_pylist() == getattr(expected, name)
-    edges = np.linspace(-1, 1, bins + 1)[1:-1]
+    edges, error = np.linspace(-1, 1, BINS + 1)[1:-1], largest_error(dim)
     for histogram, rest in zip(found.candidates.column("histogram").to_pylist(), expected.rest, strict=True):
         assert sum(histogram) == len(rest)
         below = np.cumsum(histogram)[:-1]
         sorted_rest = np.sort(rest)
-        assert (below >= np.searchsorted(sorted_rest, edges - ERROR)).all()
-        assert (below <= np.searchsorted(sorted_rest, edges + ERROR)).all()
-
-
-ERROR = 0.02
-"""Above the bound of `grid_bound` for 6,000 dimensions; `test_the_bounds_hold` has it for each."""
+        assert (below >= np.searchsorted(sorted_rest, edges - error)).all()
+        assert (below <= np.searchsorted(sorted_rest, edges + error)).all()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -65,7 +66,7 @@ def test_equals_the_pass_in_float64(name: str, blocks: tuple[int, int], tmp_path
     case.excluded = case.pool_ids[3::11]
     query_block, pool_block = blocks
     found = ranked(case.write(tmp_path), top_k=TOP, bins=BINS, query_block=query_block, pool_block=pool_block)
-    check(found, float64_pass(case, TOP))
+    check(found, float64_pass(case, TOP), case.pool.shape[1])
 
 
 @pytest.mark.parametrize("operations", [1, 1 << 40])
@@ -79,7 +80,7 @@ def test_nothing_depends_on_when_a_second_look_is_taken(
     monkeypatch.setattr(accumulator, "FEW", few)
     monkeypatch.setattr(accumulator, "Look", lambda *values: taken.append(values) or LOOK(*values))
     found = ranked(case.write(tmp_path), top_k=TOP, bins=BINS)
-    check(found, float64_pass(case, TOP))
+    check(found, float64_pass(case, TOP), case.pool.shape[1])
     second = [values for values in taken if len(values) == 3]
     assert bool(second) == (operations > 1 and few == 0)
 
@@ -133,7 +134,7 @@ def test_the_bounds_hold(dim: int) -> None:
     bound = mixed_precision.grid_bound(grid, grid, fixed_point.LONGEST)
     off = np.abs((grid.steps @ grid.steps.T) / grid.scale**2 - points @ points.T)
     assert (off <= bound[:, None]).all()
-    assert bound.max() < min(ERROR, 3.5e-3 * max(1, np.sqrt(dim / 512)))
+    assert bound.max() < largest_error(dim)
     if dim == 512:
         assert off.std() < 1.1e-4
 
@@ -156,7 +157,7 @@ def test_rows_left_out_of_a_set_are_as_if_they_were_not_there(pool_block: int, t
     found = ranked(
         case.write(tmp_path), left_out=rows, top_k=TOP, bins=BINS, pool_block=pool_block, query_block=5
     )
-    check(found, float64_pass(case, TOP, rows))
+    check(found, float64_pass(case, TOP, rows), case.pool.shape[1])
     assert len(set(found.ranks.column("n_distractors").to_pylist())) == 3
     for number, name in enumerate(case.queries):  # tables of a pool that does not have the rows at all
         apart = World(case.pool, {name: case.exemplars[name]}, {name: case.queries[name]})
@@ -170,7 +171,11 @@ def test_rows_left_out_of_a_set_are_as_if_they_were_not_there(pool_block: int, t
 def test_a_left_out_row_does_not_enter_a_top_that_is_not_full(tmp_path: Path) -> None:
     case = world(3, rows=30, dim=8, set_sizes=[1, 1])
     rows = {"s00": case.pool_ids[:18]}
-    check(ranked(case.write(tmp_path), left_out=rows, top_k=TOP, bins=BINS), float64_pass(case, TOP, rows))
+    check(
+        ranked(case.write(tmp_path), left_out=rows, top_k=TOP, bins=BINS),
+        float64_pass(case, TOP, rows),
+        case.pool.shape[1],
+    )
 
 
 @pytest.mark.parametrize(
