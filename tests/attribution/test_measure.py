@@ -37,7 +37,7 @@ def test_rows_average_the_queries_of_their_group() -> None:
                 hits.setdefault(rank["query_id"], []).append(position <= 5)
         assert row["value"] == pytest.approx(np.mean([np.mean(one) for one in hits.values()]))
         assert row["n_queries"] == len(hits)
-        assert row["n_models"] == len({query.split("/")[0] for query in hits})
+        assert row["n_models"] == len({query.split(".")[0] for query in hits})
         assert row["n_models"] == 1 or row["ci_low"] <= row["value"] <= row["ci_high"]
     groups = {
         tuple(row[name] for name in ("mapper", "condition", "split", "kind", "seen", "prompt_kind"))
