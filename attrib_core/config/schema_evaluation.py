@@ -99,7 +99,8 @@ class Metrics(Section):
         "half",
         "how distractors that tie with an exemplar count: half of them as ranked above it; all above"
         " (pessimistic); all below (optimistic); or each metric as its expectation over random orders of ties, so"
-        " that features that do not tell images apart are exactly at chance",
+        " that features that do not tell images apart are exactly at chance (in the median rank, where all sets have as"
+        " many exemplars)",
     )
     alike: list[list[str]] = key(
         [

@@ -35,7 +35,7 @@ def ranks_of(cases: list[tuple[np.ndarray, np.ndarray]], **labels: Any) -> pa.Ta
         {
             "encoder": "e",
             "mapper": "untuned",
-            "query_id": f"q{number:03d}",
+            "query_id": f"s{number:03d}.customized.scene-{number}.0",
             "exemplar_set": f"s{number:03d}",
             "condition": "customized",
             "prompt_kind": "scene",
@@ -63,7 +63,11 @@ def random_cases(seed: int, *, levels: int | None) -> list[tuple[np.ndarray, np.
 
 @cache
 def world_of_systems(gain: float) -> tuple[list[tuple[str, pa.Table]], pa.Table]:
-    """Two mappers and two conditions, of which 'linear' and 'customized' are better by `gain`."""
+    """Two mappers and two conditions, of which 'linear' and 'customized' are better by `gain`.
+
+    Each model has three prompts of each list of four, which other models have too. Names of queries are those of
+    synthesis, so that prompts are known.
+    """
     exemplars, queries = [], []
     for number in range(12):
         exemplars += [
@@ -89,7 +93,7 @@ def world_of_systems(gain: float) -> tuple[list[tuple[str, pa.Table]], pa.Table]
                     {
                         "encoder": "e",
                         "mapper": mapper,
-                        "query_id": f"s{number:03d}/{condition}/{prompt_kind}/{sample}",
+                        "query_id": f"s{number:03d}.{condition}.{prompt_kind}-{(number + sample) % 4}.0",
                         "exemplar_set": f"s{number:03d}",
                         "condition": condition,
                         "prompt_kind": prompt_kind,

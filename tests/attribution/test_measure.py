@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_rows_average_the_queries_of_their_group() -> None:
                 hits.setdefault(rank["query_id"], []).append(position <= 5)
         assert row["value"] == pytest.approx(np.mean([np.mean(one) for one in hits.values()]))
         assert row["n_queries"] == len(hits)
-        assert row["n_models"] == len({query.split("/")[0] for query in hits})
+        assert row["n_models"] == len({query.split(".")[0] for query in hits})
         assert row["n_models"] == 1 or row["ci_low"] <= row["value"] <= row["ci_high"]
     groups = {
         tuple(row[name] for name in ("mapper", "condition", "split", "kind", "seen", "prompt_kind"))
@@ -119,3 +120,21 @@ def test_errors_name_what_does_not_fit() -> None:
         with pytest.raises(InputError) as error:
             call()
         assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.25])
+def test_a_metric_outside_its_range_is_named(value: float) -> None:
+    (one, _), key = measured(0.1), ("mean_average_precision", None)
+    broken = replace(one, values=one.values | {key: np.where(np.arange(len(one.exemplars)) == 3, value, 0.5)})
+    for call in (
+        lambda: list(measure.measure([broken])),
+        lambda: list(measure.compare([broken], resamples=9, seed=1)),
+    ):
+        with pytest.raises(ValueError, match=rf"'mean_average_precision': {value} .* within \[0, 1\]"):
+            call()
+    rounded = one.values | {key: np.full(len(one.exemplars), 1.0 + 1e-15)}
+    assert all(
+        row["ci_high"] >= 1.0
+        for row in measure.measure([replace(one, values=rounded)])
+        if row["metric"] == key[0] and row["n_models"] > 1
+    )

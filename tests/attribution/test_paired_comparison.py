@@ -52,15 +52,28 @@ def test_a_difference_of_few_prompts_is_not_shown_by_many_models() -> None:
     assert aware.interval.df < 4
 
 
-@pytest.mark.parametrize("models", [2, 5, 8])
-def test_p_is_below_the_level_only_where_the_interval_excludes_zero(models: int) -> None:
-    rng = np.random.default_rng(models)
-    for _ in range(40):
-        ours, theirs = rng.random((models, 5)) + rng.uniform(0, 0.4), rng.random((models, 5))
-        found = compared(np.minimum(ours, 1), theirs, np.arange(5))
+@pytest.mark.parametrize(("models", "prompts", "edge"), [(8, 5, 0.1), (30, 2, 0.3), (30, 3, 0.1)])
+def test_p_is_below_the_level_only_where_the_interval_excludes_zero(
+    models: int, prompts: int, edge: float
+) -> None:
+    """Also where degrees of freedom are few and not whole, as of few prompts that systems differ by."""
+    rng = np.random.default_rng([models, prompts])
+    shown = []
+    for _ in range(60):
+        apart = rng.uniform(0, 3 * edge) + edge * rng.standard_normal(prompts)
+        theirs = rng.uniform(0.3, 0.7, (models, prompts))
+        ours = np.clip(theirs + apart + 0.1 * rng.standard_normal((models, prompts)), 0, 1)
+        found = compared(ours, theirs, np.arange(prompts))
         excludes = found.interval.low > 0 or found.interval.high < 0
-        assert excludes or found.p_value > 0.0499
-        assert found.p_value >= 2.0 ** (1 - models) and found.interval.low <= found.ours - found.theirs
+        assert excludes or found.p_value >= 0.05 - 1e-9
+        shown.append(found.p_value < 0.05)
+    assert 0.1 < np.mean(shown) < 0.9  # both kinds are among the samples
+
+
+@pytest.mark.parametrize("df", [1.0, 1.2, 1.5, 2.7, 6.3])
+def test_p_is_the_level_where_the_interval_ends_at_zero(df: float) -> None:
+    end = intervals.Interval(0.0, 0.7, df)
+    assert 2 * intervals.difference_tail(0.3, end, 0.0, above=True) == pytest.approx(0.05, rel=1e-9)
 
 
 def test_equal_systems_and_single_models() -> None:

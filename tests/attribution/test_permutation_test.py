@@ -78,7 +78,7 @@ def test_random_assignments_approximate_all_and_depend_on_seed_and_names_alone(
     assert permutation_test.p_value(far, ours, strata, names, times=50, seed=1).p_value == 1 / 51
 
 
-def test_the_level_is_kept_for_three_against_four_models() -> None:
+def test_the_level_is_kept_for_four_against_five_models_in_two_strata() -> None:
     below = []
     for seed in range(600):
         some = groups(seed, [(2, 3), (2, 2)])

@@ -9,25 +9,30 @@ from scipy import stats
 
 from attrib_core.common import student
 
-
-@pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 8, 13, 30, 101, 999, 1000])
-def test_tails_and_quantiles_of_whole_degrees_of_freedom(df: int) -> None:
-    for t in (-30.0, -2.0, 0.0, 0.3, 1.0, 2.5, 12.0):
-        assert student.tail(t, df) == pytest.approx(
-            max(stats.t.sf(t, df), student.LEAST_TAIL), rel=1e-6, abs=4e-15
-        )
-    for probability in (0.5, 0.9, 0.95, 0.975, 0.9999):
-        assert student.quantile(probability, df) == pytest.approx(
-            stats.t.ppf(probability, df), rel=1e-9, abs=1e-9
-        )
+DEGREES = (1, 1.01, 1.5, 1.99, 2, 2.5, 3, 3.3, 4, 5, 6.9, 8, 13, 30, 101.2, 400.2, 999, 999.5, 1000)
 
 
-def test_quantiles_between_are_a_little_too_large_and_more_degrees_are_bounded() -> None:
-    for df in (2.01, 2.5, 3.3, 6.9, 17.5, 400.2):
-        for probability in (0.95, 0.975):
-            ratio = student.quantile(probability, df) / stats.t.ppf(probability, df)
-            assert 1 <= ratio < 1.02
-        assert student.tail(2.0, df) == pytest.approx(stats.t.sf(2.0, df), rel=0.02)
+@pytest.mark.parametrize("df", DEGREES)
+def test_tails_and_quantiles(df: float) -> None:
+    for t in (0.0, 1e-3, 0.1, 0.3, 0.7, 1.0, 1.2, 1.3, 1.5, 2.0, 2.5, 4.0, 7.0, 12.0, 30.0, 1e4):
+        for signed in (-t, t):
+            expected = max(stats.t.sf(signed, df), student.LEAST_TAIL)
+            assert student.tail(signed, df) == pytest.approx(expected, rel=1e-9, abs=0)
+    for probability in (0.5, 0.5001, 0.9, 0.95, 0.975, 0.9999, 1 - 1e-9):
+        expected = stats.t.ppf(probability, df)
+        assert student.quantile(probability, df) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("df", DEGREES)
+def test_the_tail_beyond_a_quantile_is_what_is_left(df: float) -> None:
+    for probability in (0.6, 0.9, 0.95, 0.975, 0.9999):
+        left = student.tail(student.quantile(probability, df), df)
+        assert left == pytest.approx(1 - probability, rel=1e-9, abs=0)
+
+
+def test_degrees_of_freedom_are_bounded_and_nothing_is_zero() -> None:
     assert student.quantile(0.975, 1e9) == student.quantile(0.975, 1000)
     assert student.quantile(0.975, 0.2) == student.quantile(0.975, 1)
+    assert student.tail(math.inf, 3) == student.tail(1e9, 3) == student.LEAST_TAIL
+    assert student.tail(-math.inf, 3) == 1.0
     assert math.isnan(student.tail(math.nan, 3))

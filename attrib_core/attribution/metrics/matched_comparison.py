@@ -18,7 +18,13 @@ import numpy as np
 
 from attrib_core.attribution.metrics import permutation_test
 from attrib_core.attribution.metrics.query_groups import System
-from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, interval_columns, set_indices
+from attrib_core.attribution.metrics.summary import (
+    MEDIAN,
+    check_range,
+    check_resamples,
+    interval_columns,
+    set_indices,
+)
 from attrib_core.common import intervals
 from attrib_core.common.crossing import Spread
 from attrib_core.common.intervals import Interval
@@ -85,7 +91,11 @@ def matched(
 def model_means(
     one: System, key: tuple[str, int | None], members: np.ndarray, strata: Mapping[str, str]
 ) -> Models:
-    """Average a metric over the given queries of each model, with the stratum of its category."""
+    """Average a metric over the given queries of each model, with the stratum of its category.
+
+    Raises ValueError for a value outside [0, 1].
+    """
+    check_range(key[0], one.values[key][members])
     sets, names = set_indices(one, members)
     values = np.bincount(sets, weights=one.values[key][members]) / np.bincount(sets)
     first = np.unique(sets, return_index=True)[1]

@@ -91,9 +91,9 @@ def joint_crossing(sides: Sequence[tuple[System, np.ndarray]]) -> Crossing:
             ]
         )
 
-    models, prompts, lists = (joined(name) for name in CROSSED)
+    models = joined("exemplar_set")
     assert models is not None  # every system has names of exemplar sets
-    return Crossing(models, prompts, lists)
+    return Crossing(models, prompts=joined("prompt"), lists=joined("prompt_kind"))
 
 
 def _combinations(columns: list[np.ndarray]) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from attrib_core.attribution.metrics.query_groups import System
 from attrib_core.common import intervals
 from attrib_core.common.crossing import Spread
 from attrib_core.common.errors import InputError
-from attrib_core.common.intervals import Interval, Side
+from attrib_core.common.intervals import NO_SPREAD, Interval, Side
 
 MEDIAN = "median_rank"
 
@@ -57,9 +57,11 @@ def terms(metric: str, values: np.ndarray) -> np.ndarray:
 def side(metric: str, values: np.ndarray, spread: Spread, models: int) -> Side:
     """Return the average of a metric, the variance of its `terms`, and its interval.
 
-    Of the median that of Woodruff (1952): the quantiles at the ends of the interval of a share of one half.
+    Of the median that of Woodruff (1952): the quantiles at the ends of the interval of a share of one half. Raises
+    ValueError for a value of another metric outside [0, 1].
     """
     if metric != MEDIAN:
+        check_range(metric, values)
         return intervals.share_side(average(metric, values), spread, models)
 
     def interval(df: float, _: float | None) -> Interval:
@@ -70,6 +72,15 @@ def side(metric: str, values: np.ndarray, spread: Spread, models: int) -> Side:
         return Interval(float(low), float(high), df)
 
     return Side(average(metric, values), spread.variance, None, interval)
+
+
+def check_range(metric: str, values: np.ndarray) -> None:
+    """Raise ValueError for a value outside [0, 1], which its interval is not for; the median has none to keep."""
+    outside = values[(values < -NO_SPREAD) | (values > 1.0 + NO_SPREAD)]
+    if metric != MEDIAN and len(outside):
+        raise ValueError(
+            f"metric {metric!r}: {outside[0]:g} for a query or model, expected values within [0, 1]"
+        )
 
 
 def set_indices(one: System, members: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -6,12 +6,23 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from attrib_core.storage.schemas.attribution import CALIBRATION, MATCHED, METRICS, RELIABILITY
+from attrib_core.storage.schemas.attribution import (
+    CALIBRATION,
+    INTERVAL,
+    MATCHED,
+    METRICS,
+    RELIABILITY,
+)
 from attrib_core.storage.schemas.columns import FLOAT64, INT64, TEXT, column
 
 _TEST = column("test", TEXT, "file of test features, without folder and suffix")
 _PROMPT_KIND = column("prompt_kind", TEXT, "prompt kind, named as in the file: gpt, media, object")
 _MAPPER = column("mapper", TEXT, "file of the mapper, 'untuned' without one")
+_INTERVAL = (
+    column("ci_low", FLOAT64, "95 % interval over models: lower end; NaN for one model"),
+    *INTERVAL[1:],
+)
+"""Files of the benchmark do not say which queries share a prompt."""
 
 
 def _fields(schema: pa.Schema, *names: str) -> Iterator[pa.Field]:
@@ -32,7 +43,8 @@ ABC_METRICS = pa.schema(
         column("group", TEXT, "'all', the category, or the range of numbers of exemplars"),
         *_fields(METRICS, "metric", "k"),
         column("value", FLOAT64, "mean over queries, as published; median_rank: the median"),
-        *_fields(METRICS, "ci_low", "ci_high", "df", "ceiling", "chance", "n_queries", "n_models"),
+        *_INTERVAL,
+        *_fields(METRICS, "ceiling", "chance", "n_queries", "n_models"),
     ]
 )
 
@@ -48,7 +60,19 @@ ABC_COMPARISONS = pa.schema(
         column("value", FLOAT64, "of the first system, over the models or categories that both have"),
         column("against_value", FLOAT64, "of the second"),
         column("difference", FLOAT64, "first minus second"),
-        *_fields(MATCHED, "ci_low", "ci_high", "df", "p_value", "p_error"),
+        *_fields(MATCHED, "ci_low", "ci_high", "df"),
+        column(
+            "p_value",
+            FLOAT64,
+            "two-sided, for no difference; paired: the larger of those of sign flips and of the interval; NaN for one"
+            " model",
+        ),
+        column(
+            "p_error",
+            FLOAT64,
+            "standard error of the p of sign flips or permutations by its random draws, also where p_value is that of"
+            " the interval, which has none; 0 where all were tried; NaN for one model",
+        ),
         column("n_models", INT64, "models of the first system that were compared"),
         column("n_against", INT64, "models of the second"),
     ]
@@ -67,7 +91,13 @@ _CALIBRATED = (
     ),
 )
 
-ABC_CALIBRATION = pa.schema([*_CALIBRATED, *(one for one in CALIBRATION if one.name not in _REPLACED)])
+_OVER_MODELS = {one.name: one for one in _INTERVAL}
+ABC_CALIBRATION = pa.schema(
+    [
+        *_CALIBRATED,
+        *(_OVER_MODELS.get(one.name, one) for one in CALIBRATION if one.name not in _REPLACED),
+    ]
+)
 ABC_RELIABILITY = pa.schema([*_CALIBRATED, *(one for one in RELIABILITY if one.name not in _REPLACED)])
 
 

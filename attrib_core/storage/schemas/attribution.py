@@ -33,9 +33,22 @@ INTERVAL = (
     column("ci_high", FLOAT64, "upper end"),
     column("df", FLOAT64, "degrees of freedom of the interval; NaN for one model"),
 )
-TEST = (
+PERMUTED = (
     column("p_value", FLOAT64, "two-sided, for no difference; NaN for one model"),
     column("p_error", FLOAT64, "standard error of p_value by its random draws; 0 where all were tried"),
+)
+PAIRED = (
+    column(
+        "p_value",
+        FLOAT64,
+        "two-sided, for no difference: the larger of those of sign flips and of the interval; NaN for one model",
+    ),
+    column(
+        "p_error",
+        FLOAT64,
+        "standard error of the p of sign flips by its random draws, also where p_value is that of the interval,"
+        " which has none; 0 where all were tried; NaN for one model",
+    ),
 )
 
 MAPPER_CURVE = pa.schema(
@@ -122,7 +135,7 @@ MATCHED = pa.schema(
         column("difference", FLOAT64, "unseen minus seen"),
         column("ci_low", FLOAT64, "95 % interval of the difference over models: lower end; NaN if too few"),
         *INTERVAL[1:],
-        *TEST,
+        *PERMUTED,
         column("n_models", INT64, "models of unseen categories that have a match"),
         column("n_against", INT64, "models of seen categories that have a match"),
         column("n_strata", INT64, "groups of similar categories that have both"),
@@ -147,7 +160,7 @@ COMPARISONS = pa.schema(
         column("difference", FLOAT64, "value minus against_value"),
         column("ci_low", FLOAT64, "95 % interval of the difference, paired: lower end; NaN for one model"),
         *INTERVAL[1:],
-        *TEST,
+        *PAIRED,
         column("n_queries", INT64, "queries of this side"),
         column("n_models", INT64, "customized models that both sides have"),
     ]
