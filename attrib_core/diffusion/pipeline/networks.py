@@ -60,9 +60,10 @@ def check_small_parts(folder: Path) -> None:
     scheduler(folder)
     for part in description.tokenizer_parts(folder):
         built = tokenizer(folder / part, class_of(folder, part)[1])
-        if not 1 < built.model_max_length <= LONGEST_PROMPT:
+        longest = built.model_max_length
+        if not isinstance(longest, int | float) or not 1 < longest <= LONGEST_PROMPT:
             raise InputError(
-                f"{folder / part}/tokenizer_config.json: model_max_length is {built.model_max_length}, expected the"
+                f"{folder / part}/tokenizer_config.json: model_max_length is {longest!r}, expected the"
                 " tokens that the text encoder reads, such as 77"
             )
 
