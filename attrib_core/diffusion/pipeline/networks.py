@@ -16,6 +16,7 @@ import torch
 import transformers
 from diffusers import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import utils as hub_bars
 from transformers.utils import logging as transformers_logging
 
 from attrib_core.common.errors import InputError, reason
@@ -215,14 +216,21 @@ def check_whole(where: Path, network: torch.nn.Module) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Turn off the progress bars and warnings of both libraries: the log of a job has what is raised."""
+    """Turn off the progress bars and warnings of both libraries for a while: the log of a job has what is raised."""
     libraries = diffusers_logging, transformers_logging
-    before = [one.get_verbosity() for one in libraries]
+    before = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in libraries]
+    hub = not hub_bars.are_progress_bars_disabled()  # transformers turns these off with its own
     try:
         for one in libraries:
             one.disable_progress_bar()
             one.set_verbosity_error()
         yield
     finally:
-        for one, verbosity in zip(libraries, before, strict=True):
+        for one, (verbosity, bars) in zip(libraries, before, strict=True):
             one.set_verbosity(verbosity)
+            if bars:
+                one.enable_progress_bar()
+        if hub:
+            hub_bars.enable_progress_bars()
+        elif before[1][1]:  # enabled by transformers just now
+            hub_bars.disable_progress_bars()
