@@ -106,7 +106,6 @@ GATES: dict[str, list[tuple[str, str]]] = {
     ],
     "safetensors": [
         ("storage/safetensors_files", "the gate"),
-        ("features/networks/state_dicts", "the gate for weights of encoders"),
         ("features/heads/head_files diffusion/deltas/delta_files", MADE),
         ("diffusion/pipeline/unet_weights", "read some tensors of a file whose header a gate has checked"),
     ],
