@@ -20,6 +20,8 @@ DEEPEST = 100
 """Levels of dictionaries and lists in each other; what programs save has fewer than ten."""
 LOCAL_HEADER = 30
 """Bytes of an entry's header in a zip archive, before its name."""
+FOLDER_MARK = 0x10
+"""The attribute of DOS by which an entry is a folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,23 @@ def tensors(value: Any) -> Iterator[Any]:
             return
         level = list(inner.values())
     raise ValueError(f"nested more than {DEEPEST} deep, or in itself")
+
+
+def check_entries(path: Path) -> None:
+    """Raise ValueError where an archive has an entry with a size that torch would leave unread.
+
+    It takes one that is marked as a folder, or is said to be compressed to nothing, for empty, and then returns as its
+    values what was in memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception:  # no archive, or a damaged one, of which torch says what is wrong
+        return
+    for entry in entries:
+        is_folder = entry.external_attr & FOLDER_MARK or entry.filename.endswith("/")
+        if entry.file_size and (is_folder or not entry.compress_size):
+            raise ValueError(f"the entry {entry.filename!r} of {entry.file_size} bytes is marked as empty")
 
 
 def _skeleton(path: Path) -> tuple[io.BytesIO, dict[int, Place]] | None:

@@ -54,6 +54,7 @@ def _loaded(path: Path, *, mmap: bool) -> Any:
     import torch
 
     try:
+        torch_archive.check_entries(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sparse tensors, quantized tensors and the like
             content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)

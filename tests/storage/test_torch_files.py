@@ -112,6 +112,37 @@ def test_a_pickle_that_is_deeper_than_python_calls_is_refused(tmp_path: Path) ->
             torch_files.read(path, tensors=tensors)
 
 
+@pytest.mark.parametrize("tensors", ["memory", "mapped"])
+@pytest.mark.parametrize(("place", "value"), [(38, 0x10), (20, 0)])  # attributes, size when compressed
+def test_values_that_torch_would_leave_unread_are_refused(
+    tensors: Any, place: int, value: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"feats": TENSOR}, path)
+    content = bytearray(path.read_bytes())
+    start = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/0"))
+    content[start + place] = value
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a.pth: not a readable file") as caught:
+        torch_files.read(path, tensors=tensors)
+    assert "data/0' of 48 bytes is marked as empty" in str(caught.value)
+
+
+def test_an_archive_with_folders_and_empty_tensors_is_read(tmp_path: Path) -> None:
+    path, again = tmp_path / "a.pth", tmp_path / "b.pth"
+    torch.save({"feats": TENSOR, "none": TENSOR[:0].clone()}, path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(again, "w") as written:
+        names = archive.namelist()
+        for folder in ("a/", "a/data/"):
+            written.mkdir(folder)
+        for name in names:
+            written.writestr(name, archive.read(name))
+    for tensors in ("memory", "mapped"):
+        for one in (path, again):
+            found = torch_files.read(one, tensors=tensors)
+            assert torch.equal(found["feats"], TENSOR) and found["none"].shape == (0, 4)
+
+
 def test_what_is_nested_and_shared_soundly_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     shared: Any = [TENSOR]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from attrib_core.common import hashing
 from attrib_core.common.errors import InputError, cut, printable
@@ -200,19 +200,20 @@ def _side(unet: dict[str, Any], folder: Path) -> int:
         raise InputError(
             f"{folder}/unet/config.json: sample_size is {_shown(size)}, expected one number (square images)"
         )
-    return int(size)
+    return size
 
 
 def _count(values: dict[str, Any], key: str, path: Path | str, default: int) -> int:
     """Return a whole number above zero, or the default where there is none; InputError for another value."""
     if key not in values:
         return default
-    if not _is_count(values[key]):
-        raise InputError(f"{path}: {key} is {_shown(values[key])}, expected a whole number above 0")
-    return int(values[key])
+    value = values[key]
+    if not _is_count(value):
+        raise InputError(f"{path}: {key} is {_shown(value)}, expected a whole number above 0")
+    return value
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
