@@ -1,4 +1,4 @@
-"""Read headers without a decoder: the orientation from raw EXIF without its other tags, and whether TGA is likely."""
+"""Read the orientation from raw EXIF without a decoder of its other tags."""
 
 from __future__ import annotations
 
@@ -31,11 +31,3 @@ def exif_orientation(exif: bytes) -> int | None:
     except struct.error:  # cut off; what came before counts
         pass
     return found
-
-
-def is_tga(data: bytes) -> bool:
-    """Return whether what Pillow takes for TGA, which has no fixed beginning, is likely to be that.
-
-    A file without a palette has zeros where others describe theirs; cursors, damaged icons and videos have not.
-    """
-    return data[1] == 1 or not any(data[3:7]) or data.endswith(b"TRUEVISION-XFILE.\0")

@@ -25,7 +25,6 @@ REFUSED = {
 }
 GRAY_STEPS = {"L;2": 85, "L;4": 17}
 """Levels of 255 between neighbouring numbers of 2 and 4 bits, by how PNG's pixels are packed."""
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 STRIP_PIXELS = 1 << 20
 """Pixels that are converted at once, so that a large image is in memory no more than twice."""
 
@@ -84,10 +83,9 @@ def _packed(image: PngImageFile) -> str:
 
 
 def _whole(image: PngImageFile) -> bytes:
-    """Return the bytes of a PNG that is opened from memory; in an icon those from the PNG on."""
+    """Return the bytes of a PNG that is opened from memory."""
     assert isinstance(image.fp, io.BytesIO)
-    data = image.fp.getvalue()
-    return data if data.startswith(SIGNATURE) else data[data.rfind(SIGNATURE, 0, image.tile[0].offset) :]
+    return image.fp.getvalue()
 
 
 def _tiff_rule(image: TiffImageFile) -> Rule:
