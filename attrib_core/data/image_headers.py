@@ -1,13 +1,20 @@
-"""Read the orientation from raw EXIF without a decoder of its other tags."""
+"""Read headers without a decoder: the orientation alone from EXIF, and the chunks of a PNG."""
 
 from __future__ import annotations
 
+import re
 import struct
+import zlib
+from collections.abc import Iterator
 
 ORIENTATION = 0x0112
 """Tag of the orientation in EXIF and TIFF: 1 upright, 2 to 8 mirrored or turned."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 """Letters of `struct` for TIFF's types of whole numbers."""
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+"""First column and row, and steps between columns and rows, of the passes of an interlaced PNG."""
 
 
 def exif_orientation(exif: bytes) -> int | None:
@@ -31,3 +38,50 @@ def exif_orientation(exif: bytes) -> int | None:
     except struct.error:  # cut off; what came before counts
         pass
     return found
+
+
+def plain_xmp(xmp: str) -> str:
+    """Write the orientation in XMP as Pillow looks for it: in double quotes, and without spaces."""
+    plain = re.sub(r"""tiff:Orientation\s*=\s*["']\s*([0-9])""", r'tiff:Orientation="\1', xmp)
+    return re.sub(r"tiff:Orientation\s*>\s*([0-9])", r"tiff:Orientation>\1", plain)
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield name and content of each chunk of a PNG, up to one that is cut off."""
+    view, place = memoryview(data), 8
+    while place + 8 <= len(data):
+        size = int.from_bytes(view[place : place + 4])
+        yield bytes(view[place + 4 : place + 8]), view[place + 8 : place + 8 + size]
+        place += 12 + size
+
+
+def png_bytes_missing(data: bytes) -> int:
+    """Decompress the pixels of a PNG that a decoder took without keeping them; return how many bytes are not there.
+
+    Neither more bytes than there should be matter, nor the checksum behind them. Raises `struct.error` without a
+    complete header.
+    """
+    header, pixels = b"", bytearray()
+    for name, content in png_chunks(data):
+        if name == b"IHDR":
+            header = bytes(content)
+        elif name == b"IDAT":
+            pixels += content
+    if not pixels:  # an animation that begins with another chunk
+        return 0
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header)
+    bits *= {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    missing = 0
+    for left, top, right, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // right), -((top - height) // down)
+        missing += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    stream, rest = zlib.decompressobj(-zlib.MAX_WBITS), bytes(pixels[2:])
+    while missing > 0:
+        try:
+            some = len(stream.decompress(rest, min(missing, 1 << 16)))
+        except zlib.error:  # the decoder read all the rows before it
+            return 0
+        if not some:
+            break
+        missing, rest = missing - some, stream.unconsumed_tail
+    return missing

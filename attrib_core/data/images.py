@@ -95,7 +95,10 @@ def decode(data: bytes, *, where: str) -> Decoded:
         raise InputError(f"{where}: does not fit into memory; expected a smaller image") from None
     except Exception as error:  # of damaged files decoders make struct.error, TypeError, RuntimeError, ...
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InputError(f"{where}: the image is damaged ({reason}); expected a complete file") from None
+        raise InputError(
+            f"{where}: the image is damaged or of a kind that is not read ({reason}); "
+            "expected a complete file, or save it as an ordinary PNG"
+        ) from None
 
 
 def _decode(data: bytes) -> Decoded:
@@ -105,11 +108,19 @@ def _decode(data: bytes) -> Decoded:
         _check_size(opened.size, opened.format)
         plain = kept and opened.mode == "RGB" and "transparency" not in opened.info
         rule = image_modes.rule(opened)
+        if opened.format == "TIFF" and isinstance(opened.info.get("xmp"), bytes):
+            opened.info["xmp"] = image_headers.plain_xmp(opened.info["xmp"].decode("latin-1")).encode(
+                "latin-1"
+            )
         opened.load()
+        if opened.format == "PNG":
+            image_modes.check_rows(opened, data)
         image: Image.Image = opened
-        turned = 1 if image.format == "TIFF" else _orientation(image)  # Pillow turns TIFF as it loads
+        if opened.format == "BMP" and opened.mode == "RGBA" and not opened.getchannel("A").getbbox():
+            image = opened.convert("RGB")  # the field is unused; viewers show such files opaque
+        turned = 1 if opened.format == "TIFF" else _orientation(opened)  # Pillow turns TIFF as it loads
         pixels = image_modes.convert(image, rule)
-        transparent = rule.key is not None or image.has_transparency_data
+        transparent = rule.key is not None or rule.frame is not None or image.has_transparency_data
     upright = _UPRIGHT.get(turned)
     if upright is not None:
         del image, opened
@@ -156,7 +167,7 @@ def _orientation(image: Image.Image) -> int:
         return turned
     xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or ""
     text = xmp.decode("latin-1") if isinstance(xmp, bytes) else str(xmp)
-    match = re.search(r'tiff:Orientation(?:="|>)([0-9])', text)
+    match = re.search('tiff:Orientation(?:="|>)([0-9])', image_headers.plain_xmp(text))
     return int(match[1]) if match else 1
 
 
