@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 ORIENTATION = 0x0112
 """Tag of the orientation in EXIF and TIFF: 1 upright, 2 to 8 mirrored or turned."""
@@ -15,6 +15,8 @@ _ADAM7 = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
 """First column and row, and steps between columns and rows, of the passes of an interlaced PNG."""
+_STEP = 1 << 14
+"""Bytes that are decompressed at once."""
 
 
 def exif_orientation(exif: bytes) -> int | None:
@@ -61,12 +63,9 @@ def png_bytes_missing(data: bytes) -> int:
     Neither more bytes than there should be matter, nor the checksum behind them. Raises `struct.error` without a
     complete header.
     """
-    header, pixels = b"", bytearray()
-    for name, content in png_chunks(data):
-        if name == b"IHDR":
-            header = bytes(content)
-        elif name == b"IDAT":
-            pixels += content
+    chunks = list(png_chunks(data))
+    header = b"".join(content for name, content in chunks if name == b"IHDR")
+    pixels = [content for name, content in chunks if name == b"IDAT"]
     if not pixels:  # an animation that begins with another chunk
         return 0
     width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header)
@@ -75,13 +74,26 @@ def png_bytes_missing(data: bytes) -> int:
     for left, top, right, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -((left - width) // right), -((top - height) // down)
         missing += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
-    stream, rest = zlib.decompressobj(-zlib.MAX_WBITS), bytes(pixels[2:])
-    while missing > 0:
-        try:
-            some = len(stream.decompress(rest, min(missing, 1 << 16)))
-        except zlib.error:  # the decoder read all the rows before it
-            return 0
-        if not some:
-            break
-        missing, rest = missing - some, stream.unconsumed_tail
+    try:
+        for size in _inflated(pixels):
+            missing -= size
+            if missing <= 0:
+                return 0
+    except zlib.error:  # the decoder read all the rows before it
+        return 0
     return missing
+
+
+def _inflated(pixels: Sequence[memoryview]) -> Iterator[int]:
+    """Decompress the chunks of a PNG's pixels, their checksum aside, and yield how many bytes each step gives."""
+    stream, head = zlib.decompressobj(-zlib.MAX_WBITS), 2
+    for content in pixels:
+        skipped = min(head, len(content))
+        head -= skipped
+        for start in range(skipped, len(content), _STEP):  # what a step leaves is copied, so in small steps
+            rest: bytes | memoryview = content[start : start + _STEP]
+            while rest and not stream.eof:
+                yield len(stream.decompress(rest, _STEP))
+                rest = stream.unconsumed_tail
+    while last := stream.decompress(b"", _STEP):
+        yield len(last)

@@ -113,6 +113,9 @@ def _tiff_rule(image: TiffImageFile) -> Rule:
     bits: tuple[int, ...] = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
     raw = image.info.get("compression") == "raw"
+    xmp = image.info.get("xmp")
+    if isinstance(xmp, bytes):  # Pillow turns TIFF as it loads
+        image.info["xmp"] = image_headers.plain_xmp(xmp.decode("latin-1")).encode("latin-1")
     if image.mode == "L" and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)):
         raise InputError(
             "a TIFF of signed numbers, whose white is unknown; expected 8 or 16 bits without sign"

@@ -108,10 +108,6 @@ def _decode(data: bytes) -> Decoded:
         _check_size(opened.size, opened.format)
         plain = kept and opened.mode == "RGB" and "transparency" not in opened.info
         rule = image_modes.rule(opened)
-        if opened.format == "TIFF" and isinstance(opened.info.get("xmp"), bytes):
-            opened.info["xmp"] = image_headers.plain_xmp(opened.info["xmp"].decode("latin-1")).encode(
-                "latin-1"
-            )
         opened.load()
         if opened.format == "PNG":
             image_modes.check_rows(opened, data)
