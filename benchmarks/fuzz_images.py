@@ -46,12 +46,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "JPEG": [{}, {"progressive": True}],
     "WEBP": [{}, {"lossless": True}],
     "TIFF": [{"compression": name} for name in TIFF_COMPRESSIONS],
-    "JPEG2000": [{}, {"no_jp2": True}],
-    "ICO": [{}, {"bitmap_format": "bmp"}],
-    "TGA": [{}, {"compression": "tga_rle"}],
 }  # fmt: skip
 REFUSED = (
-    "BLP", "DDS", "DIB", "EPS", "ICNS", "MSP", "PCX", "PDF", "QOI", "SGI", "SPIDER", "XBM",
+    "BLP", "DDS", "DIB", "EPS", "ICNS", "ICO", "JPEG2000", "MSP", "PCX", "PDF", "QOI", "SGI", "SPIDER", "TGA", "XBM",
 )  # fmt: skip
 """Formats that Pillow writes and opens, and that are not read here."""
 STARTED = "decoding starts here"
@@ -162,10 +159,9 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def with_checksums(data: bytes) -> bytes:
     """Return a PNG with the checksums of its chunks made right, so that what was changed is looked at; else `data`."""
-    place = data.find(b"\x89PNG\r\n\x1a\n") + 8  # in an icon, not at the beginning
-    if place < 8:
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
-    mended = bytearray(data)
+    mended, place = bytearray(data), 8
     while place + 12 <= len(data):
         end = place + 8 + int.from_bytes(data[place : place + 4])
         if end + 4 > len(data):

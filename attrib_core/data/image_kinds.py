@@ -29,6 +29,9 @@ _BEGINNINGS = (
     (b"#?RADIANCE", "Radiance HDR"),
     (b"SIMPLE  =", "FITS"),
     (b"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)"),
+    (b"\0\0\2\0\0\0\0\0", "TGA"),  # of no fixed bytes, but without a name and a palette as most are
+    (b"\0\0\3\0\0\0\0\0", "TGA"),
+    (b"\0\0\x0a\0\0\0\0\0", "TGA"),
     (b"\0\0\2\0", "a Windows cursor (CUR)"),
     (b"icns", "an Apple icon (ICNS)"),
     (b"\x01\xda\0", "SGI"),
@@ -61,14 +64,14 @@ _BEGINNINGS = (
     (b"MM\0*", "a TIFF that is damaged or of a kind that is not read"),
     (b"II+\0", "a BigTIFF that is damaged or of a kind that is not read"),
     (b"MM\0+", "a BigTIFF that is damaged or of a kind that is not read"),
-    (b"\0\0\0\x0cjP  ", "a damaged JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "a damaged JPEG 2000"),
-    (b"\0\0\1\0", "a damaged Windows icon (ICO)"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\1\0", "a Windows icon (ICO)"),
 )
 _BRANDS = {
     b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC",
     b"mif1": "HEIC or another HEIF", b"msf1": "HEIC or another HEIF", b"crx ": "a camera's raw file (CR3)",
-    b"avif": "a damaged AVIF", b"avis": "a damaged AVIF", b"jp2 ": "a damaged JPEG 2000",
+    b"avif": "a damaged AVIF", b"avis": "a damaged AVIF", b"jp2 ": "JPEG 2000",
 }  # fmt: skip
 _TEXTS = (Kind.TEXT, Kind.HTML, Kind.XML, Kind.JSON, Kind.UNKNOWN)
 _RIFF = {

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.GifImagePlugin import GifImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from attrib_core.common.errors import InputError
+from attrib_core.data import image_headers
 
 DEEP_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
 REFUSED = {
@@ -25,7 +27,6 @@ REFUSED = {
 }
 GRAY_STEPS = {"L;2": 85, "L;4": 17}
 """Levels of 255 between neighbouring numbers of 2 and 4 bits, by how PNG's pixels are packed."""
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 STRIP_PIXELS = 1 << 20
 """Pixels that are converted at once, so that a large image is in memory no more than twice."""
 
@@ -40,6 +41,8 @@ class Rule(NamedTuple):
     key: tuple[int, int, int] | None = None
     """The transparent colour of 16-bit RGB, whose lower bytes are in `low`."""
     low: Image.Image | None = None
+    frame: tuple[int, int, int, int] | None = None
+    """The part (left, top, right, bottom) that the first frame of a GIF covers, where it is not all."""
 
 
 def rule(image: Image.Image) -> Rule:
@@ -56,6 +59,8 @@ def rule(image: Image.Image) -> Rule:
         return _tiff_rule(image)
     if isinstance(image, PngImageFile) and "transparency" in image.info:
         return _png_rule(image)
+    if isinstance(image, GifImageFile):
+        return _gif_rule(image)
     return Rule()
 
 
@@ -64,11 +69,22 @@ def is_deep(image: Image.Image) -> bool:
     return isinstance(image, PngImageFile) and bool(image.tile) and _packed(image).endswith(";16B")
 
 
+def _gif_rule(image: GifImageFile) -> Rule:
+    """Drop the palette that a frame in grays does not use, and find out what the frame covers."""
+    if image.mode == "L":  # the frame's own colours are grays: Pillow would show it in those of the file
+        image.palette = None
+    extents = image.tile[0].extents
+    return Rule(frame=None if extents == (0, 0, *image.size) else extents)
+
+
 def _png_rule(image: PngImageFile) -> Rule:
     """Scale the transparent colour to the depth of the pixels; see `rule`."""
     key = image.info["transparency"]
     packed = _packed(image)
-    if image.mode == "L":
+    if image.mode == "1":
+        raw = next(content for name, content in image_headers.png_chunks(_whole(image)) if name == b"tRNS")
+        image.info["transparency"] = 255 * (raw[1] & 1)
+    elif image.mode == "L":
         step = GRAY_STEPS.get(packed, 1)
         image.info["transparency"] = (key & (255 // step)) * step
     elif image.mode == "RGB" and packed == "RGB;16B":
@@ -89,10 +105,9 @@ def _packed(image: PngImageFile) -> str:
 
 
 def _whole(image: PngImageFile) -> bytes:
-    """Return the bytes of a PNG that is opened from memory; in an icon those from the PNG on."""
+    """Return the bytes of a PNG that is opened from memory."""
     assert isinstance(image.fp, io.BytesIO)
-    data = image.fp.getvalue()
-    return data if data.startswith(SIGNATURE) else data[data.rfind(SIGNATURE, 0, image.tile[0].offset) :]
+    return image.fp.getvalue()
 
 
 def _tiff_rule(image: TiffImageFile) -> Rule:
@@ -103,6 +118,9 @@ def _tiff_rule(image: TiffImageFile) -> Rule:
     bits: tuple[int, ...] = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
     raw = image.info.get("compression") == "raw"
+    xmp = image.info.get("xmp")
+    if isinstance(xmp, bytes):  # Pillow turns TIFF as it loads
+        image.info["xmp"] = image_headers.plain_xmp(xmp.decode("latin-1")).encode("latin-1")
     if image.mode == "L" and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)):
         raise InputError(
             "a TIFF of signed numbers, whose white is unknown; expected 8 or 16 bits without sign"
@@ -143,7 +161,26 @@ def convert(image: Image.Image, how: Rule) -> np.ndarray:
         if how.key is not None and how.low is not None:
             upper, lower = pixels[top : box[3]].astype(np.uint16), np.asarray(how.low.crop(box))
             pixels[top : box[3]][((upper << 8 | lower) == how.key).all(axis=2)] = 255
+    if how.frame is not None:  # what lies around it is transparent, as browsers show it
+        left, top, right, bottom = how.frame
+        pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
     return pixels
+
+
+def check_rows(image: Image.Image, data: bytes) -> None:
+    """Raise InputError for a loaded PNG, of these bytes, whose compressed pixels end before its last row.
+
+    Pillow leaves such rows at 0. Only where the last row is 0, or the order of rows another, are the pixels
+    decompressed once more, to count them.
+    """
+    width, height = image.size
+    if image.info.get("bbox", (0, 0, width, height)) != (0, 0, width, height):
+        return  # the first frame of an animation may be smaller
+    if not image.info.get("interlace") and np.asarray(image.crop((0, height - 1, width, height))).any():
+        return
+    missing = image_headers.png_bytes_missing(data)
+    if missing:
+        raise InputError(f"a PNG whose pixels end {missing} bytes too early; expected a complete file")
 
 
 def _rgb(image: Image.Image, how: Rule) -> np.ndarray:

@@ -25,20 +25,16 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.IcoImagePlugin import IcoImageFile
 
 from attrib_core.common.errors import InputError
 from attrib_core.data import image_headers, image_kinds, image_modes
 
-FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
-    "TGA",  # the last, since it is recognized by no fixed bytes
-)  # fmt: skip
-EXPECTED = "expected PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or JPEG 2000"
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+EXPECTED = "expected PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 KEPT_FORMATS = frozenset({"PNG", "JPEG", "WEBP"})
 MAX_BYTES = 1_000_000_000
 """Memory that decoding an image may take, about."""
-DECODER_BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 24}
+DECODER_BYTES = {"WEBP": 18, "AVIF": 20}
 """Bytes a pixel while an image is decoded, where Pillow's limit of pixels alone would go beyond MAX_BYTES."""
 FLAT_LEVELS = 8
 """Most levels between the darkest and the brightest number of each channel in an image that shows nothing.
@@ -99,7 +95,10 @@ def decode(data: bytes, *, where: str) -> Decoded:
         raise InputError(f"{where}: does not fit into memory; expected a smaller image") from None
     except Exception as error:  # of damaged files decoders make struct.error, TypeError, RuntimeError, ...
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InputError(f"{where}: the image is damaged ({reason}); expected a complete file") from None
+        raise InputError(
+            f"{where}: the image is damaged or of a kind that is not read ({reason}); "
+            "expected a complete file, or save it as an ordinary PNG"
+        ) from None
 
 
 def _decode(data: bytes) -> Decoded:
@@ -107,19 +106,18 @@ def _decode(data: bytes) -> Decoded:
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         kept = opened.format in KEPT_FORMATS and getattr(opened, "n_frames", 1) == 1
         _check_size(opened.size, opened.format)
-        if opened.format == "TGA" and not image_headers.is_tga(data):
-            raise UnidentifiedImageError
+        plain = kept and opened.mode == "RGB" and "transparency" not in opened.info
+        plain = plain and not image_modes.is_deep(opened)
+        rule = image_modes.rule(opened)
+        opened.load()
+        if opened.format == "PNG":
+            image_modes.check_rows(opened, data)
         image: Image.Image = opened
-        if isinstance(opened, IcoImageFile):  # the icon alone would lose what its PNG says of transparency
-            image = opened.ico.getimage(opened.size)
-            _check_size(image.size, opened.format)
-        plain = kept and image.mode == "RGB" and "transparency" not in image.info
-        plain = plain and not image_modes.is_deep(image)
-        rule = image_modes.rule(image)
-        image.load()
-        turned = 1 if image.format == "TIFF" else _orientation(image)  # Pillow turns TIFF as it loads
+        if opened.format == "BMP" and opened.mode == "RGBA" and not opened.getchannel("A").getbbox():
+            image = opened.convert("RGB")  # the field is unused; viewers show such files opaque
+        turned = 1 if opened.format == "TIFF" else _orientation(opened)  # Pillow turns TIFF as it loads
         pixels = image_modes.convert(image, rule)
-        transparent = rule.key is not None or image.has_transparency_data
+        transparent = rule.key is not None or rule.frame is not None or image.has_transparency_data
     upright = _UPRIGHT.get(turned)
     if upright is not None:
         del image, opened
@@ -166,7 +164,7 @@ def _orientation(image: Image.Image) -> int:
         return turned
     xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or ""
     text = xmp.decode("latin-1") if isinstance(xmp, bytes) else str(xmp)
-    match = re.search(r'tiff:Orientation(?:="|>)([0-9])', text)
+    match = re.search('tiff:Orientation(?:="|>)([0-9])', image_headers.plain_xmp(text))
     return int(match[1]) if match else 1
 
 

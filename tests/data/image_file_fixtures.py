@@ -1,4 +1,4 @@
-"""Files of images, written byte by byte: TIFF, PNG and Windows icons of kinds that Pillow does not write."""
+"""Files of images, written byte by byte: TIFF and PNG of kinds that Pillow does not write."""
 
 from __future__ import annotations
 
@@ -98,11 +98,6 @@ def png(numbers: np.ndarray, bits: int, colour: int, *before: bytes, after: byte
     filtered = b"".join(b"\0" + rows[start : start + step] for start in range(0, len(rows), step))
     content = chunk(b"IHDR", header) + b"".join(before) + chunk(b"IDAT", zlib.compress(filtered)) + after
     return b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b"")
-
-
-def icon(image: bytes, side: int) -> bytes:
-    """A Windows icon that holds a PNG."""
-    return struct.pack("<HHHBBBBHHII", 0, 1, 1, side, side, 0, 0, 1, 32, len(image), 22) + image
 
 
 def exif(*entries: tuple[int, int, Sequence[int]], order: str = "<", headers: int = 1) -> bytes:

@@ -106,8 +106,7 @@ def test_sound_files_are_read_and_other_formats_refused_by_name(kind: str, progr
     assert files
     for data in files:
         if kind in images.FORMATS:
-            shape = images.to_rgb(data, where="x").shape  # Windows icons are 16 pixels wide at most here
-            assert shape in ((16, 20, 3), (20, 16, 3), (13, 16, 3))
+            assert images.to_rgb(data, where="x").shape in ((16, 20, 3), (20, 16, 3))
         else:
             with pytest.raises(
                 InputError, match="^x: .* bytes are no image that can be read(, but .*)?; exp"

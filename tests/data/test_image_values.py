@@ -10,7 +10,7 @@ from PIL import Image
 
 from attrib_core.common.errors import InputError
 from attrib_core.data.images import decode, to_rgb
-from tests.data.image_file_fixtures import chunk, icon, png, tiff_image
+from tests.data.image_file_fixtures import chunk, png, tiff_image
 from tests.data.image_fixtures import encoded
 
 RANDOM = np.random.default_rng(5)
@@ -173,8 +173,7 @@ def test_every_transparent_gray_of_a_png_becomes_white(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("inside", [None, "icon"])
-def test_the_transparent_colour_of_a_png_is_compared_in_full(bits: int, inside: str | None) -> None:
+def test_the_transparent_colour_of_a_png_is_compared_in_full(bits: int) -> None:
     some = numbers(bits, 3, 16, 16)
     some[3, 3] = some[5, 5]
     some[4, 4] = some[5, 5] ^ 1  # in 16 bits, only the lower byte tells them apart
@@ -182,18 +181,17 @@ def test_the_transparent_colour_of_a_png_is_compared_in_full(bits: int, inside: 
     expected = some >> (bits - 8)
     expected[clear] = 255
     assert clear[3, 3] and clear[5, 5] and not clear[4, 4]
-    assert np.array_equal(to_rgb(icon(data, 16) if inside else data, where="x"), expected)
+    assert np.array_equal(to_rgb(data, where="x"), expected)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-@pytest.mark.parametrize("inside", [None, "icon"])
-def test_palettes_of_a_png_with_alpha(bits: int, inside: str | None) -> None:
+def test_palettes_of_a_png_with_alpha(bits: int) -> None:
     some, colours = numbers(bits, height=16, width=16), RANDOM.integers(0, 256, (DEPTHS[bits] + 1, 3))
     alpha = RANDOM.integers(0, 256, DEPTHS[bits] + 1)
     chunks = [chunk(b"PLTE", bytes(colours.ravel().tolist())), chunk(b"tRNS", bytes(alpha.tolist()))]
     data = png(some, bits, INDEXED, *chunks)
     expected = over_white(colours, alpha[:, None] / 255)[some[..., 0]]
-    assert np.abs(to_rgb(icon(data, 16) if inside else data, where="x") - expected).max() <= 1
+    assert np.abs(to_rgb(data, where="x") - expected).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -219,12 +217,6 @@ def test_portable_maps() -> None:
 
 def packed_big(some: np.ndarray) -> bytes:
     return some.astype(">u2").tobytes()
-
-
-def test_jpeg_2000_of_sixteen_bits() -> None:
-    deep = numbers(16)[..., 0].astype(np.uint16)
-    got = to_rgb(encoded(Image.fromarray(deep), "JPEG2000"), where="x")
-    assert np.array_equal(got, scaled(deep[..., None].astype(int), 16))
 
 
 def test_cmyk_and_ycck_jpeg() -> None:
@@ -254,19 +246,3 @@ def test_sixteen_bits_without_a_photometric_tag_begin_with_black() -> None:
     data = tiff_image(some, 16, BLACK_IS_ZERO)
     without = data.replace(struct.pack("<HHI", 262, 3, 1), struct.pack("<HHI", 263, 3, 1))
     assert without != data and np.array_equal(to_rgb(without, where="x"), scaled(some, 16))
-
-
-def test_tga_is_not_taken_for_what_begins_alike() -> None:
-    data = encoded(Image.new("RGB", (8, 8), (1, 2, 3)), "TGA")
-    assert to_rgb(data, where="x")[0, 0].tolist() == [1, 2, 3]
-    assert to_rgb(data[:-26], where="x")[0, 0].tolist() == [1, 2, 3]  # of version 1, which has no footer
-    cursor = b"\0\0\2\0\1\0" + data[6:-26]
-    with pytest.raises(InputError, match=r"but a Windows cursor \(CUR\); expected"):
-        to_rgb(cursor, where="x")
-
-
-def test_a_palette_of_tga_keeps_its_alpha() -> None:
-    image = Image.new("RGBA", (8, 8), (10, 20, 30, 255))
-    image.paste((0, 0, 0, 0), (0, 0, 4, 8))
-    got = to_rgb(encoded(image.quantize(4), "TGA"), where="x")
-    assert got[0, 0].tolist() == [255, 255, 255] and np.abs(got[0, 7].astype(int) - [10, 20, 30]).max() <= 1
