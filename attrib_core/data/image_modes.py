@@ -59,6 +59,11 @@ def rule(image: Image.Image) -> Rule:
     return Rule()
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image that is opened and not yet loaded has colours of 16 bits, of which Pillow keeps 8."""
+    return isinstance(image, PngImageFile) and bool(image.tile) and _packed(image).endswith(";16B")
+
+
 def _png_rule(image: PngImageFile) -> Rule:
     """Scale the transparent colour to the depth of the pixels; see `rule`."""
     key = image.info["transparency"]

@@ -69,7 +69,7 @@ class Decoded(NamedTuple):
     transparent: bool
     """Whether the file has transparency, which was laid over white."""
     plain: bool
-    """Whether the file is RGB, upright, opaque, one frame, and in a format that all programs decode alike."""
+    """Whether the file is 8-bit RGB, upright, opaque, one frame, and in a format that all programs decode alike."""
 
 
 def to_rgb(data: bytes, *, where: str) -> np.ndarray:
@@ -114,6 +114,7 @@ def _decode(data: bytes) -> Decoded:
             image = opened.ico.getimage(opened.size)
             _check_size(image.size, opened.format)
         plain = kept and image.mode == "RGB" and "transparency" not in image.info
+        plain = plain and not image_modes.is_deep(image)
         rule = image_modes.rule(image)
         image.load()
         turned = 1 if image.format == "TIFF" else _orientation(image)  # Pillow turns TIFF as it loads

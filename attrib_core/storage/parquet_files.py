@@ -20,6 +20,7 @@ ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
 def opened(path: Path, columns: Sequence[str] = ()) -> pq.ParquetFile:
     """Open a Parquet file and check that it has some columns, each once. Raises InputError for any other file."""
+    file = None
     try:
         # With pre_buffer, the default of pyarrow, all row groups stay in memory until the last is read.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
@@ -27,7 +28,18 @@ def opened(path: Path, columns: Sequence[str] = ()) -> pq.ParquetFile:
     except FileNotFoundError:
         raise InputError(f"{path}: no such table; expected a Parquet file") from None
     except ERRORS as error:
+        if file is not None:
+            file.close()
         raise damaged(path, error) from None
+    try:
+        _check_columns(path, names, columns)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def _check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
     missing = set(columns) - set(names)
     if missing:
         raise InputError(f"{path}: missing columns {sorted(missing)}, it has {names}")
@@ -36,7 +48,6 @@ def opened(path: Path, columns: Sequence[str] = ()) -> pq.ParquetFile:
         raise InputError(
             f"{path}: has the column {twice[0]!r} {names.count(twice[0])} times, expected it once"
         )
-    return file
 
 
 def batches(

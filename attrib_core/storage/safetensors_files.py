@@ -65,15 +65,21 @@ def header(path: Path, *, alone: bool = False) -> Header:
         raise InputError(f"{path}: not readable as safetensors: {_why(path, error)}") from None
 
 
-def load(path: Path, expected: str = EXPECTED) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
-    """Read all tensors of a file, and its metadata; InputError as `header` raises."""
+def load(
+    path: Path, expected: str = EXPECTED, *, mapped: bool = False
+) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
+    """Read all tensors of a file, and its metadata; InputError as `header` raises.
+
+    With `mapped` the tensors are memory maps, for large files that nothing writes while they are in use.
+    """
     from safetensors.torch import load as load_tensors
+    from safetensors.torch import load_file
 
     if not path.is_file():  # also for a folder
         raise InputError(f"{path}: no such file; expected {expected}")
     metadata = header(path).metadata
     try:
-        return load_tensors(path.read_bytes()), metadata
+        return (load_file(path) if mapped else load_tensors(path.read_bytes())), metadata
     except Exception as error:  # of safetensors, and of torch for a type of numbers that it lacks
         raise InputError(f"{path}: not readable as safetensors: {_why(path, error)}") from None
 

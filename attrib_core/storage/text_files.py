@@ -29,8 +29,8 @@ _TEXTS = (Kind.TEXT, Kind.JSON, Kind.XML, Kind.EMPTY, Kind.UNKNOWN)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read(path: Path, *, expected: str = "file", limit: int = LONGEST) -> str:
-    """Return the text of a file, with its line ends; a byte order mark is dropped.
+def read(path: Path, *, expected: str = "file", limit: int = LONGEST, mark: bool = True) -> str:
+    """Return the text of a file, with its line ends; a byte order mark is dropped, or refused without `mark`.
 
     `expected` says what the file should be ("config file"). Raises InputError, one line with the path, for a file
     that is missing, cannot be read, is longer than `limit` bytes, or is no text in UTF-8. A pipe is read, too.
@@ -48,6 +48,8 @@ def read(path: Path, *, expected: str = "file", limit: int = LONGEST) -> str:
         raise InputError(f"{path}: a pipe that nothing is written to, expected a {expected}")
     if len(data) > limit:
         raise InputError(f"{path}: longer than {limit} bytes, expected a {expected}")
+    if not mark and data.startswith(codecs.BOM_UTF8):
+        raise InputError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
     return decode(data, printable(str(path)))
 
 

@@ -16,8 +16,12 @@ from typing import Any
 
 import numpy as np
 
+DEEPEST = 100
+"""Levels of dictionaries and lists in each other; what programs save has fewer than ten."""
 LOCAL_HEADER = 30
 """Bytes of an entry's header in a zip archive, before its name."""
+FOLDER_MARK = 0x10
+"""The attribute of DOS by which an entry is a folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +61,10 @@ class Shapes:
         return place.offset + tensor.storage_offset() * dtype.itemsize, dtype
 
     def can_be_mapped(self) -> bool:
-        """Return whether the values of all tensors are in the file as they are."""
+        """Return whether the values of all tensors are in the file as they are.
+
+        Raises ValueError for a content that is nested too deep.
+        """
         return all(
             type(one) in _kinds() and not one.__dict__ and is_dense(one) and self.place(one) is not None
             for one in tensors(self.content)
@@ -96,18 +103,42 @@ def _kinds() -> tuple[type, ...]:
 
 
 def tensors(value: Any) -> Iterator[Any]:
-    """Yield all tensors in nested dictionaries, lists, tuples and sets."""
+    """Yield all tensors in nested dictionaries, lists, tuples and sets, level by level.
+
+    Raises ValueError for more than DEEPEST levels, as of a list that contains itself.
+    """
     import torch
 
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for one in (*value.keys(), *value.values()):
-            yield from tensors(one)
-    elif isinstance(value, list | tuple | set):
-        for one in value:
-            if not isinstance(one, str):
-                yield from tensors(one)
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: dict[int, Any] = {}  # each once, however often it is in the others
+        for one in level:
+            if isinstance(one, torch.Tensor):
+                yield one
+            elif isinstance(one, dict | list | tuple | set):
+                members = (*one.keys(), *one.values()) if isinstance(one, dict) else one
+                inner |= {id(member): member for member in members if not isinstance(member, str)}
+        if not inner:
+            return
+        level = list(inner.values())
+    raise ValueError(f"nested more than {DEEPEST} deep, or in itself")
+
+
+def check_entries(path: Path) -> None:
+    """Raise ValueError where an archive has an entry with a size that torch would leave unread.
+
+    It takes one that is marked as a folder, or is said to be compressed to nothing, for empty, and then returns as its
+    values what was in memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception:  # no archive, or a damaged one, of which torch says what is wrong
+        return
+    for entry in entries:
+        is_folder = entry.external_attr & FOLDER_MARK or entry.filename.endswith("/")
+        if entry.file_size and (is_folder or not entry.compress_size):
+            raise ValueError(f"the entry {entry.filename!r} of {entry.file_size} bytes is marked as empty")
 
 
 def _skeleton(path: Path) -> tuple[io.BytesIO, dict[int, Place]] | None:

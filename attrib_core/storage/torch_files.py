@@ -27,7 +27,8 @@ def read(path: Path, *, tensors: Literal["memory", "mapped"] = "memory") -> Any:
     tensors  'memory': read into memory; 'mapped': memory maps of the file. The format from before 2020 is no zip file
              and is always read into memory, and so is a file that was compressed or changed since.
 
-    Raises InputError for a file that is missing, broken, another kind of file, or needs code to unpickle.
+    Raises InputError for a file that is missing, broken, another kind of file, or needs code to unpickle, and for a
+    content that is nested too deep, as a list in itself.
     """
     if tensors == "mapped":
         return read_with_places(path)[0]
@@ -42,7 +43,10 @@ def read_with_places(path: Path) -> tuple[Any, torch_archive.Shapes | None]:
     """
     wrong_kind(path, EXPECTED, *READABLE)
     shapes = torch_archive.read_shapes(path)
-    mmap = shapes is not None and shapes.can_be_mapped()
+    try:
+        mmap = shapes is not None and shapes.can_be_mapped()
+    except Exception:  # reading the file itself says what is wrong, or reads it
+        mmap = False
     return _loaded(path, mmap=mmap), shapes if mmap else None
 
 
@@ -50,9 +54,13 @@ def _loaded(path: Path, *, mmap: bool) -> Any:
     import torch
 
     try:
+        torch_archive.check_entries(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sparse tensors, quantized tensors and the like
-            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+            content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+        for _ in torch_archive.tensors(content):  # only as deep as whoever reads the content can follow
+            pass
+        return content
     except pickle.UnpicklingError as error:  # torch's message advises to run the code
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:

@@ -15,11 +15,12 @@ from attrib_core.storage import parquet_files
 
 COLUMNS = ("image_id", "embedding")
 ROWS = 1024
+TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 FLOATS = (pa.float16(), pa.float32(), pa.float64())
 
 
 class VectorBatch(NamedTuple):
-    """Rows start, start + 1, ... of a file: their names, and vectors (rows, dim) float32."""
+    """Rows start, start + 1, ... of a file: their names (text, without nulls), and vectors (rows, dim) float32."""
 
     path: Path
     start: int
@@ -32,12 +33,13 @@ def dimension(path: Path, before: int | None = None, *, exact: bool = True) -> i
 
     before  the dimension of the files before, if any
     exact   whether they must be float32 lists of one size, as a run writes them; otherwise lists of any kind of
-            floats do, if all have the same length
+            floats do, if all have the same length, and whole numbers as names of rows
 
-    Raises InputError for another file or dimension.
+    Raises InputError for another file or dimension, and for names of rows of another type.
     """
     with parquet_files.opened(path, COLUMNS) as file:
         kind = _kind(file.schema_arrow, path, exact=exact)
+        _check_names(file.schema_arrow, path, exact=exact)
         if pa.types.is_fixed_size_list(kind):
             size: int | None = kind.list_size
         else:
@@ -59,8 +61,8 @@ def dimension(path: Path, before: int | None = None, *, exact: bool = True) -> i
 def stream(paths: Iterable[Path], rows: int, *, exact: bool = True) -> Iterator[VectorBatch]:
     """Yield the rows of files of embeddings, at most `rows` at a time, all of one dimension.
 
-    Raises InputError as `dimension` does, and for a null, with the row and its name: leaving it out would move all
-    vectors behind it to other names.
+    Raises InputError as `dimension` does, and for a null, with the row and its name, if it has one: leaving it
+    out would move all vectors behind it to other names.
     """
     dim: int | None = None
     for path in map(Path, paths):
@@ -68,7 +70,7 @@ def stream(paths: Iterable[Path], rows: int, *, exact: bool = True) -> Iterator[
         start = 0
         with parquet_files.opened(path, COLUMNS) as file:
             for batch in parquet_files.batches(file, path, rows, COLUMNS):
-                names = batch.column("image_id")
+                names = _names(batch.column("image_id"), path, start)
                 where = _Where(path, start, names)
                 yield VectorBatch(path, start, names, _array(batch.column("embedding"), dim, where))
                 start += len(batch)
@@ -122,6 +124,25 @@ def _array(column: pa.Array, dim: int, where: _Where) -> np.ndarray:
 def _stored(column: pa.Array) -> pa.Array:
     """Return a column of lists without the name that an extension gives to it, such as a tensor of one shape."""
     return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _check_names(schema: pa.Schema, path: Path, *, exact: bool) -> None:
+    """Raise InputError where the names of rows are no texts, nor, unless `exact`, whole numbers."""
+    kind = schema.field("image_id").type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if plain in (*TEXTS, pa.null()) or (not exact and pa.types.is_integer(plain)):
+        return
+    expected = "text" if exact else "text or whole numbers"
+    raise InputError(f"{path}: column 'image_id' is {kind}, expected {expected}")
+
+
+def _names(column: pa.Array, path: Path, start: int) -> pa.Array:
+    """Return the names of rows as text. Raises InputError for a null."""
+    names = column.cast(pa.string())
+    if names.null_count:
+        row = start + int(np.argmax(names.is_null().to_numpy(zero_copy_only=False)))
+        raise InputError(f"{path}: row {row}: the image_id is null, expected the name of an image")
+    return names
 
 
 def _kind(schema: pa.Schema, path: Path, *, exact: bool) -> pa.DataType:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from attrib_core.common.errors import InputError
-from attrib_core.data.images import to_rgb
+from attrib_core.data import images
+from attrib_core.data.images import to_png, to_rgb
 from tests.data.image_fixtures import encoded
 
 
@@ -48,6 +49,8 @@ def test_sixteen_bit_colour_keeps_its_upper_bytes():
     pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x01FF, 0x8000, 0xFFFF))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
     assert to_rgb(data, where="a").tolist() == [[[0x01, 0x80, 0xFF]]]
+    assert not images.decode(data, where="a").plain  # other programs round
+    assert images.decode(to_png(to_rgb(data, where="a")), where="a").plain
 
 
 def test_cmyk_by_the_plain_formula():

@@ -15,6 +15,7 @@ from attrib_core.data import image_headers, pool
 from attrib_core.data.images import to_png, to_rgb
 from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.storage import tables
+from tests.data.image_file_fixtures import png
 from tests.data.image_fixtures import encoded, image
 
 LABELS = {
@@ -128,6 +129,16 @@ def test_plain_images_keep_their_bytes(kind: str) -> None:
     data = encoded(PilImage.fromarray(image()), kind)
     [(_, made)] = pool.build([row("a", data)])
     assert made["image"]["bytes"] == data
+
+
+def test_sixteen_bit_colour_is_stored_in_eight() -> None:
+    some = np.random.default_rng(0).integers(0, 65536, (40, 48, 3))
+    data = png(some, 16, colour=2)
+    [(_, made)] = pool.build([row("a", data)])
+    assert made["image"]["bytes"] == to_png((some >> 8).astype(np.uint8)) != data
+    eight = png(some >> 8, 8, colour=2)
+    [(_, made)] = pool.build([row("a", eight)])
+    assert made["image"]["bytes"] == eight
 
 
 def test_parts_make_the_same_rows(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from attrib_core.diffusion.deltas import import_export, layouts
 from attrib_core.storage import safetensors_files
 from tests.diffusion import lora_fixtures as fixtures
 
+Weights = dict[str, torch.Tensor]
 LAYER = "up_blocks.0.attentions.1.transformer_blocks.0.attn2.to_v"
 CONFIG = json.dumps({"unet.r": 2, "unet.lora_alpha": 4, "unet.alpha_pattern": {"to_v": 3}})
 
@@ -78,31 +79,112 @@ def test_pickled_contents(
     assert not [key for key in stored if "text_encoder" in key and key not in " ".join(found.text_encoder)]
 
 
+def saved(name: fixtures.Name, metadata: bool) -> bytes:
+    content: bytes = save(lora(name), {"lora_adapter_metadata": CONFIG} if metadata else None)
+    return content
+
+
+def said(content: bytes) -> Any:
+    """The keys, types and shapes of the tensors that a file of safetensors announces, and its metadata."""
+    try:
+        entries = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+        metadata = entries.pop("__metadata__", None)
+        return metadata, {key: (entry["dtype"], entry["shape"]) for key, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def read_or_refused(content: bytes, path: Path) -> Weights | None:
+    """The numbers that a file gives; None where it is refused in one line."""
+    path.write_bytes(content)
+    try:
+        weights: Weights = layouts.read(path).weights
+    except InputError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+        return None
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    return weights
+
+
+def same(first: Weights | None, second: Weights | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
 @quick(300)
 @given(name=st.sampled_from(NAMES), metadata=st.booleans(), place=st.integers(0, 10_000), byte=st.integers(0, 255),
        cut=st.one_of(st.just(0), st.integers(-300, 20)))  # fmt: skip
 def test_bytes_of_safetensors(
     name: fixtures.Name, metadata: bool, place: int, byte: int, cut: int, tmp_path: Path
 ) -> None:
-    """One byte of the header changed, or the file cut off or longer: refused, or the same numbers."""
-    content = bytearray(save(lora(name), {"lora_adapter_metadata": CONFIG} if metadata else None))
-    (length,) = struct.unpack("<Q", content[:8])
-    content[place % (8 + length)] = byte
-    whole = bytes(content[:cut]) if cut < 0 else bytes(content) + bytes(cut)
-    path = tmp_path / "d.safetensors"
-    path.write_bytes(whole)
-    sound = cut == 0 and whole == save(lora(name), {"lora_adapter_metadata": CONFIG} if metadata else None)
-    try:
-        found = layouts.read(path)
-    except InputError as error:
-        assert not sound or (metadata and name in (fixtures.kohya, fixtures.adapter))
-        assert str(path) in str(error) and "\n" not in str(error)
-        return
-    assert cut == 0
-    numbers = sorted(float(value.double().abs().sum()) for value in found.weights.values())
-    assert all(torch.isfinite(value).all() for value in found.weights.values())
-    if sound:
+    """One byte of the header changed, or the file cut off or longer: refused, or the same numbers.
+
+    Other numbers only where the header says something else of them: other keys or shapes, or another alpha.
+    """
+    sound, path = saved(name, metadata), tmp_path / "d.safetensors"
+    before = read_or_refused(sound, path)
+    assert (before is None) == (metadata and name is fixtures.adapter)
+    if before is not None:
+        numbers = sorted(float(value.double().abs().sum()) for value in before.values())
         assert numbers == pytest.approx(sorted([21.0, 8 * strength(name, metadata)]))
+    content = bytearray(sound)
+    content[place % (8 + struct.unpack("<Q", sound[:8])[0])] = byte
+    whole = bytes(content[:cut]) if cut < 0 else bytes(content) + bytes(cut)
+    found = read_or_refused(whole, path)
+    if whole == sound:
+        assert same(found, before)
+    elif found is not None:
+        assert cut == 0
+        assert same(found, before) or said(whole) != said(sound)
+
+
+def test_headers_that_say_the_same_in_other_words_are_read(tmp_path: Path) -> None:
+    """Most bytes cannot be changed without changing what is said; blanks and their like can."""
+    for name in NAMES:
+        sound = saved(name, False)
+        before, end = (
+            read_or_refused(sound, tmp_path / "d.safetensors"),
+            8 + struct.unpack("<Q", sound[:8])[0],
+        )
+        header = sound[8:end].rstrip()
+        for text in (
+            header + b"\n" * 9,
+            header.replace(b",", b" ,"),
+            header.replace(b"weight", b"weigh\\u0074"),
+        ):
+            text += b" " * (-len(text) % 8)
+            content = struct.pack("<Q", len(text)) + text + sound[end:]
+            assert said(content) == said(sound)
+            assert before is not None and same(read_or_refused(content, tmp_path / "e.safetensors"), before)
+
+
+@quick(300)
+@given(name=st.sampled_from(NAMES), metadata=st.booleans(), place=st.integers(0, 14 * 4 - 1),
+       byte=st.integers(0, 255))  # fmt: skip
+def test_a_byte_of_the_numbers_changes_its_number_alone(
+    name: fixtures.Name, metadata: bool, place: int, byte: int, tmp_path: Path
+) -> None:
+    metadata = metadata and name is not fixtures.adapter  # refused
+    sound, path = saved(name, metadata), tmp_path / "d.safetensors"
+    before = read_or_refused(sound, path)
+    start = 8 + struct.unpack("<Q", sound[:8])[0]
+    content = bytearray(sound)
+    content[start + place] = byte
+    (number,) = struct.unpack_from("<f", content, start + place // 4 * 4)
+    entries = json.loads(sound[8:start])
+    ends = {"A": entries[name(LAYER, "A")]["data_offsets"], "B": entries[name(LAYER, "B")]["data_offsets"]}
+    part = next(one for one, (first, last) in ends.items() if first <= place < last)
+    assert before is not None
+    expected = {key: value.clone() for key, value in before.items()}
+    factor = strength(name, metadata) if part == "B" else 1.0
+    changed = expected[f"unet.{LAYER}.lora_{part}.weight"].view(-1)
+    changed[(place - ends[part][0]) // 4] = torch.tensor(number) * factor
+    found = read_or_refused(bytes(content), path)
+    if all(torch.isfinite(value).all() for value in expected.values()):
+        assert found is not None and same(found, expected)
+    else:
+        assert found is None
 
 
 @quick(150)

@@ -16,6 +16,7 @@ from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
 from attrib_core.config import preflight
 from attrib_core.diffusion.pipeline import components, description, networks, weight_files
+from attrib_core.diffusion.pipeline.unet_weights import UNetWeights
 from tests.diffusion import diffusion_families_fixtures as other
 from tests.diffusion import diffusion_fixtures as fixtures
 
@@ -196,24 +197,49 @@ def test_broken_tokenizers(damage: Callable[[Path], Any], message: str, folder: 
         assert message in said
 
 
+def split(path: Path) -> list[str]:
+    """Save the tensors of a file in two shards with an index, beside it; returns the names of the shards."""
+    tensors = load_file(path)
+    names = [f"{path.stem}-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    placed = {key: names[number % 2] for number, key in enumerate(sorted(tensors))}
+    for name in names:
+        shard = {key: tensors[key] for key in tensors if placed[key] == name}
+        save_file(shard, path.with_name(name), {"format": "pt"})
+    index = path.with_name(f"{path.name}.index.json")
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": placed}))
+    return names
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_file_and_shards_of_one_part(part: str, folder: Path, original: Path) -> None:
+    """Of both, diffusers reads the shards and transformers the one file; an index of the one file is no second."""
+    path = folder / part / PARTS[part]
+    names = split(path)
+    index = path.with_name(f"{path.name}.index.json")
+    for said in refused(folder):
+        assert (
+            f"{folder / part}: has both {path.name} and {index.name}, which names 2 other files; remove"
+            in said
+        )
+    if part == "unet":
+        with pytest.raises(InputError, match="has both"):
+            UNetWeights(folder)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(load_file(path), path.name)}))
+    for name in names:
+        path.with_name(name).unlink()
+    assert "base model weights: 3 files" in checked(folder)[1]
+    assert same(state(folder), state(original))
+    assert same(dict(UNetWeights(folder)), dict(UNetWeights(original)))
+
+
 def test_shards(folder: Path, original: Path) -> None:
     """A model in shards is read as in one file; a shard that is missing or lacks a tensor is named."""
     path = folder / "unet" / PARTS["unet"]
-    tensors, names = (
-        load_file(path),
-        [f"diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)],
-    )
-    keys = sorted(tensors)
-    placed = {key: names[number % 2] for number, key in enumerate(keys)}
-    for name in names:
-        save_file(
-            {key: tensors[key] for key in keys if placed[key] == name}, path.with_name(name), {"format": "pt"}
-        )
+    names, index = split(path), path.with_name(f"{path.name}.index.json")
     path.unlink()
-    index = path.with_name(f"{path.name}.index.json")
-    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": placed}))
     assert "base model weights: 4 files" in checked(folder)[1]
     assert same(state(folder), state(original))
+    assert same(dict(UNetWeights(folder)), dict(UNetWeights(original)))
     rewrite(path.with_name(names[0]), drop_first)
     assert "lacks 1 of the" in refused(folder)[0]
     path.with_name(names[1]).unlink()

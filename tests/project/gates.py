@@ -106,7 +106,6 @@ GATES: dict[str, list[tuple[str, str]]] = {
     ],
     "safetensors": [
         ("storage/safetensors_files", "the gate"),
-        ("features/networks/state_dicts", "the gate for weights of encoders"),
         ("features/heads/head_files diffusion/deltas/delta_files", MADE),
         ("diffusion/pipeline/unet_weights", "read some tensors of a file whose header a gate has checked"),
     ],
@@ -140,7 +139,6 @@ GATES: dict[str, list[tuple[str, str]]] = {
         ("data/metadata_rows", "the gate for JSON lines of captions"),
         ("storage/yaml_files", "read a config that is JSON"),
         ("storage/safetensors_files", "read the header of weights"),
-        ("diffusion/pipeline/description", "read files of base models"),
         ("features/networks/transformers_loader", "read the settings of a network"),
         (
             "storage/digests storage/store/garbage_collection storage/store/pieces storage/store/references",
@@ -166,7 +164,7 @@ GATES: dict[str, list[tuple[str, str]]] = {
         ("storage/safetensors_files", "the gate for weights"),
         ("attribution/single_image/attribute", "the image of a query"),
         ("data/metadata_table", "a table that the gate for texts has checked"),
-        ("diffusion/pipeline/description diffusion/pipeline/weight_files", "files of base models"),
+        ("diffusion/pipeline/weight_files", "files of base models"),
         ("features/networks/transformers_loader", "settings of a network"),
         ("diffusion/deltas/delta_files", "deltas"),
         ("common/hashing storage/file_kinds storage/torch_archive", "of any file"),

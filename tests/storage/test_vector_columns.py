@@ -88,6 +88,66 @@ def test_a_vector_of_another_length_is_named_by_row(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)
+def test_names_of_every_kind_of_text_are_the_same(kind: pa.DataType, tmp_path: Path) -> None:
+    column = pa.array(VALUES.tolist(), pa.list_(pa.float32(), 4))
+    names = pa.array([*IDS[:-1], "ü\n"]).cast(kind)
+    pq.write_table(pa.table({"image_id": names, "embedding": column}), tmp_path / "a.parquet")
+    for exact in (True, False):
+        assert read(tmp_path / "a.parquet", exact=exact)[0] == [*IDS[:-1], "ü\n"]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint8(), pa.int32()], ids=str)
+def test_whole_numbers_are_names_in_files_from_outside(kind: pa.DataType, tmp_path: Path) -> None:
+    column = pa.array(VALUES.tolist(), pa.list_(pa.float32(), 4))
+    names = pa.array(range(10), kind)
+    pq.write_table(pa.table({"image_id": names, "embedding": column}), tmp_path / "a.parquet")
+    found, vectors = read(tmp_path / "a.parquet")
+    assert found == [str(number) for number in range(10)] and np.array_equal(vectors, VALUES)
+    with pytest.raises(InputError, match=f"a.parquet: column 'image_id' is {kind}, expected text$"):
+        read(tmp_path / "a.parquet", exact=True)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[0.5] * 10, [True] * 10, [b"x"] * 10, [[1]] * 10, [{"a": "b"}] * 10],
+    ids=lambda names: str(names[0]),
+)
+def test_names_that_are_no_texts_are_refused(names: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    column = pa.array(VALUES.tolist(), pa.list_(pa.float32(), 4))
+    pq.write_table(pa.table({"image_id": names, "embedding": column}), path)
+    for exact in (True, False):
+        with pytest.raises(InputError, match=r"column 'image_id' is .*, expected text") as caught:
+            vector_columns.dimension(path, exact=exact)
+        assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int8(), pa.string()), pa.int64()], ids=str)
+@pytest.mark.parametrize("row", [0, 4, 9])
+def test_a_name_that_is_null_is_named_by_row(kind: pa.DataType, row: int, tmp_path: Path) -> None:
+    column = pa.array(VALUES.tolist(), pa.list_(pa.float32(), 4))
+    names = pa.array([None if one == row else str(one) for one in range(10)])
+    names = names.cast(kind) if pa.types.is_integer(kind) else names.dictionary_encode().cast(kind)
+    pq.write_table(pa.table({"image_id": names, "embedding": column}), tmp_path / "a.parquet")
+    with pytest.raises(
+        InputError, match=rf"a.parquet: row {row}: the image_id is null, expected the name of"
+    ):
+        read(tmp_path / "a.parquet")
+
+
+def test_names_that_are_all_null_are_refused(tmp_path: Path) -> None:
+    column = pa.array(VALUES.tolist(), pa.list_(pa.float32(), 4))
+    pq.write_table(pa.table({"image_id": pa.nulls(10), "embedding": column}), tmp_path / "a.parquet")
+    for exact in (True, False):
+        with pytest.raises(InputError, match=r"a.parquet: row 0: the image_id is null"):
+            read(tmp_path / "a.parquet", exact=exact)
+
+
 def bad_column(kind: pa.DataType, rows: Any) -> Callable[[Path], object]:
     return lambda path: write(path, kind, rows)
 

@@ -5,14 +5,14 @@ Without torch, so that planning a run needs none.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from attrib_core.common import hashing
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, cut, printable
 from attrib_core.diffusion.pipeline import weight_files
+from attrib_core.storage import text_files
 
 HELD_OUT = "held_out.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -22,6 +22,8 @@ TEXT_ENCODERS = {"StableDiffusionPipeline": ("text_encoder",), XL: ("text_encode
 """The text encoders of the pipelines that can be customized, by the class that their index names."""
 CLIP_WIDTH = 512
 """Width and projection of a CLIP text encoder whose config omits them: the default of transformers."""
+MAX_BLOCKS = 16
+"""Most blocks of an autoencoder: each doubles the side of an image, which no memory holds with more."""
 TIME_IDS = 6
 """Numbers of SDXL's micro-conditioning: original size, crop coordinates and target size."""
 
@@ -71,18 +73,18 @@ def pipeline_class(folder: Path) -> str:
     index = folder / "model_index.json"
     if not index.is_file():
         raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
-    kind: str = read_json(index).get("_class_name", "")
-    if kind not in TEXT_ENCODERS:
-        raise InputError(f"{index}: _class_name is {kind!r}, expected one of {', '.join(TEXT_ENCODERS)}")
+    kind = read_json(index).get("_class_name", "")
+    if not isinstance(kind, str) or kind not in TEXT_ENCODERS:
+        raise InputError(
+            f"{index}: _class_name is {_shown(kind)}, expected one of {', '.join(TEXT_ENCODERS)}"
+        )
     return kind
 
 
 def text_widths(folder: Path) -> list[int]:
     """Read the widths of a folder's text encoders, in their order."""
-    return [
-        int(read_json(folder / name / "config.json").get("hidden_size", CLIP_WIDTH))
-        for name in TEXT_ENCODERS[pipeline_class(folder)]
-    ]
+    configs = [folder / name / "config.json" for name in TEXT_ENCODERS[pipeline_class(folder)]]
+    return [_count(read_json(path), "hidden_size", path, CLIP_WIDTH) for path in configs]
 
 
 def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
@@ -99,7 +101,7 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES[:2]:
         raise InputError(
-            f"{folder}/scheduler/scheduler_config.json: prediction_type is {prediction!r},"
+            f"{folder}/scheduler/scheduler_config.json: prediction_type is {_shown(prediction)},"
             " expected 'epsilon' or 'v_prediction'"
         )
     if pipeline_class(folder) == XL:
@@ -116,7 +118,13 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
 def resolution(folder: Path) -> int:
     """Compute the side of an image in pixels: that of the latent, doubled for each downsampling of the autoencoder."""
     unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
-    return _side(unet, folder) * 2 ** (len(vae.get("block_out_channels", [0])) - 1)
+    blocks = vae.get("block_out_channels", [0])
+    if not isinstance(blocks, list) or not 0 < len(blocks) <= MAX_BLOCKS:
+        raise InputError(
+            f"{folder}/vae/config.json: block_out_channels is {_shown(blocks)}, expected a list of at most {MAX_BLOCKS}"
+            " numbers"
+        )
+    return _side(unet, folder) * 2 ** (len(blocks) - 1)
 
 
 def read(path: Path) -> BaseModel:
@@ -134,6 +142,10 @@ def read(path: Path) -> BaseModel:
         raise InputError(
             f"{path}: no description of a base model, lacks {error}; run the rule base_model"
         ) from None
+    except TypeError:
+        raise InputError(
+            f"{path}: no description of a base model, path is {_shown(values['path'])}; run the rule base_model"
+        ) from None
 
 
 def held_out(path: Path) -> dict[str, Any] | None:
@@ -147,10 +159,10 @@ def held_out(path: Path) -> dict[str, Any] | None:
     for name in ("subjects", "styles"):
         entries = values.get(name)
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise InputError(f"{path}: key {name!r} is {entries!r}, expected a list of names")
+            raise InputError(f"{path}: key {name!r} is {_shown(entries)}, expected a list of names")
     source = values.get("source")
     if source is not None and not isinstance(source, str):
-        raise InputError(f"{path}: key 'source' is {source!r}, expected the name of a source or null")
+        raise InputError(f"{path}: key 'source' is {_shown(source)}, expected the name of a source or null")
     return {"subjects": values["subjects"], "styles": values["styles"], "source": source}
 
 
@@ -159,45 +171,63 @@ def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
     where = f"{folder}/unet/config.json"
     if unet.get("addition_embed_type") != "text_time":
         raise InputError(
-            f"{where}: addition_embed_type is {unet.get('addition_embed_type')!r}, expected 'text_time', as in SDXL"
+            f"{where}: addition_embed_type is {_shown(unet.get('addition_embed_type'))}, expected 'text_time', as in"
+            " SDXL"
         )
     widths = text_widths(folder)
     if unet.get("cross_attention_dim") != sum(widths):
         raise InputError(
-            f"{where}: cross_attention_dim is {unet.get('cross_attention_dim')!r}, but the text encoders are"
+            f"{where}: cross_attention_dim is {_shown(unet.get('cross_attention_dim'))}, but the text encoders are"
             f" {' + '.join(map(str, widths))} wide"
         )
-    pooled = read_json(folder / "text_encoder_2" / "config.json").get("projection_dim", CLIP_WIDTH)
-    needed = pooled + TIME_IDS * unet.get("addition_time_embed_dim", 0)
+    second = folder / "text_encoder_2" / "config.json"
+    pooled = _count(read_json(second), "projection_dim", second, CLIP_WIDTH)
+    needed = pooled + TIME_IDS * _count(unet, "addition_time_embed_dim", where, 0)
     if unet.get("projection_class_embeddings_input_dim") != needed:
         raise InputError(
             f"{where}: projection_class_embeddings_input_dim is"
-            f" {unet.get('projection_class_embeddings_input_dim')!r}, expected {needed}: the pooled text's {pooled}"
-            f" and {TIME_IDS} times addition_time_embed_dim"
+            f" {_shown(unet.get('projection_class_embeddings_input_dim'))}, expected {needed}: the pooled text's"
+            f" {pooled} and {TIME_IDS} times addition_time_embed_dim"
         )
 
 
 def _side(unet: dict[str, Any], folder: Path) -> int:
     """Return the side of the latent; diffusers allows a number or a pair."""
     size = unet.get("sample_size")
-    if isinstance(size, list) and len(set(size)) == 1:
+    if isinstance(size, list) and size and all(one == size[0] for one in size):
         size = size[0]
-    if not isinstance(size, int):
+    if not _is_count(size):
         raise InputError(
-            f"{folder}/unet/config.json: sample_size is {size!r}, expected one number (square images)"
+            f"{folder}/unet/config.json: sample_size is {_shown(size)}, expected one number (square images)"
         )
     return size
 
 
+def _count(values: dict[str, Any], key: str, path: Path | str, default: int) -> int:
+    """Return a whole number above zero, or the default where there is none; InputError for another value."""
+    if key not in values:
+        return default
+    value = values[key]
+    if not _is_count(value):
+        raise InputError(f"{path}: {key} is {_shown(value)}, expected a whole number above 0")
+    return value
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _shown(value: Any) -> str:
+    return cut(printable(repr(value)))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; InputError for a file that is missing or another one."""
+    # diffusers reads no file with a byte order mark
+    text = text_files.read(path, expected="part of a base model in diffusers layout", mark=False)
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; expected a part of a base model in diffusers layout"
-        ) from None
-    except ValueError as error:
+        values = text_files.parse_json(text)
+    except InputError as error:
         raise InputError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds a {type(values).__name__}, expected a JSON object")

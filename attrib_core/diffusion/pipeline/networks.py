@@ -17,6 +17,7 @@ import torch
 import transformers
 from diffusers import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import utils as hub_bars
 from transformers.utils import logging as transformers_logging
 
 from attrib_core.common.errors import InputError, reason
@@ -71,9 +72,10 @@ def check_small_parts(folder: Path) -> None:
     scheduler(folder)
     for part in description.tokenizer_parts(folder):
         built = tokenizer(folder / part, class_of(folder, part)[1])
-        if not 1 < built.model_max_length <= LONGEST_PROMPT:
+        longest = built.model_max_length
+        if not isinstance(longest, int | float) or not 1 < longest <= LONGEST_PROMPT:
             raise InputError(
-                f"{folder / part}/tokenizer_config.json: model_max_length is {built.model_max_length}, expected the"
+                f"{folder / part}/tokenizer_config.json: model_max_length is {longest!r}, expected the"
                 " tokens that the text encoder reads, such as 77"
             )
         encoder = folder / part.replace("tokenizer", "text_encoder") / "config.json"
@@ -275,14 +277,21 @@ def check_whole(where: Path, network: torch.nn.Module) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Turn off the progress bars and warnings of both libraries: the log of a job has what is raised."""
+    """Turn off the progress bars and warnings of both libraries for a while: the log of a job has what is raised."""
     libraries = diffusers_logging, transformers_logging
-    before = [one.get_verbosity() for one in libraries]
+    before = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in libraries]
+    hub = not hub_bars.are_progress_bars_disabled()  # transformers turns these off with its own
     try:
         for one in libraries:
             one.disable_progress_bar()
             one.set_verbosity_error()
         yield
     finally:
-        for one, verbosity in zip(libraries, before, strict=True):
+        for one, (verbosity, bars) in zip(libraries, before, strict=True):
             one.set_verbosity(verbosity)
+            if bars:
+                one.enable_progress_bar()
+        if hub:
+            hub_bars.enable_progress_bars()
+        elif before[1][1]:  # enabled by transformers just now
+            hub_bars.disable_progress_bars()

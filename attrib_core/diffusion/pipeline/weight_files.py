@@ -28,14 +28,21 @@ BLOCK = 1 << 22
 def of_part(folder: Path, stem: str) -> list[Path]:
     """List the weights of a part, such as `unet`, that stock diffusers reads: one file, or the shards of an index.
 
-    Raises InputError for a part without weights, or without one of its shards.
+    Raises InputError for a part without weights, without one of its shards, or with other weights in one file: of
+    both diffusers reads the shards, and transformers the one file.
     """
     plain, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    found = [plain] if plain.exists() else []
     if index.is_file():
-        found += _shards(folder, index)
-    if found:
-        return found
+        shards = _shards(folder, index)
+        if plain.exists() and shards != [plain]:
+            raise InputError(
+                f"{folder}: has both {plain.name} and {index.name}, which names {len(shards)} other files; remove"
+                f" {index.name}, or {plain.name} if the weights are those in shards"
+            )
+        if shards:
+            return shards
+    if plain.exists():
+        return [plain]
     others = sorted([*folder.glob(f"{stem}*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.ckpt")])
     there = f"; there is {others[0].name}, but" if others else ";"
     raise InputError(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrib_core.common.errors import InputError, reason
-from attrib_core.storage import torch_files
+from attrib_core.common.errors import InputError
+from attrib_core.storage import safetensors_files, torch_files
 from attrib_core.storage.file_kinds import Kind, recognise, wrong_kind
 
 if TYPE_CHECKING:
@@ -53,17 +53,12 @@ def read(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
 def _content(path: Path) -> Any:
     """Return what a weights file holds, by what it is, whatever its name."""
     try:
-        if recognise(path, EXPECTED) is not Kind.SAFETENSORS:
-            wrong_kind(path, EXPECTED, *torch_files.READABLE)
-            return torch_files.read(path)
+        if recognise(path, EXPECTED) is Kind.SAFETENSORS:
+            return safetensors_files.load(path, EXPECTED, mapped=True)[0]
+        wrong_kind(path, EXPECTED, *torch_files.READABLE)
+        return torch_files.read(path)
     except InputError as error:
         raise InputError(f"weights: {error}") from None
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except Exception as error:  # of a damaged file
-        raise InputError(f"weights: {path} is a damaged safetensors file ({reason(error)})") from None
 
 
 def load(network: Any, state: Mapping[str, torch.Tensor], path: Path) -> None:
