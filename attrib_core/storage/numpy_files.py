@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -18,8 +19,8 @@ NUMBERS = "biufc"
 def read(path: Path, *, mapped: bool = False) -> np.ndarray:
     """Return the array of a `.npy` file, of any order of axes and bytes; `mapped`: a memory map of the file.
 
-    Raises InputError for a file that is missing, broken or another kind of file, and for an array of anything but
-    numbers.
+    Raises InputError for a file that is missing, broken or another kind of file, for an array of anything but numbers,
+    and for a file with more bytes than its header says, such as two arrays one after the other.
     """
     wrong_kind(path, EXPECTED, Kind.NPY)
     try:
@@ -30,7 +31,22 @@ def read(path: Path, *, mapped: bool = False) -> np.ndarray:
         raise InputError(f"{path}: not a readable .npy file of numbers ({reason(error)})") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMBERS:
         raise InputError(f"{path}: holds {_describe(array)}; expected {EXPECTED}")
+    needed, size = _start(path) + array.nbytes, path.stat().st_size
+    if needed != size:  # NumPy reads the first array and leaves the rest
+        raise InputError(
+            f"{path}: has {size} bytes, {size - needed} more than the array {array.shape} of {array.dtype} that its"
+            " header announces; expected one array, written whole: save it again"
+        )
     return array
+
+
+def _start(path: Path) -> int:
+    """Return where the numbers of a `.npy` file begin, behind its header."""
+    with path.open("rb") as stream:
+        major = stream.read(8)[6]
+        length = "<H" if major == 1 else "<I"
+        (header,) = struct.unpack(length, stream.read(struct.calcsize(length)))
+        return stream.tell() + int(header)
 
 
 def _describe(array: object) -> str:

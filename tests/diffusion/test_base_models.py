@@ -115,7 +115,8 @@ def test_a_broken_file_is_named(folder: Path, file: str, content: str, message: 
 def test_latents_are_not_clipped_whatever_scheduler_the_folder_names(folder: Path) -> None:
     """Configs of other schedulers than DDIM need not say `clip_sample`, whose default in DDIM is to clip."""
     (folder / "scheduler" / "scheduler_config.json").write_text(
-        '{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}'
+        '{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",'
+        ' "num_train_timesteps": 1000}'
     )
     index = json.loads((folder / "model_index.json").read_text())
     index["scheduler"][1] = "PNDMScheduler"

@@ -6,10 +6,11 @@ Both are errors here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import diffusers
 import torch
@@ -20,7 +21,7 @@ from huggingface_hub import utils as hub_bars
 from transformers.utils import logging as transformers_logging
 
 from attrib_core.common.errors import InputError, reason
-from attrib_core.diffusion.pipeline import description, weight_files
+from attrib_core.diffusion.pipeline import config_values, description, weight_files
 from attrib_core.storage.safetensors_files import Shape
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
@@ -34,30 +35,40 @@ SHOWN = 3
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("spiece.model",))
 """Files of a tokenizer: all of one of these."""
 LONGEST_PROMPT = 100_000
+BETAS = {"beta_start", "beta_end", "trained_betas"}
+"""Options of all schedulers that have a noise schedule as Stable Diffusion's."""
+Value = TypeVar("Value")
 
 
 def check(folder: Path) -> list[str]:
     """Compare the files of a base model with its networks, and build its schedulers and tokenizers.
 
-    Only headers are read. Returns a note for each part with tensors that its network lacks and that are not read.
-    Raises InputError for tensors that are missing or have another shape, and for what cannot be built.
+    Only headers are read, and numbers up to the first that is not zero. Returns a note for each part with tensors that
+    its network lacks and that are not read. Raises InputError for tensors that are missing, have another shape or are
+    of integers or complex numbers, for weights that are zeros alone, and for what cannot be built.
     """
     notes = []
     for part, stem in description.weight_parts(folder).items():
         given = weight_files.shapes(folder / part, stem)
         library, name = class_of(folder, part)
         if name in COMPARED:
-            notes += _compare(folder / part, given, _empty(folder / part, library, name))
+            network = _empty(folder / part, library, name)
+            notes += _compare(folder / part, given, network)
+            _check_types(folder / part, weight_files.types(folder / part, stem), network)
+        weight_files.check_not_zero(folder / part, stem)
     check_small_parts(folder)
     return notes
 
 
 def check_small_parts(folder: Path) -> None:
-    """Build the scheduler and the tokenizers of a base model; InputError where one is missing or cannot be built.
+    """Build the scheduler and the tokenizers of a base model, and check the numbers in its configurations.
+
+    Raises InputError where one is missing, cannot be built, or does not fit its text encoder.
 
     transformers makes an empty tokenizer of a folder without files, and one that pads prompts without end of a folder
     without a length.
     """
+    config_values.check_networks(folder)
     scheduler(folder)
     for part in description.tokenizer_parts(folder):
         built = tokenizer(folder / part, class_of(folder, part)[1])
@@ -67,6 +78,8 @@ def check_small_parts(folder: Path) -> None:
                 f"{folder / part}/tokenizer_config.json: model_max_length is {longest!r}, expected the"
                 " tokens that the text encoder reads, such as 77"
             )
+        encoder = folder / part.replace("tokenizer", "text_encoder") / "config.json"
+        config_values.check_tokens(folder / part, built, encoder)
 
 
 def class_of(folder: Path, part: str) -> tuple[str, str]:
@@ -100,9 +113,7 @@ def _empty(folder: Path, library: str, name: str) -> Any:
 
 def _compare(folder: Path, given: dict[str, Shape], network: Any) -> list[str]:
     """Compare the tensors of a part's files with those of its network; returns at most one note."""
-    if hasattr(network, "_fix_state_dict_keys_on_load"):  # names of attention layers before 2023
-        network._fix_state_dict_keys_on_load(given)
-    found = {key.removeprefix(OLDER_PREFIX): shape for key, shape in given.items()}
+    found = _by_key(given, network)
     needed = {
         key.removeprefix(OLDER_PREFIX): tuple(value.shape) for key, value in network.state_dict().items()
     }
@@ -120,6 +131,26 @@ def _compare(folder: Path, given: dict[str, Shape], network: Any) -> list[str]:
             )
     further = sorted(key for key in found.keys() - needed.keys() if not key.endswith(IGNORED))
     return [f"{folder}: {len(further)} tensors are not read, {_first(further)}"] if further else []
+
+
+def _by_key(given: Mapping[str, Value], network: Any) -> dict[str, Value]:
+    """Return what files say of their tensors by the keys of a network of today."""
+    found = dict(given)
+    if hasattr(network, "_fix_state_dict_keys_on_load"):  # names of attention layers before 2023
+        network._fix_state_dict_keys_on_load(found)
+    return {key.removeprefix(OLDER_PREFIX): value for key, value in found.items()}
+
+
+def _check_types(folder: Path, types: Mapping[str, str], network: Any) -> None:
+    """Raise InputError for a tensor of a network that its files have in a type that stock loading rounds or cuts."""
+    found = _by_key(types, network)
+    for key, value in network.state_dict().items():
+        kind = found.get(key.removeprefix(OLDER_PREFIX))
+        if kind is not None and value.is_floating_point() and kind not in weight_files.FLOATS:
+            raise InputError(
+                f"{folder}: tensor {key!r} is of type {kind}, expected floating-point numbers"
+                f" ({', '.join(weight_files.EXPONENTS)}); convert the weights again"
+            )
 
 
 def _hint(further: set[str]) -> str:
@@ -141,22 +172,46 @@ def scheduler(folder: Path, config: Any = None) -> DDIMScheduler:
     given = (
         description.read_json(folder / "scheduler" / "scheduler_config.json") if config is None else config
     )
-    name = given.get("_class_name")
-    if name is not None and not hasattr(diffusers, str(name)):
-        raise InputError(
-            f"{where}: _class_name is {name!r}, which diffusers does not have; expected a scheduler of it"
-        )
+    _check_class(where, "_class_name", given.get("_class_name"))
+    if config is None:
+        _check_class(f"{folder}/model_index.json", "scheduler", class_of(folder, "scheduler")[1])
+    config_values.check_schedule(where, given)
     try:
         # by default DDIM clips to [-1, 1], which latents exceed; not every scheduler's config turns that off
         built = DDIMScheduler.from_config(given, clip_sample=False)
         finite = bool(torch.isfinite(built.alphas_cumprod).all())
+        right = bool(((built.betas > 0) & (built.betas <= 1)).all())
     except Exception as error:  # whatever a scheduler makes of a wrong configuration
         raise InputError(f"{where}: no noise schedule can be built of it: {reason(error)}") from None
     if not finite:
         raise InputError(
             f"{where}: its noise schedule has NaN or infinite numbers; expected betas between 0 and 1"
         )
+    if not right:
+        raise InputError(
+            f"{where}: its betas are from {built.betas.min():g} to {built.betas.max():g}, expected numbers between 0"
+            " and 1"
+        )
     return built
+
+
+def _check_class(where: str, key: str, name: Any) -> None:
+    """Raise InputError where a name is none of a scheduler of diffusers that has a noise schedule by betas."""
+    if name is None:
+        return
+    kind = getattr(diffusers, str(name), None)
+    if kind is None:
+        raise InputError(
+            f"{where}: {key} is {config_values.shown(name)}, which diffusers does not have; expected a scheduler of it"
+        )
+    if hasattr(kind, "_backends"):  # in the place of one that needs a package that is not installed
+        return
+    options = set(inspect.signature(kind.__init__).parameters)
+    if not options >= BETAS or "snr_shift_scale" in options:
+        raise InputError(
+            f"{where}: {key} is {config_values.shown(name)}, expected a scheduler with a noise schedule by betas, as in"
+            " Stable Diffusion, such as 'DDIMScheduler'; models of flow matching and the like are not supported"
+        )
 
 
 def tokenizer(folder: Path, name: str = "CLIPTokenizer") -> Any:
@@ -175,7 +230,8 @@ def tokenizer(folder: Path, name: str = "CLIPTokenizer") -> Any:
 def load(folder: Path, part: str) -> Any:
     """Load a network of a base model in float32 by stock calls.
 
-    Raises InputError where its files lack a tensor or have another shape, which stock loading initializes at random.
+    Raises InputError where its files lack a tensor or have another shape, which stock loading initializes at random,
+    have integers in place of floating-point numbers, or zeros alone.
     """
     library, name = class_of(folder, part)
     try:
@@ -195,7 +251,12 @@ def load(folder: Path, part: str) -> Any:
         raise InputError(
             f"{folder / part}: {what} of {name}, {_first(missing or other)}; expected weights of this configuration"
         )
+    _check_types(
+        folder / part, weight_files.types(folder / part, description.weight_parts(folder)[part]), network
+    )
     check_whole(folder / part, network)
+    if not any(bool(value.any()) for value in network.parameters() if value.ndim > 1):
+        raise InputError(weight_files.ZEROS.format(folder / part))
     return network
 
 

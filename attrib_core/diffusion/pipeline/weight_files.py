@@ -1,6 +1,6 @@
 """The files with the weights of a base model: which ones are read, what they hold, and whether they are whole.
 
-Headers alone are read, without torch; `check_numbers` reads all numbers once.
+Headers alone are read, without torch; `check_numbers` reads all numbers once, `check_not_zero` the first ones.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ EXPONENTS = {
     "F64": ("<u8", 0x7FF0000000000000), "F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80),
 }  # fmt: skip
 """Integers as wide as a number, and the bits of its exponent, which are all set if it is NaN or infinite."""
+FLOATS = (*EXPONENTS, "F8_E4M3", "F8_E5M2")
+"""Types of floating-point numbers."""
+ZEROS = "{}: its weights are zeros alone; expected those of a trained network, fetch or convert them again"
 BLOCK = 1 << 22
 """Numbers that are tested at once."""
 
@@ -74,6 +77,33 @@ def shapes(folder: Path, stem: str) -> dict[str, Shape]:
     for path in of_part(folder, stem):
         found |= safetensors_files.header(path).shapes
     return found
+
+
+def types(folder: Path, stem: str) -> dict[str, str]:
+    """Read the types of a part's tensors, as safetensors names them, by key; InputError as `shapes` raises."""
+    found: dict[str, str] = {}
+    for path in of_part(folder, stem):
+        found |= safetensors_files.header(path).dtypes
+    return found
+
+
+def check_not_zero(folder: Path, stem: str) -> None:
+    """Raise InputError where all matrices of a part are zeros; those of a sound part are read up to the first number.
+
+    Vectors do not count: those of normalisation are ones before any training.
+    """
+    some = False
+    for path in of_part(folder, stem):
+        header = safetensors_files.header(path)
+        for key, (begin, end) in header.places.items():
+            kind = np.dtype(EXPONENTS.get(header.dtypes[key], ("u1", 0))[0])
+            if len(header.shapes[key]) > 1 and header.dtypes[key] in FLOATS:
+                some = True
+                # without the first bit, which is the sign
+                if any(bool((block << 1).any()) for block in _blocks(path, begin, end, kind)):
+                    return
+    if some:
+        raise InputError(ZEROS.format(folder))
 
 
 def check_numbers(path: Path) -> int:
