@@ -161,7 +161,10 @@ GATES: dict[str, list[tuple[str, str]]] = {
     ],
     "bytes": [
         ("storage/text_files storage/relative_paths", "the gates for texts, and for files below a folder"),
-        ("storage/safetensors_files storage/numpy_files", "the gates for weights, and for arrays: their headers"),
+        (
+            "storage/safetensors_files storage/numpy_files",
+            "the gates for weights, and for arrays: their headers",
+        ),
         ("attribution/single_image/attribute", "the image of a query"),
         ("data/metadata_table", "a table that the gate for texts has checked"),
         ("diffusion/pipeline/weight_files", "files of base models"),
