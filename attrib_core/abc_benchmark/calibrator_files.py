@@ -14,7 +14,7 @@ from attrib_core.attribution.calibration.calibrators import CALIBRATORS, Fitted,
 from attrib_core.attribution.calibration.published_fit import GAIN
 from attrib_core.attribution.calibration.published_form import FORMULA, PublishedCalibrator
 from attrib_core.common.errors import InputError
-from attrib_core.storage import tables, torch_files
+from attrib_core.storage import tables, text_files, torch_files
 from attrib_core.storage.torch_files import describe
 
 RELEASED = "released"
@@ -28,6 +28,7 @@ def read(path: Path, absent_share: float) -> dict[str, Fitted]:
     key, for anything else.
     """
     path = Path(path)
+    text_files.check_path(path, where="--calibrator: ")
     if path.suffix in (".pth", ".pt"):
         return {RELEASED: _checkpoint(path)}
     if path.suffix == ".json":

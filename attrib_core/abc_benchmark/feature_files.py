@@ -15,8 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic, numpy_files, parquet_files, torch_archive, torch_files, vector_columns
+from attrib_core.common.errors import InputError, shown_path
+from attrib_core.storage import (
+    atomic,
+    numpy_files,
+    parquet_files,
+    text_files,
+    torch_archive,
+    torch_files,
+    vector_columns,
+)
 from attrib_core.storage.torch_files import describe
 
 
@@ -49,6 +57,7 @@ def open_pool(path: Path) -> Matrix:
     folder of such Parquet files. Raises InputError for what cannot be read, and for an empty pool.
     """
     path = Path(path)
+    text_files.check_path(path)
     if path.is_dir() or path.suffix == ".parquet":
         pool = _open_parquet(path)
     elif path.suffix == ".npy":
@@ -100,13 +109,21 @@ def _is_matrix(value: Any) -> bool:
 
 
 def row_names(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | None:
-    """Return a list with one string for each row, or None for None. Raises InputError for anything else."""
+    """Return a list with one string for each row, or None for None.
+
+    Raises InputError for anything else, and for a string that no table can store.
+    """
     if names is None:
         return None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: {key} is {describe(names)}, expected a list of strings")
     if len(names) != rows:
         raise InputError(f"{path}: {key} has {len(names)} entries, expected one for each of {rows} rows")
+    for number, name in enumerate(names):
+        try:
+            text_files.check_characters(name)
+        except InputError as error:
+            raise InputError(f"{path}: {key}[{number}] is {shown_path(name)}: {error}") from None
     return names
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from attrib_core.common.errors import InputError
-from attrib_core.storage import torch_files
+from attrib_core.storage import text_files, torch_files
 from attrib_core.storage.torch_files import describe
 
 EPSILON = 1e-5
@@ -86,6 +86,7 @@ def read_mapper(path: Path | None) -> Mapper:
     """Read a checkpoint; None gives `UNTUNED`. Raises InputError for what is no mapper of a known kind."""
     if path is None:
         return UNTUNED
+    text_files.check_path(Path(path))
     content = torch_files.read(path, tensors="mapped")
     if not isinstance(content, dict) or not {"real_mapper", "synth_mapper"} <= set(content):
         raise InputError(f"{path}: is {describe(content)}, expected a dict with real_mapper and synth_mapper")
