@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from attrib_core.common.errors import InputError, close_matches, cut, shown
+from attrib_core.common.errors import InputError, close_matches, cut, printable, shown
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 BEYOND = 1 << 31
@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 def _line(model: type[pydantic.BaseModel], error: pydantic.ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
-    location = [cut(str(part)) for part in first["loc"] if part != "[key]"]
+    location = [cut(printable(str(part))) for part in first["loc"] if part != "[key]"]
     path = ".".join(([where] if where else []) + location) or "config"
     kind, value = first["type"], first["input"]
     if kind == "extra_forbidden":

@@ -7,13 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from attrib_core.abc_benchmark import calibrator_files, feature_files, mapper_files, test_cases
 from attrib_core.cli.main import main
 from attrib_core.common.errors import InputError
-from attrib_core.storage import parquet_files
+from attrib_core.storage import parquet_files, tables
 from tests.abc_benchmark.abc_fixtures import SMALL_CASE, evaluate_error, mappers, run_evaluate
 
 CAFE = os.fsdecode(b"caf\xe9.png")
@@ -97,3 +99,24 @@ def test_a_key_twice_in_a_json_of_test_cases(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(InputError) as caught:
         test_cases.read_descriptions(paths["cases"])
     assert str(caught.value) == f"{paths['cases']}: not a readable JSON file: duplicate key 'category'"
+
+
+def test_a_folder_of_parts_with_hidden_files_and_names_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    vectors = np.eye(3, dtype=np.float32)
+    for name, ids in {"part-0": ["a", "b", "c"], "part-1": ["d", "e", "f"]}.items():
+        pq.write_table(tables.embedding_table(ids, vectors), folder / f"{name}.parquet")
+    (folder / "._part-0.parquet").write_bytes(b"\0\5\x16\7Mac OS X")
+    pool = feature_files.open_pool(folder)
+    assert pool.rows == 6 and [name for block in pool.blocks(4) for name in block.names or ()] == [*"abcdef"]
+    assert not caplog.messages
+    pq.write_table(tables.embedding_table(["a", "e", "e"], vectors), folder / "part-1.parquet")
+    assert feature_files.open_pool(folder).rows == 6
+    told = "2 of 6 rows have the name of another row; each counts as an image"
+    assert caplog.messages == [f"{folder}: image_id: {told}"]
+    torch.save({"feats": torch.ones(6, 3), "paths": [*"abcaef"]}, tmp_path / "p.pth")
+    assert feature_files.open_pool(tmp_path / "p.pth").rows == 6
+    assert caplog.messages[1:] == [f"{tmp_path}/p.pth: paths: {told.replace('2', '1', 1)}"]

@@ -85,6 +85,20 @@ WRONG = [
         given("encoders", {"mine": {"family": "pixel", "size": 10**20}}),
         ["encoders.mine.size: 1", "below 2147483648"],
     ),
+    (
+        given("customizer", {"family": "lora", "alpha": float("inf")}),
+        ["customizer.alpha: inf is wrong", "finite"],
+    ),
+    (
+        given("customizer", {"family": "lora", "alpha": float("nan")}),
+        ["customizer.alpha: nan is wrong", "finite"],
+    ),
+    (given("a\nb", 1), [r"a\nb: no such key (value 1)"]),
+    (given("encoders", {"x\ny": {"family": "pixel"}}), [r"encoders.x\ny: 'x\ny' is wrong"]),
+    (
+        given("encoders", {"x": {"family": "pixel", "size\n": 3}}),
+        [r"encoders.x.size\n: no option of family 'pixel'"],
+    ),
     (given("pool.images", 12.5), ["pool.images", "12.5", "integer"]),
     (given("pool", None), ["pool", "None"]),
     (given("pool", [1]), ["pool", "[1]"]),
