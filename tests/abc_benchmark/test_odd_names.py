@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from attrib_core.abc_benchmark import calibrator_files, feature_files, mapper_files, test_cases
-from attrib_core.cli.main import main
+from attrib_core.cli.main import main, parser
 from attrib_core.common.errors import InputError
 from attrib_core.storage import parquet_files, tables
 from tests.abc_benchmark.abc_fixtures import SMALL_CASE, evaluate_error, mappers, run_evaluate
@@ -120,3 +120,19 @@ def test_a_folder_of_parts_with_hidden_files_and_names_twice(
     torch.save({"feats": torch.ones(6, 3), "paths": [*"abcaef"]}, tmp_path / "p.pth")
     assert feature_files.open_pool(tmp_path / "p.pth").rows == 6
     assert caplog.messages[1:] == [f"{tmp_path}/p.pth: paths: {told.replace('2', '1', 1)}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("evaluate", "--recall-ks"), ("calibrate", "--top-k"), ("calibrate", "--fit-queries")],
+)
+def test_counts_have_an_upper_bound(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--pool", "p.pth", "--test", "t.pth", "--out", "o"]
+    with pytest.raises(SystemExit) as caught:
+        main(["abc", command, *files, option, str(1 << 31)])
+    assert caught.value.code == 2
+    said = f"error: argument {option}: 2147483648, expected a number below 2147483648"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+    parsed = parser().parse_args(["abc", command, *files, option, str((1 << 31) - 1)])
+    value = getattr(parsed, option.strip("-").replace("-", "_"))
+    assert value in ((1 << 31) - 1, [(1 << 31) - 1])
