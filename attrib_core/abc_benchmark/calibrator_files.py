@@ -10,11 +10,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from attrib_core.attribution.calibration.calibrators import CALIBRATORS, Fitted, from_description
+from attrib_core.attribution.calibration.calibrators import (
+    CALIBRATORS,
+    Fitted,
+    check_published,
+    from_description,
+)
 from attrib_core.attribution.calibration.published_fit import GAIN
 from attrib_core.attribution.calibration.published_form import FORMULA, PublishedCalibrator
 from attrib_core.common.errors import InputError
-from attrib_core.storage import tables, torch_files
+from attrib_core.storage import tables, text_files, torch_files
 from attrib_core.storage.torch_files import describe
 
 RELEASED = "released"
@@ -28,6 +33,7 @@ def read(path: Path, absent_share: float) -> dict[str, Fitted]:
     key, for anything else.
     """
     path = Path(path)
+    text_files.check_path(path, where="--calibrator: ")
     if path.suffix in (".pth", ".pt"):
         return {RELEASED: _checkpoint(path)}
     if path.suffix == ".json":
@@ -53,6 +59,12 @@ def _checkpoint(path: Path) -> Fitted:
     if inverse <= 0:
         raise InputError(f"{path}: inv_tau is {inverse:g}, expected more than 0")
     found = PublishedCalibrator(1.0 / inverse, bias * GAIN)
+    try:
+        check_published(found)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: inv_tau is {inverse:g}, bias {bias:g}: as tau and {GAIN:g} bias, {error}"
+        ) from None
     return Fitted(
         found, {"form": FORMULA, **found._asdict(), "checkpoint": {"inv_tau": inverse, "bias": bias}}
     )

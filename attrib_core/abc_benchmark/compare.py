@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from attrib_core.abc_benchmark.result_tables import COLUMN_BY_METRIC
 from attrib_core.attribution.metrics.matched_comparison import Models, matched_difference
 from attrib_core.attribution.metrics.paired_comparison import paired
 from attrib_core.attribution.metrics.summary import MEDIAN, check_resamples, interval_columns
 from attrib_core.common.crossing import Crossing
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, shown
 from attrib_core.storage import parquet_files
 
 MATCH = ("model", "category")
@@ -32,8 +33,23 @@ def read(folder: Path) -> pd.DataFrame:
     missing = {"test", "prompt_kind", "model_index", "average_precision"} - set(table.column_names)
     if missing:
         raise InputError(f"{path}: missing columns {sorted(missing)}, expected the output of abc evaluate")
+    _check_unique(path, table)
     settings = {name: _setting(Path(folder) / "metrics.parquet", name) for name in ("ties", "mapper")}
     return table.to_pandas().assign(**settings)
+
+
+def _check_unique(path: Path, table: pa.Table) -> None:
+    """Raise InputError where a query has more than one row, as in a file that was appended to itself."""
+    key = ["test", "prompt_kind", "query_index"]
+    if "query_index" not in table.column_names:
+        return
+    counts = table.group_by(key).aggregate([([], "count_all")])
+    if (more := len(table) - len(counts)) > 0:
+        test, kind, index = (counts[name][int(np.argmax(counts["count_all"]))].as_py() for name in key)
+        raise InputError(
+            f"{path}: {more} of {len(table)} rows are of a query that has another row, the first: query {index} of"
+            f" {shown(test)}, {shown(kind)}; expected each query once"
+        )
 
 
 def describe(folder: Path, side: pd.DataFrame) -> str:
@@ -56,7 +72,7 @@ def _setting(path: Path, column: str) -> str | None:
 def check_comparable(first: pd.DataFrame, second: pd.DataFrame) -> None:
     """Raise InputError where two evaluations differ in more than their systems.
 
-    They must have the same tie policy, and the same number of exemplars of each model in common.
+    They must have the same tie policy, and of each model in common the same queries and number of exemplars.
     """
     ties = [side["ties"].iloc[0] if "ties" in side and len(side) else None for side in (first, second)]
     if None not in ties and ties[0] != ties[1]:
@@ -64,9 +80,19 @@ def check_comparable(first: pd.DataFrame, second: pd.DataFrame) -> None:
             f"ties: the first evaluation counts ties as {ties[0]!r}, the second as {ties[1]!r}; run abc evaluate"
             " again with the same --ties"
         )
+    model = ["test", "prompt_kind", "model_index"]
+    if "query_index" in first and "query_index" in second:
+        lists = [side.groupby(model)["query_index"].agg(frozenset) for side in (first, second)]
+        mine, theirs = lists[0].align(lists[1], join="inner")
+        if len(different := mine.index[mine != theirs]):
+            test, kind, index = different[0]
+            raise InputError(
+                f"model {index} of {test} ({kind}) has {len(mine[different[0]])} queries in the first evaluation and"
+                f" {len(theirs[different[0]])} in the second, of which"
+                f" {len(mine[different[0]] & theirs[different[0]])} are the same; expected the same queries"
+            )
     if "n_exemplars" not in first or "n_exemplars" not in second:
         return
-    model = ["test", "prompt_kind", "model_index"]
     counts = [side.groupby(model)["n_exemplars"].first() for side in (first, second)]
     one, other = counts[0].align(counts[1], join="inner")
     if len(different := one.index[one != other]):

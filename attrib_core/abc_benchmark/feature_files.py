@@ -6,18 +6,32 @@ memory map of its own, released before the next one.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic, numpy_files, parquet_files, torch_archive, torch_files, vector_columns
+from attrib_core.common.errors import InputError, shown_path
+from attrib_core.storage import (
+    atomic,
+    numpy_files,
+    parquet_files,
+    text_files,
+    torch_archive,
+    torch_files,
+    vector_columns,
+)
 from attrib_core.storage.torch_files import describe
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Block(NamedTuple):
@@ -49,6 +63,7 @@ def open_pool(path: Path) -> Matrix:
     folder of such Parquet files. Raises InputError for what cannot be read, and for an empty pool.
     """
     path = Path(path)
+    text_files.check_path(path)
     if path.is_dir() or path.suffix == ".parquet":
         pool = _open_parquet(path)
     elif path.suffix == ".npy":
@@ -100,13 +115,21 @@ def _is_matrix(value: Any) -> bool:
 
 
 def row_names(path: Path, key: str, names: Any, rows: int) -> Sequence[str] | None:
-    """Return a list with one string for each row, or None for None. Raises InputError for anything else."""
+    """Return a list with one string for each row, or None for None.
+
+    Raises InputError for anything else, and for a string that no table can store.
+    """
     if names is None:
         return None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: {key} is {describe(names)}, expected a list of strings")
     if len(names) != rows:
         raise InputError(f"{path}: {key} has {len(names)} entries, expected one for each of {rows} rows")
+    for number, name in enumerate(names):
+        try:
+            text_files.check_characters(name)
+        except InputError as error:
+            raise InputError(f"{path}: {key}[{number}] is {shown_path(name)}: {error}") from None
     return names
 
 
@@ -141,6 +164,8 @@ def _open_pth(path: Path) -> Matrix:
     tensor = content["feats"]
     shape = matrix_shape(path, "feats", tensor)
     names = row_names(path, "paths", content.get("paths"), shape[0])
+    if names is not None:
+        _tell_twice(str(path), "paths", len(names), len(set(names)))
     stored = None if places is None else places.matrix(places.content["feats"])
     if stored is None:
         return tensor_matrix(path, "feats", tensor, names)
@@ -189,13 +214,22 @@ def _mapped_matrix(
 
 
 def _open_parquet(path: Path) -> Matrix:
-    parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    parts = [path]
+    if path.is_dir():  # macOS puts a hidden "._part-0.parquet" next to a file
+        parts = sorted(part for part in path.glob("*.parquet") if not part.name.startswith("."))
     if not parts:
         raise InputError(f"{path}: no Parquet files in this folder, expected parts of embeddings")
     dim = None
     for part in parts:
         dim = vector_columns.dimension(part, dim, exact=False)
     rows = parquet_files.count_rows(parts)
+    ids = [parquet_files.read(part, ["image_id"])["image_id"] for part in parts]
+    _tell_twice(
+        str(path),
+        "image_id",
+        rows,
+        pc.count_distinct(pa.chunked_array(chain(*(one.chunks for one in ids)))).as_py(),
+    )
 
     def blocks(step: int) -> Iterator[Block]:
         before = 0
@@ -204,6 +238,18 @@ def _open_parquet(path: Path) -> Matrix:
             before += len(names)
 
     return Matrix(str(path), rows, int(dim or 0), blocks)
+
+
+def _tell_twice(where: str, key: str, rows: int, different: int) -> None:
+    """Log a line on rows of a pool with the name of another row: an image that is in it twice counts twice."""
+    if different < rows:
+        LOGGER.warning(
+            "%s: %s: %d of %d rows have the name of another row; each counts as an image",
+            where,
+            key,
+            rows - different,
+            rows,
+        )
 
 
 def _slice(names: Sequence[str] | None, start: int, step: int) -> Sequence[str] | None:

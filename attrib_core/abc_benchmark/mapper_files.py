@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from attrib_core.common.errors import InputError
-from attrib_core.storage import torch_files
+from attrib_core.common.errors import InputError, cut, printable, shown
+from attrib_core.storage import text_files, torch_files
 from attrib_core.storage.torch_files import describe
 
 EPSILON = 1e-5
 """Batch norm adds this to the variance: torch's default, which the checkpoints do not store."""
+_WEIGHT = re.compile(r"(0|[1-9][0-9]{0,5})\.weight")
 NORM = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 
 
@@ -86,6 +87,7 @@ def read_mapper(path: Path | None) -> Mapper:
     """Read a checkpoint; None gives `UNTUNED`. Raises InputError for what is no mapper of a known kind."""
     if path is None:
         return UNTUNED
+    text_files.check_path(Path(path))
     content = torch_files.read(path, tensors="mapped")
     if not isinstance(content, dict) or not {"real_mapper", "synth_mapper"} <= set(content):
         raise InputError(f"{path}: is {describe(content)}, expected a dict with real_mapper and synth_mapper")
@@ -102,7 +104,9 @@ def read_mapper(path: Path | None) -> Mapper:
 def _head(where: str, state: Any) -> Head:
     if not isinstance(state, Mapping) or not state:
         raise InputError(f"{where} is {describe(state)}, expected a state dict")
-    tensors = {str(name): _array(f"{where}.{name}", value) for name, value in state.items()}
+    tensors = {
+        str(name): _array(f"{where}.{cut(printable(str(name)))}", value) for name, value in state.items()
+    }
     if set(tensors) == {"weight", "bias"}:
         weight, bias = tensors["weight"], tensors["bias"]
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
@@ -121,8 +125,8 @@ def _head(where: str, state: Any) -> Head:
     if "0.weight" in tensors:
         return _mlp(where, tensors)
     raise InputError(
-        f"{where} has {sorted(tensors)}, expected those of a linear (weight, bias), channel (weights) or MLP"
-        " mapper (0.weight, 1.weight, ...)"
+        f"{where} has {shown(sorted(tensors), 200)}, expected those of a linear (weight, bias), channel (weights) or"
+        " MLP mapper (0.weight, 1.weight, ...)"
     )
 
 
@@ -133,7 +137,7 @@ def _mlp(where: str, tensors: Mapping[str, np.ndarray]) -> Head:
     numbers = sorted(
         int(found[1])
         for name, value in tensors.items()
-        if value.ndim == 2 and (found := re.fullmatch(r"(\d+)\.weight", name))
+        if value.ndim == 2 and (found := _WEIGHT.fullmatch(name))
     )
     for number in numbers:
         last = number == numbers[-1]
@@ -156,7 +160,7 @@ def _mlp(where: str, tensors: Mapping[str, np.ndarray]) -> Head:
         layers.append(Layer(weight, bias, rectified=not last))
     if set(tensors) - known:
         raise InputError(
-            f"{where} has {sorted(set(tensors) - known)}, which belong neither to a linear layer nor to the"
+            f"{where} has {shown(sorted(set(tensors) - known), 200)}, which belong neither to a linear layer nor to the"
             " batch norm after one; expected only those"
         )
     return Head(tuple(layers))

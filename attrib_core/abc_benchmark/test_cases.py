@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from attrib_core.abc_benchmark.feature_files import Matrix, row_names, tensor_matrix
-from attrib_core.common.errors import InputError
-from attrib_core.storage import tables, torch_files
+from attrib_core.common.errors import InputError, shown
+from attrib_core.storage import tables, text_files, torch_files
 from attrib_core.storage.torch_files import describe
 
 KEYS = ("exemplar_paths", "exemplar_chunks", "exemplar_tensors", "synth_paths", "synth_ids", "synth_tensors")
@@ -50,6 +50,7 @@ def read_test(path: Path) -> TestCase:
     chunks that overlap, are empty or run past the end, queries of unknown models, an empty set.
     """
     path = Path(path)
+    text_files.check_path(path)
     content = torch_files.read(path, tensors="mapped")
     if not isinstance(content, dict) or not set(KEYS) <= set(content):
         raise InputError(f"{path}: is {describe(content)}, expected a dict with {', '.join(KEYS)}")
@@ -78,6 +79,10 @@ def read_test(path: Path) -> TestCase:
 
 
 def _queries(path: Path, content: Mapping[str, Any], kind: str, models: int) -> Queries:
+    try:
+        text_files.check_characters(str(kind))
+    except InputError as error:
+        raise InputError(f"{path}: synth_tensors has the prompt kind {shown(kind)}: {error}") from None
     for key in ("synth_ids", "synth_paths"):
         if not isinstance(content[key], dict) or kind not in content[key]:
             raise InputError(

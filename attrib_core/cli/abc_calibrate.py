@@ -66,7 +66,7 @@ def add(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument(
         "--fit-queries",
-        type=int,
+        type=abc_options.count,
         metavar="N",
         help="fit on at most this many queries of each model and prompt kind; default: all",
     )

@@ -18,7 +18,12 @@ def add(one: argparse.ArgumentParser) -> None:
     abc_options.add_files(one, "--cases", "JSON of each test file, for metrics by category")
     abc_options.add_mapper(one)
     one.add_argument(
-        "--recall-ks", type=int, nargs="+", default=[5, 10, 100], metavar="K", help="default: 5 10 100"
+        "--recall-ks",
+        type=abc_options.count,
+        nargs="+",
+        default=[5, 10, 100],
+        metavar="K",
+        help="default: 5 10 100",
     )
     one.add_argument(
         "--ties",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, cut
+from attrib_core.common.validation import BEYOND
 
 
 def add_files(one: Any, option: str, text: str, *, required: bool = False) -> None:
@@ -42,9 +43,17 @@ def add_ignored(one: Any, *options: str) -> None:
         one.add_argument(option, type=int, help=SUPPRESS)
 
 
+def count(text: str) -> int:
+    """Return an integer; ArgumentTypeError for one that is larger than any count, which no array could have."""
+    if abs(value := int(text)) >= BEYOND:
+        raise ArgumentTypeError(f"{cut(text)}, expected a number below {BEYOND}")
+    return value
+
+
 def add_integer(one: Any, option: str, default: int, text: str) -> None:
     """Add an option that takes an integer."""
-    one.add_argument(option, type=int, default=default, metavar="N", help=f"{text}; default: %(default)s")
+    kind = int if option == "--seed" else count
+    one.add_argument(option, type=kind, default=default, metavar="N", help=f"{text}; default: %(default)s")
 
 
 def add_out(one: Any, text: str, *, required: bool = True) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrib_core.common.errors import InputError
+from attrib_core.common.errors import InputError, printable, shown
 
 if TYPE_CHECKING:
     from attrib_core.diffusion.deltas.import_export import Base
 
 LAYOUTS = ("lora", "unet", "published", "custom-diffusion", "diffusers")
 BUNDLED = "bundled"
+LONGEST_NAME = 200
+"""Bytes of a name, to which endings are added."""
 
 
 def add(commands: Any) -> None:
@@ -85,16 +88,26 @@ def _open_base(given: str) -> Base:
     return import_export.open_base(Path(given).expanduser())
 
 
+def _check_length(where: str, name: str) -> None:
+    """Raise InputError for a name that is too long for the names of files made of it, which may have 255 bytes."""
+    if (length := len(os.fsencode(name))) > LONGEST_NAME:
+        raise InputError(
+            f"{where}: {shown(name)} is {length} bytes long, expected at most {LONGEST_NAME}: files are named by it"
+        )
+
+
 def import_delta(arguments: argparse.Namespace) -> int:
     """Read a delta, check it against the base model, write it, and print the paths."""
     from attrib_core.diffusion.deltas import import_export
 
     name = arguments.name or arguments.delta.stem
+    _check_length("--name", name)
+    _check_length("--token", arguments.token or "")
     paths, contents = import_export.import_delta(
         arguments.delta, arguments.token_file, _open_base(arguments.base), arguments.out, name,
         arguments.token,
     )  # fmt: skip
-    print(f"{arguments.delta}: {import_export.method(contents)}")
+    print(printable(f"{arguments.delta}: {import_export.method(contents)}"))
     for path in paths:
         print(f"wrote {path}")
     return 0
@@ -108,6 +121,8 @@ def export_delta(arguments: argparse.Namespace) -> int:
         raise InputError(f"--rank and --share are for --layout lora, not {arguments.layout!r}")
     base = _open_base(arguments.base)
     contents = layouts.read(arguments.delta, arguments.token_file, arguments.token)
+    for token in contents.tokens:
+        _check_length(f"{arguments.delta}: token", token)
     import_export.check_whole(contents, arguments.delta)
     import_export.check_fit(contents, base, arguments.delta)
     for path in import_export.export_delta(
@@ -128,7 +143,7 @@ def describe_delta(arguments: argparse.Namespace) -> int:
         base = _open_base(arguments.base)
         import_export.check_fit(contents, base, arguments.delta)
     size = sum(path.stat().st_size for path in (arguments.delta, *arguments.token_file))
-    print(arguments.delta)
+    print(printable(str(arguments.delta)))
     for line in import_export.describe(contents, size, base):
-        print(f"  {line}")
+        print(printable(f"  {line}"))  # names in the file may have any character
     return 0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from attrib_core.cli import abc, attribute, check, delta, docs, plan, status, store, why
-from attrib_core.common.errors import InputError, reason, shown_path
+from attrib_core.common.errors import InputError, printable, reason, shown_path
 from attrib_core.config.schema_evaluation import Mapper
 
 
@@ -38,7 +38,7 @@ def main(given: Sequence[str] | None = None) -> int:
         exit_status: int = arguments.run(arguments)
         sys.stdout.flush()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader has closed the pipe ("| head"); the interpreter must not try to flush the rest.

@@ -38,7 +38,7 @@ from typing import Any
 
 import pydantic
 
-from attrib_core.common.errors import InputError, close_matches, cut, shown
+from attrib_core.common.errors import InputError, close_matches, cut, printable, shown
 from attrib_core.common.validation import validate
 
 KINDS = {
@@ -98,7 +98,7 @@ def check(kind: str, family: str, options: Mapping[str, Any], where: str | None 
     for name in options:
         if name not in known:
             raise InputError(
-                f"{where}.{cut(name)}: no option of family {family!r}, {close_matches(name, known)}"
+                f"{where}.{cut(printable(name))}: no option of family {family!r}, {close_matches(name, known)}"
             )
     model = options_model(
         kind, family, where=where, with_context=[name for name in CONTEXT if name in options]

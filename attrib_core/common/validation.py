@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from attrib_core.common.errors import InputError, close_matches, cut, shown
+from attrib_core.common.errors import InputError, close_matches, cut, printable, shown
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+BEYOND = 1 << 31
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _SUBJECT = re.compile(r"^(Input|String|Dictionary|List|Tuple|Value) ")
 
@@ -22,13 +23,25 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str = "") -> 
 
     They are read strictly, as JSON: a string is not a number and a bool is not an integer, but a list is accepted for a
     tuple and an integer for a float. `where` is put before the keys. Raises InputError for the first error: key, value,
-    and what would be right.
+    and what would be right; also for an integer of `BEYOND` or more, except for a seed.
     """
-    text = json.dumps(_plain(values), default=str)
+    plain = _plain(values)
+    text = json.dumps(plain, default=str)
     try:
-        return model.model_validate_json(text, strict=True)
+        found = model.model_validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         raise InputError(_line(model, error, where)) from None
+    _check_integers(plain, where)
+    return found
+
+
+def _check_integers(value: Any, path: str) -> None:
+    """Raise InputError for an integer of 2^31 or more, which no count or size of this project can be."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_integers(inner, f"{path}.{key}" if path else str(key))
+    elif type(value) is int and abs(value) >= BEYOND and path.rpartition(".")[2] != "seed":
+        raise InputError(f"{path}: {shown(value)} is wrong, it should be below {BEYOND}")
 
 
 def _plain(value: Any) -> Any:
@@ -44,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 def _line(model: type[pydantic.BaseModel], error: pydantic.ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
-    location = [cut(str(part)) for part in first["loc"] if part != "[key]"]
+    location = [cut(printable(str(part))) for part in first["loc"] if part != "[key]"]
     path = ".".join(([where] if where else []) + location) or "config"
     kind, value = first["type"], first["input"]
     if kind == "extra_forbidden":

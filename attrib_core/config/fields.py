@@ -21,7 +21,10 @@ def key(default: Any, meaning: str, **bounds: Any) -> Any:
 class Section(BaseModel):
     """A section of the config; unknown keys are errors, and defaults are validated too."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    # Infinity among a family's options would become None where a config is made plain, before they are checked.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class Family(BaseModel):

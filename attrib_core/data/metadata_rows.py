@@ -1,7 +1,8 @@
 """Read the rows of a table of images from CSV or JSON lines, with those that are wrong.
 
 A quote that is not closed would make one cell of all rows that follow it. So a row that fails, and one that holds what
-looks like further rows, is wrong up to the end of its first line, and reading goes on with the next.
+looks like further rows of images in the folder, is wrong up to the end of its first line, and reading goes on with the
+next.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ NEARLY = 0.8
 LONGEST_CELL = 1 << 20
 """Characters of a cell; a longer one is taken for a quote that is not closed."""
 MOST_IGNORED = 20
-_CELL = r'(?:"(?:[^"]|"")*"[ \t]*|[^",\r\n][^,\r\n]*|)'
-_SPACE_BEHIND_QUOTES = re.compile(rf"{_CELL}(?:,{_CELL})*[\r\n]*")
+_QUOTED = r'"(?:[^"]|"")*"[ \t]*'
+_CELLS = (rf'(?: *{_QUOTED}|(?! *")[^",\r\n][^,\r\n]*|)', rf'(?:{_QUOTED}|[^",\r\n][^,\r\n]*|)')
+_SPACE_AROUND_QUOTES, _SPACE_BEHIND_QUOTES = (re.compile(rf"{cell}(?:,{cell})*[\r\n]*") for cell in _CELLS)
+_SPACE_BEFORE_QUOTES = re.compile(r'(?:^|,) +"')
 _IMAGE_NAME = re.compile(r".+\.(png|jpe?g|webp|gif|bmp|tiff?)", re.IGNORECASE)
 Row = Sequence[str]
 """The cells of a row in the order of COLUMNS, "" for an unknown one."""
@@ -76,7 +79,10 @@ def csv_rows(stream: Iterable[str], reading: Reading) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error:
-                cells = _with_space_behind_quotes(lines.row)
+                cells = _with_space_around_quotes(lines.row)
+            else:
+                if len(lines.row) == 1 and _SPACE_BEFORE_QUOTES.search(lines.row[0]):
+                    cells = _with_space_around_quotes(lines.row) or cells
             if len(lines.row) > 1 and any(
                 _looks_like_row(one, len(names), file, reading) for one in lines.row[1:]
             ):
@@ -129,7 +135,7 @@ def _header(reader: Iterator[list[str]], reading: Reading) -> list[str]:
     """Read the names of the columns, and note those that are not read."""
     where = reading.table
     try:
-        names = [name.strip() for name in next(filter(None, reader), [])]
+        names = [name.strip().strip('"').strip() for name in next(filter(None, reader), [])]
     except csv.Error:
         raise InputError(f"{where}: line 1: a quote is not closed; expected names of columns") from None
     places = [PLACES[name] for name in names if name in PLACES]
@@ -140,6 +146,10 @@ def _header(reader: Iterator[list[str]], reading: Reading) -> list[str]:
                 raise InputError(f"{where}: a {called}-separated table; expected commas")
         if names and names[0].startswith(("{", "[")):
             raise InputError(f"{where}: begins like JSON; the name of a table in JSON lines ends in .jsonl")
+    if not names:
+        raise InputError(
+            f"{where}: an empty table; expected a first line with names of columns, 'file' among them"
+        )
     for name in names:
         if name not in PLACES:
             _check_name(name, [COLUMNS[place] for place in places], f"{where}: ")
@@ -170,23 +180,26 @@ def _near(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(cut(name), COLUMNS, n=1, cutoff=NEARLY)), None)
 
 
-def _with_space_behind_quotes(lines: Sequence[str]) -> list[str] | None:
-    """Return the cells of a row in which only space follows closing quotes, which `csv` calls an error; else None."""
-    if len(lines) > 1 or len(lines[0]) > LONGEST_CELL or not _SPACE_BEHIND_QUOTES.fullmatch(lines[0]):
+def _with_space_around_quotes(lines: Sequence[str]) -> list[str] | None:
+    """Return the cells of a row in which spaces are before quotes or behind them; None for other rows.
+
+    `csv` takes quotes behind a space for letters, and calls a space behind quotes an error.
+    """
+    if len(lines) > 1 or len(lines[0]) > LONGEST_CELL:
         return None
-    return next(csv.reader(lines))
+    if _SPACE_AROUND_QUOTES.fullmatch(lines[0]):
+        return next(csv.reader(lines, skipinitialspace=True))
+    return next(csv.reader(lines)) if _SPACE_BEHIND_QUOTES.fullmatch(lines[0]) else None
 
 
 def _looks_like_row(line: str, width: int, file: int, reading: Reading) -> bool:
-    """Return whether a line, by itself, is a row of the table that names an image."""
+    """Return whether a line, by itself, is a row of the table that names an image of the folder."""
     try:
         cells = next(csv.reader([line]), [])
     except csv.Error:
         return False
     name = cells[file].strip() if len(cells) == width else ""
-    if not _IMAGE_NAME.fullmatch(name):
-        return False
-    return " " not in name or os.path.isfile(reading.folder / name)
+    return _IMAGE_NAME.fullmatch(name) is not None and os.path.isfile(reading.folder / name)
 
 
 def _cell(line: str, place: int) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attrib_core.common import families
-from attrib_core.common.errors import InputError, printable
+from attrib_core.common.errors import InputError, printable, shown
 from attrib_core.data.images import check_content, decode, to_png
 from attrib_core.data.perceptual_hash import difference_hash
 from attrib_core.runtime.progress import progress
@@ -69,14 +69,15 @@ def build(
     exemplars stage finds ids that are in two parts), rows with a `reason` of the source's, and texts that
     no table can store.
     """
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # ids by what is printed of them
     for row in rows:
         image_id = printable(row["image_id"])
         try:
             _check_texts(row)
-            if image_id in seen:
-                raise InputError("duplicate id")
-            seen.add(image_id)
+            if (other := seen.get(image_id)) is not None:
+                also = f": its printed name is that of another file, {shown(other)}"
+                raise InputError("duplicate id" + (also if other != row["image_id"] else ""))
+            seen[image_id] = row["image_id"]
             checked = _checked(row, min_side)
         except InputError as error:
             yield "rejects", {"image_id": image_id, "reason": str(error)}

@@ -32,8 +32,8 @@ _ODD_SPELLING = r"^/|//|(^|/)\.\.?(/|$)|/$"
 def check(name: str, folder: Path) -> None:
     """Check a path that is given relative to a folder; the file itself need not exist.
 
-    Raises InputError, with the reason alone, for a path that is empty, absolute, leads out of the folder by `..` (also
-    by way of links), is longer than a path can be, or has characters that no table can store.
+    Raises InputError, with the reason alone, for a path that is empty, absolute, ends in "/", leads out of the folder
+    by `..` (also by way of links), is longer than a path can be, or has characters that no table can store.
     """
     if not name:
         raise InputError("no file is named")
@@ -45,6 +45,10 @@ def check(name: str, folder: Path) -> None:
         raise InputError(f"{shown(name)} is absolute, expected a path relative to the folder")
     if ".." in name.split("/") and not _stays_below(name, folder):
         raise InputError(f"{shown(name)} leads out of the folder, expected a file below it")
+    if (
+        name.endswith(("/", "/.")) or name == "."
+    ):  # `Path` would drop it, and so read the file "a.png" for "a.png/"
+        raise InputError(f"{shown(name)} names a folder, expected a file")
     check_length(folder / name)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from attrib_core.common.errors import InputError, cut, printable, reason
+from attrib_core.common.errors import InputError, cut, printable, reason, shown
 from attrib_core.storage import file_kinds
 from attrib_core.storage.file_kinds import Kind
 
@@ -92,9 +92,14 @@ def _check_stream(stream: BinaryIO, where: str) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON; InputError, with the reason alone, for what is no JSON, nested too deep, or has half of an emoji."""
+    """Parse JSON; InputError, with the reason alone, for what is no JSON, and what Python reads otherwise than meant.
+
+    That is a key twice, of which Python keeps the last value, too deep nesting, and half of an emoji.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique_keys)
+    except InputError:
+        raise
     except RecursionError:
         raise InputError("nested too deep") from None
     except ValueError as error:
@@ -108,6 +113,15 @@ def parse_json(text: str) -> Any:
     return value
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return keys and values of an object in JSON, as a hook of `json.loads`; InputError for a key that is twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise InputError(f"duplicate key {shown(max(names, key=names.count))}")
+    return found
+
+
 def check_characters(text: str) -> None:
     """Raise InputError, with the reason alone, for a text with NUL or with a lone surrogate.
 
@@ -119,6 +133,17 @@ def check_characters(text: str) -> None:
         raise InputError(f"character {found.start() + 1} is {kind} ({printable(found[0])})")
     if "\0" in text:
         raise InputError(f"character {text.index(chr(0)) + 1} is NUL")
+
+
+def check_path(path: Path, *, where: str = "") -> None:
+    """Raise InputError, after `where` ("--out: "), for a path with bytes that are not UTF-8, which no table can store.
+
+    Nor do the libraries that read and write tensors and Parquet files open it.
+    """
+    try:
+        check_characters(str(path))
+    except InputError as error:
+        raise InputError(f"{where}{printable(str(path))}: {error}; expected a name in UTF-8") from None
 
 
 def _texts(value: Any) -> Iterator[str]:

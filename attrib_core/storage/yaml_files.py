@@ -156,7 +156,7 @@ def _json(text: str) -> dict[str, Any] | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        values: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
+        values: dict[str, Any] = json.loads(text, object_pairs_hook=text_files.unique_keys)
     except InputError:
         raise
     except (ValueError, RecursionError):
@@ -175,10 +175,3 @@ def _json(text: str) -> dict[str, Any] | None:
     if level:
         raise InputError(f"more than {DEEPEST} levels of nesting")
     return values
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise InputError(f"duplicate key {shown(max(names, key=names.count))}")
-    return dict(pairs)

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from attrib_core.abc_benchmark import calibrate
+from attrib_core.abc_benchmark import calibrate, calibrator_files
 from attrib_core.abc_benchmark.feature_files import open_pool
 from attrib_core.abc_benchmark.mapper_files import UNTUNED
 from attrib_core.abc_benchmark.test_cases import read_test
+from attrib_core.attribution.calibration.published_form import PublishedCalibrator
 from attrib_core.common.errors import InputError
 from tests.abc_benchmark.abc_fixtures import KINDS, AbcCase, unit
 from tests.abc_benchmark.calibrate_fixtures import ROWS, SIZES, cases, run_calibrate, write_cases
@@ -157,6 +158,9 @@ def test_a_pool_of_bad_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
         (["--calibrator", "wide.pth"], ["wide.pth: bias", "one finite number"]),
         (["--calibrator", "odd.json"], ["odd.json", "'published'", "'tau'"]),
         (["--calibrator", "low.json"], ["low.json", "above 0"]),
+        (["--calibrator", "low bias.json"], ["bias.json", "'published'", "bias -1 must be above -1"]),
+        (["--calibrator", "long.json"], ["long.json", "'published'", "too large"]),
+        (["--calibrator", "negative.pth"], ["negative.pth", "bias -2000", "bias -2 must be above -1"]),
         (["--calibrator", "good.json"], ["good.json", "--fit alone"]),
         (["--pool", "nan.npy"], ["nan.npy", "row 1", "NaN", "direction; with --bad-rows drop"]),
         (["--pool", "other.npy"], ["24 dimensions", "has 7", "one encoder"]),
@@ -171,7 +175,10 @@ def test_bad_input_is_refused_in_one_line(
     torch.save({"inv_tau": one}, tmp_path / "state.pth")
     torch.save({"inv_tau": 0 * one, "bias": one}, tmp_path / "cold.pth")
     torch.save({"inv_tau": one, "bias": torch.ones(2)}, tmp_path / "wide.pth")
+    torch.save({"inv_tau": one, "bias": -2000 * one}, tmp_path / "negative.pth")
     for name, about in (
+        ("low bias", {"tau": 1, "bias": -1}),
+        ("long", {"tau": 10**400, "bias": 0}),
         ("odd", {"bias": 1}),
         ("low", {"tau": -1, "bias": 0}),
         ("good", {"tau": 1, "bias": 0}),
@@ -210,3 +217,25 @@ def test_fit_files_are_required(tmp_path: Path, capsys: pytest.CaptureFixture[st
     _, _, files = write_cases(tmp_path)
     assert run_calibrate([*files[:2], *files[4:]], tmp_path / "out") == 2
     assert "--fit: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("tau", "bias"), [(0.05, 0.0), (0.05, -0.9), (3.0, 20.0), (1e-4, -1e-9)])
+def test_sound_published_parameters(tau: float, bias: float, tmp_path: Path) -> None:
+    """A negative bias, above -1, takes influence from all candidates but the most similar ones."""
+    path = tmp_path / "calibrator.json"
+    path.write_text(json.dumps({"forms": {"published": {"tau": tau, "bias": bias}}}))
+    assert calibrator_files.read(path, 0.5)["published"].calibrator == PublishedCalibrator(tau, bias)
+
+
+def test_a_floor_is_a_share(tmp_path: Path) -> None:
+    path = tmp_path / "calibrator.json"
+    for floor, sound in ((0, True), (1, True), (-0.1, False), (1.1, False)):
+        fitted = {"tau": 1, "floor": floor, "level": -2, "slope": 0.5}
+        path.write_text(
+            json.dumps({"forms": {"pool_aware": {"parameters": {"object": fitted}, "other_kinds": fitted}}})
+        )
+        if sound:
+            assert calibrator_files.read(path, 0.5)["pool_aware"].description["other_kinds"] == fitted
+        else:
+            with pytest.raises(InputError, match=rf"form 'pool_aware': .*floor {floor} must be from 0 to 1"):
+                calibrator_files.read(path, 0.5)

@@ -99,3 +99,35 @@ def test_other_models_are_compared_within_categories(evaluated: tuple[Path, Path
     for match, words in (("model", "in common"), ("category", r"second evaluation \(other\) .* --cases")):
         with pytest.raises(InputError, match=words):
             list(compare.compare(ours, theirs.assign(category=None), match=match, resamples=50, seed=1))
+
+
+def test_each_query_counts_once_and_is_in_both(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_parquet(evaluated[1] / "per_query.parquet")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+
+    def said(changed: pd.DataFrame) -> str:
+        changed.to_parquet(odd / "per_query.parquet")
+        capsys.readouterr()
+        assert main(["abc", "compare", str(evaluated[0]), str(odd)]) == 2
+        return capsys.readouterr().err
+
+    assert said(pd.concat([table, table])) == (
+        f"error: {odd}/per_query.parquet: 48 of 96 rows are of a query that has another row, the first: query 0 of"
+        " 'test_case', 'gpt'; expected each query once\n"
+    )
+    assert "1 of 49 rows are of a query that has another row, the first: query 7 of" in said(
+        pd.concat([table, table.iloc[7:8]])
+    )
+    half = table[table["query_index"] % 2 == 0]
+    assert "queries in the first evaluation and" in said(half)
+    of_0 = table[(table["model_index"] == 0) & (table["prompt_kind"] == "gpt")]
+    assert said(table.drop(of_0.index[:1])).startswith(
+        "error: model 0 of test_case (gpt) has 4 queries in the first evaluation and 3 in the second, of which 3 are"
+    )
+    # other models are left out, as ever, and the order of rows may differ between models
+    table[table["model_index"] != 0].to_parquet(odd / "per_query.parquet")
+    assert main(["abc", "compare", str(evaluated[0]), str(odd)]) == 0
+    assert "test_case, gpt: 5 models" in capsys.readouterr().out

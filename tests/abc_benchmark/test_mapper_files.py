@@ -95,6 +95,20 @@ FLAWED: list[tuple[dict[str, Any], list[str]]] = [
         ["real_mapper", "['2.gain']", "neither to a linear layer"],
     ),
     ({"synth_mapper": {"weights": torch.ones(2, 3)}}, ["synth_mapper.weights", "(2, 3)", "(1, dim)"]),
+    (
+        {"real_mapper": {"0.weight": torch.ones(4, 6), "٤.weight": torch.ones(4, 4)}},
+        ["['٤.weight']", "neither"],
+    ),
+    (
+        {"real_mapper": {"0.weight": torch.ones(4, 6), "02.weight": torch.ones(4, 4)}},
+        ["['02.weight']", "neither"],
+    ),
+    (
+        {"real_mapper": {"0.weight": torch.ones(4, 6), "1" * 5000 + ".weight": torch.ones(4, 4)}},
+        ["['111", "…, which belong", "neither"],
+    ),
+    ({"real_mapper": {"a\n" * 5000: torch.ones(4, 4)}}, ["real_mapper has ['a\\na", "…, expected"]),
+    ({"real_mapper": {"a\n" * 5000: None}}, [r"real_mapper.a\na", "… is missing"]),
     ({"real_mapper": torch.nn.Linear(2, 2)}, ["needs code to unpickle", "Linear"]),
 ]
 CHECKPOINTS = [

@@ -24,6 +24,7 @@ from tests.abc_benchmark.tune_fixtures import run_tune, tunable_case, write_spli
             "--starts: identity, within, but a channel head",
         ),
         (["--learning-rate", "1", "--penalties", "1e38"], "--learning-rate: training diverged"),
+        (["--hidden", "1" + "0" * 20], "--hidden: 1" + "0" * 20 + " is wrong, it should be below 2147483648"),
         (["--distractors", "4"], "--distractors: 4 negatives a step.*lower --validation-distractors"),
         (["--seed", "-1"], "--seed: -1, expected at least 0"),
         (
@@ -69,6 +70,15 @@ def a_bad_row(paths: dict[str, Path]) -> None:
     torch.save(content, paths["train"])
 
 
+def one_row(paths: dict[str, Path]) -> None:
+    torch.save({"feats": torch.ones(1, 12)}, paths["pool"])
+
+
+def equal_rows(paths: dict[str, Path]) -> None:
+    row = torch.rand(12, generator=torch.Generator().manual_seed(1))
+    torch.save({"feats": row.repeat(30, 1)}, paths["pool"])
+
+
 def other_json(paths: dict[str, Path]) -> None:
     paths["train.json"].write_text(paths["test.json"].read_text())
 
@@ -87,6 +97,8 @@ def other_json(paths: dict[str, Path]) -> None:
         ),
         (the_same_models, "--validation: model validation/0 has the exemplars of train/0 in --train"),
         (a_bad_row, "train.pth: exemplar_tensors: row 3 is zero or not finite"),
+        (one_row, "--starts: whitening needs a pool of different vectors, and its 1 sampled ones are equal"),
+        (equal_rows, "--starts: .* its 30 sampled ones are equal; expected identity alone, or another pool"),
         (other_json, "train.json: 10 models, but .*train.pth has 14; expected its JSON"),
     ],
 )
@@ -102,3 +114,11 @@ def test_files_that_do_not_belong_together_are_refused(
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(message, error), error
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_pool_of_equal_vectors_is_enough_without_whitening(tmp_path: Path) -> None:
+    paths = write_splits(tmp_path)
+    equal_rows(paths)
+    options = ["--starts", "identity", "--epochs", "1", "--penalties", "1"]
+    assert run_tune(paths, tmp_path / "x.pth", *options) == 0
+    assert torch.load(tmp_path / "x.pth")["real_mapper"]["weight"].isfinite().all()

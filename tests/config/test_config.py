@@ -78,6 +78,27 @@ WRONG = [
     (given("pool.images", 0), ["pool.images", "0", "greater than or equal to 1"]),
     (given("pool.images", "many"), ["pool.images", "'many'", "integer"]),
     (given("pool.images", True), ["pool.images", "True", "integer"]),
+    (given("pool.images", 10**20), ["pool.images: 100000000000000000000 is wrong", "below 2147483648"]),
+    (given("report.gallery_sets", 1 << 31), ["report.gallery_sets: 2147483648 is wrong, it should be below"]),
+    (given("metrics.recall_ks", [5, 10**20]), ["metrics.recall_ks.1: 1", "below 2147483648"]),
+    (
+        given("encoders", {"mine": {"family": "pixel", "size": 10**20}}),
+        ["encoders.mine.size: 1", "below 2147483648"],
+    ),
+    (
+        given("customizer", {"family": "lora", "alpha": float("inf")}),
+        ["customizer.alpha: inf is wrong", "finite"],
+    ),
+    (
+        given("customizer", {"family": "lora", "alpha": float("nan")}),
+        ["customizer.alpha: nan is wrong", "finite"],
+    ),
+    (given("a\nb", 1), [r"a\nb: no such key (value 1)"]),
+    (given("encoders", {"x\ny": {"family": "pixel"}}), [r"encoders.x\ny: 'x\ny' is wrong"]),
+    (
+        given("encoders", {"x": {"family": "pixel", "size\n": 3}}),
+        [r"encoders.x.size\n: no option of family 'pixel'"],
+    ),
     (given("pool.images", 12.5), ["pool.images", "12.5", "integer"]),
     (given("pool", None), ["pool", "None"]),
     (given("pool", [1]), ["pool", "[1]"]),

@@ -41,6 +41,18 @@ SOUND = {
         'file,caption\na.png,"two\nlines, too"\nb.png,x\n',
         [("a.png", "two\nlines, too"), ("b.png", "x")],
     ),
+    "a line like a row in a cell": (
+        'file,caption\na.png,"two\nb.png,lines"\nc.png,x\n',
+        [("a.png", "two\nb.png,lines"), ("c.png", "x")],
+    ),
+    "spaces before quotes": (
+        'file, "caption"\na.png, "a big cat"\n b.png,  "a ""big"" cat, asleep" \n "c.png" , "x"\nd.png, x\n',
+        [("a.png", "a big cat"), ("b.png", 'a "big" cat, asleep'), ("c.png", "x"), ("d.png", "x")],
+    ),
+    "quotes inside behind a space": (
+        'file,caption\na.png, "big" cat\nb.png, a "big" cat\nc.png, "a\nd.png, "a" "b"\n"e.png" , "a" b\n',
+        [("a.png", '"big" cat'), ("b.png", 'a "big" cat'), ("c.png", '"a'), ("d.png", '"a" "b"'), ("e.png", '"a" b')],
+    ),
     "a line like a name in a cell": (
         'file,caption\na.png,"as in photo 2.png, but\nsee photo 3.png, too"\n',
         [("a.png", "as in photo 2.png, but\nsee photo 3.png, too")],
@@ -145,6 +157,7 @@ WRONG_ROWS = {
 def test_a_wrong_row_is_a_problem_and_all_others_are_read(
     tmp_path: Path, text: str, problems: dict[int, str], rows: int
 ) -> None:
+    (tmp_path / "b.png").touch()  # so that it is a row of its own, and not a line of a cell
     found = read(tmp_path, HEADER + text)
     assert found.problems == problems and len(found.rows) == rows
     names = [name for (name,) in cells(found, "file")]
@@ -191,7 +204,8 @@ def test_a_wrong_line_of_json_is_a_problem(tmp_path: Path, line: str, message: s
         ("file,text,caption\n", "each only once"),
         ("a.png,a cat\n", ": columns a.png, a cat; expected 'file' among them"),
         ("file,stlye\n", ": unknown column 'stlye', did you mean 'style'?"),
-        ("", ": columns ; expected 'file' among them"),
+        ("", ": an empty table; expected a first line with names of columns, 'file' among them"),
+        ("\n\r\n", ": an empty table; expected a first line with names of columns"),
         ('"file,caption\na.png,x\n', ": line 1: a quote is not closed; expected names of columns"),
         ('{"file": "a.png"}\n', ": begins like JSON; the name of a table in JSON lines ends in .jsonl"),
         ("file,caption\na.png\nb.png\n", ": line 2 has 1 cells, the header has 2; all 2 rows are wrong"),

@@ -49,6 +49,16 @@ def test_build_checks_and_measures() -> None:
     tables.from_rows(kept, tables.schema("pool"))
 
 
+def test_a_name_printed_like_another() -> None:
+    good = to_png(image())
+    made = list(pool.build([row("a\nb", good), row(r"a\nb", good), row("a\nb", good), row(r"a\\nb", good)]))
+    assert [value["image_id"] for name, value in made if name == "pool"] == ["a\nb", r"a\\nb"]
+    assert [value for name, value in made if name == "rejects"] == [
+        {"image_id": r"a\nb", "reason": f"duplicate id{more}"}
+        for more in (r": its printed name is that of another file, 'a\nb'", "")
+    ]
+
+
 def test_build_streams() -> None:
     def endless() -> Any:
         number = 0

@@ -191,6 +191,20 @@ def test_folder_reads_captions_from_text_files(images: Path, tmp_path: Path) -> 
     assert len(reasons) == 3 and set(reasons.values()) == {None}
 
 
+def test_a_caption_that_is_no_file_is_a_reject(images: Path) -> None:
+    (images / "birds" / "duck.txt").mkdir()
+    os.mkfifo(images / "z.txt")
+    (images / "broken.txt").symlink_to("/dev/zero")
+    (images / "birds" / "owl_at-night.txt").symlink_to("none.txt")
+    source = folder.load(path=str(images), licence="x", attribution="y")
+    assert {row["image_id"]: row.get("reason") for row in source.rows(0, 9)} == {
+        "birds/duck.png": "caption: duck.txt is a folder, expected a file",
+        "birds/owl_at-night.png": None,
+        "broken.png": "caption: broken.txt is a pipe or device, expected a file",
+        "z.jpg": "caption: z.txt is a pipe or device, expected a file",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

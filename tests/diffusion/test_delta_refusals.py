@@ -289,3 +289,43 @@ def test_a_run_does_not_read_numbers_that_are_none(weights: dict[str, torch.Tens
     with pytest.raises(InputError, match=r"m.token.safetensors: its tensors: every number is 0"):
         read(weights, vector() * 0)
     assert read({}, vector()).weights == {}
+
+
+def test_names_that_are_too_long_for_files(
+    weights: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(weights, tmp_path / "d.bin")
+    torch.save({"<new1>": vector()}, tmp_path / "t.bin")
+    torch.save({"é" * 101: vector()}, tmp_path / "long.bin")
+
+    def said(command: str, token_file: str, *given: str) -> str:
+        assert (
+            run(command, tmp_path / "d.bin", tmp_path, "--token-file", str(tmp_path / token_file), *given)
+            == 2
+        )
+        assert not (tmp_path / "out").exists()
+        return capsys.readouterr().err
+
+    ends = "… is 201 bytes long, expected at most 200: files are named by it\n"
+    assert said("import", "t.bin", "--name", "x" * 201) == f"error: --name: '{'x' * 78}{ends}"
+    assert said("import", "t.bin", "--token", "x" * 201) == f"error: --token: '{'x' * 78}{ends}"
+    assert said("export", "long.bin").startswith(f"error: {tmp_path}/d.bin: token: 'éé")
+    given = ("--token-file", str(tmp_path / "t.bin"), "--name", "é" * 100, "--token", "x" * 200)
+    assert run("import", tmp_path / "d.bin", tmp_path, *given) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "é" * 100 + ".safetensors", "é" * 100 + ".token.safetensors"
+    }  # fmt: skip
+    assert run("export", tmp_path / "d.bin", tmp_path, "--token-file", str(tmp_path / "t.bin")) == 0
+
+
+def test_describe_prints_any_name_in_a_line(
+    weights: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(weights, tmp_path / "d\n.bin")
+    torch.save({"a\x1b[31m\nb": vector()}, tmp_path / "t.bin")
+    assert run("describe", tmp_path / "d\n.bin", tmp_path, "--token-file", str(tmp_path / "t.bin")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == rf"{tmp_path}/d\n.bin" and any(
+        r"token a\x1b[31m\nb: 1 of 96" in line for line in lines
+    )

@@ -113,6 +113,8 @@ def test_a_pipe_with_a_writer_is_read(tmp_path: Path) -> None:
         ('["a\\u0000"]', r"'a\x00': character 2 is NUL"),
         ("[" * 100_000, "nested too deep"),
         ("9" * 5000, "Exceeds the limit"),
+        ('[{"a": 1, "b": 2, "a": 1}]', "duplicate key 'a'"),
+        ('{"a": {"\\u0062\\n": 1, "b\\n": 2}}', r"duplicate key 'b\n'"),
         ("[1", "Expecting ',' delimiter: line 1 column 3 (char 2)"),
     ],
 )
@@ -124,10 +126,25 @@ def test_json_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> No
     assert str(caught.value).startswith(f"{path}: not a readable JSON file: {message}")
 
 
+def test_one_key_in_several_objects_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1, "A": 2, "": 3}, {"a": {"a": []}}]')
+    assert tables.read_json(path) == [{"a": 1, "A": 2, "": 3}, {"a": {"a": []}}]
+
+
 def test_json_with_an_emoji_in_two_escapes_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b'\xef\xbb\xbf{"a": "\\ud83d\\ude00"}')
     assert tables.read_json(path) == {"a": "😀"}
+
+
+def test_paths_in_utf8() -> None:
+    text_files.check_path(Path("é 🐱/a\nb"), where="--out: ")
+    with pytest.raises(InputError) as caught:
+        text_files.check_path(Path(os.fsdecode(b"a/caf\xe9")), where="--out: ")
+    assert str(caught.value) == (
+        r"--out: a/caf\xe9: character 6 is a byte that is not UTF-8 (\xe9); expected a name in UTF-8"
+    )
 
 
 @settings(max_examples=1000, deadline=None, derandomize=True)

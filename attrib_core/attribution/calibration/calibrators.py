@@ -91,9 +91,9 @@ def from_description(name: str, description: Mapping[str, Any], absent_share: fl
             kinds = {str(kind): _parameters(of) for kind, of in description["parameters"].items()}
             return pool_aware.PoolAware(kinds, absent_share, _parameters(description["other_kinds"]))
         found = published_form.PublishedCalibrator(float(description["tau"]), float(description["bias"]))
-        _check_finite(found.tau, *found)
+        check_published(found)
         return found
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"form {name!r}: {type(error).__name__}: {error}, expected fitted parameters"
         ) from None
@@ -102,7 +102,19 @@ def from_description(name: str, description: Mapping[str, Any], absent_share: fl
 def _parameters(values: Mapping[str, Any]) -> pool_aware.Parameters:
     found = pool_aware.Parameters(**{name: float(value) for name, value in values.items()})
     _check_finite(found.tau, *found)
+    if not 0 <= found.floor <= 1:
+        raise ValueError(f"floor {found.floor:g} must be from 0 to 1, a share")
     return found
+
+
+def check_published(found: published_form.PublishedCalibrator) -> None:
+    """Raise ValueError where parameters give no influence: tau above 0, bias above -1, both finite.
+
+    A bias is in units of the largest weight, which is 1; at -1 and below no candidate has any weight.
+    """
+    _check_finite(found.tau, *found)
+    if found.bias <= -1:
+        raise ValueError(f"bias {found.bias:g} must be above -1, or no candidate has any influence")
 
 
 def _check_finite(tau: float, *values: float) -> None:

@@ -205,9 +205,12 @@ def _stamp(file: str) -> list[int]:
 
 
 def _caption_file(file: Path) -> str:
-    """Return the text of the ".txt" file next to an image, in one line; "" without such a file."""
+    """Return the text of the ".txt" file next to an image, in one line; "" where there is none.
+
+    Raises InputError, with the reason alone, for one that is no text, or no file but a folder, pipe or device.
+    """
     text = file.with_suffix(".txt")
-    if not os.path.isfile(text):
+    if not os.path.exists(text):
         return ""
     return " ".join(text_files.decode(relative_paths.read_file(text, text.name), text.name).split())
 

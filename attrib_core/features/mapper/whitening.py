@@ -22,11 +22,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from attrib_core.common.errors import InputError
 from attrib_core.features.heads.heads import Head, Linear, Mlp
 from attrib_core.features.mapper.exemplar_sets import ExemplarSets
 
 WITHIN_SHARE = 0.9
 """Share of W in A. From 0.6 to 0.99, Recall@10 in cross-validation differs by a few points only."""
+
+ALL_EQUAL = 1e-12
+"""Variance, as a share of the mean square, that rounding leaves where vectors are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +99,16 @@ def estimate_covariance(pool: np.ndarray, train: ExemplarSets, *, within: bool) 
     """Estimate A from vectors of the pool, (n, dim), and with `within` also from the train sets.
 
     The mean of real images is that of the pool, the mean of synthesized images that of the train queries, each set
-    with the same weight.
+    with the same weight. Raises InputError where all vectors of the pool are equal.
     """
     points = pool.astype(np.float64)
     real_mean = points.mean(axis=0)
     covariance = np.cov(points - real_mean, rowvar=False, bias=True).reshape(2 * (len(real_mean),))
+    if np.trace(covariance) <= ALL_EQUAL * np.mean((points**2).sum(axis=1)):
+        raise InputError(
+            f"mapper.starts: whitening needs a pool of different vectors, and its {len(points)} sampled ones are equal;"
+            " expected identity alone, or another pool"
+        )
     weights = 1 / np.bincount(train.synth_set)[train.synth_set]
     synth_mean = np.average(train.synth.astype(np.float64), axis=0, weights=weights)
     if within:
