@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attrib_core.common.errors import InputError
-from attrib_core.storage import atomic, parquet_files, text_files
+from attrib_core.storage import atomic, parquet_files, rerun_hints, text_files
 from attrib_core.storage.schemas.registry import FILES as FILES
 from attrib_core.storage.schemas.registry import IMAGE, embedding_schema, schema
 from attrib_core.storage.schemas.registry import SCHEMAS as SCHEMAS
@@ -86,7 +86,11 @@ def read(path: Path, name: str, columns: Sequence[str] | None = None) -> pa.Tabl
     expected = schema(name)
     if columns:
         expected = pa.schema([expected.field(column) for column in columns])
-    return conform(parquet_files.read(Path(path), columns or ()), expected, str(path))
+    try:
+        return conform(parquet_files.read(Path(path), columns or ()), expected, str(path))
+    except InputError as error:
+        hint = rerun_hints.again(Path(path))
+        raise InputError(f"{str(error).removesuffix(hint)}{hint}") from None
 
 
 def read_parts(paths: Iterable[Path], name: str, columns: Sequence[str] | None = None) -> pa.Table:

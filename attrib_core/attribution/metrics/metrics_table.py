@@ -24,6 +24,10 @@ def trained_on(mapper: str) -> str:
     return mapper.rpartition("-")[2]
 
 
+GROUP = ("encoder", "mapper", "condition", "split", "kind", "seen", "prompt_kind", "metric", "k")
+"""The columns that say what a row measures."""
+
+
 @dataclass
 class Metrics:
     """The table of metrics with an index by group and metric.
@@ -37,8 +41,7 @@ class Metrics:
     mappers: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        names = ("encoder", "mapper", "condition", "split", "kind", "seen", "prompt_kind", "metric", "k")
-        self._index = {tuple(row[name] for name in names): row for row in self.rows}
+        self._index = {tuple(row[name] for name in GROUP): row for row in self.rows}
 
     def get(
         self,
@@ -99,12 +102,14 @@ class Metrics:
         return 10 if 10 in ks else ks[len(ks) // 2]
 
 
-def read_metrics(path: Path, encoders: Sequence[str], mappers: Sequence[str]) -> Metrics:
-    """Read the table `metrics`; encoders and mappers are in the order of the config.
+def read_metrics(
+    path: Path, encoders: Sequence[str], mappers: Sequence[str], columns: Sequence[str] | None = None
+) -> Metrics:
+    """Read the table `metrics`, all or some of its columns; encoders and mappers are in the order of the config.
 
     Raises InputError where the table lacks one of them.
     """
-    rows = tuple(nan_to_none(tables.read(path, "metrics")))
+    rows = tuple(nan_to_none(tables.read(path, "metrics", columns)))
     for column, wanted in (("encoder", encoders), ("mapper", mappers)):
         missing = sorted(set(wanted) - {row[column] for row in rows})
         if missing:

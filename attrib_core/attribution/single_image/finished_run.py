@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from attrib_core.attribution.calibration.calibrators import Calibrator, from_description
 from attrib_core.attribution.metrics import best_features
-from attrib_core.attribution.metrics.metrics_table import Metrics, read_metrics
+from attrib_core.attribution.metrics.metrics_table import GROUP, Metrics, read_metrics
 from attrib_core.common.constants import UNTUNED
 from attrib_core.common.errors import InputError, close_matches
 from attrib_core.features.embedding import embedding_tables, encoder_protocol
@@ -127,7 +127,9 @@ def open_run(folder: Path) -> Run:
             f"--run: {folder / run_layout.REPORT_PAGE} is not there; expected a finished run (see status)"
         )
     params = _params(folder, "report", {})
-    return Run(folder, read_metrics(folder / run_layout.METRICS, params["encoders"], params["mappers"]))
+    columns = (*GROUP, "value")  # no others, so that runs of earlier versions are read
+    metrics = read_metrics(folder / run_layout.METRICS, params["encoders"], params["mappers"], columns)
+    return Run(folder, metrics)
 
 
 def choose_features(run: Run, *, kind: str | None, encoder: str | None, mapper: str | None) -> list[Features]:

@@ -30,7 +30,8 @@ def sentence(run: Run, features: Features) -> str:
 
 def _test_metrics(run: Run, features: Features) -> dict[str, float]:
     """Read the metrics of the calibrator on the test split with the whole pool, and `images`; {} without any."""
-    rows = tables.read(run.calibration(features), "calibration").to_pylist()
+    columns = ("form", "split", "kind", "pool_share", "metric", "value", "n_queries")
+    rows = tables.read(run.calibration(features), "calibration", columns).to_pylist()
     rows = [
         row
         for row in rows
