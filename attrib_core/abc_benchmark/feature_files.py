@@ -223,13 +223,10 @@ def _open_parquet(path: Path) -> Matrix:
     for part in parts:
         dim = vector_columns.dimension(part, dim, exact=False)
     rows = parquet_files.count_rows(parts)
-    ids = [parquet_files.read(part, ["image_id"])["image_id"] for part in parts]
-    _tell_twice(
-        str(path),
-        "image_id",
-        rows,
-        pc.count_distinct(pa.chunked_array(chain(*(one.chunks for one in ids)))).as_py(),
-    )
+    # as one type, which the parts need not have: pandas writes categories
+    ids = [parquet_files.read(part, ["image_id"])["image_id"].cast(pa.large_string()) for part in parts]
+    different = pc.count_distinct(pa.chunked_array(chain(*(one.chunks for one in ids)), pa.large_string()))
+    _tell_twice(str(path), "image_id", rows, different.as_py())
 
     def blocks(step: int) -> Iterator[Block]:
         before = 0

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -244,3 +246,15 @@ def test_arrays_that_are_no_features_are_named(array: np.ndarray, words: str, tm
     with pytest.raises(InputError) as caught:
         feature_files.open_pool(tmp_path / "a.npy")
     assert words in str(caught.value) and "allow_pickle" not in str(caught.value)
+
+
+def test_names_of_a_pool_of_parts_may_be_of_any_type_of_text(tmp_path: Path) -> None:
+    """Such as the categories that pandas writes; the parts need not agree, and whole numbers are read as text."""
+    types = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+    vectors = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    for number, kind in enumerate(types):
+        ids = pa.array([f"a{number}", f"b{number}"], pa.string()).cast(kind)
+        pq.write_table(pa.table({"image_id": ids, "embedding": vectors}), tmp_path / f"{number}.parquet")
+    pq.write_table(pa.table({"image_id": [8, 9], "embedding": vectors}), tmp_path / "numbers.parquet")
+    names = [name for block in feature_files.open_pool(tmp_path).blocks(3) for name in block.names or ()]
+    assert names == ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3", "8", "9"]
