@@ -82,25 +82,29 @@ def check_comparable(first: pd.DataFrame, second: pd.DataFrame) -> None:
         )
     model = ["test", "prompt_kind", "model_index"]
     if "query_index" in first and "query_index" in second:
-        lists = [side.groupby(model)["query_index"].agg(frozenset) for side in (first, second)]
-        mine, theirs = lists[0].align(lists[1], join="inner")
-        if len(different := mine.index[mine != theirs]):
-            test, kind, index = different[0]
+        for name, mine, theirs in _different(
+            *(side.groupby(model)["query_index"].agg(frozenset) for side in (first, second))
+        ):
             raise InputError(
-                f"model {index} of {test} ({kind}) has {len(mine[different[0]])} queries in the first evaluation and"
-                f" {len(theirs[different[0]])} in the second, of which"
-                f" {len(mine[different[0]] & theirs[different[0]])} are the same; expected the same queries"
+                f"{name} has {len(mine)} queries in the first evaluation and {len(theirs)} in the second, of which"
+                f" {len(mine & theirs)} are the same; expected the same queries"
             )
-    if "n_exemplars" not in first or "n_exemplars" not in second:
-        return
-    counts = [side.groupby(model)["n_exemplars"].first() for side in (first, second)]
-    one, other = counts[0].align(counts[1], join="inner")
-    if len(different := one.index[one != other]):
-        test, kind, index = different[0]
-        raise InputError(
-            f"model {index} of {test} ({kind}) has {one[different[0]]} exemplars in the first evaluation and"
-            f" {other[different[0]]} in the second; the test files are different"
-        )
+    if "n_exemplars" in first and "n_exemplars" in second:
+        for name, mine, theirs in _different(
+            *(side.groupby(model)["n_exemplars"].first() for side in (first, second))
+        ):
+            raise InputError(
+                f"{name} has {mine} exemplars in the first evaluation and {theirs} in the second; the test files are"
+                " different"
+            )
+
+
+def _different(first: pd.Series, second: pd.Series) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the models that both have with other values, each with its name in a message and both values."""
+    one, other = first.align(second, join="inner")
+    for label in one.index[one != other]:
+        test, kind, index = label
+        yield f"model {index} of {test} ({kind})", one[label], other[label]
 
 
 def compare(

@@ -129,7 +129,7 @@ def read_file(path: Path, name: str) -> bytes:
         raise InputError(f"{name}: {reason(error)}") from None
     except InputError:
         raise
-    except ValueError as error:  # NUL, or a surrogate that stands for no byte
+    except ValueError as error:  # NUL, or a surrogate that is no byte
         raise InputError(f"no file {name} ({reason(error)})") from None
 
 

@@ -42,7 +42,7 @@ def read(path: Path, *, expected: str = "file", limit: int = LONGEST, mark: bool
             is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
     except OSError as error:
         raise _unreadable(path, error, expected) from None
-    except ValueError as error:  # NUL, or a surrogate that stands for no byte, in the path
+    except ValueError as error:  # NUL, or a surrogate that is no byte, in the path
         raise InputError(f"{printable(str(path))}: no such {expected} ({reason(error)})") from None
     if is_pipe and not data:
         raise InputError(f"{path}: a pipe that nothing is written to, expected a {expected}")

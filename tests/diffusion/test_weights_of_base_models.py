@@ -198,7 +198,7 @@ def test_broken_tokenizers(damage: Callable[[Path], Any], message: str, folder: 
 
 
 def split(path: Path) -> list[str]:
-    """Save the tensors of a file in two shards with an index, beside it; returns the names of the shards."""
+    """Save the tensors of a file in two shards with an index, next to it; returns the names of the shards."""
     tensors = load_file(path)
     names = [f"{path.stem}-0000{number}-of-00002.safetensors" for number in (1, 2)]
     placed = {key: names[number % 2] for number, key in enumerate(sorted(tensors))}

@@ -93,13 +93,13 @@ def _configuration(
         return f"metadata {METADATA!r}", own
     if not peft:
         return "", None
-    beside = path.with_name(ADAPTER_CONFIG)
-    if not beside.is_file():
+    config_file = path.with_name(ADAPTER_CONFIG)
+    if not config_file.is_file():
         raise InputError(
             f"{path}: a LoRA in keys of peft, whose strength (lora_alpha) is in {ADAPTER_CONFIG}, which is not next to"
             " it; copy it there"
         )
-    return ADAPTER_CONFIG, _json(str(beside), text_files.read(beside))
+    return ADAPTER_CONFIG, _json(str(config_file), text_files.read(config_file))
 
 
 def _json(where: str, text: str) -> dict[str, Any]:

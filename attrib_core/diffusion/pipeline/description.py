@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from attrib_core.common import hashing
-from attrib_core.common.errors import InputError, cut, printable
+from attrib_core.common.errors import InputError, shown
 from attrib_core.diffusion.pipeline import weight_files
 from attrib_core.storage import text_files
 
@@ -75,9 +75,7 @@ def pipeline_class(folder: Path) -> str:
         raise InputError(f"{index}: no such file; expected a Stable Diffusion pipeline in diffusers layout")
     kind = read_json(index).get("_class_name", "")
     if not isinstance(kind, str) or kind not in TEXT_ENCODERS:
-        raise InputError(
-            f"{index}: _class_name is {_shown(kind)}, expected one of {', '.join(TEXT_ENCODERS)}"
-        )
+        raise InputError(f"{index}: _class_name is {shown(kind)}, expected one of {', '.join(TEXT_ENCODERS)}")
     return kind
 
 
@@ -101,7 +99,7 @@ def describe(folder: Path, fingerprint: str | None = None) -> BaseModel:
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES[:2]:
         raise InputError(
-            f"{folder}/scheduler/scheduler_config.json: prediction_type is {_shown(prediction)},"
+            f"{folder}/scheduler/scheduler_config.json: prediction_type is {shown(prediction)},"
             " expected 'epsilon' or 'v_prediction'"
         )
     if pipeline_class(folder) == XL:
@@ -121,7 +119,7 @@ def resolution(folder: Path) -> int:
     blocks = vae.get("block_out_channels", [0])
     if not isinstance(blocks, list) or not 0 < len(blocks) <= MAX_BLOCKS:
         raise InputError(
-            f"{folder}/vae/config.json: block_out_channels is {_shown(blocks)}, expected a list of at most {MAX_BLOCKS}"
+            f"{folder}/vae/config.json: block_out_channels is {shown(blocks)}, expected a list of at most {MAX_BLOCKS}"
             " numbers"
         )
     return _side(unet, folder) * 2 ** (len(blocks) - 1)
@@ -144,7 +142,7 @@ def read(path: Path) -> BaseModel:
         ) from None
     except TypeError:
         raise InputError(
-            f"{path}: no description of a base model, path is {_shown(values['path'])}; run the rule base_model"
+            f"{path}: no description of a base model, path is {shown(values['path'])}; run the rule base_model"
         ) from None
 
 
@@ -159,10 +157,10 @@ def held_out(path: Path) -> dict[str, Any] | None:
     for name in ("subjects", "styles"):
         entries = values.get(name)
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise InputError(f"{path}: key {name!r} is {_shown(entries)}, expected a list of names")
+            raise InputError(f"{path}: key {name!r} is {shown(entries)}, expected a list of names")
     source = values.get("source")
     if source is not None and not isinstance(source, str):
-        raise InputError(f"{path}: key 'source' is {_shown(source)}, expected the name of a source or null")
+        raise InputError(f"{path}: key 'source' is {shown(source)}, expected the name of a source or null")
     return {"subjects": values["subjects"], "styles": values["styles"], "source": source}
 
 
@@ -171,13 +169,13 @@ def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
     where = f"{folder}/unet/config.json"
     if unet.get("addition_embed_type") != "text_time":
         raise InputError(
-            f"{where}: addition_embed_type is {_shown(unet.get('addition_embed_type'))}, expected 'text_time', as in"
+            f"{where}: addition_embed_type is {shown(unet.get('addition_embed_type'))}, expected 'text_time', as in"
             " SDXL"
         )
     widths = text_widths(folder)
     if unet.get("cross_attention_dim") != sum(widths):
         raise InputError(
-            f"{where}: cross_attention_dim is {_shown(unet.get('cross_attention_dim'))}, but the text encoders are"
+            f"{where}: cross_attention_dim is {shown(unet.get('cross_attention_dim'))}, but the text encoders are"
             f" {' + '.join(map(str, widths))} wide"
         )
     second = folder / "text_encoder_2" / "config.json"
@@ -186,7 +184,7 @@ def _check_xl(folder: Path, unet: dict[str, Any]) -> None:
     if unet.get("projection_class_embeddings_input_dim") != needed:
         raise InputError(
             f"{where}: projection_class_embeddings_input_dim is"
-            f" {_shown(unet.get('projection_class_embeddings_input_dim'))}, expected {needed}: the pooled text's"
+            f" {shown(unet.get('projection_class_embeddings_input_dim'))}, expected {needed}: the pooled text's"
             f" {pooled} and {TIME_IDS} times addition_time_embed_dim"
         )
 
@@ -198,7 +196,7 @@ def _side(unet: dict[str, Any], folder: Path) -> int:
         size = size[0]
     if not _is_count(size):
         raise InputError(
-            f"{folder}/unet/config.json: sample_size is {_shown(size)}, expected one number (square images)"
+            f"{folder}/unet/config.json: sample_size is {shown(size)}, expected one number (square images)"
         )
     return size
 
@@ -209,16 +207,12 @@ def _count(values: dict[str, Any], key: str, path: Path | str, default: int) -> 
         return default
     value = values[key]
     if not _is_count(value):
-        raise InputError(f"{path}: {key} is {_shown(value)}, expected a whole number above 0")
+        raise InputError(f"{path}: {key} is {shown(value)}, expected a whole number above 0")
     return value
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _shown(value: Any) -> str:
-    return cut(printable(repr(value)))
 
 
 def read_json(path: Path) -> dict[str, Any]:
