@@ -67,7 +67,10 @@ def reason(error: BaseException) -> str:
 
 def shown(value: Any, length: int = LONGEST_VALUE) -> str:
     """Return a value as an error message shows it: its `repr`, cut to a length; it escapes what cannot be printed."""
-    return cut(repr(value), length)
+    try:
+        return cut(repr(value), length)
+    except ValueError:  # Python writes no whole number of more than some thousand digits
+        return "a number of thousands of digits"
 
 
 def shown_path(path: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrib_core.common.errors import InputError, cut, printable
+from attrib_core.common.errors import InputError, shown
 from attrib_core.diffusion.pipeline import description
 
 LARGEST_LATENT = 4096
@@ -32,14 +32,6 @@ ABOVE_ZERO = {
 OPTIONAL = ("resnet_out_scale_factor",)
 """Those that may be null."""
 NORMALISING = ("latents_mean", "latents_std")
-
-
-def shown(value: Any) -> str:
-    """Return a value as an error shows it: in one line, and not too long."""
-    try:
-        return cut(printable(repr(value)))
-    except ValueError:  # Python writes no whole number of more than some thousand digits
-        return "a number of thousands of digits"
 
 
 def check_networks(folder: Path) -> None:

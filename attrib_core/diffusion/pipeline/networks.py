@@ -20,7 +20,7 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import utils as hub_bars
 from transformers.utils import logging as transformers_logging
 
-from attrib_core.common.errors import InputError, reason
+from attrib_core.common.errors import InputError, reason, shown
 from attrib_core.diffusion.pipeline import config_values, description, weight_files
 from attrib_core.storage.safetensors_files import Shape
 
@@ -202,14 +202,14 @@ def _check_class(where: str, key: str, name: Any) -> None:
     kind = getattr(diffusers, str(name), None)
     if kind is None:
         raise InputError(
-            f"{where}: {key} is {config_values.shown(name)}, which diffusers does not have; expected a scheduler of it"
+            f"{where}: {key} is {shown(name)}, which diffusers does not have; expected a scheduler of it"
         )
     if hasattr(kind, "_backends"):  # in the place of one that needs a package that is not installed
         return
     options = set(inspect.signature(kind.__init__).parameters)
     if not options >= BETAS or "snr_shift_scale" in options:
         raise InputError(
-            f"{where}: {key} is {config_values.shown(name)}, expected a scheduler with a noise schedule by betas, as in"
+            f"{where}: {key} is {shown(name)}, expected a scheduler with a noise schedule by betas, as in"
             " Stable Diffusion, such as 'DDIMScheduler'; models of flow matching and the like are not supported"
         )
 
